@@ -1,0 +1,35 @@
+PYTHON ?= python3
+VENV ?= .venv
+BIN = $(VENV)/bin
+
+.PHONY: demo test lint clean
+
+$(VENV)/installed: pyproject.toml
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/pip install --quiet --disable-pip-version-check --editable .
+	touch $@
+
+$(VENV)/installed-test: $(VENV)/installed
+	$(BIN)/pip install --quiet --disable-pip-version-check --editable '.[test]'
+	touch $@
+
+demo: $(VENV)/installed
+	$(BIN)/camcli explain sample_images/ --method gradcam --method cam --output camcli-demo/last-layer --overwrite
+	$(BIN)/camcli explain sample_images/ --method layercam --layers stage1..5 --save overlay,heatmap,grid,boxes \
+	    --output camcli-demo/layercam-stages --overwrite
+	@echo
+	@echo 'Open these:'
+	@echo '  camcli-demo/last-layer/       overlays with boxes: Grad-CAM and CAM, from the last layer'
+	@echo '  camcli-demo/layercam-stages/  *.grid.jpg: image | stage1 | ... | stage5 | fused'
+
+test: $(VENV)/installed-test
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+	$(BIN)/pytest -n auto
+
+lint: $(VENV)/installed-test
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+
+clean:
+	rm -rf $(VENV) camcli-demo camcli-out build *.egg-info

@@ -1,0 +1,3 @@
+"""camcli: what did this network look at?"""
+
+__version__ = "0.1.0"

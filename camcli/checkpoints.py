@@ -1,0 +1,169 @@
+"""From an untrusted weights file to named tensors, and into a network. Runs no code from the file.
+
+Knows nothing of where architectures come from.
+"""
+
+from __future__ import annotations
+
+import argparse
+import pickle
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import safetensors
+import torch
+from numpy._core import multiarray
+from safetensors.torch import load_file
+from torch import Tensor, nn
+
+from camcli.errors import CheckpointError
+
+State = dict[str, Tensor]
+
+# Plain data that training scripts store beside their weights.
+HARMLESS: list[Any] = [
+    argparse.Namespace,
+    np.dtype,
+    multiarray.scalar,
+    *(type(np.dtype(kind)) for kind in ("float32", "float64", "int32", "int64", "bool")),
+]
+WRAPPINGS = ("state_dict", "model", "state_dict_ema", "model_ema", "model_state_dict", "weights")
+PREFIXES = ("module.", "_orig_mod.", "model.", "backbone.")
+
+
+def read(path: Path) -> State:
+    """The tensors of a .safetensors, .pth, .pt or .bin file, unwrapped, as float32 on the CPU.
+
+    Raises CheckpointError when the file cannot be read, carries pickled code, or holds no tensors.
+    """
+    try:
+        content = _load(path)
+    except pickle.UnpicklingError as error:
+        if "weights_only" in str(error).lower() or "unsupported" in str(error).lower():
+            raise CheckpointError(
+                f"{path} carries pickled objects beyond plain weights, which could run code; "
+                f"save its state_dict, or convert it to safetensors"
+            ) from None
+        raise CheckpointError(f"{path} is not a checkpoint that torch can read") from None
+    except OSError as error:
+        raise CheckpointError(f"{path}: {error.strerror or 'cannot be read'}") from None
+    except (RuntimeError, ValueError, EOFError, KeyError, IndexError, AttributeError, TypeError,
+            safetensors.SafetensorError):  # fmt: skip
+        raise CheckpointError(f"{path} is not a checkpoint that torch can read") from None
+    state = _unprefixed(_tensors(content))
+    if not state:
+        raise CheckpointError(f"{path} holds no weights (no named tensors)")
+    return state
+
+
+def _load(path: Path) -> Any:
+    if path.suffix == ".safetensors":
+        return load_file(path)
+    with torch.serialization.safe_globals(HARMLESS):
+        return torch.load(path, map_location="cpu", weights_only=True)
+
+
+def _tensors(content: Any) -> State:
+    """The named tensors inside any of the usual wrappings."""
+    for _ in range(4):
+        inner = next((content[k] for k in WRAPPINGS if _is_table(content, k)), None)
+        if inner is None:
+            break
+        content = inner
+    if not isinstance(content, Mapping):
+        return {}
+    floats = {k: v for k, v in content.items() if isinstance(k, str) and isinstance(v, Tensor)}
+    return {k: v.float() if v.is_floating_point() else v for k, v in floats.items()}
+
+
+def _is_table(content: Any, key: str) -> bool:
+    return isinstance(content, Mapping) and isinstance(content.get(key), Mapping)
+
+
+def _unprefixed(state: State) -> State:
+    """Without the prefixes that every key shares."""
+    for prefix in PREFIXES * 2:
+        if state and all(key.startswith(prefix) for key in state):
+            state = {key.removeprefix(prefix): value for key, value in state.items()}
+    return state
+
+
+def aligned(state: State, network: nn.Module) -> State:
+    """A state whose trunk sits under a prefix and whose head does not, under the network's keys.
+
+    mmpretrain writes `backbone.*` and `head.fc.*`; the head's name is the network's own.
+    """
+    wanted = network.state_dict().keys()
+    for prefix in PREFIXES:
+        stripped = {key.removeprefix(prefix): value for key, value in state.items()}
+        if len(stripped.keys() & wanted) > len(state.keys() & wanted):
+            state = stripped
+    for name in classifiers(network):
+        if f"{name}.weight" not in state:
+            state = {_renamed(key, "head.fc", name): value for key, value in state.items()}
+    return state
+
+
+def _renamed(key: str, old: str, new: str) -> str:
+    return new + key.removeprefix(old) if key.startswith(f"{old}.") else key
+
+
+def classifiers(network: nn.Module) -> tuple[str, ...]:
+    """The names of a timm network's classifier layers."""
+    named = getattr(network, "default_cfg", {}).get("classifier") or ()
+    return (named,) if isinstance(named, str) else tuple(named)
+
+
+def is_tscam(state: State) -> bool:
+    """Whether this is a TS-CAM transformer: its head is a convolution over the patch grid."""
+    head = state.get("head.weight")
+    return head is not None and head.ndim == 4 and "pos_embed" in state
+
+
+def fits(network: nn.Module, state: State) -> bool:
+    """Whether keys and shapes are the network's."""
+    return _shapes(network.state_dict()) == _shapes(state)
+
+
+def _shapes(state: Mapping[str, Tensor]) -> dict[str, tuple[int, ...]]:
+    return {key: tuple(value.shape) for key, value in state.items()}
+
+
+def load_into(network: nn.Module, state: State, path: Path, name: str) -> None:
+    """Give the network these weights, all of them and no others.
+
+    Raises CheckpointError that counts and names what is missing, unknown or of another shape.
+    """
+    has, wants = _shapes(state), _shapes(network.state_dict())
+    shapes = [k for k in wants if k in has and has[k] != wants[k]]
+    missing = [k for k in wants if k not in has and not k.endswith("num_batches_tracked")]
+    unknown = [k for k in has if k not in wants]
+    if missing or shapes or unknown:
+        found = (
+            _some("missing", missing, len(wants)),
+            _some("unknown", unknown, len(has)),
+            _some("of another shape", [f"{k} {_x(has[k])}, not {_x(wants[k])}" for k in shapes]),
+        )
+        misfit = "; ".join(filter(None, found))
+        raise CheckpointError(f"{path} does not fit {name}: {misfit}. {_advice(shapes, missing)}")
+    network.load_state_dict(state, strict=False)
+
+
+def _some(what: str, keys: list[str], total: int | None = None) -> str:
+    of = f" of {total}" if total else ""
+    more = ", …" if len(keys) > 3 else ""
+    return f"{len(keys)}{of} keys {what} ({', '.join(keys[:3])}{more})" if keys else ""
+
+
+def _x(shape: tuple[int, ...]) -> str:
+    return "x".join(map(str, shape))
+
+
+def _advice(shapes: list[str], missing: list[str]) -> str:
+    if any("pos_embed" in key for key in shapes):
+        return "Try the --size it was trained at"
+    if shapes and not missing:
+        return "Try a smaller or larger variant of this architecture"
+    return "Is it another architecture? `camcli models PATTERN` lists names for --model"

@@ -1,0 +1,50 @@
+"""The command line: parse, call, print. The only place that prints; knows no formulas.
+
+Standard output is data, standard error is for people. Exit status: 0 all done; 1 some images or
+maps failed; 2 wrong usage or nothing to do; 130 interrupted.
+"""
+
+from __future__ import annotations
+
+import sys
+
+import typer
+from typer import TyperException
+
+from camcli.cli import console
+from camcli.cli.doctor import doctor
+from camcli.cli.explain import explain
+from camcli.cli.layers import layers
+from camcli.cli.methods import methods
+from camcli.cli.models import models
+from camcli.errors import CamcliError
+
+app = typer.Typer(
+    name="camcli",
+    help="What did this network look at? Class-activation maps for any CNN or ViT classifier.",
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+for command in (explain, layers, methods, models, doctor):
+    app.command()(command)
+
+
+def main() -> int:
+    """Run the command line; one line for anything that a user can mend. Returns the exit status."""
+    console.prepare()
+    try:
+        return int(app(standalone_mode=False) or 0)
+    except (CamcliError, TyperException) as error:
+        message = error.format_message() if isinstance(error, TyperException) else str(error)
+        console.complain(message)
+        return 2
+    except (KeyboardInterrupt, typer.Abort):
+        console.complain("interrupted; every file written so far is whole")
+        return 130
+    finally:
+        console.close()
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,60 @@
+"""Printing: data to standard output, words for people to standard error."""
+
+from __future__ import annotations
+
+import io
+import os
+import sys
+from collections.abc import Sequence
+
+from camcli.errors import one_line
+
+
+def prepare() -> None:
+    """Names of any spelling can be printed, whatever the locale."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")
+
+
+def emit(text: str) -> None:
+    """A line of data. A reader that has closed the pipe has had enough; the files go on."""
+    try:
+        print(text, flush=True)  # noqa: T201 - the one place where data is printed
+    except BrokenPipeError:
+        _discard(sys.stdout)
+
+
+def complain(text: object) -> None:
+    """One line on standard error."""
+    say(f"camcli: {one_line(text)}")
+
+
+def say(text: str) -> None:
+    """Words for people."""
+    try:
+        print(text, file=sys.stderr, flush=True)  # noqa: T201 - the one place for people
+    except BrokenPipeError:
+        _discard(sys.stderr)
+
+
+def close() -> None:
+    """Flush what is left, with no complaint about a reader that has gone."""
+    try:
+        sys.stdout.flush()
+    except BrokenPipeError:
+        _discard(sys.stdout)
+
+
+def _discard(stream: object) -> None:
+    if isinstance(stream, io.TextIOWrapper):
+        os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
+
+
+def table(rows: Sequence[Sequence[str]]) -> None:
+    """Rows under a head, in columns as wide as they need to be."""
+    clean = [[one_line(cell) for cell in row] for row in rows]
+    widths = [max(map(len, column)) for column in zip(*clean, strict=True)]
+    for row in clean:
+        cells = (cell.ljust(width) for cell, width in zip(row, widths, strict=True))
+        emit("  ".join(cells).rstrip())

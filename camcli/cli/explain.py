@@ -1,0 +1,215 @@
+"""`camcli explain`: heatmaps, overlays, grids and boxes for images."""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+import time
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from typer import Argument, Option
+
+from camcli import sources, targets
+from camcli.cli import console, options
+from camcli.cli.options import Checkpoint, Device, LabelFile, ModelName, Size
+from camcli.errors import UsageError, one_line
+from camcli.records import Failed, Fit, Source
+
+Format = Literal["auto", "table", "jsonl", "quiet"]
+ImageFormat = Literal["jpg", "png", "webp"]
+
+WHY = {
+    "constant": "it is the same everywhere (all of it was cut off by relu, or nothing varies)",
+    "zero_gradient": "the class score does not depend on this layer's map (its gradient is zero)",
+    "non_finite": "it holds NaN or infinity; check the weights, and the image",
+}
+
+
+def explain(
+    inputs: Annotated[
+        list[str],
+        Argument(metavar="INPUT...", help="Files, folders, globs, or - for a list on stdin."),
+    ],
+    model: ModelName = None,
+    checkpoint: Checkpoint = None,
+    labels: LabelFile = None,
+    method: Annotated[
+        list[str] | None,
+        Option(help="See `camcli methods`; may be given several times. [gradcam]"),
+    ] = None,
+    layers: Annotated[
+        str | None,
+        Option(metavar="SPEC", help="stage1..5, stage4, last, all, or names; see `camcli layers`."),
+    ] = None,
+    block: Annotated[
+        int | None,
+        Option(help="Transformer block N, from 0 or -1: the input side of its attention."),
+    ] = None,
+    fusion: Annotated[
+        Literal["max", "mean", "product", "none"] | None,
+        Option(help="How layers are joined; by default as the method's paper does."),
+    ] = None,
+    target: Annotated[
+        str,
+        Option(help="predicted, top:5, a class index or name, folder, or @targets.csv."),
+    ] = "predicted",
+    set_: Annotated[
+        list[str] | None, Option("--set", metavar="KEY=VALUE", help="A method's own option.")
+    ] = None,
+    output: Annotated[Path, Option(metavar="DIR", help="Where files go.")] = Path("camcli-out"),
+    overwrite: Annotated[bool, Option("--overwrite", help="Start an existing run over.")] = False,
+    save: Annotated[
+        str, Option(metavar="LIST", help="Of overlay, heatmap, grid, boxes, array.")
+    ] = "overlay,boxes",
+    image_format: Annotated[ImageFormat, Option(help="For overlays and grids.")] = "jpg",
+    threshold: Annotated[
+        str | None,
+        Option(metavar="T", help="Box level: a share of the maximum, otsu, or p90. [method's own]"),
+    ] = None,
+    boxes: Annotated[Literal["largest", "all"], Option(help="Regions to box.")] = "largest",
+    colormap: Annotated[str, Option(help="Any matplotlib colormap.")] = "jet",
+    alpha: Annotated[float, Option(min=0, max=1, help="Opacity of the heatmap.")] = 0.5,
+    fit: Annotated[Fit, Option(help="How the image meets the model's input.")] = "squash",
+    size: Size = None,
+    batch_size: Annotated[
+        int | None, Option(min=1, help="Images at a time; halved when memory runs out. [auto]")
+    ] = None,
+    device: Device = "auto",
+    workers: Annotated[
+        int | None, Option(min=1, help="Threads that read and write. [cores]")
+    ] = None,
+    format_: Annotated[
+        Format, Option("--format", help="auto: a table on a terminal, else jsonl.")
+    ] = "auto",
+) -> int:
+    """What did the network look at? Writes heatmaps, overlays, grids and boxes."""
+    wanted = options.chosen(method or ["gradcam"])
+    settings = options.settings(set_ or [], wanted)
+    kinds, level, input_size = options.saves(save), options.threshold(threshold), options.size(size)
+    bind = targets.parse(target)
+    if layers is not None and block is not None:
+        raise UsageError("--layers and --block both choose layers; give one of them")
+    options.refuse_existing_run(output, overwrite)
+    listed = sources.read_list(sys.stdin.read()) if "-" in inputs else []
+    found = sources.find(inputs, listed, skip=output)
+
+    from camcli import explain as explaining
+    from camcli import models, outputs, pipeline
+    from camcli.render import palette
+
+    palette(colormap)
+    loaded = models.load(model, checkpoint, labels, input_size, device)
+    job = pipeline.Job(
+        loaded,
+        explaining.plan(loaded, wanted, layers, block, fusion, settings),
+        bind(loaded.labels),
+        fit,
+        batch_size or (8 if loaded.device.type == "cpu" else 32),
+        workers or os.cpu_count() or 1,
+        level,
+        boxes,
+    )
+    style = outputs.Style(loaded.size, colormap, alpha, image_format, "boxes" in kinds)
+    slugs = outputs.class_slugs(loaded.labels)
+    show = _shower(format_, found)
+    tally = Tally(time.monotonic())
+    with outputs.results(output) as file, _progress(format_, len(found)) as advance:
+        for outcome in pipeline.run(
+            job, found, lambda result: outputs.save(result, kinds, style, output, slugs)
+        ):
+            line = outputs.describe(outcome, loaded.name)
+            file.write(f"{outputs.to_json(line)}\n")
+            file.flush()
+            show(line)
+            tally.count(line)
+            advance()
+    tally.summarise(output, lambda: explaining.default_layer(loaded).name)
+    return tally.status
+
+
+@dataclass(slots=True)
+class Tally:
+    """What became of a run's images, for the summary and the exit status."""
+
+    began: float
+    images: set[str] = field(default_factory=set)
+    failed: int = 0
+    blank: Counter[str] = field(default_factory=Counter)
+
+    def count(self, line: Mapping[str, Any]) -> None:
+        """Take in one line of results.jsonl; name at once what failed."""
+        name = line["path"]
+        if line["status"] == "failed":
+            self.failed += 1
+            console.complain(f"{name}: {line['error']}")
+            return
+        self.images.add(name)
+        for found in line["explanations"]:
+            bad = found.get("layer_status", {}) or {"map": found["map_status"]}
+            for layer, status in bad.items():
+                if status != "ok":
+                    self.blank[status] += 1
+                    what = f"{line['method']} of {found['class_name']}, {layer}"
+                    console.complain(f"{name}: no map ({what}): {WHY[status]}")
+
+    def summarise(self, output: Path, default: Callable[[], str]) -> None:
+        """Say what was done, and what to try where the gradient was zero."""
+        took = time.monotonic() - self.began
+        done = len(self.images)
+        parts = [f"{done} image{'s' * (done != 1)} in {took:.1f} s ({done / took:.1f} a second)"]
+        parts += [f"{self.failed} failed"] if self.failed else []
+        parts += [f"{n} maps {status}" for status, n in self.blank.items()]
+        console.say(f"{', '.join(parts)}; written to {one_line(output)}/")
+        if self.blank["zero_gradient"]:
+            console.say(f"The class score does reach {default()}: try --layers {default()}")
+
+    @property
+    def status(self) -> int:
+        """0 when every image has every map, else 1."""
+        return int(bool(self.failed or self.blank.total()))
+
+
+def _shower(
+    chosen: Format, found: Sequence[Source | Failed]
+) -> Callable[[Mapping[str, Any]], None]:
+    if chosen == "quiet":
+        return lambda line: None
+    if chosen == "jsonl" or (chosen == "auto" and not sys.stdout.isatty()):
+        return lambda line: console.emit(json.dumps(line))
+    width = min(40, max(len(one_line(item.name)) for item in found))
+    return lambda line: _show_rows(line, width)
+
+
+def _show_rows(line: Mapping[str, Any], width: int) -> None:
+    for row in _rows(line, width):
+        console.emit(row)
+
+
+def _rows(line: Mapping[str, Any], width: int) -> Iterator[str]:
+    for found in line.get("explanations", ()):
+        boxes = ["{x1},{y1}-{x2},{y2}".format(**box) for box in found["boxes"]]
+        where = boxes[0] + (f" +{len(boxes) - 1}" if boxes[1:] else "") if boxes else "-"
+        name, label = one_line(line["image"]), one_line(found["class_name"])
+        status = "" if found["map_status"] == "ok" else f"  {found['map_status']}"
+        said = f"{line['method']:9} {label:24.24} {found['score']:5.2f}"
+        yield f"{name:{width}}  {said}  {where}{status}"
+
+
+@contextmanager
+def _progress(chosen: Format, total: int) -> Iterator[Callable[[], None]]:
+    """A bar on standard error, where rows on a terminal do not already show the progress."""
+    if chosen == "quiet" or sys.stdout.isatty() or not sys.stderr.isatty():
+        yield lambda: None
+        return
+    from rich.console import Console
+    from rich.progress import Progress
+
+    with Progress(console=Console(stderr=True), redirect_stdout=False, transient=True) as progress:
+        task = progress.add_task("explaining", total=total)
+        yield lambda: progress.advance(task)

@@ -1,0 +1,36 @@
+"""`camcli models`: the names that --model takes."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+from typer import Argument, Option
+
+from camcli.cli import console
+from camcli.errors import UsageError, hint
+
+
+def models(
+    pattern: Annotated[
+        str | None, Argument(metavar="[PATTERN]", help="A part of a name, or a glob: vit*384.")
+    ] = None,
+    loadable: Annotated[
+        bool, Option("--loadable", help="Only those whose weights are on this machine.")
+    ] = False,
+) -> int:
+    """The embedded default, then timm's names."""
+    import timm
+
+    from camcli import zoo
+
+    known = timm.list_models()
+    wanted = pattern if pattern and "*" in pattern else f"*{pattern or ''}*"
+    names = [zoo.EMBEDDED, *(n for n in timm.list_models(wanted) if n != zoo.EMBEDDED)]
+    if pattern and zoo.EMBEDDED not in timm.list_models(wanted):
+        names = names[1:]
+    if not names:
+        raise UsageError(f"no model matches {pattern!r}{hint(str(pattern), known)}")
+    for name in names:
+        if not loadable or zoo.loadable(name):
+            console.emit(f"{name}  (embedded)" if name == zoo.EMBEDDED else name)
+    return 0

@@ -1,0 +1,97 @@
+"""Options that commands share, and their texts to values: what is wrong is said at once.
+
+Knows nothing of models, and must not import torch.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Annotated, Any
+
+from typer import Option
+
+from camcli import methods
+from camcli.errors import UsageError, hint, one_line
+from camcli.methods import METHODS, Method
+
+SAVES = ("overlay", "heatmap", "grid", "boxes", "array")
+
+ModelName = Annotated[
+    str | None,
+    Option(metavar="NAME", help="A timm name or a TS-CAM checkpoint file. [the embedded CNN]"),
+]
+Checkpoint = Annotated[
+    Path | None, Option(metavar="FILE", help="Weights for --model: .safetensors .pth .pt .bin.")
+]
+LabelFile = Annotated[
+    Path | None, Option(metavar="FILE", help="Class names: one a line, or JSON {index: name}.")
+]
+Size = Annotated[str | None, Option(metavar="N|HxW", help="Input size. [the model's]")]
+Device = Annotated[str, Option(metavar="NAME", help="auto, cpu, cuda, cuda:N or mps.")]
+
+
+def threshold(text: str | None) -> str | float | None:
+    """`otsu`, a percentile such as `p90`, or a fraction of the maximum in [0, 1)."""
+    if text is None or text == "otsu":
+        return text
+    try:
+        value = float(text.removeprefix("p"))
+    except ValueError:
+        value = -1.0
+    if not 0 <= value < (100 if text.startswith("p") else 1):
+        raise UsageError(f"--threshold {text}: write a fraction such as 0.2, `otsu`, or `p90`")
+    return text if text.startswith("p") else value
+
+
+def size(text: str | None) -> tuple[int, int] | None:
+    """`224` or `HxW` in pixels, as (H, W)."""
+    if text is None:
+        return None
+    parts = text.lower().split("x")
+    if len(parts) > 2 or not all(p.isdecimal() and 1 <= int(p) <= 8192 for p in parts):
+        raise UsageError(f"--size {text}: write 384 or 224x320 (height x width)")
+    return int(parts[0]), int(parts[-1])
+
+
+def saves(text: str) -> tuple[str, ...]:
+    """The kinds of output in a comma-separated list."""
+    kinds = tuple(dict.fromkeys(part.strip() for part in text.split(",") if part.strip()))
+    for kind in kinds:
+        if kind not in SAVES:
+            near = hint(kind, SAVES)
+            raise UsageError(f"--save {kind}: no such output{near} (there are {', '.join(SAVES)})")
+    return kinds
+
+
+def chosen(names: Sequence[str]) -> list[Method]:
+    """The methods of those names, each once; commas part names too."""
+    given = [part.strip() for name in names for part in name.split(",") if part.strip()]
+    if not given:
+        raise UsageError(f"--method names none; there are {', '.join(METHODS)}")
+    return [methods.get(name) for name in dict.fromkeys(given)]
+
+
+def settings(pairs: Sequence[str], wanted: Sequence[Method]) -> dict[str, Mapping[str, Any]]:
+    """`--set KEY=VALUE` pairs as options of each method; a key must be known to one of them."""
+    given: dict[str, str] = {}
+    for pair in pairs:
+        key, equals, value = pair.partition("=")
+        if not equals:
+            raise UsageError(f"--set {pair}: write KEY=VALUE")
+        if not any(key in m.options for m in wanted):
+            has = ", ".join(o for m in wanted for o in m.options) or "none"
+            names = ", ".join(m.name for m in wanted)
+            raise UsageError(f"--set {key}: no option of {names} (there are: {has})")
+        given[key] = value
+    return {
+        m.name: methods.settings(m, {k: v for k, v in given.items() if k in m.options})
+        for m in wanted
+    }
+
+
+def refuse_existing_run(output: Path, overwrite: bool) -> None:
+    """Never lose a result: an output folder that holds a run is written only when asked to."""
+    if not overwrite and (output / "results.jsonl").exists():
+        where = one_line(output)
+        raise UsageError(f"{where} already holds a run: name another --output, or add --overwrite")

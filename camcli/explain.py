@@ -1,0 +1,243 @@
+"""Needs -> taps -> one forward -> one backward a target -> maps. Writes no files."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from camcli import attention, heads, layers
+from camcli.attention import ClassRows
+from camcli.errors import LayerError, MethodError
+from camcli.heads import Head
+from camcli.layers import spatial
+from camcli.maps import FUSIONS, Fusion, fuse, normalise, statuses
+from camcli.methods import METHODS, Method
+from camcli.models import Model
+from camcli.records import Layer, Status
+from camcli.taps import Reading, Recorded, record
+
+
+@dataclass(frozen=True, slots=True)
+class Request:
+    """One method on given layers, with what of the model it reads besides."""
+
+    method: Method
+    layers: tuple[Layer, ...]
+    fusion: Fusion
+    options: Mapping[str, Any]
+    head: Head | None = None
+    rows: ClassRows | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Maps:
+    """One map a sample: as computed (B,h,w), as shown in [0, 1], and what can be said of each."""
+
+    name: str
+    values: Tensor
+    shown: Tensor
+    status: list[Status]
+
+
+@dataclass(frozen=True, slots=True)
+class Explained:
+    """What one request found for one target of every sample: classes (B,), probabilities (B,)."""
+
+    request: Request
+    classes: Tensor
+    scores: Tensor
+    fused: Maps
+    layers: tuple[Maps, ...]
+    parts: tuple[Maps, ...] = ()
+
+
+def plan(
+    model: Model,
+    methods: Sequence[Method],
+    spec: str | None = None,
+    block: int | None = None,
+    fusion: str | None = None,
+    options: Mapping[str, Mapping[str, Any]] | None = None,
+) -> tuple[Request, ...]:
+    """What each method will read. With fusion "none" every layer is a request of its own.
+
+    Raises LayerError and MethodError for what the model does not have.
+    """
+    chosen = _layers(model, methods, spec, block)
+    groups = [(layer,) for layer in chosen] if fusion == "none" else [chosen]
+    head = _head(model, [m for m in methods if "semantic" in m.needs])
+    rows = _rows(model, [m for m in methods if "attention" in m.needs])
+    requests = []
+    for m in methods:
+        fusing = FUSIONS[m.fusion if fusion in (None, "none") else fusion]
+        given = (options or {}).get(m.name, {})
+        if m.per_layer:
+            requests += [Request(m, group, fusing, given) for group in groups]
+        else:
+            own = rows if "attention" in m.needs else None
+            read = own.blocks if own else (head.layer,) if head else ()
+            requests.append(Request(m, read, fusing, given, head, own))
+    return tuple(requests)
+
+
+def _layers(
+    model: Model, methods: Sequence[Method], spec: str | None, block: int | None
+) -> tuple[Layer, ...]:
+    if not any(m.per_layer for m in methods):
+        if spec or block is not None:
+            names = ", ".join(m.name for m in methods)
+            raise LayerError(f"{names} reads layers of its own; leave --layers and --block out")
+        return ()
+    if block is not None:
+        return (layers.block(block, model.layers),)
+    return layers.resolve(spec or "last", model.layers, lambda: default_layer(model))
+
+
+def default_layer(model: Model) -> Layer:
+    """The model's default layer: see `layers.default`."""
+    return layers.default(model.network, model.layers, model.size)
+
+
+def _head(model: Model, needing: Sequence[Method]) -> Head | None:
+    head = heads.find(model.network, model.layers, model.size) if needing else None
+    if needing and head is None:
+        raise MethodError(
+            f"{needing[0].name} needs logits that are linear in a map: pooling, then one linear "
+            f"layer. {model.name} has none; try {_without('semantic')}"
+        )
+    return head
+
+
+def _rows(model: Model, needing: Sequence[Method]) -> ClassRows | None:
+    rows = None
+    if needing and model.family.attention == "global":
+        rows = attention.find(model.network, model.layers, model.size)
+    if needing and rows is None:
+        raise MethodError(
+            f"{needing[0].name} needs global attention; {model.name} has "
+            f"{model.family.attention}. Try {_without('attention')}, or a ViT with --model"
+        )
+    return rows
+
+
+def _without(need: str) -> str:
+    return ", ".join(name for name, m in METHODS.items() if need not in m.needs)
+
+
+def explain(
+    model: Model,
+    inputs: Tensor,
+    requests: Sequence[Request],
+    choose: Callable[[Tensor], Tensor],
+) -> list[list[Explained]]:
+    """Maps for a batch: (B,3,H,W) -> for each request, for each target, one map a sample.
+
+    `choose` turns logits (B,K) into classes (B,T). One forward pass; one backward pass a target,
+    from the shallowest tap only, if any method needs gradients.
+    """
+    taps, readings = _record(requests)
+    with ExitStack() as stack:
+        for rows in {id(r.rows): r.rows for r in requests}.values():
+            stack.enter_context(attention.unfuse(rows))
+        recorded = stack.enter_context(record(model.network, taps, readings))
+        logits = model.network(inputs)
+        classes = choose(logits.detach())
+        gradients = [_gradients(logits, targets, recorded) for targets in classes.T]
+    probabilities = logits.detach().float().softmax(dim=1).gather(1, classes)
+    size = (inputs.shape[2], inputs.shape[3])
+    with torch.no_grad():
+        return [
+            [
+                _answer(request, recorded, gradients[t], classes[:, t], probabilities[:, t], size)
+                for t in range(classes.shape[1])
+            ]
+            for request in requests
+        ]
+
+
+def _record(requests: Sequence[Request]) -> tuple[list[str], dict[str, Reading]]:
+    graph = {la.name for r in requests if r.method.per_layer for la in r.layers}
+    readings: dict[str, Reading] = {}
+    for request in requests:
+        if request.head:
+            readings[request.head.layer.name] = Tensor.clone
+        if request.rows:
+            readings |= request.rows.readings
+    return list(graph), readings
+
+
+def _gradients(logits: Tensor, targets: Tensor, recorded: Recorded) -> dict[str, Tensor]:
+    """d sum_b logit_b / d tap, for every tap: samples do not mix, so it is each one's own."""
+    if not recorded.taps:
+        return {}
+    score = logits.gather(1, targets[:, None]).sum()
+    found = torch.autograd.grad(
+        score, list(recorded.taps.values()), retain_graph=True, materialize_grads=True
+    )
+    return dict(zip(recorded.taps, found, strict=True))
+
+
+def _answer(
+    request: Request,
+    recorded: Recorded,
+    gradients: dict[str, Tensor],
+    classes: Tensor,
+    scores: Tensor,
+    size: tuple[int, int],
+) -> Explained:
+    if request.method.per_layer:
+        layers = tuple(_layer_maps(request, la, recorded, gradients, size) for la in request.layers)
+        fused = layers[0] if len(layers) == 1 else _fused(request, layers, size)
+        return Explained(request, classes, scores, fused, layers)
+    return _whole(request, recorded, classes, scores)
+
+
+def _layer_maps(
+    request: Request,
+    layer: Layer,
+    recorded: Recorded,
+    gradients: dict[str, Tensor],
+    size: tuple[int, int],
+) -> Maps:
+    activation = spatial(recorded.taps[layer.name], layer).detach().float()
+    gradient = spatial(gradients[layer.name], layer).float()
+    values = request.method.function(activation, gradient, **request.options)
+    shown = request.fusion.scale(values, size[0] / layer.grid[0])
+    dead = ~gradient.flatten(1).any(dim=1)
+    return Maps(layer.name, values, shown, statuses(values, dead))
+
+
+def _fused(request: Request, layers: Sequence[Maps], size: tuple[int, int]) -> Maps:
+    values = fuse([layer.shown for layer in layers], request.fusion, size)
+    dead = [all(layer.status[b] == "zero_gradient" for layer in layers) for b in range(len(values))]
+    return _maps("fused", values, torch.tensor(dead))
+
+
+def _maps(name: str, values: Tensor, dead: Tensor | None = None) -> Maps:
+    flags = torch.zeros(len(values), dtype=torch.bool) if dead is None else dead
+    return Maps(name, values, normalise(values), statuses(values, flags))
+
+
+def _whole(request: Request, recorded: Recorded, classes: Tensor, scores: Tensor) -> Explained:
+    """A method that reads the network as a whole: its needs, and the maps among them as parts."""
+    needs: dict[str, Tensor] = {}
+    if request.rows:
+        needs["attention"] = request.rows.stack(recorded.readings)
+    if request.head:
+        output = recorded.readings[request.head.layer.name]
+        needs["semantic"], needs["class_bias"] = heads.semantic(request.head, output, classes)
+    wanted = {name: needs[name] for name in request.method.needs}
+    fused = _maps("fused", request.method.function(**wanted, **request.options))
+    if not request.rows:
+        return Explained(request, classes, scores, fused, ())
+    rows = needs["attention"]
+    blocks = tuple(_maps(b.name, rows[:, i]) for i, b in enumerate(request.rows.blocks))
+    parts = [_maps("attention", rows.sum(dim=1))]
+    if "semantic" in wanted:
+        parts.append(_maps("semantic", needs["semantic"] + needs["class_bias"][:, None, None]))
+    return Explained(request, classes, scores, fused, blocks, tuple(parts))

@@ -1,0 +1,135 @@
+"""How a classifier's logits come from a map, so that the map can be read class by class.
+
+Knows nothing of methods.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+import torch
+from torch import Tensor, nn
+
+from camcli.layers import probe, spatial
+from camcli.records import Layer
+from camcli.taps import record
+
+Pool = Literal["mean", "token"]
+
+
+class ConvHead(nn.Module):
+    """TS-CAM's head: a 3x3 convolution over the patch tokens, then the mean over positions.
+
+    (B, prefix + H*W, C) tokens -> (B, K) logits. The map before the mean is the output of `conv`.
+    Source: https://arxiv.org/abs/2103.14862
+    """
+
+    def __init__(self, channels: int, classes: int, grid: tuple[int, int], prefix: int) -> None:
+        super().__init__()
+        self.grid = grid
+        self.prefix = prefix
+        self.conv = nn.Conv2d(channels, classes, kernel_size=3, padding=1)
+
+    def forward(self, tokens: Tensor) -> Tensor:
+        """Logits (B, K) of tokens (B, N, C)."""
+        patches = tokens[:, self.prefix :].transpose(1, 2).reshape(len(tokens), -1, *self.grid)
+        logits: Tensor = self.conv(patches).mean(dim=(2, 3))
+        return logits
+
+
+@dataclass(frozen=True, slots=True)
+class Head:
+    """The map that the logits are pooled from, and what turns it into one map a class.
+
+    kind "conv": `layer` already yields a map a class (B, K, H, W), its bias included. kind
+    "linear": `layer` yields features (B, C, H, W), pooled and weighted by `weight` (K, C), with
+    LayerNorm's `norm` after the pool where there is one. `exact` says whether the logits are the
+    mean of the class maps: not so where a CLS token, and not the patches, is classified.
+    """
+
+    kind: Literal["conv", "linear"]
+    layer: Layer
+    weight: Tensor
+    bias: Tensor
+    norm: nn.LayerNorm | None = None
+    exact: bool = True
+
+
+def find(network: nn.Module, layers: Sequence[Layer], size: tuple[int, int]) -> Head | None:
+    """The head of a network, or None when its logits are not linear in any map.
+
+    Measured, not assumed: a map belongs to the head when pooling it and applying the classifier
+    gives the logits of a probe image.
+    """
+    head = getattr(network, "head", None)
+    if isinstance(head, ConvHead):
+        assert head.conv.bias is not None
+        layer = Layer("head.conv", "NCHW", head.conv.out_channels, head.grid)
+        return Head("conv", layer, head.conv.weight, head.conv.bias)
+    linear = _classifier(network)
+    if linear is None:
+        return None
+    weight, bias = linear
+    wide = [layer for layer in layers if layer.channels == weight.shape[1]]
+    with record(network, readings={layer.name: lambda x: x for layer in wide}) as recorded:
+        logits = network(probe(network, size))
+    for layer in reversed(wide):
+        features = recorded.readings[layer.name]
+        for pool, norm, pooled in _poolings(network, features, layer):
+            if torch.allclose(pooled @ weight.T + bias, logits, rtol=1e-3, atol=1e-4):
+                return Head("linear", layer, weight, bias, norm, exact=pool == "mean")
+    return None
+
+
+def _classifier(network: nn.Module) -> tuple[Tensor, Tensor] | None:
+    """Weight (K, C) and bias (K,); the average of two heads where the model averages them."""
+    ask = getattr(network, "get_classifier", None)
+    found = ask() if callable(ask) else None
+    heads = found if isinstance(found, tuple) else (found,)
+    if not all(isinstance(h, nn.Linear | nn.Conv2d) for h in heads):
+        return None
+    weight = torch.stack([h.weight.flatten(1) for h in heads]).mean(0)
+    biases = [h.weight.new_zeros(len(h.weight)) if h.bias is None else h.bias for h in heads]
+    return weight, torch.stack(biases).mean(0)
+
+
+def _poolings(
+    network: nn.Module, features: Tensor, layer: Layer
+) -> Iterator[tuple[Pool, nn.LayerNorm | None, Tensor]]:
+    mean = spatial(features, layer).mean(dim=(2, 3))
+    yield "mean", None, mean
+    for module in network.modules():
+        if isinstance(module, nn.LayerNorm) and module.normalized_shape == mean.shape[1:]:
+            yield (
+                "mean",
+                module,
+                nn.functional.layer_norm(
+                    mean, mean.shape[1:], module.weight, module.bias, module.eps
+                ),
+            )
+    if layer.prefix:
+        yield "token", None, features[:, 0]
+
+
+def semantic(head: Head, output: Tensor, classes: Tensor) -> tuple[Tensor, Tensor]:
+    """The map of one class an image, and its bias: (B,C,H,W), (B,) -> (B,H,W), (B,).
+
+    F_c = sum_k w_ck A_k, bias b_c; for exact heads the mean of F_c + b_c is the logit. A LayerNorm
+    after the pool is linear in the map once the pooled vector's deviation is fixed, so it goes
+    into both: F_c = sum_k w_ck gamma_k (A_k - mean_k A) / sigma, bias b_c + sum_k w_ck beta_k.
+    """
+    features, bias = spatial(output, head.layer).float(), head.bias[classes].float()
+    if head.kind == "conv":
+        own = features[torch.arange(len(classes), device=features.device), classes]
+        return own - bias[:, None, None], bias
+    weight = head.weight[classes].float()
+    if head.norm is not None:
+        pooled = features.mean(dim=(2, 3))
+        sigma = (pooled.var(dim=1, correction=0) + head.norm.eps).sqrt()
+        if head.norm.bias is not None:
+            bias = bias + weight @ head.norm.bias
+        weight = weight * head.norm.weight / sigma[:, None]
+        features = features - features.mean(dim=1, keepdim=True)
+    return torch.einsum("bc,bchw->bhw", weight, features), bias

@@ -1,0 +1,128 @@
+"""From a file to the model's input and the geometry that leads back. Knows nothing of models."""
+
+from __future__ import annotations
+
+import math
+import warnings
+from pathlib import Path
+
+import numpy as np
+from PIL import Image, ImageOps, UnidentifiedImageError
+
+from camcli.errors import ImageError
+from camcli.records import Fit, Floats, Transform, View
+
+# Decoders that run no other program and follow no reference to another file.
+FORMATS = ("JPEG", "MPO", "PNG", "GIF", "BMP", "WEBP", "TIFF", "PPM", "AVIF", "JPEG2000")
+SUFFIXES = frozenset(
+    f".{name}"
+    for name in (
+        *("jpg", "jpeg", "jpe", "jfif", "png", "gif", "bmp", "webp", "tif", "tiff"),
+        *("ppm", "pgm", "pnm", "avif", "jp2"),
+    )
+)
+RESAMPLING = {
+    "nearest": Image.Resampling.NEAREST,
+    "bilinear": Image.Resampling.BILINEAR,
+    "bicubic": Image.Resampling.BICUBIC,
+    "lanczos": Image.Resampling.LANCZOS,
+}
+
+
+def decode(path: Path) -> Image.Image:
+    """The first frame of an image file, upright, as 8-bit RGB; transparency on white.
+
+    Raises ImageError for anything that is not a whole image in one of FORMATS.
+    """
+    try:
+        with warnings.catch_warnings():
+            # Oddities of metadata, and of sizes that Pillow still opens, do not harm the pixels.
+            warnings.simplefilter("ignore")
+            with Image.open(path, formats=FORMATS) as opened:
+                opened.load()
+                return _rgb(_upright(opened))
+    except UnidentifiedImageError:
+        empty = path.stat().st_size == 0
+        raise ImageError(
+            "the file is empty" if empty else "not an image in a format that camcli reads"
+        ) from None
+    except Image.DecompressionBombError:
+        raise ImageError("more pixels than is safe to decode; scale it down first") from None
+    except (OSError, SyntaxError, ValueError, EOFError, MemoryError, OverflowError) as error:
+        raise ImageError(_reason(error)) from None
+
+
+def _reason(error: BaseException) -> str:
+    return str(getattr(error, "strerror", None) or str(error) or type(error).__name__)
+
+
+def _upright(image: Image.Image) -> Image.Image:
+    try:
+        return ImageOps.exif_transpose(image)
+    except (OSError, SyntaxError, ValueError, KeyError, TypeError, OverflowError):
+        return image  # broken EXIF: the pixels are still good
+
+
+def _rgb(image: Image.Image) -> Image.Image:
+    if image.mode in ("I", "F") or image.mode.startswith("I;16"):
+        image = _eight_bit(image)
+    if image.has_transparency_data:
+        layered = image.convert("RGBA")
+        white = Image.new("RGBA", layered.size, "white")
+        image = Image.alpha_composite(white, layered)
+    return image.convert("RGB")
+
+
+def _eight_bit(image: Image.Image) -> Image.Image:
+    """Scale grey values of 16 or 32 bits to 8; Pillow's own conversion would saturate them."""
+    values = np.asarray(image, dtype=np.float64)
+    if not np.isfinite(values).all() or values.min() < 0 or values.max() > 65535:
+        raise ImageError("grey values outside 0..65535 have no agreed scale; save it with 16 bits")
+    if image.mode == "F":
+        values = values * 255 if values.max() <= 1 else values
+    elif image.mode.startswith("I;16") or values.max() > 255:
+        values = values / 257
+    if values.max() > 255.5:
+        raise ImageError("floating-point values above 255 have no agreed scale")
+    return Image.fromarray(np.rint(values).astype(np.uint8))
+
+
+def place(width: int, height: int, transform: Transform, fit: Fit) -> View:
+    """The rectangle of a width x height image that the model's input will show.
+
+    squash: all of it, whatever the aspect. crop: the short side scaled to size / crop_pct, then
+    the centre (timm's evaluation transform, its rounding included). pad: all of it, aspect kept.
+    """
+    rows, cols = transform.size
+    if fit == "squash":
+        return View(width, height, 0, 0, width, height)
+    if fit == "pad":
+        scaled_w, scaled_h = _scaled(width, height, cols, rows, cover=False)
+    else:
+        wide, high = (math.floor(side / transform.crop_pct) for side in (cols, rows))
+        scaled_w, scaled_h = _scaled(width, height, wide, high, cover=True)
+    left, top = round((scaled_w - cols) / 2), round((scaled_h - rows) / 2)
+    across, down = width / scaled_w, height / scaled_h
+    return View(
+        width, height, left * across, top * down, (left + cols) * across, (top + rows) * down
+    )
+
+
+def _scaled(width: int, height: int, cols: int, rows: int, *, cover: bool) -> tuple[int, int]:
+    """The size at which the image just covers cols x rows, or just fits inside, aspect kept."""
+    if (cols * height > rows * width) == cover:
+        return cols, max(1, cols * height // width)
+    return max(1, rows * width // height), rows
+
+
+def preprocess(image: Image.Image, view: View, transform: Transform) -> Floats:
+    """The (3, H, W) input: what is in view, resampled and normalised; zero where padded."""
+    rows, cols = transform.size
+    x0, y0, x1, y1 = view.window(rows, cols)
+    resampling = RESAMPLING.get(transform.interpolation, Image.Resampling.BICUBIC)
+    seen = image.resize((x1 - x0, y1 - y0), resampling, box=view.seen)
+    values = np.asarray(seen, dtype=np.float32).transpose(2, 0, 1) / 255
+    mean, std = (np.array(v, np.float32).reshape(3, 1, 1) for v in (transform.mean, transform.std))
+    pixels = np.zeros((3, rows, cols), np.float32)
+    pixels[:, y0:y1, x0:x1] = (values - mean) / std
+    return pixels

@@ -1,0 +1,112 @@
+"""Normalise, resize, fuse. Knows nothing of models.
+
+Maps are (B, H, W) tensors; all of it works a sample at a time, so a batch equals its singles.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from PIL import Image
+from torch import Tensor
+
+from camcli.records import Floats, Status, View
+
+
+def normalise(maps: Tensor) -> Tensor:
+    """Min-max over each map: (m - min m) / (max m - min m). Zeros where that has no meaning.
+
+    (B, H, W) -> (B, H, W) in [0, 1]. A constant or non-finite map becomes zeros: no contrast is
+    invented.
+    """
+    low, high = maps.amin(dim=(1, 2), keepdim=True), maps.amax(dim=(1, 2), keepdim=True)
+    span = high - low
+    usable = torch.isfinite(span) & (span > 0)
+    return torch.where(usable, (maps - low) / torch.where(usable, span, 1), 0)
+
+
+def resize(maps: Tensor, size: tuple[int, int]) -> Tensor:
+    """Bilinear, pixel centres aligned as images are (align_corners=False): (B,h,w) -> (B,H,W)."""
+    resized = torch.nn.functional.interpolate(maps[:, None], size, mode="bilinear")
+    return resized[:, 0]
+
+
+def statuses(maps: Tensor, zero_gradient: Tensor) -> list[Status]:
+    """What can be said of each map (B, H, W), given whether its gradients (B,) were all zero."""
+    finite = torch.isfinite(maps).all(dim=2).all(dim=1).tolist()
+    varied = (maps.amax(dim=(1, 2)) > maps.amin(dim=(1, 2))).tolist()
+    return list(map(_status, finite, zero_gradient.tolist(), varied))
+
+
+def _status(finite: bool, zero_gradient: bool, varied: bool) -> Status:
+    if not finite:
+        return "non_finite"
+    if zero_gradient:
+        return "zero_gradient"
+    return "ok" if varied else "constant"
+
+
+@dataclass(frozen=True, slots=True)
+class Fusion:
+    """A way to make one map of several layers' maps: scale each by itself, then combine all."""
+
+    combine: Callable[[Tensor], Tensor]  # (L, B, H, W) in [0, 1] -> (B, H, W)
+    scale: Callable[[Tensor, float], Tensor] = lambda maps, _stride: normalise(maps)
+
+
+def layercam_scale(maps: Tensor, stride: float, gamma: float = 2.0) -> Tensor:
+    """LayerCAM's scaling: tanh(gamma M / max M) on shallow layers, then min-max to [0, 1].
+
+    Shallow are VGG16's stages 1 to 3 in the paper: those of a stride below 16 pixels.
+    (B, h, w) -> (B, h, w). Source: TIP 2021, section IV.
+    """
+    if stride < 16:
+        peak = maps.amax(dim=(1, 2), keepdim=True)
+        maps = torch.where(peak > 0, (gamma * maps / torch.where(peak > 0, peak, 1)).tanh(), maps)
+    return normalise(maps)
+
+
+FUSIONS: Mapping[str, Fusion] = {
+    "max": Fusion(lambda stack: stack.amax(dim=0)),
+    "mean": Fusion(lambda stack: stack.mean(dim=0)),
+    "product": Fusion(lambda stack: stack.prod(dim=0)),
+    "layercam": Fusion(lambda stack: stack.amax(dim=0), layercam_scale),
+}
+
+
+def fuse(scaled: Sequence[Tensor], fusion: Fusion, size: tuple[int, int]) -> Tensor:
+    """One map (B, H, W) of the input's size from several scaled ones of any size."""
+    return fusion.combine(torch.stack([resize(maps, size) for maps in scaled]))
+
+
+def upsample(shown: Floats, size: tuple[int, int]) -> Floats:
+    """`resize` for one map off the device, in a thread that does not hold the interpreter."""
+    resized = Image.fromarray(shown).resize((size[1], size[0]), Image.Resampling.BILINEAR)
+    return np.asarray(resized, np.float32)
+
+
+def visible(shown: Floats, view: View, size: tuple[int, int]) -> Floats:
+    """The part of a map that shows the image, at the resolution of the model's input (H, W).
+
+    Min-maxed once upsampled and once padding is off: (h, w) -> (h', w') in [0, 1].
+    """
+    x0, y0, x1, y1 = view.window(*size)
+    part = upsample(shown, size)[y0:y1, x0:x1]
+    low, high = part.min(), part.max()
+    return (part - low) / (high - low) if high > low else np.zeros_like(part)
+
+
+def to_original(part: Floats, view: View) -> Floats:
+    """The visible part of a map, back on the upright original: (h', w') -> (height, width).
+
+    What a crop left out is NaN, for nothing is known of it.
+    """
+    left, top, right, bottom = (round(edge) for edge in view.seen)
+    left, top = min(left, view.width - 1), min(top, view.height - 1)
+    right, bottom = max(right, left + 1), max(bottom, top + 1)
+    whole = np.full((view.height, view.width), np.nan, np.float32)
+    whole[top:bottom, left:right] = upsample(part, (bottom - top, right - left))
+    return whole

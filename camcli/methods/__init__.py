@@ -1,0 +1,123 @@
+"""The methods: pure functions from recorded tensors to maps. Knows no models, files or colours.
+
+A method's positional parameters name what it needs, each a tensor of the batch:
+
+    activations  (B,C,H,W)  a layer's output          asked of one layer at a time
+    gradients    (B,C,H,W)  d score / d activations   asked of one layer at a time
+    attention    (B,L,H,W)  CLS row of each block's attention, heads averaged
+    semantic     (B,H,W)    the classifier read position by position, for the class
+    class_bias   (B,)       its bias
+
+Its keyword-only parameters are its options, set with `--set KEY=VALUE`. It returns raw maps
+(B,H,W). The decorator puts it into `METHODS`, from which the command line, the README's table and
+the contract tests are made. Nothing here imports torch at module level: a list of methods, or a
+mistyped name, must not wait for it.
+"""
+
+from __future__ import annotations
+
+import inspect
+import json
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from importlib import import_module
+from typing import TYPE_CHECKING, Any, Literal
+
+from camcli.errors import UsageError, hint
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+NEEDS = ("activations", "gradients", "attention", "semantic", "class_bias")
+ROOMS = ("classifier", "gradient", "transformer")
+
+Work = Literal["CNN", "ViT", "Swin"]
+
+
+@dataclass(frozen=True, slots=True)
+class Method:
+    """A method as data: its function, its needs and options, and what suits it."""
+
+    name: str
+    function: Callable[..., Tensor]
+    paper: str
+    works_on: tuple[Work, ...]
+    threshold: float
+    fusion: str
+    result: str
+    needs: tuple[str, ...] = field(default=())
+    options: Mapping[str, Any] = field(default_factory=dict)
+
+    @property
+    def per_layer(self) -> bool:
+        """Whether it is asked of one layer at a time, so that `--layers` applies."""
+        return "activations" in self.needs
+
+    @property
+    def summary(self) -> str:
+        """The first sentence of its docstring."""
+        return (inspect.getdoc(self.function) or "").split("\n")[0]
+
+
+METHODS: dict[str, Method] = {}
+
+_Function = Callable[..., "Tensor"]
+
+
+def method(
+    *,
+    paper: str,
+    works_on: tuple[Work, ...] = ("CNN", "ViT", "Swin"),
+    threshold: float = 0.2,
+    fusion: str = "max",
+    result: str = "fused",
+) -> Callable[[_Function], _Function]:
+    """Register a function as a method.
+
+    `threshold` is its paper's box threshold as a fraction of the maximum, `fusion` how it joins
+    several layers, `result` what its map is called in a grid. Raises ValueError at import for a
+    need that nothing provides, or a name taken twice.
+    """
+
+    def register(function: _Function) -> _Function:
+        name = function.__name__
+        parameters = inspect.signature(function).parameters.values()
+        needs = tuple(p.name for p in parameters if p.kind is not p.KEYWORD_ONLY)
+        unknown = set(needs) - set(NEEDS)
+        if unknown or name in METHODS:
+            raise ValueError(f"method {name}: unknown needs {unknown}, or the name is taken")
+        options = {p.name: p.default for p in parameters if p.kind is p.KEYWORD_ONLY}
+        METHODS[name] = Method(
+            name, function, paper, works_on, threshold, fusion, result, needs, options
+        )
+        return function
+
+    return register
+
+
+def get(name: str) -> Method:
+    """The method of that name. Raises UsageError, with near matches."""
+    if name not in METHODS:
+        raise UsageError(f"no method {name!r}{hint(name, METHODS)} (`camcli methods` lists them)")
+    return METHODS[name]
+
+
+def settings(chosen: Method, given: Mapping[str, str]) -> dict[str, Any]:
+    """A method's options from KEY=VALUE text, each of its default's type. Raises UsageError."""
+    return {key: _value(key, text, chosen.options[key]) for key, text in given.items()}
+
+
+def _value(key: str, text: str, default: Any) -> Any:
+    try:
+        value = json.loads(text)
+    except ValueError:
+        value = text
+    if type(value) is int and type(default) is float:
+        value = float(value)
+    if type(value) is not type(default):
+        raise UsageError(f"--set {key}={text}: needs a value like {default!r}")
+    return value
+
+
+for _room in ROOMS:
+    import_module(f"camcli.methods.{_room}")

@@ -1,0 +1,101 @@
+"""A frozen network with its transform, labels and layers: what the rest of camcli calls a model.
+
+Knows nothing of methods or of the files that a run writes.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from torch import nn
+
+from camcli import families, labels, layers, zoo
+from camcli.errors import ModelError, UsageError
+from camcli.families import Family
+from camcli.labels import Labels
+from camcli.records import Layer, Transform
+
+
+@dataclass(frozen=True, slots=True)
+class Model:
+    """A frozen network in eval mode and what is known of it; `layers` in forward order."""
+
+    name: str
+    network: nn.Module
+    transform: Transform
+    labels: Labels
+    family: Family
+    layers: tuple[Layer, ...]
+    device: torch.device
+
+    @property
+    def size(self) -> tuple[int, int]:
+        """The input's height and width in pixels."""
+        return self.transform.size
+
+
+def load(
+    name: str | None = None,
+    checkpoint: Path | None = None,
+    label_file: Path | None = None,
+    size: tuple[int, int] | None = None,
+    device: str = "auto",
+    weights: bool = True,
+) -> Model:
+    """A model by timm name, from a checkpoint file, or the embedded default.
+
+    Without `weights` a timm name gives the bare architecture, for a look at its layers. Raises
+    ModelError, CheckpointError or LabelsError, each with what to do.
+    """
+    where = pick_device(device)
+    if name is None or weights:
+        title, network, transform = zoo.build(name, checkpoint, size)
+    else:
+        title, network, transform = zoo.blank(name, size)
+    return wrap(title, network, transform, label_file, where)
+
+
+def wrap(
+    name: str,
+    network: nn.Module,
+    transform: Transform,
+    label_file: Path | None = None,
+    device: torch.device | None = None,
+) -> Model:
+    """Freeze any classifier, measure its layers, and name its classes."""
+    where = device or torch.device("cpu")
+    network.requires_grad_(False).eval().to(where)
+    family = families.of(network)
+    try:
+        with torch.inference_mode():
+            logits = network(layers.probe(network, transform.size))
+        found = layers.survey(network, family, transform.size)
+    except (RuntimeError, AssertionError, ValueError) as error:
+        wanted = "x".join(map(str, transform.size))
+        reason = str(error).partition("\n")[0]
+        raise ModelError(f"{name} does not run on a {wanted} input: {reason}") from None
+    if not isinstance(logits, torch.Tensor) or logits.ndim != 2 or logits.shape[1] < 2:
+        raise ModelError(f"{name} is no classifier: it does not yield (B, K) logits")
+    classes = logits.shape[1]
+    names = labels.load(label_file, classes) if label_file else labels.default(classes)
+    return Model(name, network, transform, names, family, found, where)
+
+
+def pick_device(spec: str) -> torch.device:
+    """The device that `--device` names; `auto` is CUDA, else MPS, else CPU. Raises UsageError."""
+    count = {
+        "cuda": torch.cuda.device_count(),
+        "mps": int(torch.backends.mps.is_available()),
+        "cpu": 1,
+    }
+    if spec == "auto":
+        return torch.device(next(kind for kind, number in count.items() if number))
+    try:
+        device = torch.device(spec)
+    except RuntimeError:
+        raise UsageError(f"--device {spec}: write auto, cpu, cuda, cuda:N or mps") from None
+    if (device.index or 0) >= count.get(device.type, 0):
+        raise UsageError(f"--device {spec}: this machine has no such device")
+    return device

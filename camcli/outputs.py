@@ -1,0 +1,274 @@
+"""The files of a run: one function an output kind, atomic writes, names that mirror the input tree.
+
+Knows nothing of methods.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import json
+import os
+import re
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import IO, Any
+
+import numpy as np
+from PIL import Image
+
+from camcli.errors import OutputError
+from camcli.labels import Labels
+from camcli.maps import to_original, visible
+from camcli.records import Explanation, Failed, Panel, Result, View
+from camcli.render import Cell, caption, cell_size, draw_boxes, grid, heatmap, no_answer, overlay
+
+SCHEMA_VERSION = 1
+RESULTS = "results.jsonl"
+COLUMNS = 7  # pictures a row in a grid
+
+REASONS = {
+    "constant": "the map is the same everywhere",
+    "zero_gradient": "the gradient is zero here",
+    "non_finite": "NaN or infinity in the map",
+}
+ENCODINGS: Mapping[str, Mapping[str, Any]] = {
+    "jpg": {"format": "JPEG", "quality": 90},
+    "png": {"format": "PNG", "compress_level": 1},
+    "webp": {"format": "WEBP", "quality": 88},
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Style:
+    """How pictures look, and the model's input size (H, W) at which maps are placed."""
+
+    size: tuple[int, int]
+    colormap: str = "jet"
+    alpha: float = 0.5
+    image_format: str = "jpg"
+    boxed: bool = True
+
+
+def _title(result: Result, shown: Explanation) -> str:
+    return f"{shown.class_name} {shown.score:.2f} · {result.method}"
+
+
+def _overlay(result: Result, shown: Explanation, style: Style) -> tuple[str, bytes]:
+    picture = _over(result.sample.picture, shown.fused, result.sample.view, style)
+    if style.boxed:
+        draw_boxes(picture, shown.boxes)
+    return _picture(caption(picture, _title(result, shown)), style.image_format)
+
+
+def _heatmap(result: Result, shown: Explanation, style: Style) -> tuple[str, bytes]:
+    if shown.fused.status != "ok":
+        return _picture(no_answer(result.sample.picture, REASONS[shown.fused.status]), "png")
+    heat = _heat(shown.fused, result.sample.view, style)
+    return _picture(heatmap(heat, style.colormap), "png")
+
+
+def _grid(result: Result, shown: Explanation, style: Style) -> tuple[str, bytes]:
+    """image | layers | fused; or image | parts | result with the layers in rows below."""
+    small = result.sample.picture.resize(cell_size(*result.sample.picture.size))
+    view = _scaled(result.sample.view, small.size)
+
+    def cell(panel: Panel) -> Cell:
+        return Cell(result.labels.get(panel.name, panel.name), _over(small, panel, view, style))
+
+    layers = [cell(panel) for panel in shown.layers]
+    answer = [] if shown.fused in shown.layers else [cell(shown.fused)]
+    if shown.parts:
+        rows = [[Cell("image", small), *map(cell, shown.parts), *answer], *_wrapped(layers, 6)]
+    else:
+        rows = _wrapped([Cell("image", small), *layers, *answer], COLUMNS)
+    return _picture(grid(_title(result, shown), rows), style.image_format)
+
+
+def _boxes(result: Result, shown: Explanation, style: Style) -> tuple[str, bytes]:
+    view = result.sample.view
+    document = {
+        "image": result.sample.source.name,
+        "width": view.width,
+        "height": view.height,
+        "method": result.method,
+        "threshold": result.threshold,
+        **_described(shown),
+    }
+    return "json", f"{to_json(document)}\n".encode()
+
+
+KINDS: Mapping[str, Callable[[Result, Explanation, Style], tuple[str, bytes]]] = {
+    "overlay": _overlay,
+    "heatmap": _heatmap,
+    "grid": _grid,
+    "boxes": _boxes,
+}
+ARRAY = "array"
+
+
+def _over(picture: Image.Image, panel: Panel, view: View, style: Style) -> Image.Image:
+    if panel.status != "ok":
+        return no_answer(picture, REASONS[panel.status])
+    return overlay(picture, _heat(panel, view, style), style.colormap, style.alpha)
+
+
+def _heat(panel: Panel, view: View, style: Style) -> Any:
+    return to_original(visible(panel.shown, view, style.size), view)
+
+
+def _scaled(view: View, size: tuple[int, int]) -> View:
+    across, down = size[0] / view.width, size[1] / view.height
+    return View(*size, view.left * across, view.top * down, view.right * across, view.bottom * down)
+
+
+def _wrapped(cells: list[Cell], columns: int) -> list[list[Cell]]:
+    return [cells[i : i + columns] for i in range(0, len(cells), columns)]
+
+
+def _picture(picture: Image.Image, image_format: str) -> tuple[str, bytes]:
+    buffer = io.BytesIO()
+    try:
+        picture.save(buffer, **ENCODINGS[image_format])
+    except (OSError, ValueError) as error:
+        size = f"{picture.width}x{picture.height}"
+        raise OutputError(f"a {size} picture cannot be saved as {image_format}: {error}") from None
+    return image_format, buffer.getvalue()
+
+
+def _array(result: Result) -> bytes:
+    """Raw maps, float32, neither normalised nor resized: "{class}/{layer}" and "{class}/fused"."""
+    arrays = {
+        f"{shown.class_index}/{panel.name}": panel.values
+        for shown in result.explanations
+        for panel in (*shown.layers, *shown.parts, replace(shown.fused, name="fused"))
+    }
+    buffer = io.BytesIO()
+    np.savez(buffer, allow_pickle=False, **arrays)
+    return buffer.getvalue()
+
+
+def save(
+    result: Result, kinds: Sequence[str], style: Style, output: Path, slugs: Sequence[str]
+) -> Result:
+    """Write the chosen kinds of file below `output`, and return the result with their names.
+
+    `slugs` has the part of a file name for each class. Raises OutputError.
+    """
+    stem = safe_stem(result.sample.source.stem)
+    tag = f".{result.tag}" if result.tag else ""
+    files: list[dict[str, str]] = []
+    for shown in result.explanations:
+        written = {}
+        for kind in (k for k in kinds if k in KINDS):
+            suffix, content = KINDS[kind](result, shown, style)
+            written[kind] = f"{stem}.{slugs[shown.class_index]}{tag}.{kind}.{suffix}"
+            write(output / written[kind], content)
+        files.append(written | ({ARRAY: f"{stem}{tag}.npz"} if ARRAY in kinds else {}))
+    if ARRAY in kinds:
+        write(output / f"{stem}{tag}.npz", _array(result))
+    return replace(result, files=tuple(files))
+
+
+def write(path: Path, content: bytes) -> None:
+    """Write a file whole or not at all: under a temporary name, then moved. Raises OutputError."""
+    temporary = path.with_name(f".{path.name[:100]}.{os.getpid()}.tmp")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        temporary.write_bytes(content)
+        temporary.replace(path)
+    except OSError as error:
+        temporary.unlink(missing_ok=True)
+        raise OutputError(f"cannot write {path}: {error.strerror}") from None
+
+
+def safe_stem(stem: str) -> str:
+    """A stem short enough for any file system once kind and class are added."""
+    folder, _, name = stem.rpartition("/")
+    if len(name.encode(errors="surrogateescape")) > 150:
+        digest = hashlib.sha256(name.encode(errors="surrogateescape")).hexdigest()[:8]
+        name = f"{name[:30]}-{digest}"
+    return f"{folder}/{name}" if folder else name
+
+
+def class_slugs(labels: Labels) -> list[str]:
+    """A distinct part of a file name for each class: `egyptian-cat`; `crane-134` where two meet."""
+    slugs = ["-".join(re.findall(r"\w+", name))[:40] for name in labels.names]
+    count = Counter(slug.casefold() for slug in slugs)
+    return [
+        slug.lower() if slug and count[slug.casefold()] == 1 else f"{slug.lower() or 'class'}-{i}"
+        for i, slug in enumerate(slugs)
+    ]
+
+
+def describe(outcome: Result | Failed, model: str) -> dict[str, Any]:
+    """One line of results.jsonl: what a method found in an image, or why there is nothing."""
+    return _failure(outcome, model) if isinstance(outcome, Failed) else _success(outcome, model)
+
+
+def _success(result: Result, model: str) -> dict[str, Any]:
+    source, view = result.sample.source, result.sample.view
+    line = {
+        "schema_version": SCHEMA_VERSION,
+        "image": source.name,
+        "path": str(source.path),
+        "width": view.width,
+        "height": view.height,
+        "status": "ok",
+        "model": model,
+        "method": result.method,
+        "layers": list(result.layers),
+        "explanations": [
+            _described(shown) | {"files": files}
+            for shown, files in zip(result.explanations, result.files, strict=True)
+        ],
+    }
+    return line | ({"head": result.head} if result.head else {})
+
+
+def _failure(failed: Failed, model: str) -> dict[str, Any]:
+    return {
+        "schema_version": SCHEMA_VERSION,
+        "image": failed.name,
+        "path": failed.path,
+        "status": "failed",
+        "error": failed.reason,
+        "model": model,
+    }
+
+
+def _described(shown: Explanation) -> dict[str, Any]:
+    failing = {p.name: p.status for p in (*shown.layers, *shown.parts) if p.status != "ok"}
+    return {
+        "class_index": shown.class_index,
+        "class_name": shown.class_name,
+        "score": round(shown.score, 6),
+        "map_status": shown.fused.status,
+        **({"layer_status": failing} if failing else {}),
+        "boxes": [asdict(box) for box in shown.boxes],
+    }
+
+
+def to_json(document: Mapping[str, Any]) -> str:
+    """One line of JSON. Names that are not Unicode (a file system may have such) are escaped."""
+    text = json.dumps(document, ensure_ascii=False, allow_nan=False)
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return json.dumps(document, allow_nan=False)
+    return text
+
+
+@contextmanager
+def results(output: Path) -> Iterator[IO[str]]:
+    """Open a run's results.jsonl, to be written a line an outcome. Raises OutputError."""
+    try:
+        output.mkdir(parents=True, exist_ok=True)
+        file = (output / RESULTS).open("w", encoding="utf-8")
+    except OSError as error:
+        raise OutputError(f"cannot write to {output}: {error.strerror}") from None
+    with file:
+        yield file

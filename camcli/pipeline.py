@@ -1,0 +1,219 @@
+"""Read ahead, compute in batches, write behind. Knows neither colours nor formulas."""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass, replace
+from functools import partial
+from typing import TypeVar
+
+import numpy as np
+import torch
+
+from camcli import images, targets
+from camcli.boxes import Keep, boxes
+from camcli.errors import CamcliError, ImageError, OutputError
+from camcli.explain import Explained, Maps, Request, explain
+from camcli.maps import visible
+from camcli.models import Model
+from camcli.records import Explanation, Failed, Fit, Panel, Result, Sample, Source
+from camcli.targets import Target
+
+In = TypeVar("In")
+Out = TypeVar("Out")
+Outcome = Result | Failed
+
+
+@dataclass(frozen=True, slots=True)
+class Job:
+    """What to do with every image of a run."""
+
+    model: Model
+    requests: tuple[Request, ...]
+    target: Target
+    fit: Fit = "squash"
+    batch_size: int = 8
+    workers: int = 2
+    threshold: str | float | None = None
+    keep: Keep = "largest"
+
+
+def run(
+    job: Job, found: Iterable[Source | Failed], finish: Callable[[Result], Result]
+) -> Iterator[Outcome]:
+    """Every outcome in the order of the inputs: a Result for each request, or one Failed.
+
+    Decoding, and `finish` (boxes drawn, files written), run in threads around the computation.
+    """
+    depth = job.batch_size + 2 * job.workers
+    with ThreadPoolExecutor(job.workers) as readers, ThreadPoolExecutor(job.workers) as writers:
+        samples = ahead(readers, partial(_read, job), found, depth)
+        outcomes = _compute(job, samples)
+        yield from ahead(writers, partial(_finish, job, finish), outcomes, depth)
+
+
+def ahead(
+    pool: ThreadPoolExecutor, function: Callable[[In], Out], items: Iterable[In], depth: int
+) -> Iterator[Out]:
+    """`map` that keeps up to `depth` items under way in threads, in order, and cancels on exit."""
+    waiting: deque[Future[Out]] = deque()
+    try:
+        for item in items:
+            waiting.append(pool.submit(function, item))
+            if len(waiting) > depth:
+                yield waiting.popleft().result()
+        while waiting:
+            yield waiting.popleft().result()
+    finally:
+        for future in waiting:
+            future.cancel()
+
+
+def _read(job: Job, item: Source | Failed) -> Sample | Failed:
+    if isinstance(item, Failed):
+        return item
+    try:
+        wanted = job.target.fixed(item)
+        picture = images.decode(item.path)
+        view = images.place(*picture.size, job.model.transform, job.fit)
+        pixels = images.preprocess(picture, view, job.model.transform)
+    except CamcliError as error:
+        return _failed(item, error)
+    return Sample(item, picture, pixels, view, wanted)
+
+
+def _failed(source: Source, error: CamcliError) -> Failed:
+    return Failed(source.name, str(source.path), str(error))
+
+
+def _compute(job: Job, samples: Iterable[Sample | Failed]) -> Iterator[Outcome]:
+    """Batches of whatever could be read; failures keep their place."""
+    group: list[Sample | Failed] = []
+    full = 0
+    for sample in samples:
+        group.append(sample)
+        full += isinstance(sample, Sample)
+        if full == job.batch_size:
+            yield from _batch(job, group)
+            group, full = [], 0
+    yield from _batch(job, group)
+
+
+def _batch(job: Job, group: Sequence[Sample | Failed]) -> Iterator[Outcome]:
+    answers = iter(_explain(job, [s for s in group if isinstance(s, Sample)]))
+    for item in group:
+        if isinstance(item, Failed):
+            yield item
+        else:
+            yield from next(answers)
+
+
+def _explain(job: Job, samples: list[Sample]) -> list[list[Outcome]]:
+    """The outcomes of each sample; a batch that does not fit into memory is halved."""
+    if not samples:
+        return []
+    try:
+        return _attempt(job, samples)
+    except RuntimeError as error:
+        if not _out_of_memory(error):
+            raise
+    if len(samples) == 1:
+        reason = ImageError("not enough memory for this model, even for a single image")
+        return [[_failed(samples[0].source, reason)]]
+    half = len(samples) // 2
+    return _explain(job, samples[:half]) + _explain(job, samples[half:])
+
+
+def _out_of_memory(error: RuntimeError) -> bool:
+    # The CPU's allocator raises a plain RuntimeError.
+    return isinstance(error, torch.OutOfMemoryError) or "not enough memory" in str(error)
+
+
+def _attempt(job: Job, samples: list[Sample]) -> list[list[Outcome]]:
+    inputs = torch.from_numpy(np.stack([sample.pixels for sample in samples]))
+    wanted = [sample.wanted for sample in samples]
+    choose = partial(targets.choose, wanted=wanted, ranked=job.target.ranked)
+    answers = explain(job.model, inputs.to(job.model.device), job.requests, choose)
+    columns = [_results(job, samples, of_request) for of_request in answers]
+    return [list(row) for row in zip(*columns, strict=True)]
+
+
+def _results(job: Job, samples: list[Sample], found: Sequence[Explained]) -> list[Result]:
+    """Off the device, a request at a time, and apart into images."""
+    request = found[0].request
+    split = [_split(job, one) for one in found]
+    threshold = request.method.threshold if job.threshold is None else job.threshold
+    return [
+        Result(
+            sample,
+            request.method.name,
+            tuple(layer.name for layer in request.layers),
+            tuple(column[b] for column in split),
+            threshold,
+            _labels(request),
+            _tag(job, request),
+            request.head.kind if request.head else None,
+        )
+        for b, sample in enumerate(samples)
+    ]
+
+
+def _tag(job: Job, request: Request) -> str:
+    """What tells this request's files from those of the others: the method, then the layer."""
+    if len(job.requests) == 1:
+        return ""
+    alike = sum(other.method is request.method for other in job.requests)
+    return request.method.name + (f".{request.layers[0].name}" if alike > 1 else "")
+
+
+def _labels(request: Request) -> dict[str, str]:
+    stages = {la.name: f"stage{la.stage} ({la.name})" for la in request.layers if la.stage}
+    return stages | {"fused": request.method.result}
+
+
+def _split(job: Job, found: Explained) -> list[Explanation]:
+    fused = _panels(found.fused)
+    layers = [fused if maps is found.fused else _panels(maps) for maps in found.layers]
+    parts = [_panels(maps) for maps in found.parts]
+    classes, scores = found.classes.tolist(), found.scores.tolist()
+    return [
+        Explanation(
+            classes[b],
+            job.model.labels.names[classes[b]],
+            scores[b],
+            fused[b],
+            tuple(panels[b] for panels in layers),
+            tuple(panels[b] for panels in parts),
+        )
+        for b in range(len(classes))
+    ]
+
+
+def _panels(maps: Maps) -> list[Panel]:
+    values, shown = maps.values.float().cpu().numpy(), maps.shown.float().cpu().numpy()
+    return [Panel(maps.name, v, s, st) for v, s, st in zip(values, shown, maps.status, strict=True)]
+
+
+def _finish(job: Job, finish: Callable[[Result], Result], outcome: Outcome) -> Outcome:
+    if isinstance(outcome, Failed):
+        return outcome
+    try:
+        return finish(_boxed(job, outcome))
+    except OutputError as error:
+        return _failed(outcome.sample.source, error)
+
+
+def _boxed(job: Job, result: Result) -> Result:
+    return replace(
+        result, explanations=tuple(_with_boxes(job, result, e) for e in result.explanations)
+    )
+
+
+def _with_boxes(job: Job, result: Result, found: Explanation) -> Explanation:
+    if found.fused.status != "ok":
+        return found
+    view = result.sample.view
+    part = visible(found.fused.shown, view, job.model.size)
+    return replace(found, boxes=boxes(part, result.threshold, job.keep, view))

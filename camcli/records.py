@@ -1,0 +1,162 @@
+"""What is passed between the rooms. Data only.
+
+Shapes: B batch, C channels, H W map or image, N tokens, K classes, L layers.
+Pixel rectangles are half-open: left <= x < right.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+if TYPE_CHECKING:
+    from PIL.Image import Image
+
+Floats = NDArray[np.float32]
+Fit = Literal["squash", "crop", "pad"]
+Layout = Literal["NCHW", "NHWC", "NLC"]
+Status = Literal["ok", "constant", "zero_gradient", "non_finite"]
+
+
+@dataclass(frozen=True, slots=True)
+class Source:
+    """One image to read: where it is, its name relative to what the user gave, its output stem."""
+
+    path: Path
+    name: str
+    stem: str
+
+
+@dataclass(frozen=True, slots=True)
+class Failed:
+    """An input that yields no result, and why."""
+
+    name: str
+    path: str
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class Transform:
+    """How a model wants its input: size (H, W), normalisation, resampling, share of a crop."""
+
+    size: tuple[int, int]
+    mean: tuple[float, ...] = (0.485, 0.456, 0.406)
+    std: tuple[float, ...] = (0.229, 0.224, 0.225)
+    interpolation: str = "bilinear"
+    crop_pct: float = 1.0
+
+
+@dataclass(frozen=True, slots=True)
+class View:
+    """The rectangle of the upright original that the model's input shows, in original pixels.
+
+    It may leave some of the image out (a crop) or reach beyond it (padding).
+    """
+
+    width: int
+    height: int
+    left: float
+    top: float
+    right: float
+    bottom: float
+
+    @property
+    def seen(self) -> tuple[float, float, float, float]:
+        """The part of the original that is in view: left, top, right, bottom."""
+        return (
+            max(self.left, 0.0),
+            max(self.top, 0.0),
+            min(self.right, float(self.width)),
+            min(self.bottom, float(self.height)),
+        )
+
+    def window(self, height: int, width: int) -> tuple[int, int, int, int]:
+        """The pixels of an input of H x W that show the image: left, top, right, bottom."""
+        across, down = self.right - self.left, self.bottom - self.top
+        left, top, right, bottom = self.seen
+        x0, x1 = (round((x - self.left) / across * width) for x in (left, right))
+        y0, y1 = (round((y - self.top) / down * height) for y in (top, bottom))
+        return min(x0, width - 1), min(y0, height - 1), max(x1, x0 + 1), max(y1, y0 + 1)
+
+
+@dataclass(frozen=True, slots=True)
+class Sample:
+    """One decoded image: the upright picture, its (3, H, W) input, and its fixed target if any."""
+
+    source: Source
+    picture: Image
+    pixels: Floats
+    view: View
+    wanted: tuple[int, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Layer:
+    """A module whose output is a map: (B,C,H,W), (B,H,W,C), or (B,prefix+H*W,C) tokens."""
+
+    name: str
+    layout: Layout
+    channels: int
+    grid: tuple[int, int]
+    prefix: int = 0
+    stage: int | None = None
+    block: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Panel:
+    """One map of one image: as computed, and as it is shown, in [0, 1]."""
+
+    name: str
+    values: Floats
+    shown: Floats
+    status: Status
+
+
+@dataclass(frozen=True, slots=True)
+class Box:
+    """A rectangle in pixels of the upright original, and the mean of the map over its region."""
+
+    x1: int
+    y1: int
+    x2: int
+    y2: int
+    score: float
+
+
+@dataclass(frozen=True, slots=True)
+class Explanation:
+    """What one method says of one class of one image; `score` is the softmax probability."""
+
+    class_index: int
+    class_name: str
+    score: float
+    fused: Panel
+    layers: tuple[Panel, ...]
+    parts: tuple[Panel, ...] = ()
+    boxes: tuple[Box, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Result:
+    """What one method says of one image, and the files that show it, a table a class.
+
+    `labels` has the words under which a grid shows a layer or part; `tag` goes into file names
+    where one run asks several things of an image.
+    """
+
+    sample: Sample
+    method: str
+    layers: tuple[str, ...]
+    explanations: tuple[Explanation, ...]
+    threshold: str | float
+    labels: Mapping[str, str]
+    tag: str = ""
+    head: str | None = None
+    files: tuple[dict[str, str], ...] = ()

@@ -1,0 +1,173 @@
+"""Colour, overlay, boxes, captions, grids: from maps to pictures. Knows nothing of models."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+from pathlib import Path
+
+import matplotlib
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image, ImageDraw, ImageFont
+
+from camcli.errors import UsageError, hint
+from camcli.records import Box, Floats
+
+INK, PAPER, SHADE, FAINT = (20, 20, 20), (255, 255, 255), (0, 0, 0, 170), (110, 110, 110)
+CELL = 260  # pixels of the longer side of a picture in a grid
+GAP = 10
+SMALLEST = 48  # below this many pixels a side no caption would be legible
+
+# Tried in turn for names that DejaVu has no glyphs for, Chinese above all.
+FALLBACKS = (
+    "NotoSansCJK-Regular.ttc",
+    "PingFang.ttc",
+    "msyh.ttc",
+    "wqy-microhei.ttc",
+    "simhei.ttf",
+)
+
+
+@lru_cache
+def palette(colormap: str) -> NDArray[np.uint8]:
+    """The 256 colours of a matplotlib colormap, (256, 3). Raises UsageError with near matches."""
+    known = matplotlib.colormaps
+    if colormap not in known:
+        raise UsageError(
+            f"--colormap {colormap}: matplotlib has no such map{hint(colormap, known)}"
+        )
+    colours: NDArray[np.float64] = known[colormap](np.arange(256) / 255)
+    return np.rint(colours[:, :3] * 255).astype(np.uint8)
+
+
+def heatmap(heat: Floats, colormap: str) -> Image.Image:
+    """A map in [0, 1] in colour: (H, W) -> RGB; grey where nothing is known (NaN)."""
+    known = np.isfinite(heat)
+    levels = np.rint(np.where(known, heat, 0) * 255).astype(np.uint8)
+    coloured = Image.fromarray(levels)
+    coloured.putpalette(palette(colormap).tobytes())
+    picture = coloured.convert("RGB")
+    if not known.all():
+        picture.paste((128, 128, 128), mask=Image.fromarray(~known))
+    return picture
+
+
+def overlay(picture: Image.Image, heat: Floats, colormap: str, alpha: float) -> Image.Image:
+    """The heatmap over the picture, `alpha` of it; the picture dimmed where nothing is known."""
+    blended = Image.blend(picture, heatmap(heat, colormap), alpha)
+    unknown = np.isnan(heat)
+    if unknown.any():
+        dimmed = picture.point(lambda level: level // 3)
+        blended.paste(dimmed, mask=Image.fromarray(unknown))
+    return blended
+
+
+def no_answer(picture: Image.Image, reason: str) -> Image.Image:
+    """The picture in pale grey, crossed out, saying why there is no map: never an answer."""
+    grey = picture.convert("L").point(lambda level: 150 + level // 3).convert("RGB")
+    draw = ImageDraw.Draw(grey)
+    width, height = grey.size
+    thick = max(1, min(grey.size) // 120)
+    draw.line((0, 0, width, height), (170, 60, 60), thick)
+    draw.line((0, height, width, 0), (170, 60, 60), thick)
+    if min(grey.size) >= SMALLEST:
+        font = _font(_text_size(grey.size), reason)
+        text = _shortened(f"no map: {reason}", font, width - 16)
+        middle = (width / 2, height / 2)
+        around = draw.textbbox(middle, text, font, anchor="mm")
+        draw.rectangle(_grown(around, 6), PAPER)
+        draw.text(middle, text, (150, 30, 30), font, anchor="mm")
+    return grey
+
+
+def draw_boxes(picture: Image.Image, boxes: Sequence[Box]) -> None:
+    """Draw boxes in place: a white line between two black ones shows on any background."""
+    draw = ImageDraw.Draw(picture)
+    thick = max(1, round(min(picture.size) / 160))
+    for box in reversed(boxes):
+        corners = (box.x1, box.y1, box.x2 - 1, box.y2 - 1)
+        for inset, colour, wide in ((0, INK, 3 * thick), (thick, PAPER, thick)):
+            inner = _grown(corners, -inset)
+            if inner[2] > inner[0] and inner[3] > inner[1]:
+                draw.rectangle(inner, outline=colour, width=wide)
+
+
+def caption(picture: Image.Image, text: str) -> Image.Image:
+    """The picture with one line of text in its upper left corner, shortened to fit."""
+    if min(picture.size) < SMALLEST:
+        return picture
+    font = _font(_text_size(picture.size), text)
+    room = picture.width - 20
+    text = _shortened(text, font, room)
+    layer = Image.new("RGBA", picture.size, (0, 0, 0, 0))
+    draw = ImageDraw.Draw(layer)
+    around = draw.textbbox((10, 8), text, font)
+    draw.rounded_rectangle(_grown(around, 5), 4, SHADE)
+    draw.text((10, 8), text, PAPER, font)
+    return Image.alpha_composite(picture.convert("RGBA"), layer).convert("RGB")
+
+
+@dataclass(frozen=True, slots=True)
+class Cell:
+    """One labelled picture of a grid."""
+
+    label: str
+    picture: Image.Image
+
+
+def cell_size(width: int, height: int) -> tuple[int, int]:
+    """The size of a picture in a grid: aspect kept as far as it can be seen."""
+    scale = CELL / max(width, height)
+    return max(24, round(width * scale)), max(24, round(height * scale))
+
+
+def grid(title: str, rows: Sequence[Sequence[Cell]]) -> Image.Image:
+    """Rows of labelled pictures of one size under a title."""
+    width, height = rows[0][0].picture.size
+    label, headline = _font(14, "".join(c.label for row in rows for c in row)), _font(18, title)
+    wide, high = max(width, 110) + GAP, height + 22 + GAP
+    columns = max(len(row) for row in rows)
+    sheet = Image.new("RGB", (max(columns * wide, 320) + GAP, len(rows) * high + 34 + GAP), PAPER)
+    draw = ImageDraw.Draw(sheet)
+    draw.text((GAP, 10), _shortened(title, headline, sheet.width - 2 * GAP), INK, headline)
+    for r, row in enumerate(rows):
+        for c, cell in enumerate(row):
+            x, y = GAP + c * wide, 40 + r * high
+            draw.text((x, y), _shortened(cell.label, label, wide - GAP), FAINT, label)
+            sheet.paste(cell.picture, (x, y + 20))
+    return sheet
+
+
+def _text_size(size: tuple[int, int]) -> int:
+    return max(11, min(36, min(size) // 20, size[0] // 18))
+
+
+def _grown(corners: Sequence[float], by: float) -> tuple[float, float, float, float]:
+    left, top, right, bottom = corners
+    return left - by, top - by, right + by, bottom + by
+
+
+def _shortened(text: str, font: ImageFont.FreeTypeFont, room: float) -> str:
+    if font.getlength(text) <= room:
+        return text
+    while text and font.getlength(f"{text}…") > room:
+        text = text[:-1]
+    return f"{text}…" if text else ""
+
+
+def _font(size: int, text: str) -> ImageFont.FreeTypeFont:
+    """DejaVu Sans, or the first font of this machine that has the glyphs the text needs."""
+    return _load_font(size, not all(ord(c) < 0x2E80 for c in text))
+
+
+@lru_cache
+def _load_font(size: int, east_asian: bool) -> ImageFont.FreeTypeFont:
+    own = Path(matplotlib.get_data_path()) / "fonts" / "ttf" / "DejaVuSans.ttf"
+    for name in (*(FALLBACKS if east_asian else ()), str(own)):
+        try:
+            return ImageFont.truetype(name, size)
+        except OSError:
+            continue
+    raise FileNotFoundError(own)

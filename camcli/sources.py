@@ -1,0 +1,117 @@
+"""From what the user typed to the list of image files. Opens none of them."""
+
+from __future__ import annotations
+
+import glob
+import os
+from collections import Counter
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import replace
+from pathlib import Path, PurePosixPath
+
+from camcli.errors import UsageError, one_line
+from camcli.images import SUFFIXES
+from camcli.records import Failed, Source
+
+Found = Source | Failed
+
+
+def find(inputs: Sequence[str], stdin: Iterable[str], skip: Path) -> list[Found]:
+    """Every image that the inputs name, once, in their order; what cannot be had is Failed.
+
+    An input is a file, a folder (searched recursively, hidden entries left out), a glob, or `-`
+    for a list of them on stdin. Nothing below the folder `skip`, where results go, is taken.
+    Raises UsageError when no image at all is found.
+    """
+    listed = (item for given in inputs for item in (stdin if given == "-" else (given,)))
+    found = list(_once(item for given in listed for item in _expand(given, skip.resolve())))
+    stem = iter(stems([item.name for item in found if isinstance(item, Source)]))
+    found = [replace(i, stem=next(stem)) if isinstance(i, Source) else i for i in found]
+    if not any(isinstance(item, Source) for item in found):
+        reasons = [f"{one_line(f.path)}: {f.reason}" for f in found if isinstance(f, Failed)]
+        raise UsageError("; ".join(reasons[:3]) or "nothing to explain: no input was named")
+    return found
+
+
+def read_list(text: str) -> list[str]:
+    r"""The paths in a list: one a line, or NUL-separated as `find -print0` writes them."""
+    separated = text.split("\0") if "\0" in text else text.splitlines()
+    return [line for line in separated if line.strip()]
+
+
+def _expand(given: str, skip: Path) -> Iterator[Found]:
+    path = Path(given)
+    if path.is_dir():
+        yield from _folder(path, skip)
+    elif os.path.lexists(path):
+        yield Source(path, path.name, "")
+    elif glob.has_magic(given):
+        yield from _glob(given, skip)
+    else:
+        yield Failed(path.name or given, given, "no such file or folder")
+
+
+def _folder(folder: Path, skip: Path) -> Iterator[Found]:
+    refused: list[OSError] = []
+    seen = 0
+    for place, folders, files in os.walk(folder, onerror=refused.append):
+        here = Path(place)
+        folders[:] = sorted(
+            f for f in folders if not f.startswith(".") and (here / f).resolve() != skip
+        )
+        for file in sorted(files):
+            path = here / file
+            if path.suffix.lower() in SUFFIXES and not file.startswith("."):
+                seen += 1
+                yield Source(path, path.relative_to(folder).as_posix(), "")
+    for error in refused:
+        where = str(error.filename)
+        yield Failed(Path(where).name, where, error.strerror or "cannot be read")
+    if not seen and not refused:
+        yield Failed(folder.name, str(folder), "no images in this folder")
+
+
+def _glob(pattern: str, skip: Path) -> Iterator[Found]:
+    parts = Path(pattern).parts
+    fixed = next(i for i, part in enumerate(parts) if glob.has_magic(part))
+    root = Path(*parts[:fixed])
+    matches = sorted(root.glob(str(Path(*parts[fixed:]))))
+    wanted = [p for p in matches if p.suffix.lower() in SUFFIXES and p.is_file()]
+    for path in wanted:
+        if skip not in path.resolve().parents:
+            yield Source(path, path.relative_to(root).as_posix(), "")
+    if not wanted:
+        yield Failed(pattern, pattern, "no image matches this pattern")
+
+
+def _once(found: Iterable[Found]) -> Iterator[Found]:
+    seen: set[Path] = set()
+    for item in found:
+        path = Path(item.path).absolute()
+        if path not in seen:
+            seen.add(path)
+            yield item
+
+
+def stems(names: Sequence[str]) -> list[str]:
+    """A distinct output stem for each input name, folders kept.
+
+    `birds/a.jpg` becomes `birds/a`; where two would meet (letter case aside) both keep their
+    suffix, and where that is not enough later ones are numbered: `a.jpg`, `a.jpg~2`.
+    """
+    short = [str(PurePosixPath(name).with_suffix("")) for name in names]
+    count = Counter(stem.casefold() for stem in short)
+    taken: set[str] = set()
+    return [
+        _free(stem if count[stem.casefold()] == 1 else name, taken)
+        for stem, name in zip(short, names, strict=True)
+    ]
+
+
+def _free(stem: str, taken: set[str]) -> str:
+    candidate, number = stem, 1
+    while candidate.casefold() in taken:
+        number += 1
+        candidate = f"{stem}~{number}"
+    taken.add(candidate.casefold())
+    return candidate

