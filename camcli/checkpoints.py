@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import argparse
 import pickle
+import warnings
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -61,7 +62,8 @@ def read(path: Path) -> State:
 def _load(path: Path) -> Any:
     if path.suffix == ".safetensors":
         return load_file(path)
-    with torch.serialization.safe_globals(HARMLESS):
+    with torch.serialization.safe_globals(HARMLESS), warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # about pickle protocols: it loads, or it raises
         return torch.load(path, map_location="cpu", weights_only=True)
 
 

@@ -5,7 +5,7 @@ Knows nothing of methods.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -15,8 +15,6 @@ from torch import Tensor, nn
 from camcli.layers import probe, spatial
 from camcli.records import Layer
 from camcli.taps import record
-
-Pool = Literal["mean", "token"]
 
 
 class ConvHead(nn.Module):
@@ -68,49 +66,65 @@ def find(network: nn.Module, layers: Sequence[Layer], size: tuple[int, int]) -> 
         assert head.conv.bias is not None
         layer = Layer("head.conv", "NCHW", head.conv.out_channels, head.grid)
         return Head("conv", layer, head.conv.weight, head.conv.bias)
-    linear = _classifier(network)
-    if linear is None:
+    classifiers = _classifiers(network)
+    if not classifiers:
         return None
-    weight, bias = linear
+    weight = torch.stack([w for w, _ in classifiers]).mean(0)
+    bias = torch.stack([b for _, b in classifiers]).mean(0)
     wide = [layer for layer in layers if layer.channels == weight.shape[1]]
-    with record(network, readings={layer.name: lambda x: x for layer in wide}) as recorded:
+    with record(network, readings={layer.name: Tensor.clone for layer in wide}) as recorded:
         logits = network(probe(network, size))
     for layer in reversed(wide):
         features = recorded.readings[layer.name]
-        for pool, norm, pooled in _poolings(network, features, layer):
-            if torch.allclose(pooled @ weight.T + bias, logits, rtol=1e-3, atol=1e-4):
-                return Head("linear", layer, weight, bias, norm, exact=pool == "mean")
+        pooled = spatial(features, layer).mean(dim=(2, 3))
+        for norm in (None, *_norms(network, pooled.shape[1])):
+            if _same(_normed(pooled, norm) @ weight.T + bias, logits):
+                return Head("linear", layer, weight, bias, norm)
+        if layer.prefix >= len(classifiers) and _same(_of_tokens(features, classifiers), logits):
+            return Head("linear", layer, weight, bias, exact=False)
     return None
 
 
-def _classifier(network: nn.Module) -> tuple[Tensor, Tensor] | None:
-    """Weight (K, C) and bias (K,); the average of two heads where the model averages them."""
+def _classifiers(network: nn.Module) -> list[tuple[Tensor, Tensor]]:
+    """Weight (K, C) and bias (K,) of each linear classifier; a distilled DeiT averages two."""
     ask = getattr(network, "get_classifier", None)
     found = ask() if callable(ask) else None
     heads = found if isinstance(found, tuple) else (found,)
     if not all(isinstance(h, nn.Linear | nn.Conv2d) for h in heads):
-        return None
-    weight = torch.stack([h.weight.flatten(1) for h in heads]).mean(0)
-    biases = [h.weight.new_zeros(len(h.weight)) if h.bias is None else h.bias for h in heads]
-    return weight, torch.stack(biases).mean(0)
+        return []
+    weights = [h.weight.flatten(1) for h in heads]
+    return [
+        (w, w.new_zeros(len(w)) if h.bias is None else h.bias)
+        for w, h in zip(weights, heads, strict=True)
+    ]
 
 
-def _poolings(
-    network: nn.Module, features: Tensor, layer: Layer
-) -> Iterator[tuple[Pool, nn.LayerNorm | None, Tensor]]:
-    mean = spatial(features, layer).mean(dim=(2, 3))
-    yield "mean", None, mean
-    for module in network.modules():
-        if isinstance(module, nn.LayerNorm) and module.normalized_shape == mean.shape[1:]:
-            yield (
-                "mean",
-                module,
-                nn.functional.layer_norm(
-                    mean, mean.shape[1:], module.weight, module.bias, module.eps
-                ),
-            )
-    if layer.prefix:
-        yield "token", None, features[:, 0]
+def _norms(network: nn.Module, channels: int) -> list[nn.LayerNorm]:
+    """The LayerNorms, with scale and shift, that may stand between pool and classifier."""
+    norms = (m for m in network.modules() if isinstance(m, nn.LayerNorm))
+    affine = {"weight", "bias"}
+    return [
+        m
+        for m in norms
+        if m.normalized_shape == (channels,) and affine <= dict(m.named_parameters()).keys()
+    ]
+
+
+def _normed(pooled: Tensor, norm: nn.LayerNorm | None) -> Tensor:
+    """LayerNorm over channels; as a function, for timm's 2-D variants want maps."""
+    if norm is None:
+        return pooled
+    return nn.functional.layer_norm(pooled, pooled.shape[1:], norm.weight, norm.bias, norm.eps)
+
+
+def _of_tokens(features: Tensor, classifiers: Sequence[tuple[Tensor, Tensor]]) -> Tensor:
+    """The logits when each classifier reads a prefix token of its own."""
+    read = [features[:, i] @ w.T + b for i, (w, b) in enumerate(classifiers)]
+    return torch.stack(read).mean(0)
+
+
+def _same(found: Tensor, logits: Tensor) -> bool:
+    return torch.allclose(found, logits, rtol=1e-3, atol=1e-4)
 
 
 def semantic(head: Head, output: Tensor, classes: Tensor) -> tuple[Tensor, Tensor]:
@@ -128,8 +142,6 @@ def semantic(head: Head, output: Tensor, classes: Tensor) -> tuple[Tensor, Tenso
     if head.norm is not None:
         pooled = features.mean(dim=(2, 3))
         sigma = (pooled.var(dim=1, correction=0) + head.norm.eps).sqrt()
-        if head.norm.bias is not None:
-            bias = bias + weight @ head.norm.bias
-        weight = weight * head.norm.weight / sigma[:, None]
+        bias, weight = bias + weight @ head.norm.bias, weight * head.norm.weight / sigma[:, None]
         features = features - features.mean(dim=1, keepdim=True)
     return torch.einsum("bc,bchw->bhw", weight, features), bias

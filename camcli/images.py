@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import warnings
+from functools import cache
 from pathlib import Path
 
 import numpy as np
@@ -13,7 +14,7 @@ from camcli.errors import ImageError
 from camcli.records import Fit, Floats, Transform, View
 
 # Decoders that run no other program and follow no reference to another file.
-FORMATS = ("JPEG", "MPO", "PNG", "GIF", "BMP", "WEBP", "TIFF", "PPM", "AVIF", "JPEG2000")
+FORMATS = ("JPEG", "PNG", "GIF", "BMP", "WEBP", "TIFF", "PPM", "AVIF", "JPEG2000")
 SUFFIXES = frozenset(
     f".{name}"
     for name in (
@@ -38,7 +39,7 @@ def decode(path: Path) -> Image.Image:
         with warnings.catch_warnings():
             # Oddities of metadata, and of sizes that Pillow still opens, do not harm the pixels.
             warnings.simplefilter("ignore")
-            with Image.open(path, formats=FORMATS) as opened:
+            with Image.open(path, formats=_formats()) as opened:
                 opened.load()
                 return _rgb(_upright(opened))
     except UnidentifiedImageError:
@@ -50,6 +51,13 @@ def decode(path: Path) -> Image.Image:
         raise ImageError("more pixels than is safe to decode; scale it down first") from None
     except (OSError, SyntaxError, ValueError, EOFError, MemoryError, OverflowError) as error:
         raise ImageError(_reason(error)) from None
+
+
+@cache
+def _formats() -> tuple[str, ...]:
+    """Those of FORMATS that this build of Pillow has."""
+    Image.init()
+    return tuple(name for name in FORMATS if name in Image.OPEN)
 
 
 def _reason(error: BaseException) -> str:

@@ -108,12 +108,11 @@ def default(network: nn.Module, layers: Sequence[Layer], size: tuple[int, int]) 
     with record(network, taps=[layer.name for layer in layers]) as recorded:
         logits = network(probe(network, size))
         tapped = [recorded.taps[layer.name] for layer in layers]
-        gradients = torch.autograd.grad(logits.max(), tapped, allow_unused=True)
+        gradients = torch.autograd.grad(logits.max(), tapped, materialize_grads=True)
     live = [
         layer
         for layer, gradient in zip(layers, gradients, strict=True)
-        if gradient is not None and layer.channels != logits.shape[1]
-        if bool(spatial(gradient, layer).any())
+        if layer.channels != logits.shape[1] and bool(spatial(gradient, layer).any())
     ]
     if not live:
         raise LayerError("the class score depends on no map in this model; name one with --layers")

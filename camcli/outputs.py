@@ -8,6 +8,7 @@ from __future__ import annotations
 import hashlib
 import io
 import json
+import math
 import os
 import re
 from collections import Counter
@@ -245,7 +246,7 @@ def _described(shown: Explanation) -> dict[str, Any]:
     return {
         "class_index": shown.class_index,
         "class_name": shown.class_name,
-        "score": round(shown.score, 6),
+        "score": round(shown.score, 6) if math.isfinite(shown.score) else None,
         "map_status": shown.fused.status,
         **({"layer_status": failing} if failing else {}),
         "boxes": [asdict(box) for box in shown.boxes],

@@ -167,7 +167,12 @@ class Tally:
         parts += [f"{n} maps {status}" for status, n in self.blank.items()]
         console.say(f"{', '.join(parts)}; written to {one_line(output)}/")
         if self.blank["zero_gradient"]:
-            console.say(f"The class score does reach {default()}: try --layers {default()}")
+            layer = default()
+            console.say(
+                f"zero gradient: only prefix tokens, or nothing, of that layer reaches the class "
+                f"score (CLS pooling, past the last attention); it does depend on {layer}: "
+                f"try --layers {layer}"
+            )
 
     @property
     def status(self) -> int:
@@ -197,7 +202,7 @@ def _rows(line: Mapping[str, Any], width: int) -> Iterator[str]:
         where = boxes[0] + (f" +{len(boxes) - 1}" if boxes[1:] else "") if boxes else "-"
         name, label = one_line(line["image"]), one_line(found["class_name"])
         status = "" if found["map_status"] == "ok" else f"  {found['map_status']}"
-        said = f"{line['method']:9} {label:24.24} {found['score']:5.2f}"
+        said = f"{line['method']:9} {label:24.24} {found['score'] or 0:5.2f}"
         yield f"{name:{width}}  {said}  {where}{status}"
 
 

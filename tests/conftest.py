@@ -1,0 +1,98 @@
+"""What several tests share: photographs, small networks, and the command line in this process."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import timm
+import torch
+from PIL import Image
+from torch import nn
+
+from camcli import models
+from camcli.cli import main
+from camcli.models import Model
+from camcli.records import Transform
+
+SAMPLES = Path(__file__).parent.parent / "sample_images"
+PHOTOS = sorted(SAMPLES.glob("*.jpg"))
+
+torch.set_num_threads(1)  # the tests themselves run in parallel
+
+
+@dataclass(frozen=True)
+class Ran:
+    """What a command left behind."""
+
+    status: int
+    out: str
+    err: str
+
+    @property
+    def lines(self) -> list[dict[str, Any]]:
+        return [json.loads(line) for line in self.out.splitlines()]
+
+
+Cli = Callable[..., Ran]
+
+
+@pytest.fixture
+def cli(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Cli:
+    """Run camcli in a folder of its own."""
+    monkeypatch.chdir(tmp_path)
+
+    def run(*arguments: object) -> Ran:
+        monkeypatch.setattr(sys, "argv", ["camcli", *map(str, arguments)])
+        capsys.readouterr()
+        status = main()
+        captured = capsys.readouterr()
+        return Ran(status, captured.out, captured.err)
+
+    return run
+
+
+def lively(network: nn.Module, seed: int = 0) -> nn.Module:
+    """Random weights under which every layer matters: no zero-initialised scale or head."""
+    generator = torch.Generator().manual_seed(seed)
+    for parameter in network.parameters():
+        if parameter.ndim < 2:
+            parameter.data.normal_(1.0, 0.2, generator=generator)
+        else:
+            fan = parameter[0].numel()
+            parameter.data.normal_(0, (2 / fan) ** 0.5, generator=generator)
+    return network
+
+
+@cache
+def small(name: str, height: int = 96, width: int = 96, **options: Any) -> Model:
+    """A timm network with seeded random weights."""
+    fixed = timm.get_pretrained_cfg(name).fixed_input_size  # type: ignore[union-attr]
+    sized = {"img_size": (height, width)} if fixed else {}
+    network = lively(timm.create_model(name, num_classes=10, **sized, **options))
+    return models.wrap(name, network, Transform((height, width)))
+
+
+@pytest.fixture
+def picture(tmp_path: Path) -> Path:
+    """A small photograph of its own, 120 x 80."""
+    path = tmp_path / "photo.png"
+    Image.open(SAMPLES / "chelsea.jpg").resize((120, 80)).save(path)
+    return path
+
+
+def noise(batch: int, size: tuple[int, int], seed: int = 1) -> torch.Tensor:
+    return torch.randn(batch, 3, *size, generator=torch.Generator().manual_seed(seed))
+
+
+def gradient_image(width: int, height: int) -> Image.Image:
+    """Every pixel tells where it was: red grows to the right, green downwards."""
+    x, y = np.meshgrid(np.linspace(0, 255, width), np.linspace(0, 255, height))
+    return Image.fromarray(np.stack([x, y, np.zeros_like(x)], axis=2).astype(np.uint8))

@@ -1,0 +1,185 @@
+"""Weights files in every usual wrapping, and files that are none or mean harm."""
+
+from __future__ import annotations
+
+import argparse
+import pickle
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import timm
+import torch
+from conftest import lively
+from safetensors.torch import save_file
+from torch import Tensor
+
+from camcli import checkpoints, models, zoo
+from camcli.errors import CheckpointError, ModelError, UsageError
+
+NAME = "test_resnet"
+State = dict[str, Tensor]
+
+
+def state(name: str = NAME, classes: int = 7) -> State:
+    network = lively(timm.create_model(name, num_classes=classes))
+    return {key: value.clone() for key, value in network.state_dict().items()}
+
+
+def prefixed(prefix: str) -> Callable[[State], Any]:
+    return lambda weights: {f"{prefix}{key}": value for key, value in weights.items()}
+
+
+def mmpretrain(weights: State) -> Any:
+    trunk = {f"backbone.{k}": v for k, v in weights.items() if not k.startswith("fc.")}
+    head = {f"head.{k}": v for k, v in weights.items() if k.startswith("fc.")}
+    return {"state_dict": trunk | head, "meta": {"epoch": 3}}
+
+
+WRAPPINGS: dict[str, Callable[[State], Any]] = {
+    "bare": lambda s: s,
+    "state_dict": lambda s: {"state_dict": s, "epoch": 4, "args": argparse.Namespace(lr=0.1)},
+    "model": lambda s: {"model": s, "best": np.float64(0.5)},
+    "model_ema": lambda s: {"model_ema": s, "optimizer": {"state": {}}},
+    "state_dict_ema": lambda s: {"state_dict_ema": s},
+    "DataParallel": prefixed("module."),
+    "compiled": prefixed("_orig_mod."),
+    "Lightning": lambda s: {"state_dict": prefixed("model.")(s)},
+    "compiled in parallel": prefixed("module._orig_mod."),
+    "mmpretrain": mmpretrain,
+    "half precision": lambda s: {k: v.half() if v.is_floating_point() else v for k, v in s.items()},
+}
+
+
+@pytest.mark.parametrize("wrap", WRAPPINGS.values(), ids=WRAPPINGS.keys())
+def test_usual_wrappings(tmp_path: Path, wrap: Callable[[State], Any]) -> None:
+    weights = state()
+    path = tmp_path / "w.pth"
+    torch.save(wrap(weights), path)
+    model = models.load(NAME, path, size=(64, 64))
+    assert len(model.labels.names) == 7  # from the rows of the head
+    for key, value in model.network.state_dict().items():
+        assert torch.allclose(value.float(), weights[key].float(), atol=2e-3, rtol=1e-3), key
+
+
+@pytest.mark.parametrize("suffix", ["safetensors", "bin", "pt"])
+def test_usual_suffixes(tmp_path: Path, suffix: str) -> None:
+    path = tmp_path / f"w.{suffix}"
+    (save_file if suffix == "safetensors" else torch.save)(state(), path)
+    assert len(models.load(NAME, path, size=(64, 64)).labels.names) == 7
+
+
+class Harm:
+    """Unpickling this would create a file."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    def __reduce__(self) -> Any:
+        return (Path.touch, (self.path,))
+
+
+@pytest.mark.parametrize("save", [torch.save, lambda o, p: p.write_bytes(pickle.dumps(o))])
+def test_pickled_code_does_not_run(tmp_path: Path, save: Callable[[Any, Path], Any]) -> None:
+    path, trace = tmp_path / "w.pth", tmp_path / "ran"
+    save({"state_dict": state(), "extra": Harm(trace)}, path)
+    with pytest.raises(CheckpointError, match=r"code|not a checkpoint") as error:
+        checkpoints.read(path)
+    assert "\n" not in str(error.value)
+    assert not trace.exists()
+
+
+NONE: dict[str, tuple[str, bytes]] = {
+    "text": ("w.pth", b"hello\n"),
+    "empty": ("w.pth", b""),
+    "random": ("w.pt", bytes(range(256)) * 8),
+    "zip": ("w.pth", b"PK\x03\x04" + b"\0" * 40),
+    "safetensors": ("w.safetensors", b"\xff" * 64),
+    "empty safetensors": ("w.safetensors", b""),
+}
+
+
+@pytest.mark.parametrize(("name", "content"), NONE.values(), ids=NONE.keys())
+def test_files_that_are_no_checkpoint(tmp_path: Path, name: str, content: bytes) -> None:
+    path = tmp_path / name
+    path.write_bytes(content)
+    with pytest.raises(CheckpointError, match=r"not a checkpoint|could run code"):
+        checkpoints.read(path)
+
+
+@pytest.mark.parametrize("content", [[1, 2], {"epoch": 3}, {"state_dict": {}}, torch.zeros(3)])
+def test_files_without_weights(tmp_path: Path, content: Any) -> None:
+    path = tmp_path / "w.pth"
+    torch.save(content, path)
+    with pytest.raises(CheckpointError, match="holds no weights"):
+        checkpoints.read(path)
+
+
+def test_a_misfit_is_counted_named_and_advised(tmp_path: Path) -> None:
+    weights = state()
+    weights["extra.weight"] = weights.pop("conv1.0.weight", next(iter(weights.values())))
+    weights["layer1.0.conv1.weight"] = torch.zeros(1, 2, 3)
+    torch.save(weights, tmp_path / "w.pth")
+    with pytest.raises(CheckpointError) as error:
+        models.load(NAME, tmp_path / "w.pth")
+    message = str(error.value)
+    assert "1 of" in message
+    assert "keys unknown (extra.weight)" in message
+    assert "1 keys of another shape (layer1.0.conv1.weight 1x2x3, not" in message
+    assert "camcli models" in message
+
+
+def test_a_checkpoint_that_does_not_say_its_architecture(tmp_path: Path) -> None:
+    torch.save(state(), tmp_path / "w.pth")
+    with pytest.raises(UsageError, match="--model NAME --checkpoint"):
+        models.load(str(tmp_path / "w.pth"))
+
+
+def test_an_unknown_name_suggests_near_ones() -> None:
+    with pytest.raises(ModelError, match=r"did you mean .*resnet18"):
+        models.load("resnet_18")
+
+
+def test_without_the_hub_the_message_names_checkpoint(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(zoo, "_hub_reachable", lambda: False)
+    monkeypatch.setattr(zoo, "_cached", lambda _repository: False)
+    with pytest.raises(ModelError, match="--checkpoint FILE"):
+        models.load("resnet18")
+
+
+def test_weights_from_the_hub_are_loaded_by_timm(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The hub's path, up to the download itself: what timm is asked for."""
+    asked: dict[str, Any] = {}
+
+    def create(name: str, **options: Any) -> Any:
+        asked.update(options, name=name)
+        return lively(real(name))
+
+    real = timm.create_model
+    monkeypatch.setattr(zoo, "_cached", lambda _repository: True)
+    monkeypatch.setattr(timm, "create_model", create)
+    assert models.load("test_resnet", size=(64, 64)).name == "test_resnet"
+    assert asked == {"name": "test_resnet", "pretrained": True}
+
+
+def test_the_embedded_weights_classify_the_samples() -> None:
+    from conftest import SAMPLES
+
+    from camcli.images import decode, place, preprocess
+
+    model = models.load(device="cpu")
+    said = {}
+    for name in ("chelsea", "coffee", "rocket", "motorcycle_left"):
+        picture = decode(SAMPLES / f"{name}.jpg")
+        view = place(*picture.size, model.transform, "squash")
+        pixels = preprocess(picture, view, model.transform)
+        logits = model.network(torch.from_numpy(pixels)[None]).softmax(1)[0]
+        said[name] = (model.labels.names[int(logits.argmax())], round(float(logits.max()), 1))
+    assert said == {
+        "chelsea": ("Egyptian cat", 0.8),
+        "coffee": ("espresso", 0.9),
+        "rocket": ("drilling platform", 0.5),  # a mistake worth explaining
+        "motorcycle_left": ("moped", 0.5),
+    }

@@ -1,0 +1,141 @@
+"""What every registered method owes every model, by enumeration."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import pytest
+import torch
+from conftest import noise, small
+from torch import Tensor, nn
+
+from camcli.errors import MethodError
+from camcli.explain import Explained, explain, plan
+from camcli.methods import METHODS, get
+from camcli.models import Model
+
+KINDS = {
+    "test_resnet": "CNN",
+    "test_efficientnet": "CNN",
+    "test_convnext": "CNN",
+    "vgg11": "CNN",
+    "test_vit": "ViT",
+    "test_vit2": "ViT",
+    "vit_tiny_patch16_224": "ViT",
+    "deit_tiny_distilled_patch16_224": "ViT",
+    "swin_tiny_patch4_window7_224": "Swin",
+}
+SIZES = {"vgg11": (224, 224), "swin_tiny_patch4_window7_224": (224, 224)}
+# VGG's classifier is no single linear layer after pooling, so CAM must refuse it.
+REFUSED = {("cam", "vgg11")}
+CASES = [
+    (method, model)
+    for method in METHODS
+    for model, kind in KINDS.items()
+    if kind in METHODS[method].works_on and (method, model) not in REFUSED
+]
+OTHERS = sorted({(m, model) for m in METHODS for model in KINDS} - set(CASES))
+
+
+def model_of(name: str) -> Model:
+    return small(name, *SIZES.get(name, (96, 128)))
+
+
+def top(logits: Tensor) -> Tensor:
+    return logits.topk(2, dim=1).indices
+
+
+def run(model: Model, method: str, inputs: Tensor) -> list[Explained]:
+    return explain(model, inputs, plan(model, [get(method)]), top)[0]
+
+
+def hooks(network: nn.Module) -> Iterator[object]:
+    for module in network.modules():
+        yield from module._forward_hooks.values()
+        yield from module._forward_pre_hooks.values()
+        yield from module._backward_hooks.values()
+
+
+@pytest.mark.parametrize(("method", "name"), CASES)
+def test_maps_of_every_method_on_every_kind_of_model(method: str, name: str) -> None:
+    model = model_of(name)
+    found = run(model, method, noise(3, model.size))
+    for explained in found:
+        fused = explained.fused
+        assert fused.values.ndim == 3
+        assert len(fused.values) == 3
+        assert torch.isfinite(fused.values).all()
+        assert set(fused.status) <= {"ok", "constant"}
+        for values, shown, status in zip(fused.values, fused.shown, fused.status, strict=True):
+            assert bool(values.max() > values.min()) == (status == "ok")
+            assert shown.min() == 0
+            assert shown.max() == (1 if status == "ok" else 0)
+    # relu may leave nothing of a random network's map, but not of every one.
+    assert any("ok" in explained.fused.status for explained in found)
+
+
+@pytest.mark.parametrize(("method", "name"), CASES)
+def test_a_batch_equals_its_singles(method: str, name: str) -> None:
+    model = model_of(name)
+    inputs = noise(3, model.size, seed=5)
+    together = run(model, method, inputs)
+    for b in range(3):
+        alone = run(model, method, inputs[b : b + 1])
+        for one, all_ in zip(alone, together, strict=True):
+            assert one.classes[0] == all_.classes[b]
+            scale = all_.fused.values[b].abs().max()
+            assert (one.fused.values[0] - all_.fused.values[b]).abs().max() <= 1e-5 * (1 + scale)
+
+
+@pytest.mark.parametrize(("method", "name"), CASES)
+def test_nothing_is_left_behind(method: str, name: str) -> None:
+    model = model_of(name)
+    before = {key: value.clone() for key, value in model.network.state_dict().items()}
+    fused = [getattr(m, "fused_attn", None) for m in model.network.modules()]
+    inputs = noise(2, model.size)
+    run(model, method, inputs)
+    assert not list(hooks(model.network))
+    assert all(p.grad is None and not p.requires_grad for p in model.network.parameters())
+    assert inputs.grad is None
+    assert not any(module.training for module in model.network.modules())
+    assert fused == [getattr(m, "fused_attn", None) for m in model.network.modules()]
+    for key, value in model.network.state_dict().items():
+        assert torch.equal(value, before[key]), key
+
+
+@pytest.mark.parametrize(("method", "name"), OTHERS)
+def test_a_method_that_cannot_apply_names_those_that_can(method: str, name: str) -> None:
+    with pytest.raises(MethodError, match=r"[Tt]ry .*gradcam"):
+        plan(model_of(name), [get(method)])
+
+
+def test_no_hook_outlives_an_error() -> None:
+    model = model_of("test_resnet")
+    requests = plan(model, [get("gradcam")])
+    with pytest.raises(RuntimeError):
+        explain(model, torch.zeros(1, 7, 96, 128), requests, top)
+    assert not list(hooks(model.network))
+
+
+def test_several_methods_and_layers_in_one_pass_equal_each_alone() -> None:
+    model = model_of("test_resnet")
+    inputs = noise(2, model.size)
+    names = ["gradcam", "layercam", "cam"]
+    together = explain(model, inputs, plan(model, [get(n) for n in names], "all"), top)
+    for name, found in zip(names, together, strict=True):
+        spec = None if name == "cam" else "all"
+        alone = explain(model, inputs, plan(model, [get(name)], spec), top)[0]
+        for one, other in zip(alone, found, strict=True):
+            assert torch.allclose(one.fused.values, other.fused.values, atol=1e-6)
+            assert [m.name for m in one.layers] == [m.name for m in other.layers]
+
+
+def test_an_in_place_relu_after_the_tap_does_not_change_the_record() -> None:
+    network = nn.Sequential(nn.Conv2d(3, 4, 3), nn.ReLU(inplace=True), nn.Flatten())
+    from camcli.taps import record
+
+    inputs = noise(1, (6, 6))
+    with record(network, taps=["0"]) as recorded:
+        network(inputs)
+    assert torch.equal(recorded.taps["0"], network[0](inputs))
+    assert recorded.taps["0"].min() < 0

@@ -1,0 +1,140 @@
+"""What can be tapped, which layer is the default, and how users name layers."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from conftest import noise, small
+
+from camcli import layers
+from camcli.errors import LayerError
+from camcli.explain import default_layer, explain, plan
+from camcli.methods import get
+from camcli.models import Model
+from camcli.records import Layer
+
+DEFAULTS = {
+    "test_resnet": "layer4",
+    "test_efficientnet": "bn2",
+    "test_convnext": "stages.3",
+    "vgg11": "features.20",
+    "test_vit": "blocks.5.norm1",  # CLS is classified
+    "test_vit2": "blocks.7",  # the mean of the patches is
+    "deit_tiny_distilled_patch16_224": "blocks.11.norm1",
+    "swin_tiny_patch4_window7_224": "norm",
+}
+
+
+def model_of(name: str) -> Model:
+    return small(name, *((224, 224) if name.startswith(("vgg", "swin")) else (96, 128)))
+
+
+def by_name(model: Model) -> dict[str, Layer]:
+    return {layer.name: layer for layer in model.layers}
+
+
+@pytest.mark.parametrize(("name", "layer"), DEFAULTS.items())
+def test_the_default_is_the_last_map_that_the_class_depends_on(name: str, layer: str) -> None:
+    assert default_layer(model_of(name)).name == layer
+
+
+def test_stages_of_vgg_are_its_five_pools() -> None:
+    model = small("vgg16", 224, 224)
+    stages = layers.resolve("stage1..5", model.layers, lambda: default_layer(model))
+    assert [la.name for la in stages] == [f"features.{n}" for n in (4, 9, 16, 23, 30)]
+    assert [la.grid for la in stages] == [(s, s) for s in (112, 56, 28, 14, 7)]
+
+
+@pytest.mark.parametrize(
+    ("name", "expected"),
+    [
+        ("test_resnet", ["act1", "layer1", "layer2", "layer3", "layer4"]),
+        ("test_convnext", ["stages.0", "stages.1", "stages.2", "stages.3"]),
+        ("swin_tiny_patch4_window7_224", ["layers.0", "layers.1", "layers.2", "layers.3"]),
+    ],
+)
+def test_all_means_every_stage(name: str, expected: list[str]) -> None:
+    model = model_of(name)
+    found = layers.resolve("all", model.layers, lambda: default_layer(model))
+    assert [la.name for la in found] == expected
+
+
+def test_layouts_grids_and_prefixes() -> None:
+    vit = by_name(small("vit_tiny_patch16_224", 96, 128))
+    assert vit["blocks.3"] == Layer("blocks.3", "NLC", 192, (6, 8), prefix=1, block=3)
+    assert vit["patch_embed"].prefix == 0
+    deit = by_name(model_of("deit_tiny_distilled_patch16_224"))
+    assert deit["blocks.0.norm1"].prefix == 2
+    swin = by_name(model_of("swin_tiny_patch4_window7_224"))
+    assert (swin["layers.1"].layout, swin["layers.1"].grid) == ("NHWC", (28, 28))
+
+
+@pytest.mark.parametrize("name", ["test_vit", "deit_tiny_distilled_patch16_224"])
+def test_attention_matrices_and_split_heads_are_no_maps(name: str) -> None:
+    names = by_name(model_of(name))
+    assert not [n for n in names if ".attn." in n]
+
+
+def test_tokens_become_maps_row_by_row() -> None:
+    layer = Layer("x", "NLC", 1, (2, 3), prefix=1)
+    tokens = torch.arange(7.0).reshape(1, 7, 1)
+    assert layers.spatial(tokens, layer).tolist() == [[[[1, 2, 3], [4, 5, 6]]]]
+
+
+def test_names_lists_and_duplicates() -> None:
+    model = model_of("test_resnet")
+    found = layers.resolve("layer1, stage2,layer4,last", model.layers, lambda: default_layer(model))
+    assert [la.name for la in found] == ["layer1", "layer4"]
+
+
+@pytest.mark.parametrize(
+    ("name", "spec", "says"),
+    [
+        ("test_resnet", "layer5", "did you mean layer"),
+        ("test_resnet", "stage1..6", "stage1..5"),
+        ("test_resnet", "stage0", "stage1..5"),
+        ("test_resnet", "stage3..1", "names nothing"),
+        ("test_resnet", ",", "names nothing"),
+        ("test_vit", "stage1", "--block N"),
+        ("test_vit", "blocks.5.attn.qkv", "no layer"),
+    ],
+)
+def test_layers_that_are_not_there(name: str, spec: str, says: str) -> None:
+    model = model_of(name)
+    with pytest.raises(LayerError, match=says):
+        layers.resolve(spec, model.layers, lambda: default_layer(model))
+
+
+@pytest.mark.parametrize(("number", "layer"), [(0, 0), (5, 5), (-1, 5), (-6, 0)])
+def test_a_block_is_the_input_side_of_its_attention(number: int, layer: int) -> None:
+    assert layers.block(number, model_of("test_vit").layers).name == f"blocks.{layer}.norm1"
+
+
+@pytest.mark.parametrize("number", [6, -7])
+def test_a_block_out_of_range(number: int) -> None:
+    with pytest.raises(LayerError, match=r"blocks 0\.\.5"):
+        layers.block(number, model_of("test_vit").layers)
+
+
+def test_a_network_without_blocks() -> None:
+    with pytest.raises(LayerError, match="no transformer blocks"):
+        layers.block(0, model_of("test_resnet").layers)
+
+
+@pytest.mark.parametrize("layer", ["blocks.5", "blocks.5.norm2", "norm"])
+def test_past_the_last_attention_of_a_cls_pooled_vit_the_gradient_is_zero(layer: str) -> None:
+    model = model_of("test_vit")
+    requests = plan(model, [get("gradcam")], layer)
+    found = explain(model, noise(2, model.size), requests, lambda x: x.topk(1).indices)
+    assert found[0][0].fused.status == ["zero_gradient"] * 2
+
+
+def test_the_graph_starts_at_the_shallowest_tap() -> None:
+    """Nothing before the tap is stored for the backward pass: its output is a leaf."""
+    from camcli.taps import record
+
+    model = model_of("test_resnet")
+    with record(model.network, taps=["layer4", "layer3"]) as recorded:
+        model.network(noise(1, model.size))
+    assert recorded.taps["layer3"].is_leaf
+    assert not recorded.taps["layer4"].is_leaf

@@ -1,0 +1,60 @@
+"""Help, lists and usage errors must not wait for torch, timm or matplotlib."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+PROGRAM = """
+import sys
+from camcli.cli import main
+status = main()
+heavy = sorted({"torch", "timm", "matplotlib"} & set(sys.modules))
+sys.stderr.write(f"\\nSTATUS {status} HEAVY {heavy}")
+"""
+
+QUICK = {
+    "help": (["--help"], 0),
+    "explain help": (["explain", "--help"], 0),
+    "methods": (["methods"], 0),
+    "one method": (["methods", "tscam"], 0),
+    "no command": (["explian", "a.jpg"], 2),
+    "no such option": (["explain", "{photo}", "--metod", "cam"], 2),
+    "no such method": (["explain", "{photo}", "--method", "gradcan"], 2),
+    "no such file": (["explain", "missing.jpg"], 2),
+    "empty folder": (["explain", "{empty}"], 2),
+    "no such choice": (["explain", "{photo}", "--fit", "stretch"], 2),
+    "bad threshold": (["explain", "{photo}", "--threshold", "2"], 2),
+    "bad size": (["explain", "{photo}", "--size", "big"], 2),
+    "bad save": (["explain", "{photo}", "--save", "overlays"], 2),
+    "bad setting": (["explain", "{photo}", "--set", "gamma=2"], 2),
+    "bad target": (["explain", "{photo}", "--target", "top:0"], 2),
+    "bad target list": (["explain", "{photo}", "--target", "@missing.csv"], 2),
+    "two ways to a layer": (["explain", "{photo}", "--layers", "last", "--block", "1"], 2),
+    "no input": (["explain"], 2),
+}
+
+
+@pytest.mark.parametrize(("arguments", "status"), QUICK.values(), ids=QUICK.keys())
+def test_answers_without_heavy_imports(
+    arguments: list[str], status: int, picture: Path, tmp_path: Path
+) -> None:
+    empty = tmp_path / "empty"
+    empty.mkdir()
+    given = [a.format(photo=picture, empty=empty) for a in arguments]
+    ran = subprocess.run(
+        [sys.executable, "-c", PROGRAM, *given],
+        capture_output=True,
+        text=True,
+        cwd=tmp_path,
+        check=False,
+    )
+    message, _, verdict = ran.stderr.rpartition("\nSTATUS ")
+    assert verdict == f"{status} HEAVY []"
+    assert "Traceback" not in ran.stderr
+    if status == 2:
+        assert message.startswith("camcli: ")
+        assert len(message.strip().splitlines()) == 1
