@@ -105,7 +105,9 @@ def _check(name: str) -> None:
 def _cached(repository: str | None) -> bool:
     """Whether the hub's weights of a model are already in this machine's cache."""
     names = ("model.safetensors", "pytorch_model.bin")
-    return any(isinstance(try_to_load_from_cache(repository or "-", n), str) for n in names)
+    return repository is not None and any(
+        isinstance(try_to_load_from_cache(repository, name), str) for name in names
+    )
 
 
 def _hub_reachable() -> bool:

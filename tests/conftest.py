@@ -84,7 +84,8 @@ def small(name: str, height: int = 96, width: int = 96, **options: Any) -> Model
 def picture(tmp_path: Path) -> Path:
     """A small photograph of its own, 120 x 80."""
     path = tmp_path / "photo.png"
-    Image.open(SAMPLES / "chelsea.jpg").resize((120, 80)).save(path)
+    with Image.open(SAMPLES / "chelsea.jpg") as photo:
+        photo.resize((120, 80)).save(path)
     return path
 
 
