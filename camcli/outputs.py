@@ -7,28 +7,24 @@ from __future__ import annotations
 
 import hashlib
 import io
-import json
-import math
 import os
 import re
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
-from dataclasses import asdict, dataclass, replace
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import IO, Any
+from typing import Any
 
 import numpy as np
 from PIL import Image
 
+from camcli import results
 from camcli.errors import OutputError
 from camcli.labels import Labels
 from camcli.maps import to_original, visible
-from camcli.records import Explanation, Failed, Panel, Result, View
+from camcli.records import Explanation, Panel, Result, View
 from camcli.render import Cell, caption, cell_size, draw_boxes, grid, heatmap, no_answer, overlay
 
-SCHEMA_VERSION = 1
-RESULTS = "results.jsonl"
 COLUMNS = 7  # pictures a row in a grid
 
 REASONS = {
@@ -97,9 +93,9 @@ def _boxes(result: Result, shown: Explanation, style: Style) -> tuple[str, bytes
         "height": view.height,
         "method": result.method,
         "threshold": result.threshold,
-        **_described(shown),
+        **results.describe_class(shown),
     }
-    return "json", f"{to_json(document)}\n".encode()
+    return "json", f"{results.to_json(document)}\n".encode()
 
 
 KINDS: Mapping[str, Callable[[Result, Explanation, Style], tuple[str, bytes]]] = {
@@ -203,73 +199,3 @@ def class_slugs(labels: Labels) -> list[str]:
         slug.lower() if slug and count[slug.casefold()] == 1 else f"{slug.lower() or 'class'}-{i}"
         for i, slug in enumerate(slugs)
     ]
-
-
-def describe(outcome: Result | Failed, model: str) -> dict[str, Any]:
-    """One line of results.jsonl: what a method found in an image, or why there is nothing."""
-    return _failure(outcome, model) if isinstance(outcome, Failed) else _success(outcome, model)
-
-
-def _success(result: Result, model: str) -> dict[str, Any]:
-    source, view = result.sample.source, result.sample.view
-    line = {
-        "schema_version": SCHEMA_VERSION,
-        "image": source.name,
-        "path": str(source.path),
-        "width": view.width,
-        "height": view.height,
-        "status": "ok",
-        "model": model,
-        "method": result.method,
-        "layers": list(result.layers),
-        "explanations": [
-            _described(shown) | {"files": files}
-            for shown, files in zip(result.explanations, result.files, strict=True)
-        ],
-    }
-    return line | ({"head": result.head} if result.head else {})
-
-
-def _failure(failed: Failed, model: str) -> dict[str, Any]:
-    return {
-        "schema_version": SCHEMA_VERSION,
-        "image": failed.name,
-        "path": failed.path,
-        "status": "failed",
-        "error": failed.reason,
-        "model": model,
-    }
-
-
-def _described(shown: Explanation) -> dict[str, Any]:
-    failing = {p.name: p.status for p in (*shown.layers, *shown.parts) if p.status != "ok"}
-    return {
-        "class_index": shown.class_index,
-        "class_name": shown.class_name,
-        "score": round(shown.score, 6) if math.isfinite(shown.score) else None,
-        "map_status": shown.fused.status,
-        **({"layer_status": failing} if failing else {}),
-        "boxes": [asdict(box) for box in shown.boxes],
-    }
-
-
-def to_json(document: Mapping[str, Any]) -> str:
-    """One line of JSON. Names that are not Unicode (a file system may have such) are escaped."""
-    text = json.dumps(document, ensure_ascii=False, allow_nan=False)
-    try:
-        text.encode()
-    except UnicodeEncodeError:
-        return json.dumps(document, allow_nan=False)
-    return text
-
-
-@contextmanager
-def results(output: Path) -> Iterator[IO[str]]:
-    """Open a run's results.jsonl, to be written a line an outcome. Raises OutputError."""
-    try:
-        output.mkdir(parents=True, exist_ok=True)
-        file = (output / RESULTS).open("w", encoding="utf-8")
-    except OSError as error:
-        raise OutputError(f"cannot write to {output}: {error.strerror}") from None
-    with file:
-        yield file

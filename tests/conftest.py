@@ -75,7 +75,7 @@ def lively(network: nn.Module, seed: int = 0) -> nn.Module:
 def small(name: str, height: int = 96, width: int = 96, **options: Any) -> Model:
     """A timm network with seeded random weights."""
     fixed = timm.get_pretrained_cfg(name).fixed_input_size  # type: ignore[union-attr]
-    sized = {"img_size": (height, width)} if fixed else {}
+    sized: dict[str, Any] = {"img_size": (height, width)} if fixed else {}
     network = lively(timm.create_model(name, num_classes=10, **sized, **options))
     return models.wrap(name, network, Transform((height, width)))
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -18,7 +19,7 @@ from camcli.records import Fit, Transform
 PLAIN = Transform((32, 48), (0.0, 0.0, 0.0), (1.0, 1.0, 1.0))
 
 
-def saved(image: Image.Image, tmp_path: Path, name: str, **options: object) -> Path:
+def saved(image: Image.Image, tmp_path: Path, name: str, **options: Any) -> Path:
     path = tmp_path / name
     image.save(path, **options)
     return path

@@ -27,6 +27,7 @@ ORDER = [
     "methods",
     "targets",
     "explain",
+    "results",
     "render",
     "outputs",
     "pipeline",

@@ -114,7 +114,7 @@ def test_nothing_above_the_threshold_is_no_box() -> None:
 
 
 def test_percentiles() -> None:
-    canvas = np.arange(100, dtype=np.float32).reshape(10, 10) / 99
+    canvas = np.linspace(0, 1, 100, dtype=np.float32).reshape(10, 10)
     assert cut(canvas, "p90") == pytest.approx(np.percentile(canvas, 90))
 
 

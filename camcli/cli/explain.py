@@ -100,7 +100,7 @@ def explain(
     found = sources.find(inputs, listed, skip=output)
 
     from camcli import explain as explaining
-    from camcli import models, outputs, pipeline
+    from camcli import models, outputs, pipeline, results
     from camcli.render import palette
 
     palette(colormap)
@@ -119,12 +119,12 @@ def explain(
     slugs = outputs.class_slugs(loaded.labels)
     show = _shower(format_, found)
     tally = Tally(time.monotonic())
-    with outputs.results(output) as file, _progress(format_, len(found)) as advance:
+    with results.opened(output) as file, _progress(format_, len(found)) as advance:
         for outcome in pipeline.run(
             job, found, lambda result: outputs.save(result, kinds, style, output, slugs)
         ):
-            line = outputs.describe(outcome, loaded.name)
-            file.write(f"{outputs.to_json(line)}\n")
+            line = results.describe(outcome, loaded.name)
+            file.write(f"{results.to_json(line)}\n")
             file.flush()
             show(line)
             tally.count(line)
@@ -164,7 +164,7 @@ class Tally:
         done = len(self.images)
         parts = [f"{done} image{'s' * (done != 1)} in {took:.1f} s ({done / took:.1f} a second)"]
         parts += [f"{self.failed} failed"] if self.failed else []
-        parts += [f"{n} maps {status}" for status, n in self.blank.items()]
+        parts += [f"{n} without a map ({status})" for status, n in self.blank.items()]
         console.say(f"{', '.join(parts)}; written to {one_line(output)}/")
         if self.blank["zero_gradient"]:
             layer = default()

@@ -1,0 +1,91 @@
+"""A run's results.jsonl: a line an outcome, as `results.schema.json` has it.
+
+Knows nothing of methods or pictures.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import asdict
+from pathlib import Path
+from typing import IO, Any
+
+from camcli.errors import OutputError
+from camcli.records import Explanation, Failed, Result
+
+SCHEMA_VERSION = 1
+FILE = "results.jsonl"
+
+
+def describe(outcome: Result | Failed, model: str) -> dict[str, Any]:
+    """One line of results.jsonl: what a method found in an image, or why there is nothing."""
+    return _failure(outcome, model) if isinstance(outcome, Failed) else _success(outcome, model)
+
+
+def _success(result: Result, model: str) -> dict[str, Any]:
+    source, view = result.sample.source, result.sample.view
+    line = {
+        "schema_version": SCHEMA_VERSION,
+        "image": source.name,
+        "path": str(source.path),
+        "width": view.width,
+        "height": view.height,
+        "status": "ok",
+        "model": model,
+        "method": result.method,
+        "layers": list(result.layers),
+        "explanations": [
+            describe_class(shown) | {"files": files}
+            for shown, files in zip(result.explanations, result.files, strict=True)
+        ],
+    }
+    return line | ({"head": result.head} if result.head else {})
+
+
+def _failure(failed: Failed, model: str) -> dict[str, Any]:
+    return {
+        "schema_version": SCHEMA_VERSION,
+        "image": failed.name,
+        "path": failed.path,
+        "status": "failed",
+        "error": failed.reason,
+        "model": model,
+    }
+
+
+def describe_class(shown: Explanation) -> dict[str, Any]:
+    """What was found for one class, without the files that show it."""
+    failing = {p.name: p.status for p in (*shown.layers, *shown.parts) if p.status != "ok"}
+    return {
+        "class_index": shown.class_index,
+        "class_name": shown.class_name,
+        "score": round(shown.score, 6) if math.isfinite(shown.score) else None,
+        "map_status": shown.fused.status,
+        **({"layer_status": failing} if failing else {}),
+        "boxes": [asdict(box) for box in shown.boxes],
+    }
+
+
+def to_json(document: Mapping[str, Any]) -> str:
+    """One line of JSON. Names that are not Unicode (a file system may have such) are escaped."""
+    text = json.dumps(document, ensure_ascii=False, allow_nan=False)
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return json.dumps(document, allow_nan=False)
+    return text
+
+
+@contextmanager
+def opened(output: Path) -> Iterator[IO[str]]:
+    """Open a run's results.jsonl, to be written a line an outcome. Raises OutputError."""
+    try:
+        output.mkdir(parents=True, exist_ok=True)
+        file = (output / FILE).open("w", encoding="utf-8")
+    except OSError as error:
+        raise OutputError(f"cannot write to {output}: {error.strerror}") from None
+    with file:
+        yield file

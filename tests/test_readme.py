@@ -1,0 +1,98 @@
+"""The README's commands run, and its tables say what the code says."""
+
+from __future__ import annotations
+
+import io
+import re
+import shlex
+import shutil
+import sys
+from pathlib import Path
+
+import pytest
+import timm
+import torch
+from conftest import SAMPLES, Cli, lively
+
+from camcli import zoo
+from camcli.methods import METHODS
+
+ROOT = Path(__file__).parent.parent
+README = (ROOT / "README.md").read_text()
+CONSOLE = "\n".join(re.findall(r"```console\n(.*?)```", README, re.DOTALL))
+COMMANDS = re.findall(r"^\$ (.*)$", CONSOLE, re.MULTILINE)
+
+
+@pytest.fixture
+def workplace(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The files that the README takes for granted; weights of the hub are random here."""
+    shutil.copytree(SAMPLES, tmp_path / "sample_images")
+    for name in ("Egyptian cat", "espresso"):
+        (tmp_path / "val" / name).mkdir(parents=True)
+    shutil.copy(SAMPLES / "chelsea.jpg", tmp_path / "val" / "Egyptian cat")
+    shutil.copy(SAMPLES / "coffee.jpg", tmp_path / "val" / "espresso")
+    mine = lively(timm.create_model("resnet18", num_classes=3))
+    torch.save({"state_dict": mine.state_dict()}, tmp_path / "mine.pth")
+    (tmp_path / "names.txt").write_text("cup\nsaucer\nspoon\n")
+    trunk = lively(timm.create_model("deit_tiny_patch16_224", num_classes=0)).state_dict()
+    head = torch.nn.Conv2d(192, 5, 3, padding=1).state_dict()
+    state = trunk | {f"head.{key}": value for key, value in head.items()}
+    official = {
+        "epoch": 1,
+        "best_map": 0.5,
+        "state_dict": {f"module.{k}": v for k, v in state.items()},
+    }
+    torch.save(official, tmp_path / "tscam.pth")
+
+    def random_weights(name: str, size: tuple[int, int] | None) -> zoo.Loaded:
+        title, network, transform = zoo.blank(name, size)
+        return title, lively(network, seed=1), transform
+
+    monkeypatch.setattr(zoo, "pretrained", random_weights)
+    return tmp_path
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_the_commands_run(
+    command: str, cli: Cli, workplace: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    before, _, after = command.partition("camcli ")
+    if before:  # `find … -print0 |`
+        listed = "\0".join(map(str, sorted((workplace / "val").rglob("*.jpg"))))
+        monkeypatch.setattr(sys, "stdin", io.StringIO(listed))
+    ran = cli(*shlex.split(after.partition(" | ")[0]))
+    assert ran.status == 0, ran.err
+
+
+def test_the_tour_shows_real_output(cli: Cli, workplace: Path) -> None:
+    shown = [line for line in CONSOLE.splitlines() if not line.startswith("$")]
+    ran = cli("explain", "sample_images", "--format", "table")
+    assert [line for line in ran.out.splitlines() if line not in shown] == []
+    listed = cli("layers")
+    assert [line for line in listed.out.splitlines() if line not in shown] == []
+
+
+def test_the_table_of_methods_is_the_registry() -> None:
+    rows = re.findall(
+        r"^\| `(\w+)` \| .* \| (.*) \| ([\d.]+) \| \[.*\]\((.*)\) \|$", README, re.MULTILINE
+    )
+    assert {row[0]: row[1:] for row in rows} == {
+        m.name: (", ".join(m.works_on), str(m.threshold), m.paper) for m in METHODS.values()
+    }
+
+
+def test_the_example_of_a_method_works_as_shown() -> None:
+    (example,) = re.findall(r"```python\n(.*?)```", README, re.DOTALL)
+    from torch import Tensor
+
+    from camcli.methods import method
+
+    names: dict[str, object] = {"method": method, "Tensor": Tensor}
+    try:
+        exec(example, names)
+        added = METHODS["hirescam"]
+        ones = torch.ones(1, 2, 3, 3)
+        assert added.needs == ("activations", "gradients")
+        assert added.function(ones, ones).tolist() == [[[2.0] * 3] * 3]
+    finally:
+        METHODS.pop("hirescam", None)
