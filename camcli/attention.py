@@ -42,19 +42,17 @@ def find(network: nn.Module, layers: Sequence[Layer], size: tuple[int, int]) -> 
     against the full matrices on a probe; otherwise the matrices are read.
     """
     blocks = tuple(layer for layer in layers if layer.block is not None)
-    attentions = [getattr(network.get_submodule(b.name), "attn", None) for b in blocks]
-    if not blocks or not all(hasattr(a, "attn_drop") for a in attentions):
+    modules = [getattr(network.get_submodule(b.name), "attn", None) for b in blocks]
+    has_cls = getattr(network, "cls_token", None) is not None
+    # A CLS token that joins after these blocks has no row in their attention.
+    if not blocks or (has_cls and not blocks[0].prefix):
         return None
-    modules = tuple(a for a in attentions if a is not None)
-    queries = slice(0, 1) if _has_class_token(network) else slice(None)
-    full = ClassRows(blocks, _full(blocks, queries), modules)
-    image = probe(network, size)
-    with unfuse(full), record(network, readings=full.readings) as expected:
-        network(image)
-    if len(expected.readings) < len(blocks):
-        return None
-    if not all(hasattr(m, part) for m in modules for part in ("qkv", "q_norm", "k_norm", "scale")):
-        return full
+    queries = slice(0, 1) if has_cls else slice(None)
+    full = ClassRows(
+        blocks,
+        {f"{b.name}.attn.attn_drop": partial(from_matrix, b.prefix, queries) for b in blocks},
+        tuple(m for m in modules if hasattr(m, "fused_attn")),
+    )
     short = ClassRows(
         blocks,
         {
@@ -62,20 +60,22 @@ def find(network: nn.Module, layers: Sequence[Layer], size: tuple[int, int]) -> 
             for b, m in zip(blocks, modules, strict=True)
         },
     )
-    with record(network, readings=short.readings) as found:
-        network(image)
-    same = torch.allclose(
-        short.stack(found.readings), full.stack(expected.readings), rtol=1e-3, atol=1e-6
-    )
+    image = probe(network, size)
+    expected, found = (_try(network, rows, image) for rows in (full, short))
+    if expected is None:
+        return None
+    same = found is not None and torch.allclose(found, expected, rtol=1e-3, atol=1e-6)
     return short if same else full
 
 
-def _has_class_token(network: nn.Module) -> bool:
-    return getattr(network, "cls_token", None) is not None
-
-
-def _full(blocks: Sequence[Layer], queries: slice) -> dict[str, Reading]:
-    return {f"{b.name}.attn.attn_drop": partial(from_matrix, b.prefix, queries) for b in blocks}
+def _try(network: nn.Module, rows: ClassRows, image: Tensor) -> Tensor | None:
+    """The rows of a probe image, or None where the network has no such layers or shapes."""
+    try:
+        with unfuse(rows), record(network, readings=rows.readings) as recorded:
+            network(image)
+        return rows.stack(recorded.readings)
+    except (AttributeError, KeyError, RuntimeError, IndexError):
+        return None
 
 
 def from_matrix(prefix: int, queries: slice, matrix: Tensor) -> Tensor:

@@ -12,7 +12,7 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 
-from camcli.layers import probe, spatial
+from camcli.layers import probe, proper, spatial
 from camcli.records import Layer
 from camcli.taps import record
 
@@ -79,7 +79,7 @@ def find(network: nn.Module, layers: Sequence[Layer], size: tuple[int, int]) -> 
         pooled = spatial(features, layer).mean(dim=(2, 3))
         for norm in (None, *_norms(network, pooled.shape[1])):
             if _same(_normed(pooled, norm) @ weight.T + bias, logits):
-                return Head("linear", layer, weight, bias, norm)
+                return Head("linear", proper(layer, wide), weight, bias, norm)
         if layer.prefix >= len(classifiers) and _same(_of_tokens(features, classifiers), logits):
             return Head("linear", layer, weight, bias, exact=False)
     return None

@@ -102,8 +102,7 @@ def default(network: nn.Module, layers: Sequence[Layer], size: tuple[int, int]) 
     """The last layer whose map the predicted class depends on: its gradient there is not zero.
 
     CLS-pooled transformers have exactly zero patch gradient after their last attention, so it is
-    measured. A map a class (TS-CAM's head) is an answer, not a feature. Among names for the same
-    output (`layer4`, `layer4.1`) a stage or block is preferred.
+    measured. A map a class (TS-CAM's head) is an answer, not a feature.
     """
     with record(network, taps=[layer.name for layer in layers]) as recorded:
         logits = network(probe(network, size))
@@ -116,10 +115,13 @@ def default(network: nn.Module, layers: Sequence[Layer], size: tuple[int, int]) 
     ]
     if not live:
         raise LayerError("the class score depends on no map in this model; name one with --layers")
-    last = live[-1]
-    named = [layer for layer in live if layer.stage is not None or layer.block is not None]
-    same = (layer for layer in reversed(named) if _nested(layer, last))
-    return next(same, last)
+    return proper(live[-1], live)
+
+
+def proper(last: Layer, layers: Sequence[Layer]) -> Layer:
+    """Among names for the same output (`stages`, `stages.3`) the stage or block, if there is one."""
+    known = [layer for layer in layers if layer.stage is not None or layer.block is not None]
+    return next((layer for layer in reversed(known) if _nested(layer, last)), last)
 
 
 def _nested(layer: Layer, other: Layer) -> bool:

@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageDraw, ImageFont
 
-from camcli.errors import UsageError, hint
+from camcli.errors import UsageError, hint, one_line
 from camcli.records import Box, Floats
 
 INK, PAPER, SHADE, FAINT = (20, 20, 20), (255, 255, 255), (0, 0, 0, 170), (110, 110, 110)
@@ -150,6 +150,7 @@ def _grown(corners: Sequence[float], by: float) -> tuple[float, float, float, fl
 
 
 def _shortened(text: str, font: ImageFont.FreeTypeFont, room: float) -> str:
+    text = one_line(text)
     if font.getlength(text) <= room:
         return text
     while text and font.getlength(f"{text}…") > room:
