@@ -41,8 +41,9 @@ from pytorch_grad_cam.utils.reshape_transforms import vit_reshape_transform
 from torch import Tensor
 
 from camcli import methods, models, targets
-from camcli.explain import Request, explain, plan
+from camcli.explain import explain
 from camcli.models import Model
+from camcli.plan import Request, plan
 
 Run = Callable[[], Any]
 Seconds = Mapping[str, list[float]]

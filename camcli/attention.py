@@ -51,7 +51,7 @@ def find(network: nn.Module, layers: Sequence[Layer], size: tuple[int, int]) -> 
     full = ClassRows(
         blocks,
         {f"{b.name}.attn.attn_drop": partial(from_matrix, b.prefix, queries) for b in blocks},
-        tuple(m for m in modules if hasattr(m, "fused_attn")),
+        tuple(m for m in modules if m is not None and hasattr(m, "fused_attn")),
     )
     short = ClassRows(
         blocks,

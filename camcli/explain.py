@@ -2,36 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
-from typing import Any
 
 import torch
 from torch import Tensor
 
-from camcli import attention, heads, layers
-from camcli.attention import ClassRows
-from camcli.errors import LayerError, MethodError
-from camcli.heads import Head
+from camcli import attention, heads
 from camcli.layers import spatial
-from camcli.maps import FUSIONS, Fusion, fuse, normalise, statuses
-from camcli.methods import METHODS, Method
+from camcli.maps import fuse, normalise, statuses
 from camcli.models import Model
+from camcli.plan import Request
 from camcli.records import Layer, Status
 from camcli.taps import Reading, Recorded, record
-
-
-@dataclass(frozen=True, slots=True)
-class Request:
-    """One method on given layers, with what of the model it reads besides."""
-
-    method: Method
-    layers: tuple[Layer, ...]
-    fusion: Fusion
-    options: Mapping[str, Any]
-    head: Head | None = None
-    rows: ClassRows | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,79 +38,6 @@ class Explained:
     fused: Maps
     layers: tuple[Maps, ...]
     parts: tuple[Maps, ...] = ()
-
-
-def plan(
-    model: Model,
-    methods: Sequence[Method],
-    spec: str | None = None,
-    block: int | None = None,
-    fusion: str | None = None,
-    options: Mapping[str, Mapping[str, Any]] | None = None,
-) -> tuple[Request, ...]:
-    """What each method will read. With fusion "none" every layer is a request of its own.
-
-    Raises LayerError and MethodError for what the model does not have.
-    """
-    chosen = _layers(model, methods, spec, block)
-    groups = [(layer,) for layer in chosen] if fusion == "none" else [chosen]
-    head = _head(model, [m for m in methods if "semantic" in m.needs])
-    rows = _rows(model, [m for m in methods if "attention" in m.needs])
-    requests = []
-    for m in methods:
-        fusing = FUSIONS[m.fusion if fusion in (None, "none") else fusion]
-        given = (options or {}).get(m.name, {})
-        if m.per_layer:
-            requests += [Request(m, group, fusing, given) for group in groups]
-        else:
-            own = rows if "attention" in m.needs else None
-            read = own.blocks if own else (head.layer,) if head else ()
-            requests.append(Request(m, read, fusing, given, head, own))
-    return tuple(requests)
-
-
-def _layers(
-    model: Model, methods: Sequence[Method], spec: str | None, block: int | None
-) -> tuple[Layer, ...]:
-    if not any(m.per_layer for m in methods):
-        if spec or block is not None:
-            names = ", ".join(m.name for m in methods)
-            raise LayerError(f"{names} reads layers of its own; leave --layers and --block out")
-        return ()
-    if block is not None:
-        return (layers.block(block, model.layers),)
-    return layers.resolve(spec or "last", model.layers, lambda: default_layer(model))
-
-
-def default_layer(model: Model) -> Layer:
-    """The model's default layer: see `layers.default`."""
-    return layers.default(model.network, model.layers, model.size)
-
-
-def _head(model: Model, needing: Sequence[Method]) -> Head | None:
-    head = heads.find(model.network, model.layers, model.size) if needing else None
-    if needing and head is None:
-        raise MethodError(
-            f"{needing[0].name} needs logits that are linear in a map: pooling, then one linear "
-            f"layer. {model.name} has none; try {_without('semantic')}"
-        )
-    return head
-
-
-def _rows(model: Model, needing: Sequence[Method]) -> ClassRows | None:
-    rows = None
-    if needing and model.family.attention == "global":
-        rows = attention.find(model.network, model.layers, model.size)
-    if needing and rows is None:
-        raise MethodError(
-            f"{needing[0].name} needs global attention; {model.name} has "
-            f"{model.family.attention}. Try {_without('attention')}, or a ViT with --model"
-        )
-    return rows
-
-
-def _without(need: str) -> str:
-    return ", ".join(name for name, m in METHODS.items() if need not in m.needs)
 
 
 def explain(

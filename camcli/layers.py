@@ -119,7 +119,7 @@ def default(network: nn.Module, layers: Sequence[Layer], size: tuple[int, int]) 
 
 
 def proper(last: Layer, layers: Sequence[Layer]) -> Layer:
-    """Among names for the same output (`stages`, `stages.3`) the stage or block, if there is one."""
+    """Among names for the same output (`stages`, `stages.3`) the stage or block, if any."""
     known = [layer for layer in layers if layer.stage is not None or layer.block is not None]
     return next((layer for layer in reversed(known) if _nested(layer, last)), last)
 

@@ -15,9 +15,10 @@ import torch
 from camcli import images, targets
 from camcli.boxes import Keep, boxes
 from camcli.errors import CamcliError, ImageError, OutputError
-from camcli.explain import Explained, Maps, Request, explain
+from camcli.explain import Explained, Maps, explain
 from camcli.maps import visible
 from camcli.models import Model
+from camcli.plan import Request
 from camcli.records import Explanation, Failed, Fit, Panel, Result, Sample, Source
 from camcli.targets import Target
 

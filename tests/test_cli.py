@@ -207,7 +207,7 @@ def test_class_names_cannot_leave_the_output_folder(cli: Cli, tmp_path: Path) ->
         (["--layers", "block.6"], "did you mean blocks.6"),
         (["--layers", "stage9"], "stage1..5"),
         (["--block", "3"], "no transformer blocks"),
-        (["--method", "tscam"], "needs global attention"),
+        (["--method", "tscam"], "needs attention over all patch tokens"),
         (["--method", "cam", "--layers", "stage3"], "reads layers of its own"),
         (["--model", "restnet50"], "did you mean resnet50"),
         (["--checkpoint", "missing.pth"], "No such file"),

@@ -10,9 +10,10 @@ from conftest import noise, small
 from torch import Tensor, nn
 
 from camcli.errors import MethodError
-from camcli.explain import Explained, explain, plan
+from camcli.explain import Explained, explain
 from camcli.methods import METHODS, get
 from camcli.models import Model
+from camcli.plan import plan
 
 KINDS = {
     "test_resnet": "CNN",

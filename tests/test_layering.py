@@ -26,6 +26,7 @@ ORDER = [
     "models",
     "methods",
     "targets",
+    "plan",
     "explain",
     "results",
     "render",

@@ -8,9 +8,10 @@ from conftest import noise, small
 
 from camcli import layers
 from camcli.errors import LayerError
-from camcli.explain import default_layer, explain, plan
+from camcli.explain import explain
 from camcli.methods import get
 from camcli.models import Model
+from camcli.plan import default_layer, plan
 from camcli.records import Layer
 
 DEFAULTS = {

@@ -18,9 +18,10 @@ from slow import Doubles
 from torch import Tensor, nn
 
 from camcli import heads, models
-from camcli.explain import Explained, explain, plan
+from camcli.explain import Explained, explain
 from camcli.methods import METHODS, get
 from camcli.models import Model
+from camcli.plan import plan
 
 SWIN = {"window_size": 4, "depths": (2, 2, 2, 2), "embed_dim": 32, "num_heads": (1, 2, 4, 8)}
 # Sides differ wherever the network allows it: a map that is transposed must not pass.

@@ -20,10 +20,11 @@ from pytorch_grad_cam.utils.model_targets import ClassifierOutputTarget
 from torch import Tensor
 
 from camcli import images, models
-from camcli.explain import Explained, explain, plan
+from camcli.explain import Explained, explain
 from camcli.maps import normalise, visible
 from camcli.methods import get
 from camcli.models import Model
+from camcli.plan import plan
 from camcli.records import Floats, View
 
 Reshape = Callable[[Tensor], Tensor]

@@ -14,9 +14,10 @@ from conftest import PHOTOS, small
 
 from camcli import pipeline, targets
 from camcli.errors import OutputError
-from camcli.explain import plan
+from camcli.explain import explain
 from camcli.methods import get
 from camcli.pipeline import Job, ahead
+from camcli.plan import plan
 from camcli.records import Failed, Result, Source
 
 
@@ -56,14 +57,14 @@ def test_outcomes_keep_the_order_of_the_inputs_failures_included() -> None:
     "message", ["CUDA out of memory", "DefaultCPUAllocator: not enough memory"]
 )
 def test_a_batch_that_does_not_fit_is_halved(monkeypatch: pytest.MonkeyPatch, message: str) -> None:
-    real, tried = pipeline.explain, []
+    tried: list[int] = []
 
     def cramped(model: Any, inputs: torch.Tensor, *rest: Any) -> Any:
         tried.append(len(inputs))
         if len(inputs) > 1:
             kind = torch.OutOfMemoryError if "CUDA" in message else RuntimeError
             raise kind(message)
-        return real(model, inputs, *rest)
+        return explain(model, inputs, *rest)
 
     whole = run(job(4), found(*NAMES))
     monkeypatch.setattr(pipeline, "explain", cramped)

@@ -99,15 +99,14 @@ def explain(
     listed = sources.read_list(sys.stdin.read()) if "-" in inputs else []
     found = sources.find(inputs, listed, skip=output)
 
-    from camcli import explain as explaining
-    from camcli import models, outputs, pipeline, results
+    from camcli import models, outputs, pipeline, plan, results
     from camcli.render import palette
 
     palette(colormap)
     loaded = models.load(model, checkpoint, labels, input_size, device)
     job = pipeline.Job(
         loaded,
-        explaining.plan(loaded, wanted, layers, block, fusion, settings),
+        plan.plan(loaded, wanted, layers, block, fusion, settings),
         bind(loaded.labels),
         fit,
         batch_size or (8 if loaded.device.type == "cpu" else 32),
@@ -129,7 +128,7 @@ def explain(
             show(line)
             tally.count(line)
             advance()
-    tally.summarise(output, lambda: explaining.default_layer(loaded).name)
+    tally.summarise(output, lambda: plan.default_layer(loaded).name)
     return tally.status
 
 

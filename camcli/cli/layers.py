@@ -32,10 +32,10 @@ def layers(
     if name and model:
         raise UsageError("the model is named twice; give it once")
 
-    from camcli import explain, models
+    from camcli import models, plan
 
     loaded = models.load(name or model, checkpoint, size=input_size, device=device, weights=weights)
-    default = explain.default_layer(loaded)
+    default = plan.default_layer(loaded)
     rows = [
         {
             "layer": layer.name,
