@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import os
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -102,7 +103,9 @@ def _read(path: Path) -> Mapping[str, str]:
 
 
 def _listed(source: Source, listed: Mapping[str, str], spec: str, labels: Labels) -> int:
-    for key in (source.name, str(source.path), source.path.name):
+    """The class of an image that is listed as given, relative to the list's folder, or by name."""
+    beside = os.path.relpath(source.path, Path(spec[1:]).parent)
+    for key in (source.name, str(source.path), beside, source.path.name):
         if key in listed:
             return labels.find(listed[key])
     raise TargetError(f"not listed in {spec[1:]}")

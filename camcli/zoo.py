@@ -64,16 +64,12 @@ def pretrained(name: str, size: Size) -> Loaded:
 
     Raises ModelError, naming --checkpoint, when they are neither here nor to be had.
     """
-    if not name.startswith("hf-hub:"):
-        _check(name)
-        config = timm.get_pretrained_cfg(name)
-        if config is None or not config.has_weights:
-            raise ModelError(f"timm has no weights for {name}; give some with --checkpoint FILE")
-        if not _cached(config.hf_hub_id) and not _hub_reachable():
-            raise ModelError(
-                f"the weights of {name} are not on this machine and the model hub cannot be "
-                f"reached; give them with --checkpoint FILE"
-            )
+    repository = _repository(name)
+    if not _cached(repository) and not _hub_reachable():
+        raise ModelError(
+            f"the weights of {name} are not on this machine and the model hub cannot be reached; "
+            f"give them with --checkpoint FILE"
+        )
     logging.getLogger("huggingface_hub").setLevel(logging.ERROR)
     try:
         network = _create(name, size, pretrained=True)
@@ -83,6 +79,17 @@ def pretrained(name: str, size: Size) -> Loaded:
             f"the weights of {name} cannot be had ({reason}); give them with --checkpoint FILE"
         ) from None
     return name, network, _transform(network, size)
+
+
+def _repository(name: str) -> str | None:
+    """Where on the hub a model's weights are. Raises ModelError for what timm does not know."""
+    if name.startswith("hf-hub:"):
+        return name.removeprefix("hf-hub:").partition("@")[0]
+    _check(name)
+    config = timm.get_pretrained_cfg(name)
+    if config is None or not config.has_weights:
+        raise ModelError(f"timm has no weights for {name}; give some with --checkpoint FILE")
+    return config.hf_hub_id
 
 
 def blank(name: str, size: Size) -> Loaded:
@@ -105,9 +112,11 @@ def _check(name: str) -> None:
 def _cached(repository: str | None) -> bool:
     """Whether the hub's weights of a model are already in this machine's cache."""
     names = ("model.safetensors", "pytorch_model.bin")
-    return repository is not None and any(
-        isinstance(try_to_load_from_cache(repository, name), str) for name in names
-    )
+    try:
+        found = [try_to_load_from_cache(repository, name) for name in names] if repository else []
+    except ValueError:  # no name that the hub could have
+        return False
+    return any(isinstance(path, str) for path in found)
 
 
 def _hub_reachable() -> bool:
