@@ -14,6 +14,21 @@ $(VENV)/installed-test: $(VENV)/installed
 	touch $@
 
 demo: $(VENV)/installed
+	$(BIN)/camcli explain sample_images/ --method gradcam,layercam,cam --format table \
+	    --output camcli-demo/last-layer --overwrite
+	$(BIN)/camcli explain sample_images/ --method layercam --layers stage1..5 --format table \
+	    --save overlay,heatmap,grid,boxes,array --output camcli-demo/stages --overwrite
+	@echo
+	@echo 'Open these first:'
+	@echo '  camcli-demo/stages/chelsea.egyptian-cat.grid.jpg               edges to object, and the fused map'
+	@echo '  camcli-demo/last-layer/coffee.espresso.gradcam.overlay.jpg     where, with its box'
+	@echo '  camcli-demo/last-layer/rocket.drilling-platform.gradcam.overlay.jpg  a mistake, explained'
+
+test: $(VENV)/installed
+	$(BIN)/pip install --quiet --disable-pip-version-check --editable '.[test]'
+	touch $@
+
+demo: $(VENV)/installed
 	$(BIN)/camcli explain sample_images/ --method gradcam --method cam --output camcli-demo/last-layer --overwrite
 	$(BIN)/camcli explain sample_images/ --method layercam --layers stage1..5 --save overlay,heatmap,grid,boxes \
 	    --output camcli-demo/layercam-stages --overwrite
