@@ -83,9 +83,9 @@ _ORDERS: Mapping[Layout, tuple[int, int, int]] = {"NCHW": (1, 2, 3), "NHWC": (3,
 
 
 def _aspect(rows: int, cols: int, size: tuple[int, int]) -> bool:
-    """Whether rows x cols is the input's grid at one stride, give or take one cell of padding."""
+    """Whether rows x cols is the input's grid at one stride, but for less than a cell of padding."""
     stride = size[0] / rows
-    return rows * cols > 1 and rows <= size[0] and abs(size[1] / stride - cols) <= 1
+    return rows * cols > 1 and rows <= size[0] and abs(size[1] / stride - cols) < 1
 
 
 def spatial(tensor: Tensor, layer: Layer) -> Tensor:
@@ -104,6 +104,8 @@ def default(network: nn.Module, layers: Sequence[Layer], size: tuple[int, int]) 
     CLS-pooled transformers have exactly zero patch gradient after their last attention, so it is
     measured. A map a class (TS-CAM's head) is an answer, not a feature.
     """
+    if not layers:
+        raise LayerError("no layer of this model yields a map at this input size; try --size")
     with record(network, taps=[layer.name for layer in layers]) as recorded:
         logits = network(probe(network, size))
         tapped = [recorded.taps[layer.name] for layer in layers]

@@ -76,6 +76,11 @@ def test_attention_matrices_and_split_heads_are_no_maps(name: str) -> None:
     assert not [n for n in names if ".attn." in n]
 
 
+def test_a_single_patch_and_its_cls_token_are_no_map_of_two() -> None:
+    names = by_name(small("vit_tiny_patch16_224", 16, 16))
+    assert not [n for n in names if n.startswith("blocks")]
+
+
 def test_tokens_become_maps_row_by_row() -> None:
     layer = Layer("x", "NLC", 1, (2, 3), prefix=1)
     tokens = torch.arange(7.0).reshape(1, 7, 1)

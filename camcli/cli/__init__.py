@@ -6,6 +6,7 @@ maps failed; 2 wrong usage or nothing to do; 130 interrupted.
 
 from __future__ import annotations
 
+import os
 import sys
 
 import typer
@@ -42,6 +43,12 @@ def main() -> int:
     except (KeyboardInterrupt, typer.Abort):
         console.complain("interrupted; every file written so far is whole")
         return 130
+    except Exception as error:  # noqa: BLE001 - the last line between a bug and a user
+        if os.environ.get("CAMCLI_TRACEBACK"):
+            raise
+        where = "set CAMCLI_TRACEBACK=1 to see where, and please report it"
+        console.complain(f"a bug in camcli: {type(error).__name__}: {error}; {where}")
+        return 1
     finally:
         console.close()
 
