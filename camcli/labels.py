@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -31,7 +32,7 @@ class Labels:
         if indices:
             which = " or ".join(map(str, indices))
             raise TargetError(f"{text!r} names several classes; give the index: {which}")
-        if text.strip().isdecimal() and int(text) < len(self.names):
+        if re.fullmatch(r"\s*\d{1,9}\s*", text) and int(text) < len(self.names):
             return int(text)
         near = hint(_plain(text), self.spellings)
         raise TargetError(f"no class {text!r} among the model's {len(self.names)}{near}")

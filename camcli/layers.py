@@ -16,7 +16,7 @@ from camcli.families import Family
 from camcli.records import Layer, Layout
 from camcli.taps import record
 
-STAGES = re.compile(r"stage(-?\d+)(?:\.\.(?:stage)?(-?\d+))?")
+STAGES = re.compile(r"stage(-?\d{1,4})(?:\.\.(?:stage)?(-?\d{1,4}))?")
 
 
 def probe(network: nn.Module, size: tuple[int, int]) -> Tensor:
@@ -83,7 +83,7 @@ _ORDERS: Mapping[Layout, tuple[int, int, int]] = {"NCHW": (1, 2, 3), "NHWC": (3,
 
 
 def _aspect(rows: int, cols: int, size: tuple[int, int]) -> bool:
-    """Whether rows x cols is the input's grid at one stride, but for less than a cell of padding."""
+    """Whether rows x cols is the input's grid at one stride, but for padding under a cell."""
     stride = size[0] / rows
     return rows * cols > 1 and rows <= size[0] and abs(size[1] / stride - cols) < 1
 

@@ -41,7 +41,9 @@ def read_list(text: str) -> list[str]:
 
 def _expand(given: str, skip: Path) -> Iterator[Found]:
     path = Path(given)
-    if path.is_dir():
+    if not given.strip():
+        yield Failed(given, given, "an empty name")
+    elif path.is_dir():
         yield from _folder(path, skip)
     elif os.path.lexists(path):
         yield Source(path, path.name, "")
@@ -75,7 +77,11 @@ def _glob(pattern: str, skip: Path) -> Iterator[Found]:
     parts = Path(pattern).parts
     fixed = next(i for i, part in enumerate(parts) if glob.has_magic(part))
     root = Path(*parts[:fixed])
-    matches = sorted(root.glob(str(Path(*parts[fixed:]))))
+    try:
+        matches = sorted(root.glob(str(Path(*parts[fixed:]))))
+    except ValueError as error:
+        yield Failed(pattern, pattern, str(error))
+        return
     wanted = [p for p in matches if p.suffix.lower() in SUFFIXES and p.is_file()]
     for path in wanted:
         if skip not in path.resolve().parents:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import os
+import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -42,7 +43,7 @@ def parse(spec: str) -> Callable[[Labels], Target]:
     if spec == "predicted":
         return partial(_ranked, 1)
     if kind == "top" and colon:
-        if not rest.isdecimal() or int(rest) < 1:
+        if not re.fullmatch(r"\d{1,9}", rest) or int(rest) < 1:
             raise UsageError(f"--target {spec}: write top:5, or another whole number above 0")
         return partial(_ranked, int(rest))
     if spec == "folder":

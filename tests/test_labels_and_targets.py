@@ -40,7 +40,7 @@ def test_a_near_miss_is_suggested() -> None:
         labels.default(1000).find("expresso")
 
 
-@pytest.mark.parametrize("text", ["3", "-1", "1.0", ""])
+@pytest.mark.parametrize("text", ["3", "-1", "1.0", "", "9" * 5000])
 def test_no_such_class(text: str) -> None:
     with pytest.raises(TargetError, match="no class"):
         THREE.find(text)
@@ -118,7 +118,7 @@ def test_lists_of_targets_that_cannot_be_read(tmp_path: Path, content: bytes) ->
         targets.parse(f"@{file}")
 
 
-@pytest.mark.parametrize("spec", ["top:0", "top:x", "top:"])
+@pytest.mark.parametrize("spec", ["top:0", "top:x", "top:", f"top:{'9' * 5000}"])
 def test_targets_that_cannot_be(spec: str) -> None:
     with pytest.raises(UsageError, match="top:5"):
         targets.parse(spec)

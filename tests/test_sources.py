@@ -61,13 +61,13 @@ def test_a_missing_file_is_named_and_the_others_go_on(tmp_path: Path) -> None:
     assert found[1].name == "a.jpg"
 
 
-@pytest.mark.parametrize("given", ["missing.jpg", "empty", "*.nothing"])
+@pytest.mark.parametrize("given", ["missing.jpg", "empty", "*.nothing", "", "a**/b"])
 def test_nothing_to_do_is_wrong_usage(
     given: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
     (tmp_path / "empty").mkdir()
-    with pytest.raises(UsageError, match="no "):
+    with pytest.raises(UsageError, match=r"no |empty|pattern"):
         find([given], [], OUT)
 
 

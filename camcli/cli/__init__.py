@@ -43,7 +43,7 @@ def main() -> int:
     except (KeyboardInterrupt, typer.Abort):
         console.complain("interrupted; every file written so far is whole")
         return 130
-    except Exception as error:  # noqa: BLE001 - the last line between a bug and a user
+    except Exception as error:
         if os.environ.get("CAMCLI_TRACEBACK"):
             raise
         where = "set CAMCLI_TRACEBACK=1 to see where, and please report it"

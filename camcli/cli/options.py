@@ -5,6 +5,7 @@ Knows nothing of models, and must not import torch.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any
@@ -49,7 +50,7 @@ def size(text: str | None) -> tuple[int, int] | None:
     if text is None:
         return None
     parts = text.lower().split("x")
-    if len(parts) > 2 or not all(p.isdecimal() and 1 <= int(p) <= 8192 for p in parts):
+    if len(parts) > 2 or not all(re.fullmatch(r"0*[1-9]\d{0,3}", p) for p in parts):
         raise UsageError(f"--size {text}: write 384 or 224x320 (height x width)")
     return int(parts[0]), int(parts[-1])
 
