@@ -49,7 +49,11 @@ def plan(
         fusing = FUSIONS[m.fusion if fusion in (None, "none") else fusion]
         given = (options or {}).get(m.name, {})
         if m.per_layer:
-            requests += [Request(m, group, fusing, given) for group in groups]
+            # One layer is shown as it is: scaling serves the comparison with other layers.
+            requests += [
+                Request(m, group, fusing if len(group) > 1 else FUSIONS["max"], given)
+                for group in groups
+            ]
         else:
             own = rows if "attention" in m.needs else None
             read = own.blocks if own else (head.layer,) if head else ()

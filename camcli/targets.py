@@ -70,9 +70,11 @@ def _one_class(spec: str, labels: Labels) -> Target:
 
 def choose(logits: Tensor, wanted: Sequence[tuple[int, ...]], ranked: int) -> Tensor:
     """The classes to explain: (B, K) logits -> (B, T) indices, one column a backward pass."""
+    import torch
+
     if ranked:
         return logits.topk(ranked, dim=1).indices
-    return logits.new_tensor(wanted).long()
+    return torch.tensor(wanted, device=logits.device)
 
 
 def _folder(source: Source, labels: Labels) -> int:

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from camcli.errors import MethodError
 from camcli.explain import Explained, explain
+from camcli.maps import normalise
 from camcli.methods import METHODS, get
 from camcli.models import Model
 from camcli.plan import plan
@@ -116,6 +117,16 @@ def test_no_hook_outlives_an_error() -> None:
     with pytest.raises(RuntimeError):
         explain(model, torch.zeros(1, 7, 96, 128), requests, top)
     assert not list(hooks(model.network))
+
+
+def test_a_shallow_layer_alone_is_not_scaled_as_if_it_were_fused() -> None:
+    model = model_of("test_resnet")
+    inputs = noise(2, model.size)
+    alone = explain(model, inputs, plan(model, [get("layercam")], "stage2"), top)[0][0].fused
+    fused = explain(model, inputs, plan(model, [get("layercam")], "all"), top)[0][0].layers[1]
+    assert torch.allclose(alone.values, fused.values, atol=1e-6)
+    assert torch.equal(alone.shown, normalise(alone.values))
+    assert (fused.shown - normalise(fused.values)).abs().max() > 0.05  # tanh there
 
 
 def test_several_methods_and_layers_in_one_pass_equal_each_alone() -> None:
