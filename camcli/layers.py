@@ -112,12 +112,19 @@ def default(network: nn.Module, layers: Sequence[Layer], size: tuple[int, int]) 
         gradients = torch.autograd.grad(logits.max(), tapped, materialize_grads=True)
     live = [
         layer
-        for layer, gradient in zip(layers, gradients, strict=True)
-        if layer.channels != logits.shape[1] and bool(spatial(gradient, layer).any())
+        for layer, output, gradient in zip(layers, tapped, gradients, strict=True)
+        if bool(spatial(gradient, layer).any()) and not _answers(spatial(output, layer), logits)
     ]
     if not live:
         raise LayerError("the class score depends on no map in this model; name one with --layers")
     return proper(live[-1], live)
+
+
+def _answers(maps: Tensor, logits: Tensor) -> bool:
+    """Whether (B, K, H, W) maps are already one a class: the logits are their mean."""
+    return maps.shape[1] == logits.shape[1] and torch.allclose(
+        maps.mean(dim=(2, 3)), logits, rtol=1e-3, atol=1e-4
+    )
 
 
 def proper(last: Layer, layers: Sequence[Layer]) -> Layer:

@@ -143,7 +143,11 @@ def _create(name: str, size: Size, **options: Any) -> nn.Module:
     config = None if name.startswith("hf-hub:") else timm.get_pretrained_cfg(name)
     if size is not None and config is not None and config.fixed_input_size:
         options["img_size"] = size
-    network: nn.Module = timm.create_model(name, **options)
+    try:
+        network: nn.Module = timm.create_model(name, **options)
+    except (AssertionError, TypeError) as error:
+        wanted = f" for a {size[0]}x{size[1]} input" if size else ""
+        raise ModelError(f"{name} cannot be built{wanted}: {error}") from None
     return network
 
 

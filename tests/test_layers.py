@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 import pytest
+import timm
 import torch
-from conftest import noise, small
+from conftest import lively, noise, small
 
-from camcli import layers
+from camcli import layers, models
 from camcli.errors import LayerError
 from camcli.explain import explain
+from camcli.heads import ConvHead
 from camcli.methods import get
 from camcli.models import Model
 from camcli.plan import default_layer, plan
-from camcli.records import Layer
+from camcli.records import Layer, Transform
 
 DEFAULTS = {
     "test_resnet": "layer4",
@@ -37,6 +39,21 @@ def by_name(model: Model) -> dict[str, Layer]:
 @pytest.mark.parametrize(("name", "layer"), DEFAULTS.items())
 def test_the_default_is_the_last_map_that_the_class_depends_on(name: str, layer: str) -> None:
     assert default_layer(model_of(name)).name == layer
+
+
+def test_as_many_classes_as_channels_do_not_change_the_default() -> None:
+    network = lively(timm.create_model("test_resnet", num_classes=96))
+    model = models.wrap("square", network, Transform((96, 96)))
+    assert by_name(model)["layer4"].channels == 96
+    assert default_layer(model).name == "layer4"
+
+
+def test_a_map_a_class_is_an_answer_and_no_default() -> None:
+    network = timm.create_model("test_vit", num_classes=0, global_pool="", img_size=96)
+    network.head = ConvHead(64, 7, (6, 6), prefix=1)
+    model = models.wrap("coupled", lively(network), Transform((96, 96)))
+    assert "head.conv" in by_name(model)
+    assert default_layer(model).name == "norm"
 
 
 def test_stages_of_vgg_are_its_five_pools() -> None:
