@@ -87,5 +87,8 @@ def opened(output: Path) -> Iterator[IO[str]]:
         file = (output / FILE).open("w", encoding="utf-8")
     except OSError as error:
         raise OutputError(f"cannot write to {output}: {error.strerror}") from None
-    with file:
-        yield file
+    try:
+        with file:
+            yield file
+    except OSError as error:  # a full disk: what is in the file is whole up to its last line
+        raise OutputError(f"cannot write {output / FILE}: {error.strerror}") from None

@@ -291,6 +291,26 @@ def test_a_closed_pipe_is_no_error_and_the_files_go_on(tmp_path: Path) -> None:
     assert len(read(tmp_path / "o")) == 12
 
 
+@pytest.mark.parametrize("closed", [">&-", "2>&-", ">/dev/full", "2>/dev/full"])
+def test_streams_that_cannot_be_written(tmp_path: Path, closed: str) -> None:
+    command = f'"{sys.executable}" -m camcli explain "{PHOTOS[0]}" --save boxes {closed}'
+    ran = subprocess.run(command, shell=True, cwd=tmp_path, capture_output=True, text=True)
+    assert ran.returncode == (2 if closed == ">/dev/full" else 0), ran.stderr
+    assert "Traceback" not in ran.stderr
+    assert "bug" not in ran.stderr
+    assert len(read(tmp_path / "camcli-out")) == 1
+
+
+def test_a_full_disk_is_one_line(cli: Cli, tmp_path: Path) -> None:
+    (tmp_path / "o").mkdir()
+    (tmp_path / "o" / "results.jsonl").symlink_to("/dev/full")
+    ran = cli("explain", SAMPLES, "--save", "boxes", "--output", tmp_path / "o", "--overwrite")
+    assert ran.status == 2
+    assert ran.err.splitlines() == [
+        f"camcli: cannot write {tmp_path / 'o' / 'results.jsonl'}: No space left on device"
+    ]
+
+
 def test_an_interrupt_leaves_whole_files(tmp_path: Path) -> None:
     process = program("explain", many(tmp_path, 200), "--batch-size", 1, "--output", tmp_path / "o")
     assert process.stdout

@@ -7,22 +7,30 @@ import os
 import sys
 from collections.abc import Sequence
 
-from camcli.errors import one_line
+from camcli.errors import OutputError, one_line
 
 
 def prepare() -> None:
-    """Names of any spelling can be printed, whatever the locale."""
+    """Names of any spelling can be printed, whatever the locale; a closed stream is silent."""
+    sys.stdout = sys.stdout or io.TextIOWrapper(io.FileIO(os.devnull, "w"))
+    sys.stderr = sys.stderr or io.TextIOWrapper(io.FileIO(os.devnull, "w"))
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="backslashreplace")
 
 
 def emit(text: str) -> None:
-    """A line of data. A reader that has closed the pipe has had enough; the files go on."""
+    """A line of data. A reader that has closed the pipe has had enough; the files go on.
+
+    Raises OutputError when what it is written to is full.
+    """
     try:
         print(text, flush=True)  # noqa: T201 - the one place where data is printed
     except BrokenPipeError:
         _discard(sys.stdout)
+    except OSError as error:
+        _discard(sys.stdout)
+        raise OutputError(f"cannot write to standard output: {error.strerror}") from None
 
 
 def complain(text: object) -> None:
@@ -34,7 +42,7 @@ def say(text: str) -> None:
     """Words for people."""
     try:
         print(text, file=sys.stderr, flush=True)  # noqa: T201 - the one place for people
-    except BrokenPipeError:
+    except OSError:
         _discard(sys.stderr)
 
 
@@ -42,7 +50,7 @@ def close() -> None:
     """Flush what is left, with no complaint about a reader that has gone."""
     try:
         sys.stdout.flush()
-    except BrokenPipeError:
+    except OSError:
         _discard(sys.stdout)
 
 

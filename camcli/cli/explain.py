@@ -118,7 +118,10 @@ def explain(
     slugs = outputs.class_slugs(loaded.labels)
     show = _shower(format_, found)
     tally = Tally(time.monotonic())
-    with results.opened(output) as file, _progress(format_, len(found)) as advance:
+    with (
+        results.opened(output) as file,
+        _progress(format_, len(found) * len(job.requests)) as advance,
+    ):
         for outcome in pipeline.run(
             job, found, lambda result: outputs.save(result, kinds, style, output, slugs)
         ):
