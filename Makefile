@@ -20,22 +20,9 @@ demo: $(VENV)/installed
 	    --save overlay,heatmap,grid,boxes,array --output camcli-demo/stages --overwrite
 	@echo
 	@echo 'Open these first:'
-	@echo '  camcli-demo/stages/chelsea.egyptian-cat.grid.jpg               edges to object, and the fused map'
-	@echo '  camcli-demo/last-layer/coffee.espresso.gradcam.overlay.jpg     where, with its box'
-	@echo '  camcli-demo/last-layer/rocket.drilling-platform.gradcam.overlay.jpg  a mistake, explained'
-
-test: $(VENV)/installed
-	$(BIN)/pip install --quiet --disable-pip-version-check --editable '.[test]'
-	touch $@
-
-demo: $(VENV)/installed
-	$(BIN)/camcli explain sample_images/ --method gradcam --method cam --output camcli-demo/last-layer --overwrite
-	$(BIN)/camcli explain sample_images/ --method layercam --layers stage1..5 --save overlay,heatmap,grid,boxes \
-	    --output camcli-demo/layercam-stages --overwrite
-	@echo
-	@echo 'Open these:'
-	@echo '  camcli-demo/last-layer/       overlays with boxes: Grad-CAM and CAM, from the last layer'
-	@echo '  camcli-demo/layercam-stages/  *.grid.jpg: image | stage1 | ... | stage5 | fused'
+	@echo '  camcli-demo/stages/chelsea.egyptian-cat.grid.jpg: edges to object, and the fused map'
+	@echo '  camcli-demo/last-layer/coffee.espresso.gradcam.overlay.jpg: where, with its box'
+	@echo '  camcli-demo/last-layer/rocket.drilling-platform.gradcam.overlay.jpg: a mistake, explained'
 
 test: $(VENV)/installed-test
 	$(BIN)/ruff check .

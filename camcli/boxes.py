@@ -34,7 +34,7 @@ def otsu(shown: Floats, bins: int = 256) -> float:
     above = below[-1] - below
     with np.errstate(divide="ignore", invalid="ignore"):
         between = below * above * (mass / below - (mass[-1] - mass) / above) ** 2
-    return float(edges[1 + int(np.nanargmax(np.where(above > 0, between, np.nan)))])
+    return float(edges[1 + int(np.argmax(np.where(below * above > 0, between, -1)))])
 
 
 def boxes(part: Floats, threshold: str | float, keep: Keep, view: View) -> tuple[Box, ...]:

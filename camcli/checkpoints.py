@@ -28,6 +28,7 @@ HARMLESS: list[Any] = [
     argparse.Namespace,
     np.dtype,
     multiarray.scalar,
+    (multiarray.scalar, "numpy.core.multiarray.scalar"),  # as NumPy 1 wrote it
     *(type(np.dtype(kind)) for kind in ("float32", "float64", "int32", "int64", "bool")),
 ]
 WRAPPINGS = ("state_dict", "model", "state_dict_ema", "model_ema", "model_state_dict", "weights")

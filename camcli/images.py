@@ -8,7 +8,7 @@ from functools import cache
 from pathlib import Path
 
 import numpy as np
-from PIL import Image, ImageOps, UnidentifiedImageError
+from PIL import Image, UnidentifiedImageError
 
 from camcli.errors import ImageError
 from camcli.records import Fit, Floats, Transform, View
@@ -30,6 +30,18 @@ RESAMPLING = {
 }
 
 
+ORIENTATION = 0x0112
+TURNS = {
+    2: Image.Transpose.FLIP_LEFT_RIGHT,
+    3: Image.Transpose.ROTATE_180,
+    4: Image.Transpose.FLIP_TOP_BOTTOM,
+    5: Image.Transpose.TRANSPOSE,
+    6: Image.Transpose.ROTATE_270,
+    7: Image.Transpose.TRANSVERSE,
+    8: Image.Transpose.ROTATE_90,
+}
+
+
 def decode(path: Path) -> Image.Image:
     """The first frame of an image file, upright, as 8-bit RGB; transparency on white.
 
@@ -44,12 +56,13 @@ def decode(path: Path) -> Image.Image:
                 return _rgb(_upright(opened))
     except UnidentifiedImageError:
         empty = path.stat().st_size == 0
-        raise ImageError(
-            "the file is empty" if empty else "not an image in a format that camcli reads"
-        ) from None
+        what = "the file is empty" if empty else "not an image in a format that camcli reads"
+        raise ImageError(what) from None
+    except ImageError:
+        raise
     except Image.DecompressionBombError:
         raise ImageError("more pixels than is safe to decode; scale it down first") from None
-    except (OSError, SyntaxError, ValueError, EOFError, MemoryError, OverflowError) as error:
+    except Exception as error:  # noqa: BLE001 - decoders raise whatever a broken file leads to
         raise ImageError(_reason(error)) from None
 
 
@@ -65,10 +78,12 @@ def _reason(error: BaseException) -> str:
 
 
 def _upright(image: Image.Image) -> Image.Image:
+    """Turned as EXIF says. Only that one tag is read: rewriting the others fails on broken ones."""
     try:
-        return ImageOps.exif_transpose(image)
-    except (OSError, SyntaxError, ValueError, KeyError, TypeError, OverflowError):
-        return image  # broken EXIF: the pixels are still good
+        turn = TURNS.get(int(image.getexif().get(ORIENTATION) or 0))
+    except Exception:  # noqa: BLE001 - EXIF that cannot be read: the pixels are still good
+        return image
+    return image if turn is None else image.transpose(turn)
 
 
 def _rgb(image: Image.Image) -> Image.Image:

@@ -47,7 +47,7 @@ def load(
     """A model by timm name, from a checkpoint file, or the embedded default.
 
     Without `weights` a timm name gives the bare architecture, for a look at its layers. Raises
-    ModelError, CheckpointError or LabelsError, each with what to do.
+    ModelError, CheckpointError, LabelsError or UsageError, each with what to do.
     """
     where = pick_device(device)
     if name is None or weights:

@@ -7,13 +7,13 @@ from __future__ import annotations
 
 import hashlib
 import io
-import os
 import re
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
+from uuid import uuid4
 
 import numpy as np
 from PIL import Image
@@ -22,7 +22,7 @@ from camcli import results
 from camcli.errors import OutputError
 from camcli.labels import Labels
 from camcli.maps import to_original, visible
-from camcli.records import Explanation, Panel, Result, View
+from camcli.records import Explanation, Floats, Panel, Result, View
 from camcli.render import Cell, caption, cell_size, draw_boxes, grid, heatmap, no_answer, overlay
 
 COLUMNS = 7  # pictures a row in a grid
@@ -62,9 +62,9 @@ def _overlay(result: Result, shown: Explanation, style: Style) -> tuple[str, byt
 
 
 def _heatmap(result: Result, shown: Explanation, style: Style) -> tuple[str, bytes]:
-    if shown.fused.status != "ok":
-        return _picture(no_answer(result.sample.picture, REASONS[shown.fused.status]), "png")
     heat = _heat(shown.fused, result.sample.view, style)
+    if heat is None:
+        return _picture(no_answer(result.sample.picture, REASONS[shown.fused.status]), "png")
     return _picture(heatmap(heat, style.colormap), "png")
 
 
@@ -108,13 +108,17 @@ ARRAY = "array"
 
 
 def _over(picture: Image.Image, panel: Panel, view: View, style: Style) -> Image.Image:
-    if panel.status != "ok":
-        return no_answer(picture, REASONS[panel.status])
-    return overlay(picture, _heat(panel, view, style), style.colormap, style.alpha)
+    heat = _heat(panel, view, style)
+    if heat is None:
+        blank = "constant" if panel.status == "ok" else panel.status
+        return no_answer(picture, REASONS[blank])
+    return overlay(picture, heat, style.colormap, style.alpha)
 
 
-def _heat(panel: Panel, view: View, style: Style) -> Any:
-    return to_original(visible(panel.shown, view, style.size), view)
+def _heat(panel: Panel, view: View, style: Style) -> Floats | None:
+    """The map over the whole picture, or None where there is none to show."""
+    part = visible(panel.shown, view, style.size)
+    return to_original(part, view) if panel.status == "ok" and part.any() else None
 
 
 def _scaled(view: View, size: tuple[int, int]) -> View:
@@ -137,7 +141,11 @@ def _picture(picture: Image.Image, image_format: str) -> tuple[str, bytes]:
 
 
 def _array(result: Result) -> bytes:
-    """Raw maps, float32, neither normalised nor resized: "{class}/{layer}" and "{class}/fused"."""
+    """Raw maps, float32: "{class}/{layer}", the parts of TS-CAM, and "{class}/fused".
+
+    Neither normalised nor resized, but for the fusion of several layers: that is made of their
+    scaled maps at the input's size.
+    """
     arrays = {
         f"{shown.class_index}/{panel.name}": panel.values
         for shown in result.explanations
@@ -172,7 +180,7 @@ def save(
 
 def write(path: Path, content: bytes) -> None:
     """Write a file whole or not at all: under a temporary name, then moved. Raises OutputError."""
-    temporary = path.with_name(f".{path.name[:100]}.{os.getpid()}.tmp")
+    temporary = path.with_name(f".{uuid4().hex}.tmp")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         temporary.write_bytes(content)

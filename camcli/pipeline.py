@@ -63,7 +63,7 @@ def ahead(
     try:
         for item in items:
             waiting.append(pool.submit(function, item))
-            if len(waiting) > depth:
+            while waiting and (waiting[0].done() or len(waiting) > depth):
                 yield waiting.popleft().result()
         while waiting:
             yield waiting.popleft().result()
@@ -128,8 +128,9 @@ def _explain(job: Job, samples: list[Sample]) -> list[list[Outcome]]:
 
 
 def _out_of_memory(error: RuntimeError) -> bool:
-    # The CPU's allocator raises a plain RuntimeError.
-    return isinstance(error, torch.OutOfMemoryError) or "not enough memory" in str(error)
+    # The allocators of CPU and MPS raise a plain RuntimeError, in words of their own.
+    words = ("can't allocate memory", "not enough memory", "out of memory")
+    return isinstance(error, torch.OutOfMemoryError) or any(w in str(error) for w in words)
 
 
 def _attempt(job: Job, samples: list[Sample]) -> list[list[Outcome]]:
@@ -203,7 +204,7 @@ def _finish(job: Job, finish: Callable[[Result], Result], outcome: Outcome) -> O
     try:
         return finish(_boxed(job, outcome))
     except OutputError as error:
-        return _failed(outcome.sample.source, error)
+        return _failed(outcome.sample.source, OutputError(f"{outcome.method}: {error}"))
 
 
 def _boxed(job: Job, result: Result) -> Result:
@@ -217,4 +218,8 @@ def _with_boxes(job: Job, result: Result, found: Explanation) -> Explanation:
         return found
     view = result.sample.view
     part = visible(found.fused.shown, view, job.model.size)
+    if not part.any():  # all that varied lay in the padding
+        blank = replace(found.fused, status="constant")
+        layers = tuple(blank if panel is found.fused else panel for panel in found.layers)
+        return replace(found, fused=blank, layers=layers)
     return replace(found, boxes=boxes(part, result.threshold, job.keep, view))

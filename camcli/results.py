@@ -80,11 +80,11 @@ def to_json(document: Mapping[str, Any]) -> str:
 
 
 @contextmanager
-def opened(output: Path) -> Iterator[IO[str]]:
+def opened(output: Path, overwrite: bool) -> Iterator[IO[str]]:
     """Open a run's results.jsonl, to be written a line an outcome. Raises OutputError."""
     try:
         output.mkdir(parents=True, exist_ok=True)
-        file = (output / FILE).open("w", encoding="utf-8")
+        file = (output / FILE).open("w" if overwrite else "x", encoding="utf-8")
     except OSError as error:
         raise OutputError(f"cannot write to {output}: {error.strerror}") from None
     try:

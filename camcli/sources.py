@@ -20,7 +20,7 @@ def find(inputs: Sequence[str], stdin: Iterable[str], skip: Path) -> list[Found]
     """Every image that the inputs name, once, in their order; what cannot be had is Failed.
 
     An input is a file, a folder (searched recursively, hidden entries left out), a glob, or `-`
-    for a list of them on stdin. Nothing below the folder `skip`, where results go, is taken.
+    for a list of them on stdin. The folder `skip`, where results go, is left out.
     Raises UsageError when no image at all is found.
     """
     listed = (item for given in inputs for item in (stdin if given == "-" else (given,)))
@@ -43,6 +43,8 @@ def _expand(given: str, skip: Path) -> Iterator[Found]:
     path = Path(given)
     if not given.strip():
         yield Failed(given, given, "an empty name")
+    elif path.is_dir() and _holds_results(path.resolve(), skip):
+        yield Failed(path.name, given, "results go here; name another folder, or another --output")
     elif path.is_dir():
         yield from _folder(path, skip)
     elif os.path.lexists(path):
@@ -51,6 +53,11 @@ def _expand(given: str, skip: Path) -> Iterator[Found]:
         yield from _glob(given, skip)
     else:
         yield Failed(path.name or given, given, "no such file or folder")
+
+
+def _holds_results(folder: Path, skip: Path) -> bool:
+    """Whether a run's own pictures would be, or are, among the images of this folder."""
+    return folder == skip or (skip in folder.parents and (skip / "results.jsonl").exists())
 
 
 def _folder(folder: Path, skip: Path) -> Iterator[Found]:
@@ -82,10 +89,13 @@ def _glob(pattern: str, skip: Path) -> Iterator[Found]:
     except ValueError as error:
         yield Failed(pattern, pattern, str(error))
         return
-    wanted = [p for p in matches if p.suffix.lower() in SUFFIXES and p.is_file()]
+    wanted = [
+        path
+        for path in matches
+        if path.suffix.lower() in SUFFIXES and path.is_file() and skip != path.resolve().parent
+    ]
     for path in wanted:
-        if skip not in path.resolve().parents:
-            yield Source(path, path.relative_to(root).as_posix(), "")
+        yield Source(path, path.relative_to(root).as_posix(), "")
     if not wanted:
         yield Failed(pattern, pattern, "no image matches this pattern")
 

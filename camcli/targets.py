@@ -106,9 +106,9 @@ def _read(path: Path) -> Mapping[str, str]:
 
 
 def _listed(source: Source, listed: Mapping[str, str], spec: str, labels: Labels) -> int:
-    """The class of an image that is listed as given, relative to the list's folder, or by name."""
+    """The class of an image that is listed as given, relative to the list, or by name."""
     beside = os.path.relpath(source.path, Path(spec[1:]).parent)
-    for key in (source.name, str(source.path), beside, source.path.name):
+    for key in (str(source.path), beside, source.name, source.path.name):
         if key in listed:
             return labels.find(listed[key])
     raise TargetError(f"not listed in {spec[1:]}")

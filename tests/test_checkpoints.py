@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import pickle
+import zipfile
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -62,6 +63,19 @@ def test_usual_wrappings(tmp_path: Path, wrap: Callable[[State], Any]) -> None:
     assert len(model.labels.names) == 7  # from the rows of the head
     for key, value in model.network.state_dict().items():
         assert torch.allclose(value.float(), weights[key].float(), atol=2e-3, rtol=1e-3), key
+
+
+def test_numbers_as_numpy_1_pickled_them(tmp_path: Path) -> None:
+    new, old = tmp_path / "new.pth", tmp_path / "old.pth"
+    torch.save({"state_dict": state(), "best": np.float64(0.5)}, new)
+    with zipfile.ZipFile(new) as source, zipfile.ZipFile(old, "w") as copy:
+        for item in source.infolist():
+            content = source.read(item)
+            if item.filename.endswith("data.pkl"):
+                assert b"numpy._core.multiarray" in content
+                content = content.replace(b"numpy._core.multiarray", b"numpy.core.multiarray")
+            copy.writestr(item, content)
+    assert len(checkpoints.read(old)) == len(state())
 
 
 @pytest.mark.parametrize("suffix", ["safetensors", "bin", "pt"])

@@ -175,6 +175,29 @@ def test_two_files_of_one_stem_keep_their_suffixes(cli: Cli, tmp_path: Path) -> 
     assert files == ["a.jpg.egyptian-cat.overlay.jpg", "a.png.egyptian-cat.overlay.jpg"]
 
 
+def test_a_map_that_varies_in_the_padding_only_is_no_answer(
+    cli: Cli, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from camcli import pipeline
+
+    monkeypatch.setattr(pipeline, "visible", lambda *_: np.zeros((224, 150), np.float32))
+    ran = cli("explain", PHOTOS[0], "--fit", "pad", "--save", "boxes", "--threshold", "otsu")
+    assert ran.status == 1
+    assert ran.lines[0]["explanations"][0]["map_status"] == "constant"
+
+
+def test_long_names_that_begin_alike_keep_their_own_pictures(cli: Cli, tmp_path: Path) -> None:
+    folder = tmp_path / "in"
+    folder.mkdir()
+    for n, photo in enumerate(PHOTOS):
+        (folder / f"{'x' * 120}{n}.jpg").write_bytes(photo.read_bytes())
+    ran = cli("explain", folder, "--save", "overlay", "--workers", "4")
+    assert ran.status == 0, ran.err
+    for line, photo in zip(ran.lines, PHOTOS, strict=True):
+        file = tmp_path / "camcli-out" / line["explanations"][0]["files"]["overlay"]
+        assert size_of(file) == size_of(photo)
+
+
 def test_an_existing_run_is_not_overwritten_unasked(cli: Cli, tmp_path: Path) -> None:
     assert cli("explain", PHOTOS[0], "--save", "boxes").status == 0
     before = (tmp_path / "camcli-out" / "results.jsonl").read_text()
@@ -210,7 +233,7 @@ def test_class_names_cannot_leave_the_output_folder(cli: Cli, tmp_path: Path) ->
         (["--method", "tscam"], "needs attention over all patch tokens"),
         (["--method", "cam", "--layers", "stage3"], "reads layers of its own"),
         (["--model", "restnet50"], "did you mean resnet50"),
-        (["--checkpoint", "missing.pth"], "No such file"),
+        (["--checkpoint", "missing.pth"], "no such file"),
         (["--colormap", "jett"], "did you mean jet"),
         (["--device", "tpu9"], "--device tpu9"),
         (["--device", "cuda:77"], "no such device"),

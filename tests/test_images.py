@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import struct
 from pathlib import Path
 from typing import Any
 
@@ -74,6 +75,34 @@ def test_exif_orientation_is_applied(tmp_path: Path, orientation: int) -> None:
     decoded = decode(saved(stored, tmp_path, "turned.png", exif=exif))
     assert decoded.size == (40, 20)
     assert np.array_equal(np.asarray(decoded), np.asarray(upright))
+
+
+@pytest.mark.parametrize("tag", [0x0100, 0x010F, 0x011A, 0xA005])
+def test_broken_exif_does_not_cost_the_pixels(tmp_path: Path, tag: int) -> None:
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    raw = bytearray(exif.tobytes())
+    path = saved(gradient_image(40, 20), tmp_path, "odd.jpg", exif=bytes(raw))
+    content = path.read_bytes()
+    # Another entry of the directory turns into a tag of a type that it cannot have.
+    entry = b"\x12\x01" if b"II*" in content else b"\x01\x12"
+    wrong = tag.to_bytes(2, "little" if entry == b"\x12\x01" else "big")
+    path.write_bytes(content.replace(entry, wrong, 1))
+    assert decode(path).size == (40, 20)
+
+
+@pytest.mark.parametrize("error", [RuntimeError("codec"), struct.error("tag"), AttributeError("x")])
+def test_whatever_a_decoder_raises_is_the_images_own_fault(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, error: Exception
+) -> None:
+    path = saved(gradient_image(4, 4), tmp_path, "a.png")
+
+    def fail(*_: object) -> None:
+        raise error
+
+    monkeypatch.setattr("PIL.PngImagePlugin.PngImageFile.load", fail)
+    with pytest.raises(ImageError, match=str(error)):
+        decode(path)
 
 
 def test_first_frame_of_an_animation(tmp_path: Path) -> None:

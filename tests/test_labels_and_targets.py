@@ -107,6 +107,13 @@ def test_a_list_of_targets(tmp_path: Path, header: str) -> None:
         target.fixed(source("2.jpg"))
 
 
+def test_the_exact_path_in_a_list_comes_before_the_bare_name(tmp_path: Path) -> None:
+    file = tmp_path / "t.csv"
+    file.write_text("image,class\na.jpg,0\nbirds/a.jpg,1\n")
+    target = targets.parse(f"@{file}")(THREE)
+    assert target.fixed(Source(tmp_path / "birds" / "a.jpg", "a.jpg", "")) == (1,)
+
+
 @pytest.mark.parametrize(
     "content",
     [b"a.jpg,crow\n", b"image,class\na.jpg\n", b"image,class\na.jpg,crow\na.jpg,1\n", b"\xff\xff"],

@@ -113,6 +113,10 @@ def test_nothing_above_the_threshold_is_no_box() -> None:
     assert boxes(np.zeros((50, 100), np.float32), 0.2, "all", WHOLE) == ()
 
 
+def test_otsu_of_a_blank_map_finds_nothing() -> None:
+    assert boxes(np.zeros((50, 100), np.float32), "otsu", "all", WHOLE) == ()
+
+
 def test_percentiles() -> None:
     canvas = np.linspace(0, 1, 100, dtype=np.float32).reshape(10, 10)
     assert cut(canvas, "p90") == pytest.approx(np.percentile(canvas, 90))

@@ -35,6 +35,13 @@ def test_a_run_does_not_explain_its_own_pictures(tmp_path: Path) -> None:
     assert names(find([str(tmp_path)], [], tmp_path / "out")) == ["a.jpg"]
 
 
+def test_a_folder_of_results_is_no_input(tmp_path: Path) -> None:
+    touch(tmp_path, "out/results.jsonl", "out/birds/a.jpg")
+    for given in ("out", "out/birds"):
+        with pytest.raises(UsageError, match="another --output"):
+            find([str(tmp_path / given)], [], tmp_path / "out")
+
+
 def test_globs_mirror_the_tree_below_their_fixed_part(tmp_path: Path) -> None:
     touch(tmp_path, "x/1/a.jpg", "x/2/b.jpg", "x/2/c.txt")
     assert names(find([f"{tmp_path}/x/*/*"], [], OUT)) == ["1/a.jpg", "2/b.jpg"]

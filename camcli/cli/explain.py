@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import json
-import os
 import sys
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -18,7 +17,7 @@ from typer import Argument, Option
 from camcli import sources, targets
 from camcli.cli import console, options
 from camcli.cli.options import Checkpoint, Device, LabelFile, ModelName, Size
-from camcli.errors import UsageError, one_line
+from camcli.errors import LayerError, UsageError, one_line
 from camcli.records import Failed, Fit, Source
 
 Format = Literal["auto", "table", "jsonl", "quiet"]
@@ -63,7 +62,13 @@ def explain(
         list[str] | None, Option("--set", metavar="KEY=VALUE", help="A method's own option.")
     ] = None,
     output: Annotated[Path, Option(metavar="DIR", help="Where files go.")] = Path("camcli-out"),
-    overwrite: Annotated[bool, Option("--overwrite", help="Start an existing run over.")] = False,
+    overwrite: Annotated[
+        bool,
+        Option(
+            "--overwrite",
+            help="Start over where a run exists: its list and same-named files are replaced.",
+        ),
+    ] = False,
     save: Annotated[
         str, Option(metavar="LIST", help="Of overlay, heatmap, grid, boxes, array.")
     ] = "overlay,boxes",
@@ -82,7 +87,7 @@ def explain(
     ] = None,
     device: Device = "auto",
     workers: Annotated[
-        int | None, Option(min=1, help="Threads that read and write. [cores]")
+        int | None, Option(min=1, help="Threads that read and write. [cores, 8 at most]")
     ] = None,
     format_: Annotated[
         Format, Option("--format", help="auto: a table on a terminal, else jsonl.")
@@ -95,14 +100,18 @@ def explain(
     bind = targets.parse(target)
     if layers is not None and block is not None:
         raise UsageError("--layers and --block both choose layers; give one of them")
+    options.must_exist("--checkpoint", checkpoint)
+    options.must_exist("--labels", labels)
     options.refuse_existing_run(output, overwrite)
     listed = sources.read_list(sys.stdin.read()) if "-" in inputs else []
     found = sources.find(inputs, listed, skip=output)
 
-    from camcli import models, outputs, pipeline, plan, results
     from camcli.render import palette
 
     palette(colormap)
+
+    from camcli import models, outputs, pipeline, plan, results
+
     loaded = models.load(model, checkpoint, labels, input_size, device)
     job = pipeline.Job(
         loaded,
@@ -110,7 +119,7 @@ def explain(
         bind(loaded.labels),
         fit,
         batch_size or (8 if loaded.device.type == "cpu" else 32),
-        workers or os.cpu_count() or 1,
+        workers or options.workers(),
         level,
         boxes,
     )
@@ -119,7 +128,7 @@ def explain(
     show = _shower(format_, found)
     tally = Tally(time.monotonic())
     with (
-        results.opened(output) as file,
+        results.opened(output, overwrite) as file,
         _progress(format_, len(found) * len(job.requests)) as advance,
     ):
         for outcome in pipeline.run(
@@ -168,8 +177,10 @@ class Tally:
         parts += [f"{self.failed} failed"] if self.failed else []
         parts += [f"{n} without a map ({status})" for status, n in self.blank.items()]
         console.say(f"{', '.join(parts)}; written to {one_line(output)}/")
-        if self.blank["zero_gradient"]:
-            layer = default()
+        layer = None
+        with suppress(LayerError):
+            layer = default() if self.blank["zero_gradient"] else None
+        if layer:
             console.say(
                 f"zero gradient: only prefix tokens, or nothing, of that layer reaches the class "
                 f"score (CLS pooling, past the last attention); it does depend on {layer}: "

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
+from contextlib import suppress
 from typing import Annotated, Literal
 
 from typer import Argument, Option
 
 from camcli.cli import console, options
 from camcli.cli.options import Checkpoint, Device, ModelName, Size
-from camcli.errors import UsageError
+from camcli.errors import LayerError, UsageError
 
 
 def layers(
@@ -29,13 +30,16 @@ def layers(
 ) -> int:
     """What can be tapped: name, stage or block, shape, layout; the default is marked."""
     input_size = options.size(size)
+    options.must_exist("--checkpoint", checkpoint)
     if name and model:
         raise UsageError("the model is named twice; give it once")
 
     from camcli import models, plan
 
     loaded = models.load(name or model, checkpoint, size=input_size, device=device, weights=weights)
-    default = plan.default_layer(loaded)
+    default = None
+    with suppress(LayerError):  # a list of layers is what helps where no default can be found
+        default = plan.default_layer(loaded)
     rows = [
         {
             "layer": layer.name,

@@ -5,6 +5,7 @@ Knows nothing of models, and must not import torch.
 
 from __future__ import annotations
 
+import os
 import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -89,6 +90,20 @@ def settings(pairs: Sequence[str], wanted: Sequence[Method]) -> dict[str, Mappin
         m.name: methods.settings(m, {k: v for k, v in given.items() if k in m.options})
         for m in wanted
     }
+
+
+def must_exist(option: str, path: Path | None) -> None:
+    """A file that an option names is there, said before anything heavy is loaded."""
+    if path is not None and not path.is_file():
+        raise UsageError(f"{option} {path}: no such file")
+
+
+def workers() -> int:
+    """As many threads as this process has cores, within reason: each holds whole pictures."""
+    cores = (
+        os.sched_getaffinity(0) if hasattr(os, "sched_getaffinity") else range(os.cpu_count() or 1)
+    )
+    return min(8, len(cores))
 
 
 def refuse_existing_run(output: Path, overwrite: bool) -> None:

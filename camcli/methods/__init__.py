@@ -53,11 +53,6 @@ class Method:
         """Whether it is asked of one layer at a time, so that `--layers` applies."""
         return "activations" in self.needs
 
-    @property
-    def summary(self) -> str:
-        """The first sentence of its docstring."""
-        return (inspect.getdoc(self.function) or "").split("\n")[0]
-
 
 METHODS: dict[str, Method] = {}
 
