@@ -26,7 +26,7 @@ class ClassRows:
 
     blocks: tuple[Layer, ...]
     readings: dict[str, Reading]
-    unfused: tuple[nn.Module, ...] = ()
+    unfused: tuple[Any, ...] = ()
 
     def stack(self, read: dict[str, Tensor]) -> Tensor:
         """The rows of all blocks as maps (B, L, H, W), averaged over heads."""
@@ -102,8 +102,8 @@ def unfuse(rows: ClassRows | None) -> Iterator[None]:
     before = [bool(m.fused_attn) for m in modules]
     try:
         for module in modules:
-            module.fused_attn = False  # type: ignore[assignment]
+            module.fused_attn = False
         yield
     finally:
         for module, fused in zip(modules, before, strict=True):
-            module.fused_attn = fused  # type: ignore[assignment]
+            module.fused_attn = fused
