@@ -61,7 +61,7 @@ def read(path: Path) -> State:
 
 
 def _load(path: Path) -> Any:
-    if path.suffix == ".safetensors":
+    if path.suffix.lower() == ".safetensors":
         return load_file(path)
     with torch.serialization.safe_globals(HARMLESS), warnings.catch_warnings():
         warnings.simplefilter("ignore")  # about pickle protocols: it loads, or it raises
@@ -77,8 +77,18 @@ def _tensors(content: Any) -> State:
         content = inner
     if not isinstance(content, Mapping):
         return {}
-    floats = {k: v for k, v in content.items() if isinstance(k, str) and isinstance(v, Tensor)}
-    return {k: v.float() if v.is_floating_point() else v for k, v in floats.items()}
+    found = {k: v for k, v in content.items() if isinstance(k, str) and _is_whole(v)}
+    return {k: v.float() if v.is_floating_point() else v for k, v in found.items()}
+
+
+def _is_whole(value: Any) -> bool:
+    """A dense tensor whose every number is in the file: no small file stands for a huge one."""
+    return (
+        isinstance(value, Tensor)
+        and value.layout == torch.strided
+        and value.device.type == "cpu"
+        and value.untyped_storage().nbytes() >= value.numel() * value.element_size()
+    )
 
 
 def _is_table(content: Any, key: str) -> bool:
@@ -122,7 +132,8 @@ def classifiers(network: nn.Module) -> tuple[str, ...]:
 def is_tscam(state: State) -> bool:
     """Whether this is a TS-CAM transformer: its head is a convolution over the patch grid."""
     head = state.get("head.weight")
-    return head is not None and head.ndim == 4 and "pos_embed" in state
+    positions = state.get("pos_embed")
+    return head is not None and head.ndim == 4 and positions is not None and positions.ndim == 3
 
 
 def fits(network: nn.Module, state: State) -> bool:
@@ -151,7 +162,10 @@ def load_into(network: nn.Module, state: State, path: Path, name: str) -> None:
         )
         misfit = "; ".join(filter(None, found))
         raise CheckpointError(f"{path} does not fit {name}: {misfit}. {_advice(shapes, missing)}")
-    network.load_state_dict(state, strict=False)
+    try:
+        network.load_state_dict(state, strict=False)
+    except RuntimeError as error:
+        raise CheckpointError(f"{path} does not fit {name}: {error}") from None
 
 
 def _some(what: str, keys: list[str], total: int | None = None) -> str:

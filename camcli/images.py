@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import os
 import warnings
 from functools import cache
 from pathlib import Path
@@ -47,6 +48,8 @@ def decode(path: Path) -> Image.Image:
 
     Raises ImageError for anything that is not a whole image in one of FORMATS.
     """
+    if os.path.exists(path) and not os.path.isfile(path):
+        raise ImageError("not a regular file")  # a pipe or a device could be read for ever
     try:
         with warnings.catch_warnings():
             # Oddities of metadata, and of sizes that Pillow still opens, do not harm the pixels.

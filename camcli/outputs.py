@@ -10,6 +10,7 @@ import io
 import re
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -186,24 +187,31 @@ def write(path: Path, content: bytes) -> None:
         temporary.write_bytes(content)
         temporary.replace(path)
     except OSError as error:
-        temporary.unlink(missing_ok=True)
+        with suppress(OSError):
+            temporary.unlink()
         raise OutputError(f"cannot write {path}: {error.strerror}") from None
 
 
 def safe_stem(stem: str) -> str:
     """A stem short enough for any file system once kind and class are added."""
     folder, _, name = stem.rpartition("/")
-    if len(name.encode(errors="surrogateescape")) > 150:
-        digest = hashlib.sha256(name.encode(errors="surrogateescape")).hexdigest()[:8]
-        name = f"{name[:30]}-{digest}"
+    raw = name.encode(errors="surrogateescape")
+    if len(raw) > 100:
+        name = f"{raw[:60].decode(errors='ignore')}-{hashlib.sha256(raw).hexdigest()[:8]}"
     return f"{folder}/{name}" if folder else name
 
 
 def class_slugs(labels: Labels) -> list[str]:
     """A distinct part of a file name for each class: `egyptian-cat`; `crane-134` where two meet."""
-    slugs = ["-".join(re.findall(r"\w+", name))[:40] for name in labels.names]
-    count = Counter(slug.casefold() for slug in slugs)
-    return [
-        slug.lower() if slug and count[slug.casefold()] == 1 else f"{slug.lower() or 'class'}-{i}"
-        for i, slug in enumerate(slugs)
-    ]
+    plain = ["-".join(re.findall(r"\w+", name)).casefold() for name in labels.names]
+    slugs = [slug.encode()[:40].decode(errors="ignore") for slug in plain]
+    count = Counter(slugs)
+    taken = {slug for slug in slugs if slug and count[slug] == 1}
+    return [slug if slug in taken else _numbered(slug, i, taken) for i, slug in enumerate(slugs)]
+
+
+def _numbered(slug: str, index: int, taken: set[str]) -> str:
+    candidate = f"{slug or 'class'}-{index}"
+    while candidate in taken:
+        candidate = f"{candidate}-{index}"
+    return candidate

@@ -65,13 +65,15 @@ def _layers(
     model: Model, methods: Sequence[Method], spec: str | None, block: int | None
 ) -> tuple[Layer, ...]:
     if not any(m.per_layer for m in methods):
-        if spec or block is not None:
+        if spec is not None or block is not None:
             names = ", ".join(m.name for m in methods)
             raise LayerError(f"{names} reads layers of its own; leave --layers and --block out")
         return ()
     if block is not None:
         return (layers.block(block, model.layers),)
-    return layers.resolve(spec or "last", model.layers, lambda: default_layer(model))
+    return layers.resolve(
+        "last" if spec is None else spec, model.layers, lambda: default_layer(model)
+    )
 
 
 def default_layer(model: Model) -> Layer:

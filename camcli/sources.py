@@ -43,9 +43,9 @@ def _expand(given: str, skip: Path) -> Iterator[Found]:
     path = Path(given)
     if not given.strip():
         yield Failed(given, given, "an empty name")
-    elif path.is_dir() and _holds_results(path.resolve(), skip):
+    elif os.path.isdir(path) and _holds_results(path.resolve(), skip):
         yield Failed(path.name, given, "results go here; name another folder, or another --output")
-    elif path.is_dir():
+    elif os.path.isdir(path):
         yield from _folder(path, skip)
     elif os.path.lexists(path):
         yield Source(path, path.name, "")
@@ -115,6 +115,7 @@ def stems(names: Sequence[str]) -> list[str]:
     `birds/a.jpg` becomes `birds/a`; where two would meet (letter case aside) both keep their
     suffix, and where that is not enough later ones are numbered: `a.jpg`, `a.jpg~2`.
     """
+    names = [_below(PurePosixPath(name)) for name in names]
     short = [str(PurePosixPath(name).with_suffix("")) for name in names]
     count = Counter(stem.casefold() for stem in short)
     taken: set[str] = set()
@@ -122,6 +123,11 @@ def stems(names: Sequence[str]) -> list[str]:
         _free(stem if count[stem.casefold()] == 1 else name, taken)
         for stem, name in zip(short, names, strict=True)
     ]
+
+
+def _below(name: PurePosixPath) -> str:
+    """A name that cannot lead out of the output folder, whatever a pattern was made of."""
+    return name.name if ".." in name.parts or name.is_absolute() else str(name)
 
 
 def _free(stem: str, taken: set[str]) -> str:

@@ -33,13 +33,13 @@ Loaded = tuple[str, nn.Module, Transform]
 
 def build(name: str | None, checkpoint: Path | None, size: Size) -> Loaded:
     """The network that `--model` and `--checkpoint` name, with its weights and its transform."""
-    file = checkpoint or (Path(name) if name and Path(name).is_file() else None)
+    file = checkpoint or (Path(name) if name and os.path.isfile(name) else None)
     if file is None:
         return embedded(size) if name in (None, EMBEDDED) else pretrained(str(name), size)
     state = checkpoints.read(file)
     if checkpoints.is_tscam(state):
         return tscam(file, state, size)
-    if name is None or checkpoint is None or Path(name).is_file():
+    if name is None or checkpoint is None or os.path.isfile(name):
         raise UsageError(
             f"{file} does not say its architecture; use --model NAME --checkpoint {file}"
         )
@@ -168,7 +168,7 @@ def with_weights(name: str, path: Path, state: State, size: Size) -> Loaded:
     plain = _create(name, size)
     state = checkpoints.aligned(state, plain)
     weights = [state.get(f"{layer}.weight") for layer in checkpoints.classifiers(plain)]
-    counts = {len(weight) for weight in weights if weight is not None}
+    counts = {weight.shape[0] for weight in weights if weight is not None and weight.ndim}
     network = _create(name, size, num_classes=counts.pop()) if counts else plain
     checkpoints.load_into(network, _converted(network, state), path, name)
     return name, network, _transform(network, size)
@@ -192,7 +192,10 @@ def tscam(path: Path, state: State, size: Size) -> Loaded:
     squash, bilinear, ImageNet's mean and std. Source: https://arxiv.org/abs/2103.14862
     """
     classes, width = state["head.weight"].shape[:2]
-    grid = math.isqrt(state["pos_embed"].shape[1] - 1)
+    tokens = state["pos_embed"].shape[1]
+    grid = math.isqrt(max(tokens - 1, 0))
+    if grid < 1 or grid * grid + 1 != tokens:
+        raise CheckpointError(f"{path}: {tokens} position embeddings are no CLS and square grid")
     variants = {192: "deit_tiny", 384: "deit_small", 768: "deit_base"}
     if width not in variants:
         raise CheckpointError(f"{path}: a TS-CAM head of width {width}; 192, 384 and 768 are known")

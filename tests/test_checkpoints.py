@@ -78,6 +78,21 @@ def test_numbers_as_numpy_1_pickled_them(tmp_path: Path) -> None:
     assert len(checkpoints.read(old)) == len(state())
 
 
+@pytest.mark.parametrize("shape", [(1, 6, 192), (1, 1, 192), (1, 0, 192), (197,), ()])
+def test_a_tscam_head_on_an_impossible_grid(tmp_path: Path, shape: tuple[int, ...]) -> None:
+    weights = {"head.weight": torch.zeros(3, 192, 3, 3), "pos_embed": torch.zeros(shape)}
+    torch.save(weights, tmp_path / "w.pth")
+    with pytest.raises(UsageError, match=r"position embeddings|architecture"):
+        models.load(str(tmp_path / "w.pth"))
+
+
+def test_a_small_file_cannot_stand_for_a_huge_tensor(tmp_path: Path) -> None:
+    weights = state() | {"fc.weight": torch.zeros(1, 1).expand(10**9, 96)}
+    torch.save(weights, tmp_path / "w.pth")
+    with pytest.raises(CheckpointError, match=r"1 of \d+ keys missing \(fc.weight\)"):
+        models.load(NAME, tmp_path / "w.pth")
+
+
 @pytest.mark.parametrize("suffix", ["safetensors", "bin", "pt"])
 def test_usual_suffixes(tmp_path: Path, suffix: str) -> None:
     path = tmp_path / f"w.{suffix}"

@@ -209,7 +209,8 @@ def test_an_existing_run_is_not_overwritten_unasked(cli: Cli, tmp_path: Path) ->
 
 
 def test_class_names_cannot_leave_the_output_folder(cli: Cli, tmp_path: Path) -> None:
-    names = ["../../evil", "/etc/passwd", "a/b\\c", "", "CON\n", "x" * 300] + ["猫"] * 994
+    names = ["../../evil", "/etc/passwd", "a/b\\c", "", "CON\n", "x" * 300, "漢" * 90, "猫-9"]
+    names += ["猫"] * (1000 - len(names))
     (tmp_path / "names.json").write_text(json.dumps(names))
     ran = cli(
         *("explain", PHOTOS[0], "--labels", tmp_path / "names.json", "--save", "boxes"),

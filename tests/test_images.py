@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import os
 import struct
 from pathlib import Path
 from typing import Any
@@ -143,6 +144,12 @@ def test_what_is_no_image_says_so(tmp_path: Path, kind: str, says: str) -> None:
     path.write_bytes(broken(kind))
     with pytest.raises(ImageError, match=says):
         decode(path)
+
+
+def test_a_pipe_is_not_waited_for(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "a.jpg")
+    with pytest.raises(ImageError, match="not a regular file"):
+        decode(tmp_path / "a.jpg")
 
 
 @pytest.mark.parametrize("size", [(1, 1), (2000, 3), (3, 2000), (100, 80), (33, 57)])

@@ -98,3 +98,10 @@ def test_stems_are_short_and_distinct() -> None:
     assert stems(["a.jpg", "A.jpg"]) == ["a.jpg", "A.jpg~2"]
     assert stems(["a.jpg", "a.jpg", "a.jpg"]) == ["a.jpg", "a.jpg~2", "a.jpg~3"]
     assert stems([".jpg.png", "x.y.jpg"]) == [".jpg", "x.y"]
+
+
+def test_no_stem_leads_out_of_the_output_folder(tmp_path: Path) -> None:
+    touch(tmp_path, "in/a1/x.jpg", "evil/y.jpg")
+    found = find([f"{tmp_path}/in/a*/../../evil/*.jpg"], [], OUT)
+    assert [item.stem for item in found if isinstance(item, Source)] == ["y"]
+    assert stems(["../../a.jpg", "/etc/b.jpg"]) == ["a", "b"]

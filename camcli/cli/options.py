@@ -94,7 +94,7 @@ def settings(pairs: Sequence[str], wanted: Sequence[Method]) -> dict[str, Mappin
 
 def must_exist(option: str, path: Path | None) -> None:
     """A file that an option names is there, said before anything heavy is loaded."""
-    if path is not None and not path.is_file():
+    if path is not None and not os.path.isfile(path):
         raise UsageError(f"{option} {path}: no such file")
 
 
@@ -108,6 +108,6 @@ def workers() -> int:
 
 def refuse_existing_run(output: Path, overwrite: bool) -> None:
     """Never lose a result: an output folder that holds a run is written only when asked to."""
-    if not overwrite and (output / "results.jsonl").exists():
+    if not overwrite and os.path.lexists(output / "results.jsonl"):
         where = one_line(output)
         raise UsageError(f"{where} already holds a run: name another --output, or add --overwrite")
