@@ -29,12 +29,20 @@ class Maps:
 
 
 @dataclass(frozen=True, slots=True)
-class Explained:
-    """What one request found for one target of every sample: classes (B,), probabilities (B,)."""
+class Chosen:
+    """One class a sample (B,): its softmax probability, and how many classes rank above it."""
 
-    request: Request
     classes: Tensor
     scores: Tensor
+    ranks: Tensor
+
+
+@dataclass(frozen=True, slots=True)
+class Explained:
+    """What one request found for one target of every sample."""
+
+    request: Request
+    chosen: Chosen
     fused: Maps
     layers: tuple[Maps, ...]
     parts: tuple[Maps, ...] = ()
@@ -59,16 +67,22 @@ def explain(
         logits = model.network(inputs)
         classes = choose(logits.detach())
         gradients = [_gradients(logits, targets, recorded) for targets in classes.T]
-    probabilities = logits.detach().float().softmax(dim=1).gather(1, classes)
+    chosen = [_chosen(logits.detach().float(), targets) for targets in classes.T]
     size = (inputs.shape[2], inputs.shape[3])
     with torch.no_grad():
         return [
             [
-                _answer(request, recorded, gradients[t], classes[:, t], probabilities[:, t], size)
-                for t in range(classes.shape[1])
+                _answer(request, recorded, found, target, size)
+                for found, target in zip(gradients, chosen, strict=True)
             ]
             for request in requests
         ]
+
+
+def _chosen(logits: Tensor, classes: Tensor) -> Chosen:
+    own = logits.gather(1, classes[:, None])
+    scores = logits.softmax(dim=1).gather(1, classes[:, None])[:, 0]
+    return Chosen(classes, scores, (logits > own).sum(dim=1))
 
 
 def _record(requests: Sequence[Request]) -> tuple[list[str], dict[str, Reading]]:
@@ -97,15 +111,14 @@ def _answer(
     request: Request,
     recorded: Recorded,
     gradients: dict[str, Tensor],
-    classes: Tensor,
-    scores: Tensor,
+    chosen: Chosen,
     size: tuple[int, int],
 ) -> Explained:
     if request.method.per_layer:
         layers = tuple(_layer_maps(request, la, recorded, gradients, size) for la in request.layers)
         fused = layers[0] if len(layers) == 1 else _fused(request, layers, size)
-        return Explained(request, classes, scores, fused, layers)
-    return _whole(request, recorded, classes, scores)
+        return Explained(request, chosen, fused, layers)
+    return _whole(request, recorded, chosen)
 
 
 def _layer_maps(
@@ -134,21 +147,23 @@ def _maps(name: str, values: Tensor, dead: Tensor | None = None) -> Maps:
     return Maps(name, values, normalise(values), statuses(values, flags))
 
 
-def _whole(request: Request, recorded: Recorded, classes: Tensor, scores: Tensor) -> Explained:
+def _whole(request: Request, recorded: Recorded, chosen: Chosen) -> Explained:
     """A method that reads the network as a whole: its needs, and the maps among them as parts."""
     needs: dict[str, Tensor] = {}
     if request.rows:
         needs["attention"] = request.rows.stack(recorded.readings)
     if request.head:
         output = recorded.readings[request.head.layer.name]
-        needs["semantic"], needs["class_bias"] = heads.semantic(request.head, output, classes)
+        needs["semantic"], needs["class_bias"] = heads.semantic(
+            request.head, output, chosen.classes
+        )
     wanted = {name: needs[name] for name in request.method.needs}
     fused = _maps("fused", request.method.function(**wanted, **request.options))
     if not request.rows:
-        return Explained(request, classes, scores, fused, ())
+        return Explained(request, chosen, fused, ())
     rows = needs["attention"]
     blocks = tuple(_maps(b.name, rows[:, i]) for i, b in enumerate(request.rows.blocks))
     parts = [_maps("attention", rows.sum(dim=1))]
     if "semantic" in wanted:
         parts.append(_maps("semantic", needs["semantic"] + needs["class_bias"][:, None, None]))
-    return Explained(request, classes, scores, fused, blocks, tuple(parts))
+    return Explained(request, chosen, fused, blocks, tuple(parts))

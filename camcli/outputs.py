@@ -72,7 +72,7 @@ def _heatmap(result: Result, shown: Explanation, style: Style) -> tuple[str, byt
 def _grid(result: Result, shown: Explanation, style: Style) -> tuple[str, bytes]:
     """image | layers | fused; or image | parts | result with the layers in rows below."""
     small = result.sample.picture.resize(cell_size(*result.sample.picture.size))
-    view = _scaled(result.sample.view, small.size)
+    view = result.sample.view.scaled(*small.size)
 
     def cell(panel: Panel) -> Cell:
         return Cell(result.labels.get(panel.name, panel.name), _over(small, panel, view, style))
@@ -120,11 +120,6 @@ def _heat(panel: Panel, view: View, style: Style) -> Floats | None:
     """The map over the whole picture, or None where there is none to show."""
     part = visible(panel.shown, view, style.size)
     return to_original(part, view) if panel.status == "ok" and part.any() else None
-
-
-def _scaled(view: View, size: tuple[int, int]) -> View:
-    across, down = size[0] / view.width, size[1] / view.height
-    return View(*size, view.left * across, view.top * down, view.right * across, view.bottom * down)
 
 
 def _wrapped(cells: list[Cell], columns: int) -> list[list[Cell]]:

@@ -42,11 +42,11 @@ class Job:
 
 
 def run(
-    job: Job, found: Iterable[Source | Failed], finish: Callable[[Result], Result]
-) -> Iterator[Outcome]:
-    """Every outcome in the order of the inputs: a Result for each request, or one Failed.
+    job: Job, found: Iterable[Source | Failed], finish: Callable[[Result], Out]
+) -> Iterator[Out | Failed]:
+    """What `finish` makes of each request's Result, in the order of the inputs; or one Failed.
 
-    Decoding, and `finish` (boxes drawn, files written), run in threads around the computation.
+    Decoding, and `finish` (files written, maps scored), run in threads around the computation.
     """
     depth = job.batch_size + 2 * job.workers
     with ThreadPoolExecutor(job.workers) as readers, ThreadPoolExecutor(job.workers) as writers:
@@ -179,12 +179,14 @@ def _split(job: Job, found: Explained) -> list[Explanation]:
     fused = _panels(found.fused)
     layers = [fused if maps is found.fused else _panels(maps) for maps in found.layers]
     parts = [_panels(maps) for maps in found.parts]
-    classes, scores = found.classes.tolist(), found.scores.tolist()
+    chosen = found.chosen
+    classes, scores, ranks = (t.tolist() for t in (chosen.classes, chosen.scores, chosen.ranks))
     return [
         Explanation(
             classes[b],
             job.model.labels.names[classes[b]],
             scores[b],
+            ranks[b],
             fused[b],
             tuple(panels[b] for panels in layers),
             tuple(panels[b] for panels in parts),
@@ -198,7 +200,7 @@ def _panels(maps: Maps) -> list[Panel]:
     return [Panel(maps.name, v, s, st) for v, s, st in zip(values, shown, maps.status, strict=True)]
 
 
-def _finish(job: Job, finish: Callable[[Result], Result], outcome: Outcome) -> Outcome:
+def _finish(job: Job, finish: Callable[[Result], Out], outcome: Outcome) -> Out | Failed:
     if isinstance(outcome, Failed):
         return outcome
     try:

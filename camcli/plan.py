@@ -61,6 +61,19 @@ def plan(
     return tuple(requests)
 
 
+def several(
+    model: Model, methods: Sequence[Method], specs: Sequence[str | None], *given: Any
+) -> tuple[Request, ...]:
+    """The requests of several `--layers`, each once; `given` is what else `plan` is told."""
+    found: list[Request] = []
+    for spec in specs:
+        for request in plan(model, methods, spec, *given):
+            same = (request.method, request.layers)
+            if same not in [(other.method, other.layers) for other in found]:
+                found.append(request)
+    return tuple(found)
+
+
 def _layers(
     model: Model, methods: Sequence[Method], spec: str | None, block: int | None
 ) -> tuple[Layer, ...]:

@@ -84,6 +84,11 @@ class View:
         y0, y1 = (round((y - self.top) / down * height) for y in (top, bottom))
         return min(x0, width - 1), min(y0, height - 1), max(x1, x0 + 1), max(y1, y0 + 1)
 
+    def scaled(self, width: int, height: int) -> View:
+        """The same view of the same image at another size."""
+        x, y = width / self.width, height / self.height
+        return View(width, height, self.left * x, self.top * y, self.right * x, self.bottom * y)
+
 
 @dataclass(frozen=True, slots=True)
 class Sample:
@@ -132,11 +137,15 @@ class Box:
 
 @dataclass(frozen=True, slots=True)
 class Explanation:
-    """What one method says of one class of one image; `score` is the softmax probability."""
+    """What one method says of one class of one image.
+
+    `score` is the softmax probability, `rank` the number of classes with a higher logit.
+    """
 
     class_index: int
     class_name: str
     score: float
+    rank: int
     fused: Panel
     layers: tuple[Panel, ...]
     parts: tuple[Panel, ...] = ()

@@ -82,16 +82,18 @@ def no_answer(picture: Image.Image, reason: str) -> Image.Image:
     return grey
 
 
-def draw_boxes(picture: Image.Image, boxes: Sequence[Box]) -> None:
-    """Draw boxes in place: a white line between two black ones shows on any background."""
+def draw_boxes(
+    picture: Image.Image, boxes: Sequence[Box], colour: tuple[int, int, int] = PAPER
+) -> None:
+    """Draw boxes in place: a light line between two black ones shows on any background."""
     draw = ImageDraw.Draw(picture)
     thick = max(1, round(min(picture.size) / 160))
     for box in reversed(boxes):
         corners = (box.x1, box.y1, box.x2 - 1, box.y2 - 1)
-        for inset, colour, wide in ((0, INK, 3 * thick), (thick, PAPER, thick)):
+        for inset, line, wide in ((0, INK, 3 * thick), (thick, colour, thick)):
             inner = _grown(corners, -inset)
             if inner[2] > inner[0] and inner[3] > inner[1]:
-                draw.rectangle(inner, outline=colour, width=wide)
+                draw.rectangle(inner, outline=line, width=wide)
 
 
 def caption(picture: Image.Image, text: str) -> Image.Image:
@@ -121,6 +123,13 @@ def cell_size(width: int, height: int) -> tuple[int, int]:
     """The size of a picture in a grid: aspect kept as far as it can be seen."""
     scale = CELL / max(width, height)
     return max(24, round(width * scale)), max(24, round(height * scale))
+
+
+def letterbox(picture: Image.Image) -> Image.Image:
+    """The picture in the middle of a square cell, so that pictures of any aspect line up."""
+    square = Image.new("RGB", (CELL, CELL), (238, 238, 238))
+    square.paste(picture, ((CELL - picture.width) // 2, (CELL - picture.height) // 2))
+    return square
 
 
 def grid(title: str, rows: Sequence[Sequence[Cell]]) -> Image.Image:

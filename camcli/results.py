@@ -80,15 +80,15 @@ def to_json(document: Mapping[str, Any]) -> str:
 
 
 @contextmanager
-def opened(output: Path, overwrite: bool) -> Iterator[IO[str]]:
+def opened(output: Path, overwrite: bool, name: str = FILE) -> Iterator[IO[str]]:
     """Open a run's results.jsonl, to be written a line an outcome. Raises OutputError."""
     try:
         output.mkdir(parents=True, exist_ok=True)
-        file = (output / FILE).open("w" if overwrite else "x", encoding="utf-8")
+        file = (output / name).open("w" if overwrite else "x", encoding="utf-8")
     except OSError as error:
         raise OutputError(f"cannot write to {output}: {error.strerror}") from None
     try:
         with file:
             yield file
     except OSError as error:  # a full disk: what is in the file is whole up to its last line
-        raise OutputError(f"cannot write {output / FILE}: {error.strerror}") from None
+        raise OutputError(f"cannot write {output / name}: {error.strerror}") from None

@@ -84,7 +84,7 @@ def test_a_batch_equals_its_singles(method: str, name: str) -> None:
     for b in (0, 3, 7):
         alone = run(model, method, inputs[b : b + 1])
         for one, all_ in zip(alone, together, strict=True):
-            assert one.classes[0] == all_.classes[b]
+            assert one.chosen.classes[0] == all_.chosen.classes[b]
             scale = all_.fused.values[b].abs().max()
             assert (one.fused.values[0] - all_.fused.values[b]).abs().max() <= 1e-5 * (1 + scale)
 

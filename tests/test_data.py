@@ -106,6 +106,6 @@ def test_a_plain_vit_classifies_and_its_default_layer_is_alive() -> None:
     inputs = batch(model, list(known))
     wanted = torch.tensor([index for index, _ in known.values()])[:, None]
     found = explain(model, inputs, plan(model, [get("gradcam")]), lambda x: x.topk(1).indices)[0][0]
-    assert (found.classes[:, None] == wanted).float().mean() > 0.65
+    assert (found.chosen.classes[:, None] == wanted).float().mean() > 0.65
     assert found.layers[0].name == "blocks.11.norm1"
     assert found.fused.status.count("ok") >= 58

@@ -32,6 +32,7 @@ ORDER = [
     "render",
     "outputs",
     "pipeline",
+    "evaluation",
     "cli",
 ]
 FILES = sorted(p for p in ROOT.rglob("*.py") if p.name not in ("__main__.py",))

@@ -12,7 +12,7 @@ import sys
 import typer
 from typer import TyperException
 
-from camcli.cli import console
+from camcli.cli import console, evaluate
 from camcli.cli.doctor import doctor
 from camcli.cli.explain import explain
 from camcli.cli.layers import layers
@@ -29,6 +29,7 @@ app = typer.Typer(
 )
 for command in (explain, layers, methods, models, doctor):
     app.command()(command)
+app.add_typer(evaluate.app, name="evaluate")
 
 
 def main() -> int:

@@ -5,7 +5,8 @@ from __future__ import annotations
 import io
 import os
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 
 from camcli.errors import OutputError, one_line
 
@@ -68,3 +69,22 @@ def table(rows: Sequence[Sequence[str]]) -> None:
     for row in clean:
         cells = (cell.ljust(width) for cell, width in zip(row, widths, strict=True))
         emit("  ".join(cells).rstrip())
+
+
+def for_machines(chosen: str) -> bool:
+    """Whether standard output is to be JSON Lines: as asked, or as it is no terminal."""
+    return chosen == "jsonl" or (chosen == "auto" and not sys.stdout.isatty())
+
+
+@contextmanager
+def progress(doing: str, total: int, quiet: bool) -> Iterator[Callable[[], None]]:
+    """A bar on standard error, where rows on a terminal do not already show the progress."""
+    if quiet or sys.stdout.isatty() or not sys.stderr.isatty():
+        yield lambda: None
+        return
+    from rich.console import Console
+    from rich.progress import Progress
+
+    with Progress(console=Console(stderr=True), redirect_stdout=False, transient=True) as bar:
+        task = bar.add_task(doing, total=total)
+        yield lambda: bar.advance(task)

@@ -7,7 +7,7 @@ import sys
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -16,11 +16,28 @@ from typer import Argument, Option
 
 from camcli import sources, targets
 from camcli.cli import console, options
-from camcli.cli.options import Checkpoint, Device, LabelFile, ModelName, Size
+from camcli.cli.options import (
+    BatchSize,
+    Block,
+    Boxes,
+    Checkpoint,
+    Device,
+    FitName,
+    Format,
+    FormatName,
+    FusionName,
+    LabelFile,
+    MethodNames,
+    ModelName,
+    Overwrite,
+    Settings,
+    Size,
+    Threshold,
+    Workers,
+)
 from camcli.errors import LayerError, UsageError, one_line
-from camcli.records import Failed, Fit, Source
+from camcli.records import Failed, Source
 
-Format = Literal["auto", "table", "jsonl", "quiet"]
 ImageFormat = Literal["jpg", "png", "webp"]
 
 WHY = {
@@ -38,60 +55,34 @@ def explain(
     model: ModelName = None,
     checkpoint: Checkpoint = None,
     labels: LabelFile = None,
-    method: Annotated[
-        list[str] | None,
-        Option(help="See `camcli methods`; may be given several times. [gradcam]"),
-    ] = None,
+    method: MethodNames = None,
     layers: Annotated[
         str | None,
         Option(metavar="SPEC", help="stage1..5, stage4, last, all, or names; see `camcli layers`."),
     ] = None,
-    block: Annotated[
-        int | None,
-        Option(help="Transformer block N, from 0 or -1: the input side of its attention."),
-    ] = None,
-    fusion: Annotated[
-        Literal["max", "mean", "product", "none"] | None,
-        Option(help="How layers are joined; by default as the method's paper does."),
-    ] = None,
+    block: Block = None,
+    fusion: FusionName = None,
     target: Annotated[
         str,
         Option(help="predicted, top:5, a class index or name, folder, or @targets.csv."),
     ] = "predicted",
-    set_: Annotated[
-        list[str] | None, Option("--set", metavar="KEY=VALUE", help="A method's own option.")
-    ] = None,
+    set_: Settings = None,
     output: Annotated[Path, Option(metavar="DIR", help="Where files go.")] = Path("camcli-out"),
-    overwrite: Annotated[
-        bool,
-        Option(
-            "--overwrite",
-            help="Start over where a run exists: its list and same-named files are replaced.",
-        ),
-    ] = False,
+    overwrite: Overwrite = False,
     save: Annotated[
         str, Option(metavar="LIST", help="Of overlay, heatmap, grid, boxes, array.")
     ] = "overlay,boxes",
     image_format: Annotated[ImageFormat, Option(help="For overlays and grids.")] = "jpg",
-    threshold: Annotated[
-        str | None,
-        Option(metavar="T", help="Box level: a share of the maximum, otsu, or p90. [method's own]"),
-    ] = None,
-    boxes: Annotated[Literal["largest", "all"], Option(help="Regions to box.")] = "largest",
+    threshold: Threshold = None,
+    boxes: Boxes = "largest",
     colormap: Annotated[str, Option(help="Any matplotlib colormap.")] = "jet",
     alpha: Annotated[float, Option(min=0, max=1, help="Opacity of the heatmap.")] = 0.5,
-    fit: Annotated[Fit, Option(help="How the image meets the model's input.")] = "squash",
+    fit: FitName = "squash",
     size: Size = None,
-    batch_size: Annotated[
-        int | None, Option(min=1, help="Images at a time; halved when memory runs out. [auto]")
-    ] = None,
+    batch_size: BatchSize = None,
     device: Device = "auto",
-    workers: Annotated[
-        int | None, Option(min=1, help="Threads that read and write. [cores, 8 at most]")
-    ] = None,
-    format_: Annotated[
-        Format, Option("--format", help="auto: a table on a terminal, else jsonl.")
-    ] = "auto",
+    workers: Workers = None,
+    format_: FormatName = "auto",
 ) -> int:
     """What did the network look at? Writes heatmaps, overlays, grids and boxes."""
     wanted = options.chosen(method or ["gradcam"])
@@ -129,7 +120,9 @@ def explain(
     tally = Tally(time.monotonic())
     with (
         results.opened(output, overwrite) as file,
-        _progress(format_, len(found) * len(job.requests)) as advance,
+        console.progress(
+            "explaining", len(found) * len(job.requests), format_ == "quiet"
+        ) as advance,
     ):
         for outcome in pipeline.run(
             job, found, lambda result: outputs.save(result, kinds, style, output, slugs)
@@ -198,7 +191,7 @@ def _shower(
 ) -> Callable[[Mapping[str, Any]], None]:
     if chosen == "quiet":
         return lambda line: None
-    if chosen == "jsonl" or (chosen == "auto" and not sys.stdout.isatty()):
+    if console.for_machines(chosen):
         return lambda line: console.emit(json.dumps(line))
     width = min(40, max(len(one_line(item.name)) for item in found))
     return lambda line: _show_rows(line, width)
@@ -217,17 +210,3 @@ def _rows(line: Mapping[str, Any], width: int) -> Iterator[str]:
         status = "" if found["map_status"] == "ok" else f"  {found['map_status']}"
         said = f"{line['method']:9} {label:24.24} {found['score'] or 0:5.2f}"
         yield f"{name:{width}}  {said}  {where}{status}"
-
-
-@contextmanager
-def _progress(chosen: Format, total: int) -> Iterator[Callable[[], None]]:
-    """A bar on standard error, where rows on a terminal do not already show the progress."""
-    if chosen == "quiet" or sys.stdout.isatty() or not sys.stderr.isatty():
-        yield lambda: None
-        return
-    from rich.console import Console
-    from rich.progress import Progress
-
-    with Progress(console=Console(stderr=True), redirect_stdout=False, transient=True) as progress:
-        task = progress.add_task("explaining", total=total)
-        yield lambda: progress.advance(task)

@@ -9,14 +9,16 @@ import os
 import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 from typer import Option
 
 from camcli import methods
 from camcli.errors import UsageError, hint, one_line
 from camcli.methods import METHODS, Method
+from camcli.records import Fit
 
+Format = Literal["auto", "table", "jsonl", "quiet"]
 SAVES = ("overlay", "heatmap", "grid", "boxes", "array")
 
 ModelName = Annotated[
@@ -31,6 +33,41 @@ LabelFile = Annotated[
 ]
 Size = Annotated[str | None, Option(metavar="N|HxW", help="Input size. [the model's]")]
 Device = Annotated[str, Option(metavar="NAME", help="auto, cpu, cuda, cuda:N or mps.")]
+MethodNames = Annotated[
+    list[str] | None,
+    Option("--method", help="See `camcli methods`; may be given several times. [gradcam]"),
+]
+Block = Annotated[
+    int | None,
+    Option(help="Transformer block N, from 0 or -1: the input side of its attention."),
+]
+FusionName = Annotated[
+    Literal["max", "mean", "product", "none"] | None,
+    Option("--fusion", help="How layers are joined; by default as the method's paper does."),
+]
+Settings = Annotated[
+    list[str] | None, Option("--set", metavar="KEY=VALUE", help="A method's own option.")
+]
+Overwrite = Annotated[
+    bool,
+    Option(
+        "--overwrite",
+        help="Start over where a run exists: its list and same-named files are replaced.",
+    ),
+]
+Threshold = Annotated[
+    str | None,
+    Option(metavar="T", help="Box level: a share of the maximum, otsu, or p90. [method's own]"),
+]
+Boxes = Annotated[Literal["largest", "all"], Option(help="Regions to box.")]
+FitName = Annotated[Fit, Option("--fit", help="How the image meets the model's input.")]
+BatchSize = Annotated[
+    int | None, Option(min=1, help="Images at a time; halved when memory runs out. [auto]")
+]
+Workers = Annotated[
+    int | None, Option(min=1, help="Threads that read and write. [cores, 8 at most]")
+]
+FormatName = Annotated[Format, Option("--format", help="auto: a table on a terminal, else jsonl.")]
 
 
 def threshold(text: str | None) -> str | float | None:
@@ -98,6 +135,13 @@ def must_exist(option: str, path: Path | None) -> None:
         raise UsageError(f"{option} {path}: no such file")
 
 
+def must_be_there(option: str, paths: Sequence[Path | None]) -> None:
+    """Files or folders that an option names are there."""
+    for path in paths:
+        if path is not None and not os.path.exists(path):
+            raise UsageError(f"{option} {path}: no such file or folder")
+
+
 def workers() -> int:
     """As many threads as this process has cores, within reason: each holds whole pictures."""
     cores = (
@@ -106,8 +150,8 @@ def workers() -> int:
     return min(8, len(cores))
 
 
-def refuse_existing_run(output: Path, overwrite: bool) -> None:
+def refuse_existing_run(output: Path, overwrite: bool, name: str = "results.jsonl") -> None:
     """Never lose a result: an output folder that holds a run is written only when asked to."""
-    if not overwrite and os.path.lexists(output / "results.jsonl"):
+    if not overwrite and os.path.lexists(output / name):
         where = one_line(output)
         raise UsageError(f"{where} already holds a run: name another --output, or add --overwrite")

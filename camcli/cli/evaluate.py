@@ -1,0 +1,182 @@
+"""`camcli evaluate localization`: how well do maps and boxes fit what people have marked?"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from functools import partial
+from pathlib import Path
+from typing import Annotated
+
+from typer import Argument, Option, Typer
+
+from camcli.cli import options
+from camcli.cli.options import (
+    BatchSize,
+    Block,
+    Boxes,
+    Checkpoint,
+    Device,
+    FitName,
+    FormatName,
+    FusionName,
+    LabelFile,
+    MethodNames,
+    ModelName,
+    Overwrite,
+    Settings,
+    Size,
+    Threshold,
+    Workers,
+)
+from camcli.errors import UsageError, hint, one_line
+
+app = Typer(help="How good are the maps? Measured against what people have marked.")
+
+IMAGES = "images.jsonl"
+
+
+@app.callback()
+def evaluate() -> None:
+    """How good are the maps? Measured against what people have marked."""
+
+
+@app.command()
+def localization(
+    dataset: Annotated[
+        Path, Argument(metavar="DATASET", help="CUB, wsolevaluation, VOC, COCO, boxes.csv, a list.")
+    ],
+    images: Annotated[
+        Path | None, Option(metavar="DIR", help="Where the images are, if not in DATASET.")
+    ] = None,
+    annotations: Annotated[
+        Path | None, Option(metavar="PATH", help="Where boxes or masks are, if not in DATASET.")
+    ] = None,
+    split: Annotated[str | None, Option(help="As the data set names it: test, train, val.")] = None,
+    limit: Annotated[
+        int | None, Option(min=1, help="N images, the first of a fixed shuffle.")
+    ] = None,
+    classes: Annotated[
+        str | None, Option(metavar="LIST", help="Only classes of these names or indices.")
+    ] = None,
+    strict: Annotated[
+        bool, Option("--strict", help="Stop at the first thing wrong with the data.")
+    ] = False,
+    maps: Annotated[
+        list[Path] | None,
+        Option(metavar="DIR", help="Maps on disk instead of a model: .npy, or --save array."),
+    ] = None,
+    model: ModelName = None,
+    models: Annotated[
+        str | None, Option(metavar="LIST", help="Several models, parted by commas.")
+    ] = None,
+    checkpoint: Checkpoint = None,
+    labels: LabelFile = None,
+    method: MethodNames = None,
+    layers: Annotated[
+        list[str] | None,
+        Option(metavar="SPEC", help="As for explain; each --layers is a row of its own."),
+    ] = None,
+    block: Block = None,
+    fusion: FusionName = None,
+    set_: Settings = None,
+    threshold: Threshold = None,
+    boxes: Boxes = "largest",
+    fit: FitName = "squash",
+    size: Size = None,
+    batch_size: BatchSize = None,
+    device: Device = "auto",
+    workers: Workers = None,
+    seed: Annotated[int, Option(min=0, help="For the random map and the bootstrap.")] = 0,
+    resamples: Annotated[
+        int, Option(min=0, max=10000, help="Bootstrap resamples; 0 for no intervals.")
+    ] = 1000,
+    fail_under: Annotated[
+        list[str] | None,
+        Option(metavar="METRIC=X", help="Exit with 1 if a row is below: gt_known=0.6."),
+    ] = None,
+    output: Annotated[Path, Option(metavar="DIR", help="Where files go.")] = Path("camcli-eval"),
+    overwrite: Overwrite = False,
+    format_: FormatName = "auto",
+) -> int:
+    """Do the boxes fit? GT-known, Loc@1/5, MaxBoxAcc, PxAP, pointing game, with baselines."""
+    wanted = options.chosen(method or ["gradcam"])
+    settings = options.settings(set_ or [], wanted)
+    level, input_size = options.threshold(threshold), options.size(size)
+    names = _models(model, models, checkpoint)
+    if layers is not None and block is not None:
+        raise UsageError("--layers and --block both choose layers; give one of them")
+    if maps and (model or models or method or layers):
+        raise UsageError("--maps brings maps of its own; leave --model, --method and --layers out")
+    for option, paths in (
+        ("--images", [images]),
+        ("--annotations", [annotations]),
+        ("--maps", maps),
+    ):
+        options.must_be_there(option, paths or [])
+    options.must_exist("--checkpoint", checkpoint)
+    options.must_exist("--labels", labels)
+    options.refuse_existing_run(output, overwrite, IMAGES)
+
+    below = _floors(fail_under or [])
+
+    from camcli.evaluation import datasets
+    from camcli.evaluation.localization import Board
+
+    data = datasets.read(datasets.Place(dataset, images, annotations, split))
+    asked = [part.strip() for part in (classes or "").split(",") if part.strip()]
+    threads = workers or options.workers()
+
+    from camcli import labels as naming
+    from camcli import models as loading
+    from camcli import pipeline, plan, results, targets
+    from camcli.cli.scoreboard import Run
+    from camcli.evaluation import given
+
+    with results.opened(output, overwrite, IMAGES) as file:
+        run = Run(data, asked, limit, strict, Board(resamples, seed), output, file, format_)
+        for folder in maps or []:
+            row = given.Row(one_line(folder), "maps", (), 0.2 if level is None else level)
+            known = naming.load(labels, 1000) if labels else naming.default(1000)
+            run.score(partial(given.from_folder, folder, boxes, threads), known, (row,))
+        for name in [] if maps else names:
+            loaded = loading.load(name, checkpoint, labels, input_size, device)
+            job = pipeline.Job(
+                loaded,
+                plan.several(loaded, wanted, layers or [None], block, fusion, settings),
+                targets.parse("predicted")(loaded.labels),  # each truth's class takes its place
+                fit,
+                batch_size or (8 if loaded.device.type == "cpu" else 32),
+                threads,
+                level,
+                boxes,
+            )
+            run.score(partial(given.from_model, job), loaded.labels, given.rows_of(job))
+    about = {"dataset": str(dataset), "kind": data.kind, "split": split, "limit": limit, "fit": fit}
+    return run.report(about, below)
+
+
+def _models(model: str | None, models: str | None, checkpoint: Path | None) -> Sequence[str | None]:
+    listed = [part.strip() for part in (models or "").split(",") if part.strip()]
+    if model and listed:
+        raise UsageError("--model and --models both name models; give one of them")
+    if checkpoint and len(listed) > 1:
+        raise UsageError("--checkpoint is one model's; with --models name checkpoint files")
+    return list(dict.fromkeys(listed)) or [model]
+
+
+def _floors(given: Sequence[str]) -> dict[str, float]:
+    """`--fail-under METRIC=X` as the least value of each metric."""
+    from camcli.evaluation.tally import METRICS
+
+    names = [metric.name for metric in METRICS]
+    floors = {}
+    for text in given:
+        name, _, value = text.partition("=")
+        if name not in names:
+            near = hint(name, names)
+            raise UsageError(f"--fail-under {text}: no such metric{near} ({', '.join(names)})")
+        try:
+            floors[name] = float(value)
+        except ValueError:
+            raise UsageError(f"--fail-under {text}: write METRIC=X, such as gt_known=0.6") from None
+    return floors

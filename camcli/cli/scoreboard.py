@@ -1,0 +1,153 @@
+"""What `camcli evaluate localization` does with scores: tells them, sums them, draws them."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import IO, Any
+
+from camcli.cli import console
+from camcli.cli.options import Format
+from camcli.errors import UsageError, one_line
+from camcli.evaluation import charts, datasets, gallery, localization, report
+from camcli.evaluation.datasets import Dataset, Item
+from camcli.evaluation.given import Produce, Row
+from camcli.evaluation.localization import Board
+from camcli.evaluation.report import Line
+from camcli.evaluation.truth import Problem
+from camcli.labels import Labels
+from camcli.outputs import write
+from camcli.results import to_json
+
+DOCUMENT = "localization.json"
+EXAMPLES = 5  # images of a kind in a gallery
+TOLD = 3  # problems of a kind that are told as they are met
+FAILURES = ("image is missing", "image cannot be read", "map is missing", "map cannot be read")
+
+
+@dataclass(slots=True)
+class Run:
+    """One evaluation: what is scored goes to the board and to images.jsonl, what is not is told."""
+
+    data: Dataset
+    classes: Sequence[str]
+    limit: int | None
+    strict: bool
+    board: Board
+    output: Path
+    file: IO[str]
+    format: Format
+    problems: dict[Problem, None] = field(default_factory=dict)
+    pictures: list[str] = field(default_factory=list)
+
+    def score(self, produce: Produce[Any], labels: Labels, rows: Sequence[Row]) -> None:
+        """Score every image on these rows, then draw each row's examples."""
+        items, problems = datasets.bind(self.data, labels, self.classes, self.limit)
+        for problem in problems:
+            self.note(problem)
+        if not items:
+            told = "; ".join(map(str, list(self.problems)[:3])) or "no image is of those classes"
+            raise UsageError(f"nothing to evaluate: {told}")
+        total = len(items) * (len(rows) + 2)
+        with console.progress("evaluating", total, self.format == "quiet") as advance:
+            for found in localization.run(produce, items, rows, self.board.seed):
+                if isinstance(found, localization.Scored):
+                    self.board.add(found)
+                    self.file.write(f"{to_json(report.describe_image(found))}\n")
+                else:
+                    self.note(found)
+                advance()
+        for row in rows:
+            if row in self.board.overlaps:
+                self.draw_examples(produce, items, row)
+
+    def note(self, problem: Problem) -> None:
+        """Count a Problem, once, and tell the first few of a kind; `--strict` stops here."""
+        if self.strict:
+            raise UsageError(f"{problem}; without --strict it is left out and counted")
+        if problem not in self.problems:
+            self.problems[problem] = None
+            if sum(problem.kind == other.kind for other in self.problems) <= TOLD:
+                console.complain(problem)
+
+    def draw_examples(self, produce: Produce[Any], items: Sequence[Item], row: Row) -> None:
+        """The worst, middling and best images of a row in one picture."""
+        overlaps = self.board.overlaps[row]
+        chosen = localization.examples(overlaps, EXAMPLES)
+        wanted = [i for i in items if any(i.number in numbers for numbers in chosen.values())]
+        pictures = produce(wanted, [row], lambda g: (g.item.number, gallery.picture(g)))
+        drawn = dict(found for found in pictures if not isinstance(found, Problem))
+        sheet = {
+            name: [(f"IoU {overlaps[n]:.2f}", drawn[n]) for n in numbers if n in drawn]
+            for name, numbers in chosen.items()
+        }
+        name = _file_name(row, self.pictures)
+        write(self.output / name, gallery.sheet(f"{row.method} · {row.model} · truth green, box white", sheet))
+        self.pictures.append(name)
+
+    def report(self, about: Mapping[str, Any], floors: Mapping[str, float]) -> int:
+        """Write the document, table and pictures; the exit status."""
+        lines = report.lines(self.board)
+        if not lines:
+            raise UsageError("nothing was scored; see problems above")
+        problems = list(self.problems)
+        document = report.document(lines, problems, {**about, "seed": self.board.seed})
+        write(self.output / DOCUMENT, f"{json.dumps(document, indent=1)}\n".encode())
+        write(self.output / "localization.csv", report.as_csv(lines).encode())
+        if problems:
+            rows = report.problems_csv(problems).encode(errors="backslashreplace")
+            write(self.output / "problems.csv", rows)
+        several = len({line.row.model for line in lines}) > 1
+        names = [f"{line.row.model} {line.name}" if several else line.name for line in lines]
+        for name, drawn in (
+            ("thresholds.png", charts.thresholds(lines, names)),
+            ("overlaps.png", charts.overlaps(lines, names)),
+            ("splits.png", charts.splits(lines, names)),
+        ):
+            if drawn:
+                write(self.output / name, drawn)
+        self.show(lines)
+        for kind, told in report.counted(problems).items():
+            console.say(f"{told['count']} x {kind}")
+        images = max(line.images for line in lines)
+        console.say(f"{images} images; written to {one_line(self.output)}/")
+        failed = [problem for problem in problems if problem.kind in FAILURES]
+        return int(bool(failed) | _below(lines, names, floors))
+
+    def show(self, lines: Sequence[Line]) -> None:
+        """The table on standard output, or a line of JSON a row."""
+        if self.format == "quiet":
+            return
+        if console.for_machines(self.format):
+            for line in lines:
+                console.emit(json.dumps(report.describe(line)))
+        else:
+            console.table(report.table(lines))
+
+
+def _file_name(row: Row, taken: Sequence[str]) -> str:
+    words = re.findall(r"[A-Za-z0-9_+]+", " ".join((row.model, row.method, *row.layers)))
+    slug = "-".join(words)[:80]
+    name, number = f"gallery.{slug}.jpg", 1
+    while name in taken:
+        number += 1
+        name = f"gallery.{slug}.{number}.jpg"
+    return name
+
+
+def _below(lines: Sequence[Line], names: Sequence[str], floors: Mapping[str, float]) -> bool:
+    """Say which rows miss which floor; a metric that a row does not have is missed."""
+    missed = [
+        (name, metric, line.metrics.get(metric))
+        for name, line in zip(names, lines, strict=True)
+        for metric, floor in floors.items()
+        if not line.row.baseline
+        and (metric not in line.metrics or line.metrics[metric].value < floor)
+    ]
+    for name, metric, found in missed:
+        value = f"{found.value:.3f}" if found else "not measured"
+        console.complain(f"{name}: {metric} is {value}, under {floors[metric]:g}")
+    return bool(missed)

@@ -1,0 +1,51 @@
+"""The best, the median and the worst images of a row, with truth and box: why a number is so."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Mapping, Sequence
+
+from PIL.Image import Image
+
+from camcli.evaluation.given import Given
+from camcli.evaluation.truth import Truth
+from camcli.maps import upsample
+from camcli.records import Box
+from camcli.render import Cell, cell_size, draw_boxes, grid, letterbox, overlay
+
+GREEN = (60, 220, 90)
+
+
+def picture(given: Given) -> Image:
+    """The map over its image, the truth in green and the box of `camcli explain` in white."""
+    width, height = cell_size(*given.picture.size)
+    small = given.picture.resize((width, height)).convert("RGB")
+    shown = overlay(small, upsample(given.values.astype("float32"), (height, width)), "jet", 0.45)
+    size = given.picture.size
+    draw_boxes(shown, _truth(given.item.truth, size, shown.size), GREEN)
+    draw_boxes(shown, [_scaled((b.x1, b.y1, b.x2, b.y2), size, shown.size) for b in given.boxes])
+    return letterbox(shown)
+
+
+def _truth(truth: Truth, size: tuple[int, int], shown: tuple[int, int]) -> list[Box]:
+    return [_scaled(box, truth.size or size, shown) for box in truth.boxes]
+
+
+def _scaled(
+    corners: tuple[float, float, float, float], size: tuple[int, int], shown: tuple[int, int]
+) -> Box:
+    across, down = shown[0] / size[0], shown[1] / size[1]
+    x1, y1, x2, y2 = corners
+    return Box(round(x1 * across), round(y1 * down), round(x2 * across), round(y2 * down), 0)
+
+
+def sheet(title: str, rows: Mapping[str, Sequence[tuple[str, Image]]]) -> bytes:
+    """Rows of captioned pictures as a JPEG file."""
+    cells = [
+        [Cell(f"{name} · {caption}", shown) for caption, shown in row]
+        for name, row in rows.items()
+        if row
+    ]
+    buffer = io.BytesIO()
+    grid(title, cells).save(buffer, "JPEG", quality=88)
+    return buffer.getvalue()

@@ -1,0 +1,169 @@
+"""Where maps come from, a model or a folder of arrays: either way one Given an image and row."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, replace
+from functools import partial
+from pathlib import Path
+from typing import TypeVar
+from zipfile import BadZipFile
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL.Image import Image
+
+from camcli import images, pipeline
+from camcli.boxes import Keep, boxes
+from camcli.errors import ImageError
+from camcli.evaluation.datasets import Item
+from camcli.evaluation.measures import SIDE
+from camcli.evaluation.truth import Problem
+from camcli.maps import to_original, upsample, visible
+from camcli.pipeline import Job
+from camcli.plan import Request
+from camcli.records import Box, Failed, Result, Source, Status, View
+from camcli.targets import Target
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """One line of the table: a method on layers of a model, or maps of a folder, or a baseline."""
+
+    model: str
+    method: str
+    layers: tuple[str, ...]
+    threshold: str | float
+    baseline: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Given:
+    """A map of one image on the canvas (S, S) in [0, 1], and what is known besides.
+
+    `boxes` are those of `camcli explain`, in pixels of the picture.
+    """
+
+    item: Item
+    row: Row
+    picture: Image
+    values: NDArray[np.floating]
+    status: Status
+    boxes: tuple[Box, ...]
+    rank: int | None = None
+
+
+Use = Callable[[Given], T]
+Produce = Callable[[Sequence[Item], Sequence[Row], Use[T]], Iterator[T | Problem]]
+
+
+def rows_of(job: Job) -> tuple[Row, ...]:
+    """A row for each of a job's requests."""
+    return tuple(_row(job, request) for request in job.requests)
+
+
+def _row(job: Job, request: Request) -> Row:
+    threshold = request.method.threshold if job.threshold is None else job.threshold
+    layers = tuple(layer.name for layer in request.layers)
+    return Row(job.model.name, request.method.name, layers, threshold)
+
+
+def from_model(
+    job: Job, items: Sequence[Item], rows: Sequence[Row], use: Use[T]
+) -> Iterator[T | Problem]:
+    """What `use` makes of the maps that a job computes for the class that each truth is of."""
+    found = [Source(item.truth.path, item.truth.image, str(i)) for i, item in enumerate(items)]
+    target = Target(lambda source: (items[int(source.stem)].class_index,))
+    wanted = tuple(r for r in job.requests if _row(job, r) in rows)
+    run = replace(job, target=target, requests=wanted)
+
+    def finish(result: Result) -> T:
+        return use(_given(job, items[int(result.sample.source.stem)], result))
+
+    for outcome in pipeline.run(run, found, finish):
+        if isinstance(outcome, Failed):
+            yield Problem("image cannot be read", outcome.name, outcome.reason)
+        else:
+            yield outcome
+
+
+def _given(job: Job, item: Item, result: Result) -> Given:
+    shown = result.explanations[0]
+    view = result.sample.view
+    row = Row(job.model.name, result.method, result.layers, result.threshold)
+    values = np.zeros((SIDE, SIDE), np.float32)
+    if shown.fused.status == "ok":
+        part = visible(shown.fused.shown, view, job.model.size)
+        values = np.nan_to_num(to_original(part, view.scaled(SIDE, SIDE)))
+    status = shown.fused.status
+    return Given(item, row, result.sample.picture, values, status, shown.boxes, shown.rank)
+
+
+def from_folder(
+    folder: Path, keep: Keep, workers: int, items: Sequence[Item], rows: Sequence[Row], use: Use[T]
+) -> Iterator[T | Problem]:
+    """What `use` makes of maps on disk: NAME.npy (2-D) or NAME.npz as `--save array` writes it.
+
+    NAME is the image's, with or without its suffix. A map is min-maxed, and taken to show the whole
+    image.
+    """
+    with ThreadPoolExecutor(workers) as pool:
+        load = partial(_loaded, folder, keep, rows[0], use)
+        yield from pipeline.ahead(pool, load, items, 4 * workers)
+
+
+def _loaded(folder: Path, keep: Keep, row: Row, use: Use[T], item: Item) -> T | Problem:
+    image = item.truth.image
+    file = _map_file(folder, image)
+    if file is None:
+        return Problem("map is missing", image, f"no {image}.npy or .npz in {folder}")
+    try:
+        raw = _array(file, item.class_index)
+        picture = images.decode(item.truth.path)
+    except ImageError as error:
+        return Problem("image cannot be read", image, str(error))
+    except (OSError, ValueError, EOFError, KeyError, MemoryError, BadZipFile) as error:
+        return Problem("map cannot be read", image, f"{file.name}: {error}")
+    values, status = _shown(raw)
+    view = View(*picture.size, 0, 0, *picture.size)
+    found = boxes(values.astype(np.float32), row.threshold, keep, view) if status == "ok" else ()
+    return use(Given(item, row, picture, values, status, found))
+
+
+def _map_file(folder: Path, image: str) -> Path | None:
+    names = (image, str(Path(image).with_suffix("")))
+    files = (folder / f"{name}{suffix}" for suffix in (".npy", ".npz") for name in names)
+    return next((file for file in files if file.is_file()), None)
+
+
+def _array(file: Path, class_index: int) -> NDArray[np.generic]:
+    """The 2-D map in a file. Pickled objects are refused by numpy itself."""
+    loaded = np.load(file, allow_pickle=False)
+    if isinstance(loaded, np.ndarray):
+        values = loaded
+    else:
+        with loaded:
+            values = loaded[f"{class_index}/fused"]
+    if values.ndim != 2 or min(values.shape) < 1 or values.dtype.kind not in "fiub":
+        raise ValueError(f"not a 2-D array of numbers but {values.dtype} {values.shape}")
+    return values
+
+
+def _shown(raw: NDArray[np.generic]) -> tuple[NDArray[np.floating], Status]:
+    """On the canvas and in [0, 1]; a map that is already both is left as it is."""
+    blank = np.zeros((SIDE, SIDE), np.float32)
+    if not np.isfinite(raw).all():
+        return blank, "non_finite"
+    values = raw.astype(np.float64)
+    if values.shape != (SIDE, SIDE):
+        values = upsample(_spread(values).astype(np.float32), (SIDE, SIDE)).astype(np.float64)
+    values = _spread(values)
+    return (values, "ok") if values.any() else (blank, "constant")
+
+
+def _spread(values: NDArray[np.float64]) -> NDArray[np.float64]:
+    low, high = values.min(), values.max()
+    return (values - low) / (high - low) if high > low else np.zeros_like(values)

@@ -1,0 +1,56 @@
+"""How boxes meet: IoU as the localisation papers count it, and what went wrong where it is low."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+Boxes = NDArray[np.floating] | NDArray[np.integer]
+Floats64 = NDArray[np.float64]
+
+Split = Literal["right", "class", "multi-instance", "part", "more", "wrong"]
+SPLITS: tuple[Split, ...] = ("right", "class", "multi-instance", "part", "more", "wrong")
+
+
+def meet(one: Boxes, other: Boxes, pixel: float = 1) -> tuple[Floats64, Floats64, Floats64]:
+    """Areas of one (N, 4), of other (M, 4), and of what they share (N, M).
+
+    A side is x2 - x1 + `pixel`: 1 where corners are taken as pixels, as the papers' code does
+    even for corners that lie past the last pixel; 0 for half-open boxes.
+    """
+    low = np.maximum(one[:, None, :2], other[None, :, :2])
+    high = np.minimum(one[:, None, 2:], other[None, :, 2:])
+    shared = np.prod(np.maximum(high - low + pixel, 0), axis=2, dtype=np.float64)
+    areas = (np.prod(b[:, 2:] - b[:, :2] + pixel, axis=1, dtype=np.float64) for b in (one, other))
+    first, second = areas
+    return first, second, shared
+
+
+def iou(one: Boxes, other: Boxes, pixel: float = 1) -> Floats64:
+    """Intersection over union: (N, 4), (M, 4) -> (N, M)."""
+    first, second, shared = meet(one, other, pixel)
+    return shared / (first[:, None] + second[None] - shared)
+
+
+def split(box: Boxes, truths: Boxes, rank: int) -> Split:
+    """Why the top-1 localisation of an image is right or not, as TS-CAM's table has it.
+
+    right: the class is, and IoU > 0.5 with a truth. class: the class is not. multi-instance: the
+    box has over 0.3 of more than one truth. Else by the truth that it meets best, part: over half
+    of the box is on it; more: at least 0.7 of it is in the box; wrong: neither. (4,), (T, 4).
+    Source: arXiv 2103.14862, table 5, and its code.
+    """
+    if rank:
+        return "class"
+    size, truth_sizes, shared = meet(box[None], truths)
+    overlap = shared[0] / (size[0] + truth_sizes - shared[0])
+    best = int(overlap.argmax())
+    if overlap[best] > 0.5:
+        return "right"
+    if ((shared[0] / truth_sizes) > 0.3).sum() > 1:
+        return "multi-instance"
+    if shared[0, best] / size[0] > 0.5:
+        return "part"
+    return "more" if shared[0, best] / truth_sizes[best] >= 0.7 else "wrong"

@@ -1,0 +1,1 @@
+"""Data sets as they are distributed, each read by one function into Truths and Problems."""

@@ -1,0 +1,133 @@
+"""COCO's JSON: boxes and segmentations, classes by name."""
+
+from __future__ import annotations
+
+import json
+from collections import defaultdict
+from collections.abc import Iterator, Sequence
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from PIL import Image, ImageDraw
+
+from camcli.errors import UsageError
+from camcli.evaluation.truth import Corners, Found, Mask, Picked, Problem, Truth
+
+
+def coco(file: Path, root: Path) -> Iterator[Found]:
+    """Each class of each image; crowds are ignored: neither object nor background."""
+    document = _document(file)
+    names = {entry["id"]: str(entry["name"]) for entry in document["categories"]}
+    boxes: dict[tuple[Any, str], list[Corners]] = defaultdict(list)
+    masks: dict[tuple[Any, str], list[Mask]] = defaultdict(list)
+    crowds: dict[Any, list[Mask]] = defaultdict(list)
+    sizes = {entry["id"]: _size(entry) for entry in document["images"]}
+    for entry in document["annotations"]:
+        try:
+            image, name = entry["image_id"], names[entry["category_id"]]
+            mask = _mask(entry.get("segmentation"), sizes[image])
+            if entry.get("iscrowd"):
+                crowds[image] += mask
+                continue
+            x, y, w, h = (float(value) for value in entry["bbox"])
+        except (KeyError, TypeError, ValueError) as error:
+            where = f"annotation {entry.get('id')}" if isinstance(entry, dict) else "an annotation"
+            yield Problem("annotation cannot be read", where, f"{type(error).__name__}: {error}")
+            continue
+        boxes[image, name].append((x, y, x + w, y + h))
+        masks[image, name] += mask
+    described = {entry["id"]: entry for entry in document["images"]}
+    for key, corners in boxes.items():
+        image, name = key
+        file_name = str(described[image]["file_name"])
+        own, crowd = tuple(masks[key]), tuple(crowds[image])
+        size = sizes[image]
+        yield Truth(file_name, root / file_name, name, tuple(corners), size, own, crowd)
+    annotated = {image for image, _ in boxes}
+    for image, entry in described.items():
+        if image not in annotated:
+            yield Problem("image has no annotation", str(entry["file_name"]))
+
+
+def _document(file: Path) -> dict[str, Any]:
+    try:
+        document = json.loads(file.read_text("utf-8-sig"))
+        for entry in document["categories"]:
+            entry["id"], entry["name"]
+        for entry in document["images"]:
+            entry["id"], entry["file_name"]
+        list(document["annotations"])
+    except (OSError, UnicodeDecodeError) as error:
+        reason = getattr(error, "strerror", None) or "not UTF-8 text"
+        raise UsageError(f"{file}: {reason}") from None
+    except (ValueError, KeyError, TypeError, RecursionError):
+        raise UsageError(
+            f"{file}: not COCO's JSON, which has lists of images, annotations and categories"
+        ) from None
+    return dict(document)
+
+
+def _size(entry: dict[str, Any]) -> tuple[int, int] | None:
+    size = (entry.get("width"), entry.get("height"))
+    good = all(isinstance(side, int) and 0 < side < 2**15 for side in size)
+    return size if good else None  # type: ignore[return-value]
+
+
+def _mask(segmentation: Any, size: tuple[int, int] | None) -> list[Mask]:
+    """A segmentation's mask: polygons, runs, or runs in COCO's own letters; none where none is."""
+    if not segmentation:
+        return []
+    if isinstance(segmentation, dict):
+        height, width = (int(side) for side in segmentation["size"])
+        if not 0 < height * width < 2**28:
+            raise ValueError("a mask of no possible size")
+        counts = segmentation["counts"]
+        runs = _letters(counts) if isinstance(counts, str) else [int(n) for n in counts]
+        if min(runs, default=0) < 0 or sum(runs) != height * width:
+            raise ValueError("runs that do not fill the mask")
+        return [partial(_from_runs, runs, (height, width))]
+    if size is None:
+        raise ValueError("polygons of an image without width and height")
+    polygons = [[float(value) for value in polygon] for polygon in segmentation]
+    if any(len(polygon) < 6 or len(polygon) % 2 for polygon in polygons):
+        raise ValueError("a polygon of fewer than three corners")
+    return [partial(_from_polygons, polygons, size)]
+
+
+def _from_polygons(polygons: Sequence[Sequence[float]], size: tuple[int, int]) -> Picked:
+    picture = Image.new("1", size)
+    draw = ImageDraw.Draw(picture)
+    for polygon in polygons:
+        draw.polygon(list(zip(polygon[::2], polygon[1::2], strict=True)), fill=1)
+    picked: Picked = np.asarray(picture)
+    return picked
+
+
+def _from_runs(runs: Sequence[int], size: tuple[int, int]) -> Picked:
+    """Runs of off, on, off, ... down the columns."""
+    flat = np.repeat(np.arange(len(runs)) % 2 == 1, runs)
+    return flat.reshape(size[::-1]).T
+
+
+def _letters(text: str) -> list[int]:
+    """COCO's compressed runs: five bits a letter from '0', little end first, bit 6 for more.
+
+    From the fourth on a run is stored as its difference from the one before the last.
+    """
+    runs: list[int] = []
+    value = shift = 0
+    for letter in text.encode("ascii"):
+        bits = letter - 48
+        if not 0 <= bits < 64 or shift > 60:
+            raise ValueError("runs that are no letters of COCO's")
+        value |= (bits & 31) << shift
+        shift += 5
+        if bits & 32:
+            continue
+        if bits & 16:
+            value -= 1 << shift
+        runs.append(value + (runs[-2] if len(runs) > 2 else 0))
+        value = shift = 0
+    return runs

@@ -1,0 +1,89 @@
+"""PASCAL VOC's XML, which ILSVRC's boxes have too: one file an image."""
+
+from __future__ import annotations
+
+import os
+from collections import defaultdict
+from collections.abc import Iterator
+from pathlib import Path
+from xml.etree import ElementTree
+
+from camcli.errors import UsageError
+from camcli.evaluation.readers.tables import lines
+from camcli.evaluation.truth import Corners, Found, Problem, Truth
+from camcli.images import SUFFIXES
+
+LARGEST = 2**20  # bytes; an annotation has a few thousand
+
+
+def xml(annotations: Path, images: Path, split: str | None) -> Iterator[Found]:
+    """Every XML file below `annotations`, with the image of its name below `images`.
+
+    A class of an image is one Truth. `split` names a list in ImageSets/Main. Corners are taken as
+    they stand: VOC counts pixels from 1, ILSVRC from 0; neither paper's code makes a difference.
+    """
+    pictures = {p.stem: p for p in _below(images) if p.suffix.lower() in SUFFIXES}
+    files = {p.stem: p for p in _below(annotations) if p.suffix.lower() == ".xml"}
+    wanted = _split(annotations, split) if split else None
+    for stem, file in files.items():
+        if wanted is None or stem in wanted:
+            yield from _image(file, pictures.get(stem, images / f"{stem}.jpg"))
+    for stem in sorted(pictures.keys() - files.keys()):
+        if wanted is None or stem in wanted:
+            yield Problem("image has no annotation", pictures[stem].name)
+
+
+def _below(folder: Path) -> Iterator[Path]:
+    for place, folders, files in os.walk(folder):
+        folders.sort()
+        yield from (Path(place, file) for file in sorted(files) if not file.startswith("."))
+
+
+def _split(annotations: Path, split: str) -> set[str]:
+    for folder in (annotations, annotations.parent):
+        listed = folder / "ImageSets" / "Main" / f"{split}.txt"
+        if listed.is_file():
+            return {line.split()[0] for line in lines(listed)}
+    raise UsageError(f"--split {split}: there is no ImageSets/Main/{split}.txt")
+
+
+def _image(file: Path, picture: Path) -> Iterator[Found]:
+    try:
+        if file.stat().st_size > LARGEST:
+            raise ValueError("too large for one image's boxes")
+        # Expat resolves no external entity, and stops where entities grow without end.
+        root = ElementTree.parse(file).getroot()
+        boxes: dict[str, list[Corners]] = defaultdict(list)
+        for thing in root.iter("object"):
+            boxes[_text(thing, "name")].append(_corners(thing))
+        size = _size(root)
+    except (OSError, ElementTree.ParseError, ValueError) as error:
+        yield Problem("annotation cannot be read", file.name, str(error))
+        return
+    for name, corners in boxes.items():
+        yield Truth(picture.name, picture, name, tuple(corners), size)
+    if not boxes:
+        yield Problem("image has no annotation", picture.name, f"no object in {file.name}")
+
+
+def _text(element: ElementTree.Element, tag: str) -> str:
+    text = element.findtext(tag)
+    if not text or not text.strip():
+        raise ValueError(f"no <{tag}> in <{element.tag}>")
+    return text.strip()
+
+
+def _corners(thing: ElementTree.Element) -> Corners:
+    box = thing.find("bndbox")
+    if box is None:
+        raise ValueError("an <object> without <bndbox>")
+    x1, y1, x2, y2 = (float(_text(box, tag)) for tag in ("xmin", "ymin", "xmax", "ymax"))
+    return x1, y1, x2, y2
+
+
+def _size(root: ElementTree.Element) -> tuple[int, int] | None:
+    size = root.find("size")
+    if size is None:
+        return None
+    width, height = (int(float(_text(size, tag))) for tag in ("width", "height"))
+    return (width, height) if width > 0 and height > 0 else None

@@ -1,0 +1,156 @@
+"""What a data set says of its images: the records that every reader yields, and a first check.
+
+Coordinates are pixels of the stored image, x1 < x2 and y1 < y2, as each data set has them.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+Corners = tuple[float, float, float, float]
+Picked = NDArray[np.bool_]
+Mask = Callable[[], Picked]  # (H, W) of the whole image, made when it is asked for
+
+Kind = Literal[
+    "image is missing",
+    "image cannot be read",
+    "image has no annotation",
+    "annotation cannot be read",
+    "box is inverted or empty",
+    "box is outside the image",
+    "mask is empty",
+    "class is unknown to the model",
+    "map is missing",
+    "map cannot be read",
+]
+
+
+@dataclass(frozen=True, slots=True)
+class Truth:
+    """Where the objects of one class are in one image; `size` (W, H) is what boxes refer to.
+
+    `label` is a class index, or a name that the model's labels know.
+    """
+
+    image: str
+    path: Path
+    label: int | str
+    boxes: tuple[Corners, ...]
+    size: tuple[int, int] | None = None
+    masks: tuple[Mask, ...] = ()
+    ignored: tuple[Mask, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Problem:
+    """Something that cannot be evaluated, where it is, and more of it."""
+
+    kind: Kind
+    where: str
+    detail: str = ""
+
+    def __str__(self) -> str:
+        return f"{self.where}: {self.kind}" + (f" ({self.detail})" if self.detail else "")
+
+
+Found = Truth | Problem
+
+
+def sound(found: Iterable[Found]) -> Iterator[Found]:
+    """What a reader found, less images and boxes that cannot be: each of those is a Problem."""
+    for item in found:
+        yield from (item,) if isinstance(item, Problem) else _sound(item)
+
+
+def _sound(truth: Truth) -> Iterator[Found]:
+    if not truth.path.is_file():
+        yield Problem("image is missing", truth.image, str(truth.path))
+        return
+    good = tuple(box for box in truth.boxes if _proper(box))
+    for box in set(truth.boxes) - set(good):
+        yield Problem("box is inverted or empty", truth.image, _shown(box))
+    if good or truth.masks:
+        yield replace(truth, boxes=good)
+    elif not truth.boxes:
+        yield Problem("image has no annotation", truth.image)
+
+
+def _proper(box: Corners) -> bool:
+    return all(map(math.isfinite, box)) and box[0] < box[2] and box[1] < box[3]
+
+
+def _shown(box: Iterable[float]) -> str:
+    return " ".join(f"{value:g}" for value in box)
+
+
+@dataclass(frozen=True, slots=True)
+class Placed:
+    """The truth on the canvas of side S: boxes twice, as two protocols have them, and pixels.
+
+    fitted (T, 4): scaled, clipped to [0, S - 1] (TS-CAM). truncated (T, 4): scaled, made whole
+    numbers (wsolevaluation). boxes (T, 4): pixels of the image of `size` (W, H). foreground and
+    background (S, S) where there are masks; what is in neither is not counted.
+    """
+
+    fitted: NDArray[np.float64]
+    truncated: NDArray[np.int64]
+    boxes: NDArray[np.float64]
+    size: tuple[int, int]
+    foreground: Picked | None = None
+    background: Picked | None = None
+
+
+def place(truth: Truth, size: tuple[int, int], side: int) -> tuple[Placed | None, list[Problem]]:
+    """The truth of an image of that size (W, H) on a canvas, and what of it cannot be placed.
+
+    Boxes around its masks stand for boxes where a data set has only masks. Raises ImageError for
+    a mask file that cannot be read.
+    """
+    problems: list[Problem] = []
+    across, down = (np.array(size) / (truth.size or size)).tolist()
+    scaled = np.array(truth.boxes, np.float64).reshape(-1, 4) * [across, down, across, down]
+    inside = (scaled[:, :2] < size).all(axis=1) & (scaled[:, 2:] > 0).all(axis=1)
+    problems += [
+        Problem("box is outside the image", truth.image, _shown(box)) for box in scaled[~inside]
+    ]
+    scaled = np.clip(scaled[inside], 0, [*size, *size])
+    masks = [mask() for mask in truth.masks]
+    problems += [Problem("mask is empty", truth.image) for mask in masks if not mask.any()]
+    masks = [mask for mask in masks if mask.any()]
+    if not len(scaled):
+        scaled = np.array([_around(mask, size) for mask in masks]).reshape(-1, 4)
+    if not len(scaled):
+        return None, problems
+    on_canvas = scaled * (side / np.array([*size, *size]))
+    fitted, truncated = np.clip(on_canvas, 0, side - 1), on_canvas.astype(np.int64)
+    if not masks:
+        return Placed(fitted, truncated, scaled, size), problems
+    foreground = np.logical_or.reduce([_nearest(mask, side) for mask in masks])
+    ignored = [_nearest(mask(), side) for mask in truth.ignored]
+    background = ~np.logical_or.reduce([foreground, *ignored])
+    return Placed(fitted, truncated, scaled, size, foreground, background), problems
+
+
+def _around(mask: Picked, size: tuple[int, int]) -> Corners:
+    """The box around a mask, in pixels of an image of that size (W, H)."""
+    columns, rows = np.flatnonzero(mask.any(axis=0)), np.flatnonzero(mask.any(axis=1))
+    across, down = size[0] / mask.shape[1], size[1] / mask.shape[0]
+    return (
+        float(columns[0] * across),
+        float(rows[0] * down),
+        float((columns[-1] + 1) * across),
+        float((rows[-1] + 1) * down),
+    )
+
+
+def _nearest(mask: Picked, side: int) -> Picked:
+    """Nearest neighbour as OpenCV picks it: pixel floor(i h / S)."""
+    rows, columns = (np.arange(side) * edge // side for edge in mask.shape)
+    return mask[np.ix_(rows, columns)]
