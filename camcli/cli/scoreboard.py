@@ -85,7 +85,8 @@ class Run:
             for name, numbers in chosen.items()
         }
         name = _file_name(row, self.pictures)
-        write(self.output / name, gallery.sheet(f"{row.method} · {row.model} · truth green, box white", sheet))
+        title = f"{row.method} · {row.model} · truth green, box white"
+        write(self.output / name, gallery.sheet(title, sheet))
         self.pictures.append(name)
 
     def report(self, about: Mapping[str, Any], floors: Mapping[str, float]) -> int:

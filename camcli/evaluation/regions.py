@@ -90,7 +90,7 @@ def _tree(grey: Grey, *, diagonal: bool) -> _Tree:
     for winner, loser, ridge in _joins(high, ridges):
         # Both are above t where t < ridge.
         own = bounds[:, winner, :ridge]
-        np.minimum(own, bounds[:, loser, :ridge], own)
+        np.minimum(own, bounds[:, loser, :ridge], out=own)
         area[winner, :ridge] += area[loser, :ridge]
         low[loser] = ridge
     return _Tree(bounds, area, low, high)
@@ -187,7 +187,8 @@ def _ridges(grey: Grey, peak: Ints, diagonal: bool) -> _Ridges:
     level, owner = grey.ravel(), peak.ravel()
     found = []
     for step, edge in steps:
-        border = np.flatnonzero(owner[:-step] != owner[step:])
+        there = owner[step:]
+        border = np.flatnonzero(owner[: len(there)] != there)
         if edge is not None:
             border = border[border % width != edge]
         beyond = border + step

@@ -75,23 +75,23 @@ def _rounded(value: float) -> float:
 
 
 def as_csv(found: Sequence[Line]) -> str:
-    """A row a line: each metric, its interval, its threshold."""
+    """A row a line: each metric, its interval where it has one, and where it is best."""
+    rows = [_flat(line) for line in found]
+    columns = dict.fromkeys(name for row in rows for name in row)
     text = io.StringIO()
-    out = csv.writer(text, lineterminator="\n")
-    names = [m.name for m in METRICS if any(m.name in line.metrics for line in found)]
-    columns = [f"{name}{part}" for name in names for part in ("", "_low", "_high", "_at")]
-    out.writerow(["model", "method", "layers", "threshold", "baseline", "images", *columns])
-    for line in found:
-        row = line.row
-        cells = [cell for name in names for cell in _cells(line.metrics.get(name))]
-        layers, alone = " ".join(row.layers), int(row.baseline)
-        out.writerow([row.model, row.method, layers, row.threshold, alone, line.images, *cells])
+    out = csv.DictWriter(text, list(columns), restval="", lineterminator="\n")
+    out.writeheader()
+    out.writerows(rows)
     return text.getvalue()
 
 
-def _cells(metric: Measured | None) -> Iterable[float | str]:
-    values = (metric.value, metric.low, metric.high, metric.threshold) if metric else [None] * 4
-    return ["" if value is None else round(value, 5) for value in values]
+def _flat(line: Line) -> dict[str, Any]:
+    flat = asdict(line.row) | {"layers": " ".join(line.row.layers), "images": line.images}
+    for name, metric in line.metrics.items():
+        parts = (metric.value, metric.low, metric.high, metric.threshold)
+        named = zip(("", "_low", "_high", "_at"), parts, strict=True)
+        flat |= {f"{name}{part}": _rounded(v) for part, v in named if v is not None}
+    return flat
 
 
 COLUMNS = {
