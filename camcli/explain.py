@@ -4,17 +4,18 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import partial
 
 import torch
 from torch import Tensor
 
 from camcli import attention, heads
 from camcli.layers import spatial
-from camcli.maps import fuse, normalise, statuses
+from camcli.maps import fuse, normalise, paste, statuses
 from camcli.models import Model
 from camcli.plan import Request
-from camcli.records import Layer, Status
+from camcli.records import Crops, Layer, Status
 from camcli.taps import Reading, Recorded, record
 
 
@@ -30,11 +31,15 @@ class Maps:
 
 @dataclass(frozen=True, slots=True)
 class Chosen:
-    """One class a sample (B,): its softmax probability, and how many classes rank above it."""
+    """One class a sample (B,): its softmax probability, and how many classes rank above it.
+
+    `of_inputs` has the class once for each input.
+    """
 
     classes: Tensor
     scores: Tensor
     ranks: Tensor
+    of_inputs: Tensor
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,11 +58,13 @@ def explain(
     inputs: Tensor,
     requests: Sequence[Request],
     choose: Callable[[Tensor], Tensor],
+    crops: Crops | None = None,
 ) -> list[list[Explained]]:
     """Maps for a batch: (B,3,H,W) -> for each request, for each target, one map a sample.
 
     `choose` turns logits (B,K) into classes (B,T). One forward pass; one backward pass a target,
-    from the shallowest tap only, if any method needs gradients.
+    from the shallowest tap only, if any method needs gradients. With `crops` a sample is V inputs
+    in a row, (B V,3,H,W): its logits are their mean, its map is the sum of theirs, each in place.
     """
     taps, readings = _record(requests)
     with ExitStack() as stack:
@@ -65,24 +72,53 @@ def explain(
             stack.enter_context(attention.unfuse(rows))
         recorded = stack.enter_context(record(model.network, taps, readings))
         logits = model.network(inputs)
-        classes = choose(logits.detach())
-        gradients = [_gradients(logits, targets, recorded) for targets in classes.T]
-    chosen = [_chosen(logits.detach().float(), targets) for targets in classes.T]
+        views = len(crops.corners) if crops else 1
+        pooled = logits.detach().float().reshape(-1, views, logits.shape[1]).mean(dim=1)
+        classes = choose(pooled)
+        gradients = [
+            _gradients(logits, targets.repeat_interleave(views), recorded) for targets in classes.T
+        ]
+    chosen = [_chosen(pooled, targets, views) for targets in classes.T]
     size = (inputs.shape[2], inputs.shape[3])
+    together = partial(_put_together, crops, size) if crops else _as_it_is
     with torch.no_grad():
         return [
             [
-                _answer(request, recorded, found, target, size)
+                together(_answer(request, recorded, found, target, size))
                 for found, target in zip(gradients, chosen, strict=True)
             ]
             for request in requests
         ]
 
 
-def _chosen(logits: Tensor, classes: Tensor) -> Chosen:
+def _as_it_is(found: Explained) -> Explained:
+    return found
+
+
+def _put_together(crops: Crops, size: tuple[int, int], found: Explained) -> Explained:
+    """One map a sample from its crops' maps."""
+    every = {id(maps): maps for maps in (found.fused, *found.layers, *found.parts)}
+    whole = {key: _pasted(maps, crops, size) for key, maps in every.items()}
+    return replace(
+        found,
+        fused=whole[id(found.fused)],
+        layers=tuple(whole[id(maps)] for maps in found.layers),
+        parts=tuple(whole[id(maps)] for maps in found.parts),
+    )
+
+
+def _pasted(maps: Maps, crops: Crops, size: tuple[int, int]) -> Maps:
+    views = len(crops.corners)
+    dead = torch.tensor([status == "zero_gradient" for status in maps.status])
+    values = paste(maps.values.float(), crops, size)
+    return _maps(maps.name, values, dead.reshape(-1, views).all(dim=1))
+
+
+def _chosen(logits: Tensor, classes: Tensor, views: int) -> Chosen:
     own = logits.gather(1, classes[:, None])
     scores = logits.softmax(dim=1).gather(1, classes[:, None])[:, 0]
-    return Chosen(classes, scores, (logits > own).sum(dim=1))
+    ranks = (logits > own).sum(dim=1)
+    return Chosen(classes, scores, ranks, classes.repeat_interleave(views))
 
 
 def _record(requests: Sequence[Request]) -> tuple[list[str], dict[str, Reading]]:
@@ -155,7 +191,7 @@ def _whole(request: Request, recorded: Recorded, chosen: Chosen) -> Explained:
     if request.head:
         output = recorded.readings[request.head.layer.name]
         needs["semantic"], needs["class_bias"] = heads.semantic(
-            request.head, output, chosen.classes
+            request.head, output, chosen.of_inputs
         )
     wanted = {name: needs[name] for name in request.method.needs}
     fused = _maps("fused", request.method.function(**wanted, **request.options))

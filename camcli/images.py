@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import os
 import warnings
+from dataclasses import replace
 from functools import cache
 from pathlib import Path
 
@@ -12,7 +13,7 @@ import numpy as np
 from PIL import Image, UnidentifiedImageError
 
 from camcli.errors import ImageError
-from camcli.records import Fit, Floats, Transform, View
+from camcli.records import Crops, Fit, Floats, Transform, View
 
 # Decoders that run no other program and follow no reference to another file.
 FORMATS = ("JPEG", "PNG", "GIF", "BMP", "WEBP", "TIFF", "PPM", "AVIF", "JPEG2000")
@@ -113,14 +114,37 @@ def _eight_bit(image: Image.Image) -> Image.Image:
     return Image.fromarray(np.rint(values).astype(np.uint8))
 
 
+def ten_crops(size: tuple[int, int]) -> Crops:
+    """The corners and the middle of an image squashed to 256/224 of the input, and their mirrors.
+
+    As LayerCAM's localisation protocol, and others before it, test: 256 x 256 for 224 x 224.
+    """
+    rows, cols = size
+    high, wide = round(rows * 256 / 224), round(cols * 256 / 224)
+    down, across = high - rows, wide - cols
+    places = [(0, 0), (0, across), (down, 0), (down, across), (down // 2, across // 2)]
+    return Crops((high, wide), tuple((y, x, flip) for flip in (False, True) for y, x in places))
+
+
+def read_crops(image: Image.Image, crops: Crops, transform: Transform) -> Floats:
+    """The (V,3,H,W) inputs that are cut from an image."""
+    whole = View(*image.size, 0, 0, *image.size)
+    pixels = preprocess(image, whole, replace(transform, size=crops.size))
+    rows, cols = transform.size
+    cut = [pixels[:, y : y + rows, x : x + cols] for y, x, _ in crops.corners]
+    flips = [flip for *_, flip in crops.corners]
+    return np.stack([c[..., ::-1] if flip else c for c, flip in zip(cut, flips, strict=True)])
+
+
 def place(width: int, height: int, transform: Transform, fit: Fit) -> View:
     """The rectangle of a width x height image that the model's input will show.
 
-    squash: all of it, whatever the aspect. crop: the short side scaled to size / crop_pct, then
-    the centre (timm's evaluation transform, its rounding included). pad: all of it, aspect kept.
+    squash: all of it, whatever the aspect; tencrop too, once its maps are put together. crop: the
+    short side scaled to size / crop_pct, then the centre (timm's evaluation transform, its
+    rounding included). pad: all of it, aspect kept.
     """
     rows, cols = transform.size
-    if fit == "squash":
+    if fit in ("squash", "tencrop"):
         return View(width, height, 0, 0, width, height)
     if fit == "pad":
         scaled_w, scaled_h = _scaled(width, height, cols, rows, cover=False)

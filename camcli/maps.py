@@ -13,7 +13,7 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from camcli.records import Floats, Status, View
+from camcli.records import Crops, Floats, Status, View
 
 
 def normalise(maps: Tensor) -> Tensor:
@@ -32,6 +32,17 @@ def resize(maps: Tensor, size: tuple[int, int]) -> Tensor:
     """Bilinear, pixel centres aligned as images are (align_corners=False): (B,h,w) -> (B,H,W)."""
     resized = torch.nn.functional.interpolate(maps[:, None], size, mode="bilinear")
     return resized[:, 0]
+
+
+def paste(maps: Tensor, crops: Crops, size: tuple[int, int]) -> Tensor:
+    """The sum of crops' maps where each was cut, mirrors undone: (B V,h,w) -> (B,H,W)."""
+    rows, cols = size
+    each = resize(maps, size).reshape(-1, len(crops.corners), rows, cols)
+    whole = maps.new_zeros((len(each), *crops.size))
+    for v, (y, x, mirrored) in enumerate(crops.corners):
+        part = each[:, v].flip(-1) if mirrored else each[:, v]
+        whole[:, y : y + rows, x : x + cols] += part
+    return whole
 
 
 def statuses(maps: Tensor, zero_gradient: Tensor) -> list[Status]:

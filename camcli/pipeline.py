@@ -19,7 +19,7 @@ from camcli.explain import Explained, Maps, explain
 from camcli.maps import visible
 from camcli.models import Model
 from camcli.plan import Request
-from camcli.records import Explanation, Failed, Fit, Panel, Result, Sample, Source
+from camcli.records import Crops, Explanation, Failed, Fit, Panel, Result, Sample, Source
 from camcli.targets import Target
 
 In = TypeVar("In")
@@ -39,6 +39,11 @@ class Job:
     workers: int = 2
     threshold: str | float | None = None
     keep: Keep = "largest"
+
+    @property
+    def crops(self) -> Crops | None:
+        """The several inputs that an image is cut into, if it is."""
+        return images.ten_crops(self.model.size) if self.fit == "tencrop" else None
 
 
 def run(
@@ -79,7 +84,10 @@ def _read(job: Job, item: Source | Failed) -> Sample | Failed:
         wanted = job.target.fixed(item)
         picture = images.decode(item.path)
         view = images.place(*picture.size, job.model.transform, job.fit)
-        pixels = images.preprocess(picture, view, job.model.transform)
+        if job.crops:
+            pixels = images.read_crops(picture, job.crops, job.model.transform)
+        else:
+            pixels = images.preprocess(picture, view, job.model.transform)[None]
     except CamcliError as error:
         return _failed(item, error)
     return Sample(item, picture, pixels, view, wanted)
@@ -134,10 +142,10 @@ def _out_of_memory(error: RuntimeError) -> bool:
 
 
 def _attempt(job: Job, samples: list[Sample]) -> list[list[Outcome]]:
-    inputs = torch.from_numpy(np.stack([sample.pixels for sample in samples]))
+    inputs = torch.from_numpy(np.concatenate([sample.pixels for sample in samples]))
     wanted = [sample.wanted for sample in samples]
     choose = partial(targets.choose, wanted=wanted, ranked=job.target.ranked)
-    answers = explain(job.model, inputs.to(job.model.device), job.requests, choose)
+    answers = explain(job.model, inputs.to(job.model.device), job.requests, choose, job.crops)
     columns = [_results(job, samples, of_request) for of_request in answers]
     return [list(row) for row in zip(*columns, strict=True)]
 
@@ -224,4 +232,6 @@ def _with_boxes(job: Job, result: Result, found: Explanation) -> Explanation:
         blank = replace(found.fused, status="constant")
         layers = tuple(blank if panel is found.fused else panel for panel in found.layers)
         return replace(found, fused=blank, layers=layers)
-    return replace(found, boxes=boxes(part, result.threshold, job.keep, view))
+    return replace(
+        found, boxes=boxes(part, result.threshold, job.keep, view, result.sample.picture)
+    )

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from PIL.Image import Image
 
 Floats = NDArray[np.float32]
-Fit = Literal["squash", "crop", "pad"]
+Fit = Literal["squash", "crop", "pad", "tencrop"]
 Layout = Literal["NCHW", "NHWC", "NLC"]
 Status = Literal["ok", "constant", "zero_gradient", "non_finite"]
 
@@ -50,6 +50,14 @@ class Transform:
     std: tuple[float, ...] = (0.229, 0.224, 0.225)
     interpolation: str = "bilinear"
     crop_pct: float = 1.0
+
+
+@dataclass(frozen=True, slots=True)
+class Crops:
+    """Inputs cut from an image of size (H, W): the top, the left, and if mirrored, of each."""
+
+    size: tuple[int, int]
+    corners: tuple[tuple[int, int, bool], ...]
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,7 +100,10 @@ class View:
 
 @dataclass(frozen=True, slots=True)
 class Sample:
-    """One decoded image: the upright picture, its (3, H, W) input, and its fixed target if any."""
+    """One decoded image: the upright picture, its (V,3,H,W) inputs, and its fixed target if any.
+
+    `view` is what a map of it shows: of one input, or of the crops' maps put together.
+    """
 
     source: Source
     picture: Image

@@ -14,10 +14,10 @@ import torch
 from conftest import SAMPLES, Cli
 from PIL import Image
 
-BOXES = {
-    "chelsea.jpg": ("Egyptian cat", (451, 300), (60, 10, 420, 300)),
-    "coffee.jpg": ("espresso", (600, 400), (130, 60, 470, 380)),
-    "rocket.jpg": ("drilling platform", (640, 427), (300, 40, 350, 330)),
+BOXES: dict[str, tuple[str, tuple[int, int, int, int]]] = {
+    "chelsea.jpg": ("Egyptian cat", (60, 10, 420, 300)),
+    "coffee.jpg": ("espresso", (130, 60, 470, 380)),
+    "rocket.jpg": ("drilling platform", (300, 40, 350, 330)),
 }
 
 
@@ -27,9 +27,9 @@ def dataset(tmp_path: Path) -> Path:
     folder = tmp_path / "set"
     folder.mkdir()
     rows = ["image,class,x1,y1,x2,y2"]
-    for name, (label, _, box) in BOXES.items():
+    for name, (label, corners) in BOXES.items():
         (folder / name).symlink_to(SAMPLES / name)
-        rows.append(f"{name},{label},{','.join(map(str, box))}")
+        rows.append(f"{name},{label},{','.join(map(str, corners))}")
     (folder / "boxes.csv").write_text("\n".join(rows) + "\n")
     return folder
 
@@ -64,7 +64,7 @@ def test_a_table_a_document_and_pictures(cli: Cli, dataset: Path, tmp_path: Path
     assert {"thresholds.png", "overlaps.png", "splits.png"} <= set(pictures)
     for name in pictures:
         with Image.open(out / name) as picture:
-            assert picture.convert("L").getextrema()[0] < 100
+            assert np.asarray(picture.convert("L")).min() < 100
 
 
 def test_a_finished_run_is_not_overwritten_unasked(cli: Cli, dataset: Path) -> None:
@@ -129,7 +129,7 @@ def test_maps_on_disk_score_as_the_same_maps_from_a_model(
     cli: Cli, dataset: Path, tmp_path: Path
 ) -> None:
     (tmp_path / "targets.csv").write_text(
-        "image,class\n" + "\n".join(f"{name},{label}" for name, (label, *_) in BOXES.items())
+        "image,class\n" + "\n".join(f"{name},{label}" for name, (label, _) in BOXES.items())
     )
     given = cli("explain", dataset, "--target", "@targets.csv", "--save", "array", "--output", "a")
     assert given.status == 0, given.err

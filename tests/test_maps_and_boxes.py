@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 import torch
 from conftest import gradient_image
+from PIL import Image
 from scipy import ndimage
 
 from camcli import maps
@@ -16,6 +17,7 @@ from camcli.images import place
 from camcli.records import Fit, Floats, Transform, View
 
 WHOLE = View(100, 50, 0, 0, 100, 50)
+GREY = Image.new("RGB", (100, 50), "grey")
 
 
 def blob(height: int, width: int, *spots: tuple[int, int, int, int, float]) -> Floats:
@@ -93,28 +95,28 @@ def test_a_map_returns_to_where_the_picture_was(fit: Fit, size: tuple[int, int])
 
 def test_the_largest_region_by_pixels_is_boxed_half_open() -> None:
     canvas = blob(50, 100, (10, 5, 20, 9, 1.0), (60, 20, 95, 45, 0.5))
-    found = boxes(canvas, 0.2, "largest", WHOLE)
+    found = boxes(canvas, 0.2, "largest", WHOLE, GREY)
     assert [(b.x1, b.y1, b.x2, b.y2, b.score) for b in found] == [(60, 20, 95, 45, 0.5)]
 
 
 def test_all_regions_largest_first_and_diagonals_connect() -> None:
     canvas = blob(50, 100, (0, 0, 2, 2, 1.0), (2, 2, 4, 4, 1.0), (50, 10, 60, 20, 1.0))
-    found = boxes(canvas, 0.2, "all", WHOLE)
+    found = boxes(canvas, 0.2, "all", WHOLE, GREY)
     assert [(b.x1, b.y1, b.x2, b.y2) for b in found] == [(50, 10, 60, 20), (0, 0, 4, 4)]
 
 
 def test_the_threshold_is_exclusive_and_of_the_maximum() -> None:
     canvas = blob(50, 100, (0, 0, 50, 50, 0.25), (0, 0, 10, 10, 0.5))
-    assert boxes(canvas, 0.5, "largest", WHOLE)[0].x2 == 10
-    assert boxes(canvas, 0.49, "largest", WHOLE)[0].x2 == 50
+    assert boxes(canvas, 0.5, "largest", WHOLE, GREY)[0].x2 == 10
+    assert boxes(canvas, 0.49, "largest", WHOLE, GREY)[0].x2 == 50
 
 
 def test_nothing_above_the_threshold_is_no_box() -> None:
-    assert boxes(np.zeros((50, 100), np.float32), 0.2, "all", WHOLE) == ()
+    assert boxes(np.zeros((50, 100), np.float32), 0.2, "all", WHOLE, GREY) == ()
 
 
 def test_otsu_of_a_blank_map_finds_nothing() -> None:
-    assert boxes(np.zeros((50, 100), np.float32), "otsu", "all", WHOLE) == ()
+    assert boxes(np.zeros((50, 100), np.float32), "otsu", "all", WHOLE, GREY) == ()
 
 
 def test_percentiles() -> None:
@@ -141,7 +143,7 @@ def test_boxes_return_to_the_original(fit: Fit) -> None:
     left, top, right, bottom = view.seen
     height, width = (96, 96) if fit != "pad" else (64, 96)
     part = blob(height, width, (width // 4, height // 4, width // 2, height // 2, 1.0))
-    box = boxes(part, 0.2, "largest", view)[0]
+    box = boxes(part, 0.2, "largest", view, GREY)[0]
     expected = (
         left + (right - left) / 4,
         top + (bottom - top) / 4,
@@ -168,10 +170,32 @@ def test_boxes_agree_with_a_slow_search() -> None:
             queue += [(y + i, x + j) for i in (-1, 0, 1) for j in (-1, 0, 1)]
         best = max(best, region, key=len)
     rows, cols = zip(*best, strict=True)
-    box = boxes(canvas, 0.5, "largest", WHOLE)[0]
+    box = boxes(canvas, 0.5, "largest", WHOLE, GREY)[0]
     assert (box.x1, box.y1, box.x2, box.y2) == (
         min(cols),
         min(rows),
         max(cols) + 1,
         max(rows) + 1,
     )
+
+
+def test_grabcut_finds_the_object_of_which_the_map_covers_a_part() -> None:
+    rng = np.random.default_rng(0)
+    pixels = rng.normal(60, 8, (100, 200, 3))
+    pixels[20:80, 50:150] = rng.normal((200, 60, 60), 8, (60, 100, 3))
+    picture = Image.fromarray(pixels.clip(0, 255).astype(np.uint8))
+    heat = np.zeros((50, 100), np.float32)
+    heat[18:32, 40:60] = 1  # in the middle of the object, 40 x 28 of its 100 x 60 pixels
+    view = View(200, 100, 0, 0, 200, 100)
+    (plain,) = boxes(heat, 0.5, "largest", view, picture)
+    (cut,) = boxes(heat, 0.5, "grabcut", view, picture)
+    assert (plain.x1, plain.y1, plain.x2, plain.y2) == (80, 36, 120, 64)
+    corners = np.array([cut.x1, cut.y1, cut.x2, cut.y2])
+    assert np.abs(corners - [50, 20, 150, 80]).max() <= 2
+    assert boxes(heat, 0.5, "grabcut", view, picture) == (cut,)
+
+
+@pytest.mark.parametrize("heat", [np.zeros((20, 20)), np.ones((20, 20))])
+def test_grabcut_of_nothing_and_of_everything(heat: np.ndarray) -> None:
+    found = boxes(heat.astype(np.float32), 0.5, "grabcut", WHOLE, GREY)
+    assert [(b.x1, b.y1, b.x2, b.y2) for b in found] == [(0, 0, 100, 50)] * int(heat.any())

@@ -113,6 +113,7 @@ def localization(
         ("--maps", maps),
     ):
         options.must_be_there(option, paths or [])
+    options.must_have_opencv(boxes)
     options.must_exist("--checkpoint", checkpoint)
     options.must_exist("--labels", labels)
     options.refuse_existing_run(output, overwrite, IMAGES)
@@ -145,7 +146,7 @@ def localization(
                 plan.several(loaded, wanted, layers or [None], block, fusion, settings),
                 targets.parse("predicted")(loaded.labels),  # each truth's class takes its place
                 fit,
-                batch_size or (8 if loaded.device.type == "cpu" else 32),
+                options.batch_size(batch_size, loaded.device.type, fit),
                 threads,
                 level,
                 boxes,

@@ -91,6 +91,7 @@ def explain(
     bind = targets.parse(target)
     if layers is not None and block is not None:
         raise UsageError("--layers and --block both choose layers; give one of them")
+    options.must_have_opencv(boxes)
     options.must_exist("--checkpoint", checkpoint)
     options.must_exist("--labels", labels)
     options.refuse_existing_run(output, overwrite)
@@ -109,7 +110,7 @@ def explain(
         plan.plan(loaded, wanted, layers, block, fusion, settings),
         bind(loaded.labels),
         fit,
-        batch_size or (8 if loaded.device.type == "cpu" else 32),
+        options.batch_size(batch_size, loaded.device.type, fit),
         workers or options.workers(),
         level,
         boxes,

@@ -8,6 +8,7 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import Mapping, Sequence
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -59,8 +60,13 @@ Threshold = Annotated[
     str | None,
     Option(metavar="T", help="Box level: a share of the maximum, otsu, or p90. [method's own]"),
 ]
-Boxes = Annotated[Literal["largest", "all"], Option(help="Regions to box.")]
-FitName = Annotated[Fit, Option("--fit", help="How the image meets the model's input.")]
+Boxes = Annotated[
+    Literal["largest", "all", "grabcut"],
+    Option(help="Regions to box; grabcut: the largest of what GrabCut makes of them."),
+]
+FitName = Annotated[
+    Fit, Option("--fit", help="How the image meets the model's input; tencrop: ten times.")
+]
 BatchSize = Annotated[
     int | None, Option(min=1, help="Images at a time; halved when memory runs out. [auto]")
 ]
@@ -140,6 +146,17 @@ def must_be_there(option: str, paths: Sequence[Path | None]) -> None:
     for path in paths:
         if path is not None and not os.path.exists(path):
             raise UsageError(f"{option} {path}: no such file or folder")
+
+
+def must_have_opencv(boxes: str) -> None:
+    """GrabCut is OpenCV's, which is an extra."""
+    if boxes == "grabcut" and find_spec("cv2") is None:
+        raise UsageError("--boxes grabcut needs OpenCV: pip install 'camcli[grabcut]'")
+
+
+def batch_size(given: int | None, device: str, fit: Fit) -> int:
+    """As asked, or what fits most machines; ten crops an image are ten inputs."""
+    return given or (8 if device == "cpu" else 32) // (8 if fit == "tencrop" else 1)
 
 
 def workers() -> int:

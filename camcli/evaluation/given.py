@@ -129,7 +129,9 @@ def _loaded(folder: Path, keep: Keep, row: Row, use: Use[T], item: Item) -> T | 
         return Problem("map cannot be read", image, f"{file.name}: {error}")
     values, status = _shown(raw)
     view = View(*picture.size, 0, 0, *picture.size)
-    found = boxes(values.astype(np.float32), row.threshold, keep, view) if status == "ok" else ()
+    found: tuple[Box, ...] = ()
+    if status == "ok":
+        found = boxes(values.astype(np.float32), row.threshold, keep, view, picture)
     return use(Given(item, row, picture, values, status, found))
 
 

@@ -12,8 +12,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from camcli.boxes import cut
+from camcli.evaluation.mergetree import LEVELS
 from camcli.evaluation.overlap import SPLITS, iou, split
-from camcli.evaluation.regions import LEVELS, Regions, find, quantise
+from camcli.evaluation.regions import Regions, find, quantise
 from camcli.evaluation.truth import Placed
 from camcli.records import Box
 

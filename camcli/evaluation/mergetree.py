@@ -1,0 +1,208 @@
+"""The merge tree of a grey map: how its regions grow and join as the level falls.
+
+Each pixel climbs to a peak; what a peak adds to its region at each level is a cumulative minimum;
+and two peaks' regions are one from the ridge between them downwards.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import cache
+
+import numpy as np
+from numpy.typing import NDArray
+
+LEVELS = 255  # q > 0, ..., q > 254: above 255 there is nothing
+Grey = NDArray[np.uint8]
+Ints = NDArray[np.int32]
+Shorts = NDArray[np.int16]
+
+
+@dataclass(frozen=True, slots=True)
+class Tree:
+    """The regions {q > t}, each known by its highest peak, for peak P and level t.
+
+    bounds (4, P, 255): x0, y0, -x1, -y1. area (P, 255): twice what the contour encloses, holes
+    left out. A peak stands for a region where low (P,) <= t < high (P,): below that it has joined
+    a higher one.
+    """
+
+    bounds: Shorts
+    area: Ints
+    low: Ints
+    high: Ints
+
+    @property
+    def alive(self) -> NDArray[np.bool_]:
+        """Which peaks stand for a region at which level (P, 255)."""
+        t = np.arange(LEVELS)
+        return (self.low[:, None] <= t) & (t < self.high[:, None])
+
+
+def grow(grey: Grey, *, diagonal: bool) -> Tree:
+    """The tree of a map (H, W), its pixels joined across corners too, or only across sides."""
+    slopes, high = _climb(grey, diagonal)
+    peak, high, ridges = _without_plateaus(slopes, high, _ridges(grey, slopes, diagonal))
+    bounds = _bounds(grey, peak, len(high))
+    area = _areas(grey, peak, len(high)) if diagonal else np.zeros((len(high), LEVELS), np.int32)
+    low = np.zeros(len(high), np.int32)
+    for winner, loser, ridge in _joins(high, ridges):
+        # Both are above t where t < ridge.
+        own = bounds[:, winner, :ridge]
+        np.minimum(own, bounds[:, loser, :ridge], out=own)
+        area[winner, :ridge] += area[loser, :ridge]
+        low[loser] = ridge
+    return Tree(bounds, area, low, high)
+
+
+def _climb(grey: Grey, diagonal: bool) -> tuple[Ints, Ints]:
+    """The number of the peak that each pixel climbs to (H, W), and the peaks' heights (P,)."""
+    size = grey.size
+    # A total order, grey level then position: no two pixels are equal, so no plateau stops a climb.
+    key = grey * np.int32(size) + np.arange(size, dtype=np.int32).reshape(grey.shape)
+    around = np.pad(key, 1, constant_values=-1)
+    up_down = np.maximum(np.maximum(around[:-2], around[2:]), around[1:-1])
+    if diagonal:
+        best = np.maximum(np.maximum(up_down[:, :-2], up_down[:, 2:]), up_down[:, 1:-1])
+    else:
+        best = np.maximum(np.maximum(around[1:-1, :-2], around[1:-1, 2:]), up_down[:, 1:-1])
+    goal = (best % size).ravel().astype(np.intp)
+    while not np.array_equal(further := goal.take(goal), goal):
+        goal = further
+    peaks = np.flatnonzero(goal == np.arange(size))
+    number = np.zeros(size, np.int32)
+    number[peaks] = np.arange(len(peaks), dtype=np.int32)
+    return number.take(goal).reshape(grey.shape), grey.ravel()[peaks].astype(np.int32)
+
+
+def _bounds(grey: Grey, peak: Ints, count: int) -> Shorts:
+    """x0, y0, -x1, -y1 of what each peak adds to its region: (4, P, 255).
+
+    Of several values written to one place numpy keeps the last, so rows written upwards leave the
+    topmost.
+    """
+    place = (peak * 256 + grey).astype(np.intp)
+    bounds = np.full((4, count * 256), np.iinfo(np.int16).max, np.int16)
+    by_row, by_column = place.ravel(), place.T.ravel()
+    rows, columns = _numbers(*grey.shape), _numbers(*grey.shape[::-1])
+    bounds[0][by_column[::-1]] = columns[::-1]
+    bounds[1][by_row[::-1]] = rows[::-1]
+    bounds[2][by_column] = ~columns
+    bounds[3][by_row] = ~rows
+    at_least = np.minimum.accumulate(bounds.reshape(4, count, 256)[..., ::-1], axis=-1)
+    return at_least[..., -2::-1].copy()
+
+
+@cache
+def _numbers(count: int, times: int) -> Shorts:
+    """0, 0, ..., 1, 1, ...: a row's or column's number for each of its pixels."""
+    return np.repeat(np.arange(count, dtype=np.int16), times)
+
+
+def _areas(grey: Grey, peak: Ints, count: int) -> Ints:
+    """Twice the area that the contour of what each peak adds encloses, holes left out: (P, 255).
+
+    Of each 2 x 2 pixels a contour encloses a triangle once three are there, and the square once
+    all four are. They belong to the region of the highest of them.
+    """
+    if count == 1:
+        return np.zeros((1, LEVELS), np.int32)  # nothing to compare it with
+    corners = [np.s_[:-1, :-1], np.s_[:-1, 1:], np.s_[1:, :-1], np.s_[1:, 1:]]
+    a, b, c, d = (grey[corner] for corner in corners)
+    low, low2, high, high2 = np.minimum(a, b), np.minimum(c, d), np.maximum(a, b), np.maximum(c, d)
+    third = np.minimum(np.maximum(low, low2), np.minimum(high, high2))
+    p, q, r, s = (peak[corner] for corner in corners)
+    owner = p.copy()
+    mixed = np.nonzero((p != q) | (p != r) | (p != s))
+    four = np.stack([corner[mixed] for corner in (a, b, c, d)])
+    owner[mixed] = np.stack([o[mixed] for o in (p, q, r, s)])[four.argmax(0), range(four.shape[1])]
+    place = owner.astype(np.intp) * 256
+    added = np.bincount((place + third).ravel(), minlength=count * 256)
+    added += np.bincount((place + np.minimum(low, low2)).ravel(), minlength=count * 256)
+    return np.cumsum(added.reshape(count, 256)[:, ::-1], axis=1, dtype=np.int32)[:, -2::-1].copy()
+
+
+@dataclass(frozen=True, slots=True)
+class _Ridges:
+    """The highest pass between the slopes of two peaks: the later peak, the earlier, the level."""
+
+    later: Ints
+    earlier: Ints
+    level: Ints
+
+
+def _ridges(grey: Grey, peak: Ints, diagonal: bool) -> _Ridges:
+    width = grey.shape[1]
+    # Steps in a flattened picture, and the column from which a step leaves it.
+    steps = [(1, width - 1), (width, None)]
+    if diagonal:
+        steps += [(width + 1, width - 1), (width - 1, 0)]
+    level, owner = grey.ravel(), peak.ravel()
+    found = []
+    for step, edge in steps:
+        there = owner[step:]
+        border = np.flatnonzero(owner[: len(there)] != there)
+        if edge is not None:
+            border = border[border % width != edge]
+        beyond = border + step
+        ridge = np.minimum(level[border], level[beyond])
+        found.append(_code(owner[border], owner[beyond], ridge))
+    return _highest(np.concatenate(found))
+
+
+def _code(one: Ints, other: Ints, level: NDArray[np.integer]) -> NDArray[np.int64]:
+    return (
+        (np.maximum(one, other).astype(np.int64) << 36)
+        | (np.minimum(one, other).astype(np.int64) << 8)
+        | level
+    )
+
+
+def _highest(codes: NDArray[np.int64]) -> _Ridges:
+    """Of each pair of peaks the highest pass, from the highest down."""
+    codes = np.sort(codes)
+    codes = codes[np.flatnonzero(np.diff(codes >> 8, append=-1))]
+    codes = codes[np.argsort(-(codes & 255), kind="stable")]
+    later, earlier = codes >> 36, codes >> 8 & (1 << 28) - 1
+    return _Ridges(*(part.astype(np.int32) for part in (later, earlier, codes & 255)))
+
+
+def _without_plateaus(slopes: Ints, high: Ints, ridges: _Ridges) -> tuple[Ints, Ints, _Ridges]:
+    """Peaks that are none, for the way on is level, given to the peak to which it leads."""
+    one, other = ridges.later, ridges.earlier
+    later_is_lower = high[one] < high[other]  # equal ones lead to the later, not to each other
+    lower, upper = np.where(later_is_lower, one, other), np.where(later_is_lower, other, one)
+    level = ridges.level == high[lower]
+    leads = np.arange(len(high), dtype=np.int32)
+    leads[lower[level]] = upper[level]
+    while not np.array_equal(further := leads[leads], leads):
+        leads = further
+    real = np.flatnonzero(leads == np.arange(len(high)))
+    number = np.zeros(len(high), np.int32)
+    number[real] = np.arange(len(real), dtype=np.int32)
+    named = number[leads]
+    one, other = named[one], named[other]
+    apart = one != other
+    codes = _code(one[apart], other[apart], ridges.level[apart])
+    return named.take(slopes), high[real], _highest(codes)
+
+
+def _joins(high: Ints, ridges: _Ridges) -> Iterator[tuple[int, int, int]]:
+    """Regions that become one: winner, loser, ridge. The higher peak wins, of equals the later."""
+    leader = list(range(len(high)))
+    rank = np.argsort(np.argsort(high, kind="stable")).tolist()
+
+    def led_by(peak: int) -> int:
+        while leader[peak] != peak:
+            leader[peak] = leader[leader[peak]]
+            peak = leader[peak]
+        return peak
+
+    passes = (ridges.later.tolist(), ridges.earlier.tolist(), ridges.level.tolist())
+    for one, other, ridge in zip(*passes, strict=True):
+        a, b = led_by(one), led_by(other)
+        if a != b:
+            winner, loser = (a, b) if rank[a] > rank[b] else (b, a)
+            leader[loser] = winner
+            yield winner, loser, ridge

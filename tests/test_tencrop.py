@@ -1,0 +1,104 @@
+"""Ten crops of an image, their maps put back where they were cut."""
+
+from __future__ import annotations
+
+from functools import partial
+
+import numpy as np
+import pytest
+import torch
+from conftest import SAMPLES, Cli, small
+from PIL import Image
+
+from camcli import images, pipeline, targets
+from camcli.explain import explain
+from camcli.maps import paste
+from camcli.methods import get
+from camcli.plan import plan
+from camcli.records import Crops, Result, Source
+
+
+def given(classes: torch.Tensor, _logits: torch.Tensor) -> torch.Tensor:
+    return classes
+
+
+def test_crops_are_the_corners_the_middle_and_their_mirrors() -> None:
+    crops = images.ten_crops((224, 224))
+    assert crops.size == (256, 256)
+    places = [(0, 0), (0, 32), (32, 0), (32, 32), (16, 16)]
+    assert crops.corners == tuple((y, x, flip) for flip in (False, True) for y, x in places)
+
+
+def test_a_map_lies_where_its_crop_was_cut() -> None:
+    crops = Crops((5, 6), ((1, 2, False), (0, 0, True)))
+    maps = torch.arange(24.0).reshape(2, 3, 4)
+    whole = paste(maps, crops, (3, 4))
+    expected = np.zeros((5, 6))
+    expected[1:4, 2:6] += maps[0].numpy()
+    expected[0:3, 0:4] += maps[1].numpy()[:, ::-1]
+    assert np.allclose(whole[0], expected)
+
+
+@pytest.mark.parametrize("method", ["gradcam", "layercam", "cam"])
+def test_ten_crops_are_ten_explanations_added_up(method: str) -> None:
+    model = small("test_resnet", 96, 96)
+    requests = plan(model, [get(method)])
+    crops = images.ten_crops(model.size)
+    pictures = [Image.open(SAMPLES / name) for name in ("chelsea.jpg", "coffee.jpg")]
+    inputs = [torch.from_numpy(images.read_crops(p, crops, model.transform)) for p in pictures]
+    found = explain(model, torch.cat(inputs), requests, lambda x: x.topk(1).indices, crops)[0][0]
+    for b, cut in enumerate(inputs):
+        with torch.no_grad():
+            wanted = model.network(cut).mean(dim=0).argmax()
+        assert found.chosen.classes[b] == wanted
+        assert found.chosen.ranks[b] == 0
+        whole = np.zeros(crops.size)
+        for one, (y, x, mirrored) in zip(cut, crops.corners, strict=True):
+            target = wanted.reshape(1, 1)
+            alone = explain(model, one[None], requests, partial(given, target))[0][0]
+            large = torch.nn.functional.interpolate(
+                alone.fused.values[None], (96, 96), mode="bilinear", align_corners=False
+            )[0, 0].numpy()
+            whole[y : y + 96, x : x + 96] += large[:, ::-1] if mirrored else large
+        assert np.allclose(found.fused.values[b], whole, atol=1e-4 * whole.max())
+
+
+def test_a_mirrored_image_has_the_mirrored_map() -> None:
+    model = small("test_resnet", 96, 96)
+    crops = images.ten_crops(model.size)
+    pixels = np.asarray(Image.open(SAMPLES / "coffee.jpg").resize((crops.size[1], crops.size[0])))
+    both = [Image.fromarray(pixels), Image.fromarray(np.ascontiguousarray(pixels[:, ::-1]))]
+    inputs = [torch.from_numpy(images.read_crops(p, crops, model.transform)) for p in both]
+    requests = plan(model, [get("gradcam")])
+    maps = explain(model, torch.cat(inputs), requests, lambda x: x[:, :1].long() * 0, crops)
+    one, other = maps[0][0].fused.values
+    assert torch.allclose(one, other.flip(-1), atol=1e-4 * float(one.max()))
+
+
+def test_ten_crops_from_the_command_line(cli: Cli) -> None:
+    ran = cli(
+        "explain", SAMPLES / "chelsea.jpg", "--fit", "tencrop", "--save", "overlay,grid,boxes"
+    )
+    assert ran.status == 0, ran.err
+    (found,) = ran.lines[0]["explanations"]
+    assert found["class_name"] == "Egyptian cat"
+    box = found["boxes"][0]
+    assert box["x1"] < 120
+    assert box["x2"] > 300
+
+
+def test_a_batch_of_ten_crops_equals_its_singles() -> None:
+    model = small("test_resnet", 96, 96)
+    found = [Source(SAMPLES / n, n, n) for n in ("chelsea.jpg", "coffee.jpg", "rocket.jpg")]
+
+    def maps(batch: int) -> list[np.ndarray]:
+        target = targets.parse("predicted")(model.labels)
+        job = pipeline.Job(model, plan(model, [get("layercam")]), target, "tencrop", batch)
+        results: list[Result] = []
+        for result in pipeline.run(job, found, lambda r: r):
+            assert isinstance(result, Result)
+            results.append(result)
+        return [r.explanations[0].fused.shown for r in results]
+
+    for together, alone in zip(maps(3), maps(1), strict=True):
+        assert np.allclose(together, alone, atol=1e-4)
