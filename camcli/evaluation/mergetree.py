@@ -44,6 +44,8 @@ def grow(grey: Grey, *, diagonal: bool) -> Tree:
     """The tree of a map (H, W), its pixels joined across corners too, or only across sides."""
     slopes, high = _climb(grey, diagonal)
     peak, high, ridges = _without_plateaus(slopes, high, _ridges(grey, slopes, diagonal))
+    if len(high) == 1 and not diagonal:
+        return _NO_HOLES
     bounds = _bounds(grey, peak, len(high))
     area = _areas(grey, peak, len(high)) if diagonal else np.zeros((len(high), LEVELS), np.int32)
     low = np.zeros(len(high), np.int32)
@@ -56,21 +58,31 @@ def grow(grey: Grey, *, diagonal: bool) -> Tree:
     return Tree(bounds, area, low, high)
 
 
+_NO_HOLES = Tree(
+    np.zeros((4, 1, LEVELS), np.int16),
+    np.zeros((1, LEVELS), np.int32),
+    np.zeros(1, np.int32),
+    np.zeros(1, np.int32),
+)
+
+
 def _climb(grey: Grey, diagonal: bool) -> tuple[Ints, Ints]:
     """The number of the peak that each pixel climbs to (H, W), and the peaks' heights (P,)."""
     size = grey.size
     # A total order, grey level then position: no two pixels are equal, so no plateau stops a climb.
-    key = grey * np.int32(size) + np.arange(size, dtype=np.int32).reshape(grey.shape)
+    bits = size.bit_length()
+    place = _numbers(size, 1)
+    key = (grey.astype(np.int32) << bits) | place.reshape(grey.shape)
     around = np.pad(key, 1, constant_values=-1)
     up_down = np.maximum(np.maximum(around[:-2], around[2:]), around[1:-1])
     if diagonal:
         best = np.maximum(np.maximum(up_down[:, :-2], up_down[:, 2:]), up_down[:, 1:-1])
     else:
         best = np.maximum(np.maximum(around[1:-1, :-2], around[1:-1, 2:]), up_down[:, 1:-1])
-    goal = (best % size).ravel().astype(np.intp)
-    while not np.array_equal(further := goal.take(goal), goal):
-        goal = further
-    peaks = np.flatnonzero(goal == np.arange(size))
+    goal = (best & (1 << bits) - 1).ravel().astype(np.intp)
+    while not np.array_equal(further := goal.take(goal).take(goal), goal):
+        goal = further.take(further)
+    peaks = np.flatnonzero(goal == place)
     number = np.zeros(size, np.int32)
     number[peaks] = np.arange(len(peaks), dtype=np.int32)
     return number.take(goal).reshape(grey.shape), grey.ravel()[peaks].astype(np.int32)
@@ -85,7 +97,7 @@ def _bounds(grey: Grey, peak: Ints, count: int) -> Shorts:
     place = (peak * 256 + grey).astype(np.intp)
     bounds = np.full((4, count * 256), np.iinfo(np.int16).max, np.int16)
     by_row, by_column = place.ravel(), place.T.ravel()
-    rows, columns = _numbers(*grey.shape), _numbers(*grey.shape[::-1])
+    rows, columns = (_numbers(*shape).astype(np.int16) for shape in (grey.shape, grey.shape[::-1]))
     bounds[0][by_column[::-1]] = columns[::-1]
     bounds[1][by_row[::-1]] = rows[::-1]
     bounds[2][by_column] = ~columns
@@ -95,9 +107,9 @@ def _bounds(grey: Grey, peak: Ints, count: int) -> Shorts:
 
 
 @cache
-def _numbers(count: int, times: int) -> Shorts:
+def _numbers(count: int, times: int) -> Ints:
     """0, 0, ..., 1, 1, ...: a row's or column's number for each of its pixels."""
-    return np.repeat(np.arange(count, dtype=np.int16), times)
+    return np.repeat(np.arange(count, dtype=np.int32), times)
 
 
 def _areas(grey: Grey, peak: Ints, count: int) -> Ints:
