@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
 
@@ -11,7 +12,7 @@ from camcli.attention import ClassRows
 from camcli.errors import LayerError, MethodError
 from camcli.heads import Head
 from camcli.maps import FUSIONS, Fusion
-from camcli.methods import METHODS, Method
+from camcli.methods import DEFAULTS, METHODS, Method, get
 from camcli.models import Model
 from camcli.records import Layer
 
@@ -38,12 +39,16 @@ def plan(
 ) -> tuple[Request, ...]:
     """What each method will read. With fusion "none" every layer is a request of its own.
 
-    Raises LayerError and MethodError for what the model does not have.
+    Without methods it is the first of `DEFAULTS` that the model can have; where layers are named,
+    the first that is asked of layers. Raises LayerError and MethodError for what the model does
+    not have.
     """
+    if not methods:
+        return _default(model, spec, block, fusion, options)
     chosen = _layers(model, methods, spec, block)
     groups = [(layer,) for layer in chosen] if fusion == "none" else [chosen]
-    head = _head(model, [m for m in methods if "semantic" in m.needs])
     rows = _rows(model, [m for m in methods if "attention" in m.needs])
+    head = _head(model, [m for m in methods if "semantic" in m.needs])
     requests = []
     for m in methods:
         fusing = FUSIONS[m.fusion if fusion in (None, "none") else fusion]
@@ -59,6 +64,15 @@ def plan(
             read = own.blocks if own else (head.layer,) if head else ()
             requests.append(Request(m, read, fusing, given, head, own))
     return tuple(requests)
+
+
+def _default(model: Model, spec: str | None, block: int | None, *given: Any) -> tuple[Request, ...]:
+    layers_named = spec is not None or block is not None
+    *first, last = (m for m in map(get, DEFAULTS) if m.per_layer or not layers_named)
+    for m in first:
+        with suppress(MethodError):
+            return plan(model, [m], spec, block, *given)
+    return plan(model, [last], spec, block, *given)
 
 
 def several(

@@ -64,21 +64,22 @@ def scaled(box: tuple[float, ...], size: tuple[int, int], side: int = 224) -> li
     return [int(value * side / size[i % 2]) for i, value in enumerate(box)]
 
 
-def correct(shown: Map, truths: NDArray[Any], multi: bool, delta: float) -> NDArray[np.bool_]:
-    """At which of the thousand thresholds a map is right."""
+def correct(
+    shown: Map, truths: NDArray[Any], multi: bool, deltas: tuple[float, ...] = (0.3, 0.5, 0.7)
+) -> NDArray[np.bool_]:
+    """At which of the thousand thresholds a map is right, for each IoU: (D, 1000)."""
     found = [boxes_at(shown, t, multi) for t in THRESHOLDS]
     met = overlaps(np.concatenate(found), truths).max(axis=1)
     ends = np.cumsum([len(boxes) for boxes in found])
-    return np.array([best.max() >= delta for best in np.split(met, ends[:-1])])
+    best = np.array([part.max() for part in np.split(met, ends[:-1])])
+    return np.array([best >= delta for delta in deltas])
 
 
 def max_box_acc(maps: list[Map], truths: list[NDArray[Any]], multi: bool) -> float:
     """MaxBoxAcc (single, 0.5), or MaxBoxAccV2 (multi, 0.3, 0.5 and 0.7)."""
-    accuracies = []
-    for delta in (0.3, 0.5, 0.7) if multi else (0.5,):
-        right = [correct(m, t, multi, delta) for m, t in zip(maps, truths, strict=True)]
-        accuracies.append(np.mean(right, axis=0).max())
-    return float(np.mean(accuracies))
+    deltas = (0.3, 0.5, 0.7) if multi else (0.5,)
+    right = [correct(m, t, multi, deltas) for m, t in zip(maps, truths, strict=True)]
+    return float(np.mean(right, axis=0).max(axis=1).mean())
 
 
 def tscam_box(shown: Map, threshold: float) -> tuple[int, int, int, int]:

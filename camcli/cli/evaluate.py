@@ -99,7 +99,7 @@ def localization(
     format_: FormatName = "auto",
 ) -> int:
     """Do the boxes fit? GT-known, Loc@1/5, MaxBoxAcc, PxAP, pointing game, with baselines."""
-    wanted = options.chosen(method or ["gradcam"])
+    wanted = options.chosen(method) if method else []
     settings = options.settings(set_ or [], wanted)
     level, input_size = options.threshold(threshold), options.size(size)
     names = _models(model, models, checkpoint)

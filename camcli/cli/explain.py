@@ -85,7 +85,7 @@ def explain(
     format_: FormatName = "auto",
 ) -> int:
     """What did the network look at? Writes heatmaps, overlays, grids and boxes."""
-    wanted = options.chosen(method or ["gradcam"])
+    wanted = options.chosen(method) if method else []
     settings = options.settings(set_ or [], wanted)
     kinds, level, input_size = options.saves(save), options.threshold(threshold), options.size(size)
     bind = targets.parse(target)

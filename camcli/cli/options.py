@@ -36,7 +36,10 @@ Size = Annotated[str | None, Option(metavar="N|HxW", help="Input size. [the mode
 Device = Annotated[str, Option(metavar="NAME", help="auto, cpu, cuda, cuda:N or mps.")]
 MethodNames = Annotated[
     list[str] | None,
-    Option("--method", help="See `camcli methods`; may be given several times. [gradcam]"),
+    Option(
+        "--method",
+        help="See `camcli methods`; may be given several times. [tscam on ViTs, else gradcam]",
+    ),
 ]
 Block = Annotated[
     int | None,
@@ -126,7 +129,7 @@ def settings(pairs: Sequence[str], wanted: Sequence[Method]) -> dict[str, Mappin
             raise UsageError(f"--set {pair}: write KEY=VALUE")
         if not any(key in m.options for m in wanted):
             has = ", ".join(o for m in wanted for o in m.options) or "none"
-            names = ", ".join(m.name for m in wanted)
+            names = ", ".join(m.name for m in wanted) or "the default method"
             raise UsageError(f"--set {key}: no option of {names} (there are: {has})")
         given[key] = value
     return {

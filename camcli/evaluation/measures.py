@@ -66,7 +66,7 @@ def score(
         "images": 1.0,
         "gt_known": float(overlap >= 0.5),
         "curve": (overlap >= CURVE).astype(np.float64),
-        **_at_all_levels(found.regions, truth),
+        **at_all_levels(found.regions, truth),
         "pointing": float(distance < TOLERANCE),
         "pointing_strict": float(distance == 0),
         "energy": inside / energy if energy else 0.0,
@@ -94,7 +94,7 @@ def box_at(found: Heat, threshold: str | float) -> NDArray[np.int16]:
     return box if box.any() else np.array([0, 0, 1, 1], np.int16)
 
 
-def _at_all_levels(regions: Regions, truth: Placed) -> dict[str, NDArray[np.float64]]:
+def at_all_levels(regions: Regions, truth: Placed) -> dict[str, NDArray[np.float64]]:
     """Where the boxes of each level meet the truth: `single` (255,), `multi` (3, 255).
 
     wsolevaluation's: corners clipped to S - 1, IoU >= 0.3, 0.5, 0.7, [0, 0, 0, 0] for no box.

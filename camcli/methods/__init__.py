@@ -31,6 +31,10 @@ if TYPE_CHECKING:
 NEEDS = ("activations", "gradients", "attention", "semantic", "class_bias")
 ROOMS = ("classifier", "gradient", "transformer")
 
+# What is run where none is named: the first that the model can have. Chosen by GT-known on ILSVRC
+# photographs; README has the figures.
+DEFAULTS = ("tscam", "gradcam")
+
 Work = Literal["CNN", "ViT", "Swin"]
 
 

@@ -1,0 +1,98 @@
+"""How fast maps are scored, beside wsolevaluation's way of doing it; the same numbers are checked.
+
+    python benchmarks/localization.py PHOTOS/     # needs: pip install -e '.[test]'
+
+Grad-CAM maps of up to 500 photographs by the embedded CNN, and a made-up truth each. Contenders
+take turns map by map, on one thread:
+
+    camcli          all regions of all 255 grey levels at once: MaxBoxAcc and MaxBoxAccV2
+    wsolevaluation  the evaluator of tests/wsol.py, re-derived from the protocol with OpenCV: a
+                    contour search at each of 1000 thresholds, once for MaxBoxAcc and once for V2
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from statistics import median
+from typing import Any
+
+import cv2
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from camcli import methods, models, pipeline, sources, targets
+from camcli.evaluation import measures
+from camcli.evaluation.truth import Truth, place
+from camcli.maps import visible
+from camcli.plan import plan
+from camcli.records import Result
+
+sys.path.insert(0, str(Path(__file__).parents[1] / "tests"))
+import wsol
+
+SIDE = measures.SIDE
+
+
+def _maps(photos: str, count: int) -> Iterator[NDArray[np.float32]]:
+    model = models.load(device="cpu")
+    found = sources.find([photos], [], skip=Path("camcli-out"))[:count]
+    requests = plan(model, [methods.get("gradcam")])
+    job = pipeline.Job(model, requests, targets.parse("predicted")(model.labels))
+    for result in pipeline.run(job, found, lambda given: given):
+        if isinstance(result, Result):
+            shown = result.explanations[0].fused.shown
+            yield visible(shown, result.sample.view, (SIDE, SIDE))
+
+
+def _timed(run: Any) -> tuple[Any, float]:
+    start = time.perf_counter()
+    return run(), time.perf_counter() - start
+
+
+def main() -> None:
+    """Score every map both ways; print medians, their ratio, and whether the numbers agree."""
+    parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n")[0])
+    parser.add_argument("photos")
+    parser.add_argument("--count", type=int, default=500)
+    arguments = parser.parse_args()
+    maps = list(_maps(arguments.photos, arguments.count))
+    torch.set_num_threads(1)
+    cv2.setNumThreads(1)
+    rng = np.random.default_rng(0)
+    ours, theirs, same = [], [], 0
+    for shown in maps:
+        x, y = np.sort(rng.integers(0, SIDE, (2, 2)), axis=1)
+        corners = (float(x[0]), float(y[0]), float(x[1] + 1), float(y[1] + 1))
+        truth, _ = place(Truth("map", Path(), 0, (corners,)), (SIDE, SIDE), SIDE)
+        assert truth is not None
+        boxes = truth.truncated
+
+        def quick(shown: Any = shown, truth: Any = truth) -> Any:
+            return measures.at_all_levels(measures.heat(shown).regions, truth)
+
+        def slow(shown: Any = shown, boxes: Any = boxes) -> Any:
+            return [wsol.correct(shown, boxes, False, (0.5,)), wsol.correct(shown, boxes, True)]
+
+        found, took = _timed(quick)
+        ours.append(took)
+        expected, took = _timed(slow)
+        theirs.append(took)
+        level = (wsol.THRESHOLDS * 255).astype(int)
+        same += bool(
+            (found["single"][level] == expected[0][0]).all()
+            and (found["multi"][:, level] == np.array(expected[1])).all()
+        )
+    ratio = median(t / o for o, t in zip(ours, theirs, strict=True))
+    print(f"{len(maps)} maps of {arguments.photos}, milliseconds a map, medians")
+    print(f"camcli          {1e3 * median(ours):7.2f}")
+    print(f"wsolevaluation  {1e3 * median(theirs):7.2f}")
+    print(f"{ratio:.1f} times as fast; {same} of {len(maps)} maps have the same numbers")
+
+
+if __name__ == "__main__":
+    main()
