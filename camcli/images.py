@@ -83,11 +83,23 @@ def _reason(error: BaseException) -> str:
 
 def _upright(image: Image.Image) -> Image.Image:
     """Turned as EXIF says. Only that one tag is read: rewriting the others fails on broken ones."""
-    try:
-        turn = TURNS.get(int(image.getexif().get(ORIENTATION) or 0))
-    except Exception:  # noqa: BLE001 - EXIF that cannot be read: the pixels are still good
-        return image
+    turn = _turn(image)
     return image if turn is None else image.transpose(turn)
+
+
+def _turn(image: Image.Image) -> Image.Transpose | None:
+    try:
+        return TURNS.get(int(image.getexif().get(ORIENTATION) or 0))
+    except Exception:  # noqa: BLE001 - EXIF that cannot be read: the pixels are still good
+        return None
+
+
+def turned(path: Path) -> Image.Transpose | None:
+    """How `decode` turns an image that it can read, if it does: annotations must turn with it."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        with Image.open(path, formats=_formats()) as opened:
+            return _turn(opened)
 
 
 def _rgb(image: Image.Image) -> Image.Image:

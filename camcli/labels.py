@@ -65,10 +65,10 @@ def default(classes: int) -> Labels:
     return make([names[0] for names in synonyms], others)
 
 
-def load(path: Path, classes: int) -> Labels:
+def load(path: Path, classes: int | None) -> Labels:
     """Names from a file: one a line, a JSON list, or JSON {index: name} or {index: [id, name]}.
 
-    Raises LabelsError when it cannot be read or does not hold `classes` names.
+    Raises LabelsError when it cannot be read or does not hold `classes` names, if that is known.
     """
     try:
         text = path.read_text(encoding="utf-8-sig")
@@ -76,7 +76,7 @@ def load(path: Path, classes: int) -> Labels:
         reason = getattr(error, "strerror", None) or "not UTF-8 text"
         raise LabelsError(f"--labels {path}: {reason}") from None
     names = _from_json(path, text) if text.lstrip()[:1] in ("{", "[") else _lines(text)
-    if len(names) != classes:
+    if classes is not None and len(names) != classes:
         raise LabelsError(f"--labels {path} holds {len(names)} names; the model has {classes}")
     return make([n[-1] for n in names], names)
 

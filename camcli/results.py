@@ -7,11 +7,11 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager, suppress
 from dataclasses import asdict
 from pathlib import Path
-from typing import IO, Any
+from typing import Any
 
 from camcli.errors import OutputError
 from camcli.records import Explanation, Failed, Result
@@ -80,15 +80,31 @@ def to_json(document: Mapping[str, Any]) -> str:
 
 
 @contextmanager
-def opened(output: Path, overwrite: bool, name: str = FILE) -> Iterator[IO[str]]:
-    """Open a run's results.jsonl, to be written a line an outcome. Raises OutputError."""
+def opened(
+    output: Path, overwrite: bool, name: str = FILE
+) -> Iterator[Callable[[Mapping[str, Any]], None]]:
+    """Open a run's list: what is yielded writes a line and flushes it. Raises OutputError.
+
+    A file or a link that is there is replaced, never written through.
+    """
+    path = output / name
     try:
         output.mkdir(parents=True, exist_ok=True)
-        file = (output / name).open("w" if overwrite else "x", encoding="utf-8")
+        if overwrite:
+            path.unlink(missing_ok=True)
+        file = path.open("x", encoding="utf-8")
     except OSError as error:
         raise OutputError(f"cannot write to {output}: {error.strerror}") from None
+
+    def write(document: Mapping[str, Any]) -> None:
+        try:
+            file.write(f"{to_json(document)}\n")
+            file.flush()
+        except OSError as error:  # a full disk: the file is whole up to its last line
+            raise OutputError(f"cannot write {path}: {error.strerror}") from None
+
     try:
-        with file:
-            yield file
-    except OSError as error:  # a full disk: what is in the file is whole up to its last line
-        raise OutputError(f"cannot write {output / name}: {error.strerror}") from None
+        yield write
+    finally:
+        with suppress(OSError):  # it has been said
+            file.close()

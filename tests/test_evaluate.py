@@ -196,4 +196,5 @@ def test_several_models_in_one_run(cli: Cli, dataset: Path, tmp_path: Path) -> N
     assert ran.status == 0, ran.err
     top, *rows = [line.split() for line in ran.out.splitlines()]
     assert top[:2] == ["model", "method"]
-    assert [row[1] for row in rows] == ["gradcam", "gaussian", "random"] * 2
+    methods = [row[1] for row in rows]
+    assert methods == ["gradcam", "gaussian", "random", "tscam", "gaussian", "random"]

@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import os
+import re
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import ExitStack
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 from typer import Argument, Option, Typer
 
@@ -28,7 +32,10 @@ from camcli.cli.options import (
     Threshold,
     Workers,
 )
-from camcli.errors import UsageError, hint, one_line
+from camcli.errors import CamcliError, UsageError, hint, one_line
+
+if TYPE_CHECKING:
+    from camcli.cli.scoreboard import Run
 
 app = Typer(help="How good are the maps? Measured against what people have marked.")
 
@@ -103,19 +110,12 @@ def localization(
     settings = options.settings(set_ or [], wanted)
     level, input_size = options.threshold(threshold), options.size(size)
     names = _models(model, models, checkpoint)
-    if layers is not None and block is not None:
-        raise UsageError("--layers and --block both choose layers; give one of them")
-    if maps and (model or models or method or layers):
-        raise UsageError("--maps brings maps of its own; leave --model, --method and --layers out")
-    for option, paths in (
-        ("--images", [images]),
-        ("--annotations", [annotations]),
-        ("--maps", maps),
-    ):
-        options.must_be_there(option, paths or [])
+    _refuse_contradictions(layers, block, maps, (model, models, checkpoint, method, layers, block))
     options.must_have_opencv(boxes)
     options.must_exist("--checkpoint", checkpoint)
     options.must_exist("--labels", labels)
+    options.must_be_there("--images", images)
+    options.must_be_there("--annotations", annotations)
     options.refuse_existing_run(output, overwrite, IMAGES)
 
     below = _floors(fail_under or [])
@@ -123,7 +123,7 @@ def localization(
     from camcli.evaluation import datasets
     from camcli.evaluation.localization import Board
 
-    data = datasets.read(datasets.Place(dataset, images, annotations, split))
+    data = datasets.read(datasets.Place(dataset, images, annotations, split, output))
     asked = [part.strip() for part in (classes or "").split(",") if part.strip()]
     threads = workers or options.workers()
 
@@ -133,27 +133,66 @@ def localization(
     from camcli.cli.scoreboard import Run
     from camcli.evaluation import given
 
-    with results.opened(output, overwrite, IMAGES) as file:
-        run = Run(data, asked, limit, strict, Board(resamples, seed), output, file, format_)
-        for folder in maps or []:
-            row = given.Row(one_line(folder), "maps", (), 0.2 if level is None else level)
-            known = naming.load(labels, 1000) if labels else naming.default(1000)
-            run.score(partial(given.from_folder, folder, boxes, threads), known, (row,))
-        for name in [] if maps else names:
-            loaded = loading.load(name, checkpoint, labels, input_size, device)
-            job = pipeline.Job(
-                loaded,
-                plan.several(loaded, wanted, layers or [None], block, fusion, settings),
-                targets.parse("predicted")(loaded.labels),  # each truth's class takes its place
-                fit,
-                options.batch_size(batch_size, loaded.device.type, fit),
-                threads,
-                level,
-                boxes,
-            )
-            run.score(partial(given.from_model, job), loaded.labels, given.rows_of(job))
+    def of_folder(run: Run, folder: Path) -> None:
+        row = given.Row(one_line(folder), "maps", (), 0.2 if level is None else level)
+        known = naming.load(labels, None) if labels else naming.default(1000)
+        produce = partial(given.from_folder, folder, boxes, threads)
+        run.score(produce, known, (row,), unknown=-1)
+
+    def of_model(run: Run, name: str | None) -> None:
+        loaded = loading.load(name, checkpoint, labels, input_size, device)
+        if name and os.path.isfile(name):  # checkpoints of one architecture are told apart
+            loaded = replace(loaded, name=one_line(name))
+        job = pipeline.Job(
+            loaded,
+            plan.several(loaded, wanted, layers or [None], block, fusion, settings),
+            targets.parse("predicted")(loaded.labels),  # each truth's class takes its place
+            fit,
+            options.batch_size(batch_size, loaded.device.type, fit),
+            threads,
+            level,
+            boxes,
+        )
+        run.score(partial(given.from_model, job), loaded.labels, given.rows_of(job))
+
     about = {"dataset": str(dataset), "kind": data.kind, "split": split, "limit": limit, "fit": fit}
-    return run.report(about, below)
+    with ExitStack() as stack:
+        start = partial(results.opened, output, overwrite, IMAGES)
+        board = Board(resamples, seed)
+        run = Run(
+            *(data, asked, limit, strict, board, output),
+            lambda: stack.enter_context(start()),
+            format_,
+        )
+        steps = [partial(of_folder, run, folder) for folder in dict.fromkeys(maps or [])]
+        _do(steps or [partial(of_model, run, name) for name in names], run, about)
+        return run.report(about, below)
+
+
+def _do(steps: Sequence[Callable[[], None]], run: Run, about: Mapping[str, Any]) -> None:
+    """Each step; where one fails, what is done is told before what went wrong."""
+    try:
+        for step in steps:
+            step()
+    except (CamcliError, KeyboardInterrupt):
+        if run.board.tallies:
+            run.report(about, {})
+        raise
+
+
+def _refuse_contradictions(
+    layers: Sequence[str] | None,
+    block: int | None,
+    maps: Sequence[Path] | None,
+    of_models: Sequence[object],
+) -> None:
+    if layers is not None and block is not None:
+        raise UsageError("--layers and --block both choose layers; give one of them")
+    if maps and any(option not in (None, []) for option in of_models):
+        raise UsageError("--maps brings maps of its own; leave --model, --method and --layers out")
+    for folder in maps or []:
+        if not os.path.isdir(folder):
+            raise UsageError(f"--maps {folder}: no such folder")
 
 
 def _models(model: str | None, models: str | None, checkpoint: Path | None) -> Sequence[str | None]:
@@ -176,8 +215,7 @@ def _floors(given: Sequence[str]) -> dict[str, float]:
         if name not in names:
             near = hint(name, names)
             raise UsageError(f"--fail-under {text}: no such metric{near} ({', '.join(names)})")
-        try:
-            floors[name] = float(value)
-        except ValueError:
-            raise UsageError(f"--fail-under {text}: write METRIC=X, such as gt_known=0.6") from None
+        if not re.fullmatch(r"\d*\.?\d+", value):
+            raise UsageError(f"--fail-under {text}: write METRIC=X, such as gt_known=0.6")
+        floors[name] = float(value)
     return floors

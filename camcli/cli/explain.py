@@ -120,7 +120,7 @@ def explain(
     show = _shower(format_, found)
     tally = Tally(time.monotonic())
     with (
-        results.opened(output, overwrite) as file,
+        results.opened(output, overwrite) as write,
         console.progress(
             "explaining", len(found) * len(job.requests), format_ == "quiet"
         ) as advance,
@@ -129,8 +129,7 @@ def explain(
             job, found, lambda result: outputs.save(result, kinds, style, output, slugs)
         ):
             line = results.describe(outcome, loaded.name)
-            file.write(f"{results.to_json(line)}\n")
-            file.flush()
+            write(line)
             show(line)
             tally.count(line)
             advance()

@@ -144,11 +144,10 @@ def must_exist(option: str, path: Path | None) -> None:
         raise UsageError(f"{option} {path}: no such file")
 
 
-def must_be_there(option: str, paths: Sequence[Path | None]) -> None:
-    """Files or folders that an option names are there."""
-    for path in paths:
-        if path is not None and not os.path.exists(path):
-            raise UsageError(f"{option} {path}: no such file or folder")
+def must_be_there(option: str, path: Path | None) -> None:
+    """A file or folder that an option names is there."""
+    if path is not None and not os.path.exists(path):
+        raise UsageError(f"{option} {path}: no such file or folder")
 
 
 def must_have_opencv(boxes: str) -> None:

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Mapping, Sequence
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import IO, Any
+from typing import Any
 
 from camcli.cli import console
 from camcli.cli.options import Format
@@ -20,17 +22,26 @@ from camcli.evaluation.report import Line
 from camcli.evaluation.truth import Problem
 from camcli.labels import Labels
 from camcli.outputs import write
-from camcli.results import to_json
 
 DOCUMENT = "localization.json"
+TABLE, PROBLEMS = "localization.csv", "problems.csv"
+CHARTS = ("thresholds.png", "overlaps.png", "splits.png")
+FILES = (DOCUMENT, TABLE, PROBLEMS, *CHARTS)
 EXAMPLES = 5  # images of a kind in a gallery
 TOLD = 3  # problems of a kind that are told as they are met
 FAILURES = ("image is missing", "image cannot be read", "map is missing", "map cannot be read")
 
 
+Write = Callable[[Mapping[str, Any]], None]
+
+
 @dataclass(slots=True)
 class Run:
-    """One evaluation: what is scored goes to the board and to images.jsonl, what is not is told."""
+    """One evaluation: what is scored goes to the board and to images.jsonl, what is not is told.
+
+    `start` opens images.jsonl; not before there is something to score, so that a mistake leaves
+    an earlier run as it is.
+    """
 
     data: Dataset
     classes: Sequence[str]
@@ -38,25 +49,35 @@ class Run:
     strict: bool
     board: Board
     output: Path
-    file: IO[str]
+    start: Callable[[], Write]
     format: Format
+    write: Write | None = None
     problems: dict[Problem, None] = field(default_factory=dict)
+    kinds: Counter[str] = field(default_factory=Counter)
     pictures: list[str] = field(default_factory=list)
 
-    def score(self, produce: Produce[Any], labels: Labels, rows: Sequence[Row]) -> None:
+    def score(
+        self,
+        produce: Produce[Any],
+        labels: Labels,
+        rows: Sequence[Row],
+        unknown: int | None = None,
+    ) -> None:
         """Score every image on these rows, then draw each row's examples."""
-        items, problems = datasets.bind(self.data, labels, self.classes, self.limit)
+        items, problems = datasets.bind(self.data, labels, self.classes, self.limit, unknown)
         for problem in problems:
             self.note(problem)
         if not items:
-            told = "; ".join(map(str, list(self.problems)[:3])) or "no image is of those classes"
-            raise UsageError(f"nothing to evaluate: {told}")
+            raise UsageError(f"nothing to evaluate: {self._why_nothing()}")
+        if self.write is None:
+            remove_earlier(self.output)
+            self.write = self.start()
         total = len(items) * (len(rows) + 2)
         with console.progress("evaluating", total, self.format == "quiet") as advance:
             for found in localization.run(produce, items, rows, self.board.seed):
                 if isinstance(found, localization.Scored):
                     self.board.add(found)
-                    self.file.write(f"{to_json(report.describe_image(found))}\n")
+                    self.write(report.describe_image(found))
                 else:
                     self.note(found)
                 advance()
@@ -64,13 +85,19 @@ class Run:
             if row in self.board.overlaps:
                 self.draw_examples(produce, items, row)
 
+    def _why_nothing(self) -> str:
+        if self.kinds:
+            return ", ".join(f"{count} x {kind}" for kind, count in self.kinds.items())
+        return "no image is of those classes" if self.classes else "the data set names no image"
+
     def note(self, problem: Problem) -> None:
         """Count a Problem, once, and tell the first few of a kind; `--strict` stops here."""
         if self.strict:
             raise UsageError(f"{problem}; without --strict it is left out and counted")
         if problem not in self.problems:
             self.problems[problem] = None
-            if sum(problem.kind == other.kind for other in self.problems) <= TOLD:
+            self.kinds[problem.kind] += 1
+            if self.kinds[problem.kind] <= TOLD:
                 console.complain(problem)
 
     def draw_examples(self, produce: Produce[Any], items: Sequence[Item], row: Row) -> None:
@@ -93,26 +120,24 @@ class Run:
         """Write the document, table and pictures; the exit status."""
         lines = report.lines(self.board)
         if not lines:
-            raise UsageError("nothing was scored; see problems above")
+            raise UsageError(f"nothing was scored: {self._why_nothing()}")
         problems = list(self.problems)
         document = report.document(lines, problems, {**about, "seed": self.board.seed})
         write(self.output / DOCUMENT, f"{json.dumps(document, indent=1)}\n".encode())
-        write(self.output / "localization.csv", report.as_csv(lines).encode())
+        csv = report.as_csv(lines).encode(errors="backslashreplace")
+        write(self.output / TABLE, csv)
         if problems:
             rows = report.problems_csv(problems).encode(errors="backslashreplace")
-            write(self.output / "problems.csv", rows)
+            write(self.output / PROBLEMS, rows)
         several = len({line.row.model for line in lines}) > 1
         names = [f"{line.row.model} {line.name}" if several else line.name for line in lines]
-        for name, drawn in (
-            ("thresholds.png", charts.thresholds(lines, names)),
-            ("overlaps.png", charts.overlaps(lines, names)),
-            ("splits.png", charts.splits(lines, names)),
-        ):
-            if drawn:
+        drawings = (charts.thresholds, charts.overlaps, charts.splits)
+        for name, draw in zip(CHARTS, drawings, strict=True):
+            if drawn := draw(lines, names):
                 write(self.output / name, drawn)
         self.show(lines)
-        for kind, told in report.counted(problems).items():
-            console.say(f"{told['count']} x {kind}")
+        for kind, count in self.kinds.items():
+            console.say(f"{count} x {kind}")
         images = max(line.images for line in lines)
         console.say(f"{images} images; written to {one_line(self.output)}/")
         failed = [problem for problem in problems if problem.kind in FAILURES]
@@ -127,6 +152,13 @@ class Run:
                 console.emit(json.dumps(report.describe(line)))
         else:
             console.table(report.table(lines))
+
+
+def remove_earlier(output: Path) -> None:
+    """Clear away what an earlier evaluation wrote, so that nothing of it passes for this one's."""
+    for path in (*(output / name for name in FILES), *output.glob("gallery.*.jpg")):
+        with suppress(OSError):
+            path.unlink()
 
 
 def _file_name(row: Row, taken: Sequence[str]) -> str:

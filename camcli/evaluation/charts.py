@@ -23,7 +23,7 @@ def thresholds(lines: Sequence[Line], names: Sequence[str]) -> bytes:
     for line, name, look in zip(lines, names, _looks(lines), strict=True):
         x, y = line.curves["threshold"], line.curves["box_acc_at_threshold"]
         best = max(range(len(y)), key=y.__getitem__)
-        axes.plot(x, y, **look, label=f"{name}: {y[best]:.3f} at {x[best]:.2f}")
+        axes.plot(x, y, **look, label=f"{_plain(name)}: {y[best]:.3f} at {x[best]:.2f}")
         axes.plot(x[best], y[best], "o", color=look["color"], markersize=4)
     axes.set_xlabel("threshold, share of the maximum")
     axes.set_ylabel("share of images")
@@ -34,7 +34,7 @@ def overlaps(lines: Sequence[Line], names: Sequence[str]) -> bytes:
     """Accuracy as a larger IoU is asked for: do boxes fit closely, or just well enough?"""
     figure, axes = _sheet("Share of images whose box has at least an IoU")
     for line, name, look in zip(lines, names, _looks(lines), strict=True):
-        label = f"{name} at {line.row.threshold}"
+        label = f"{_plain(name)} at {line.row.threshold}"
         axes.plot(line.curves["iou"], line.curves["gt_known_at_iou"], **look, label=label)
     axes.axvline(0.5, color="0.8", linewidth=0.8, zorder=0)
     axes.set_xlabel("IoU with the nearest box of the truth")
@@ -44,7 +44,9 @@ def overlaps(lines: Sequence[Line], names: Sequence[str]) -> bytes:
 
 def splits(lines: Sequence[Line], names: Sequence[str]) -> bytes | None:
     """What the top-1 localisation of each image is, as stacked bars; None without classes."""
-    told = [(n, line) for n, line in zip(names, lines, strict=True) if "split" in line.curves]
+    told = [
+        (_plain(n), line) for n, line in zip(names, lines, strict=True) if "split" in line.curves
+    ]
     if not told:
         return None
     figure, axes = _sheet("Top-1 localisation: right, or what is wrong", 1.2 + 0.42 * len(told))
@@ -60,6 +62,11 @@ def splits(lines: Sequence[Line], names: Sequence[str]) -> bytes | None:
     axes.grid(visible=False)
     axes.legend(loc="upper center", bbox_to_anchor=(0.5, -0.12), ncols=6, fontsize=8, frameon=False)
     return _saved(figure)
+
+
+def _plain(name: str) -> str:
+    """A folder's name may have a dollar sign, which matplotlib would take for a formula's."""
+    return name.replace("$", r"\$")
 
 
 def _looks(lines: Sequence[Line]) -> list[dict[str, Any]]:

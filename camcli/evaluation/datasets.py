@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import os
 import random
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
+from functools import cache, partial
 from pathlib import Path
 
 from camcli.errors import TargetError, UsageError
@@ -19,27 +21,31 @@ from camcli.labels import Labels
 
 @dataclass(frozen=True, slots=True)
 class Place:
-    """Where a data set is: its folder or file, and its parts where they are kept elsewhere."""
+    """Where a data set is: its folder or file, and its parts where they are kept elsewhere.
+
+    What lies below `skip`, where results go, is not part of it.
+    """
 
     root: Path
     images: Path | None = None
     annotations: Path | None = None
     split: str | None = None
+    skip: Path = Path(os.devnull)
 
 
 @dataclass(frozen=True, slots=True)
 class Dataset:
-    """What was found: the kind by name, its classes' names if it numbers its own, the truths."""
+    """What was found. A data set that numbers classes of its own has their names in `classes`."""
 
     kind: str
-    classes: tuple[str, ...]
     found: tuple[Found, ...]
+    classes: Mapping[int, str] | None = None
 
 
 def read(place: Place) -> Dataset:
     """Every image that a data set has truth for, and every Problem with it. Raises UsageError."""
     root = place.root
-    if not root.exists():
+    if not os.path.exists(root):
         raise UsageError(f"{root}: no such data set")
     kind = next((kind for kind, sign in SIGNS.items() if sign(place)), None)
     if kind is None:
@@ -48,16 +54,13 @@ def read(place: Place) -> Dataset:
             "wsolevaluation's image_ids.txt, boxes.csv, COCO's *.json, VOC's or ILSVRC's *.xml, "
             "or a TS-CAM list *.txt; name what is kept elsewhere with --annotations and --images"
         )
-    return Dataset(
-        kind,
-        cub_names(root) if kind == "CUB_200_2011" else (),
-        tuple(sound(READERS[kind](place))),
-    )
+    classes = cub_names(root) if kind == "CUB_200_2011" else None
+    return Dataset(kind, tuple(sound(READERS[kind](place))), classes)
 
 
 def _wsol_folder(place: Place) -> Path:
     here = place.root / (place.split or "test")
-    return place.root if (place.root / "image_ids.txt").is_file() else here
+    return place.root if os.path.isfile(place.root / "image_ids.txt") else here
 
 
 def _read_wsol(place: Place) -> Iterator[Found]:
@@ -68,22 +71,22 @@ def _read_wsol(place: Place) -> Iterator[Found]:
 def _read_csv(place: Place) -> Iterator[Found]:
     inside = place.root.is_dir()
     table = place.annotations or (place.root / "boxes.csv" if inside else place.root)
-    return boxes_csv(table, place.images or (place.root if inside else table.parent), inside)
+    images = place.images or (place.root if inside else table.parent)
+    return boxes_csv(table, images, place.skip if inside else None)
 
 
 def _coco_file(place: Place) -> Path | None:
     """The one JSON file that the place has for its split."""
-    if place.root.is_file():
-        return place.root if place.root.suffix == ".json" else None
-    if place.annotations and place.annotations.is_file():
-        return place.annotations if place.annotations.suffix == ".json" else None
-    folders = (place.annotations or place.root / "annotations", place.root)
-    found = [file for folder in folders for file in sorted(folder.glob("*.json"))]
+    given = place.annotations or place.root
+    if given.is_file():
+        return given if given.suffix == ".json" else None
+    folders = (place.annotations, place.root / "annotations", place.root)
+    found = [f for folder in folders if folder for f in sorted(folder.glob("*.json"))]
     instances = [file for file in found if file.stem.startswith("instances")] or found
     chosen = [f for f in instances if place.split is None or f.stem.endswith(place.split)]
-    if len(chosen) > 1:
-        which = ", ".join(file.stem.removeprefix("instances_") for file in chosen)
-        raise UsageError(f"{place.root} has several annotation files; choose by --split: {which}")
+    if instances and len(chosen) != 1:
+        which = ", ".join(file.stem.removeprefix("instances_") for file in instances)
+        raise UsageError(f"{place.root} has annotations of {which}: choose one by --split")
     return chosen[0] if chosen else None
 
 
@@ -101,21 +104,23 @@ def _read_xml(place: Place) -> Iterator[Found]:
 
 def _has_xml(place: Place) -> bool:
     folder = place.annotations or place.root
-    return folder.is_dir() and next(folder.rglob("*.xml"), None) is not None
+    if not folder.is_dir() or any((folder / "annotations").glob("instances*.json")):
+        return False
+    return next(folder.rglob("*.xml"), None) is not None
 
 
 def _has_csv(place: Place) -> bool:
     table = place.annotations or place.root
-    return table.suffix == ".csv" or (place.root / "boxes.csv").is_file()
+    return table.suffix == ".csv" or os.path.isfile(place.root / "boxes.csv")
 
 
 SIGNS: Mapping[str, Callable[[Place], bool]] = {
-    "CUB_200_2011": lambda place: (place.root / "images.txt").is_file(),
-    "wsolevaluation metadata": lambda p: (_wsol_folder(p) / "image_ids.txt").is_file(),
+    "CUB_200_2011": lambda place: os.path.isfile(place.root / "images.txt"),
+    "wsolevaluation metadata": lambda p: os.path.isfile(_wsol_folder(p) / "image_ids.txt"),
     "boxes.csv": _has_csv,
     "TS-CAM list": lambda p: p.root.is_file() and p.root.suffix == ".txt",
-    "COCO": lambda place: _coco_file(place) is not None,
     "VOC XML": _has_xml,
+    "COCO": lambda place: _coco_file(place) is not None,
 }
 READERS: Mapping[str, Callable[[Place], Iterator[Found]]] = {
     "CUB_200_2011": lambda p: cub(p.root, p.images or p.root / "images", p.split or "test"),
@@ -129,7 +134,7 @@ READERS: Mapping[str, Callable[[Place], Iterator[Found]]] = {
 
 @dataclass(frozen=True, slots=True)
 class Item:
-    """A truth and the model's class that it is of; `number` is its place in the data set."""
+    """A truth and the model's class that it is of; `number` is its place among those asked for."""
 
     number: int
     truth: Truth
@@ -137,35 +142,47 @@ class Item:
 
 
 def bind(
-    dataset: Dataset, labels: Labels, wanted: Iterable[str] = (), limit: int | None = None
+    dataset: Dataset,
+    labels: Labels,
+    wanted: Iterable[str] = (),
+    limit: int | None = None,
+    unknown: int | None = None,
 ) -> tuple[list[Item], list[Problem]]:
     """What can be asked of a model with these labels, and every Problem.
 
-    `wanted` keeps the classes of those names or indices; `limit` the first N of a fixed shuffle.
+    `wanted` keeps the classes of those names or indices; `limit` the first N of a fixed shuffle;
+    `unknown` stands for a class that the labels do not have, which is else a Problem.
     """
-    problems = [item for item in dataset.found if isinstance(item, Problem)]
     keep = {labels.find(text) for text in wanted}
-    own = len(dataset.classes) == len(labels.names)
-    items = []
-    for number, truth in enumerate(t for t in dataset.found if isinstance(t, Truth)):
-        try:
-            index = _index(truth.label, () if own else dataset.classes, labels)
-        except TargetError as error:
-            problems.append(Problem("class is unknown to the model", truth.image, str(error)))
+    index_of = cache(partial(_index, dataset, labels))  # what is unknown is looked for only once
+    problems = [item for item in dataset.found if isinstance(item, Problem)]
+    chosen: list[tuple[Truth, int]] = []
+    for truth in dataset.found:
+        if isinstance(truth, Problem):
             continue
-        if not keep or index in keep:
-            items.append(Item(number, truth, index))
-    if limit is not None and limit < len(items):
-        random.Random(0).shuffle(items)
-        items = sorted(items[:limit], key=lambda item: item.number)
-    return items, problems
+        index = index_of(truth.label)
+        if isinstance(index, str) and unknown is None:
+            problems.append(Problem("class is unknown to the model", truth.image, index))
+            continue
+        known = unknown if isinstance(index, str) else index
+        if known is not None and (not keep or known in keep):
+            chosen.append((truth, known))
+    order = list(range(len(chosen)))
+    random.Random(0).shuffle(order)
+    picked = sorted(order if limit is None else order[:limit])
+    return [Item(n, *chosen[place]) for n, place in enumerate(picked)], problems
 
 
-def _index(label: int | str, classes: tuple[str, ...], labels: Labels) -> int:
-    if isinstance(label, str):
-        return labels.find(label)
-    if classes and 0 <= label < len(classes):
-        return labels.find(classes[label])
-    if 0 <= label < len(labels.names):
-        return label
-    raise TargetError(f"no class {label} among the model's {len(labels.names)}")
+def _index(dataset: Dataset, labels: Labels, label: int | str) -> int | str:
+    """The model's class of a label, or why there is none."""
+    own = dataset.classes is None or len(dataset.classes) == len(labels.names)
+    if isinstance(label, int) and own:
+        known = 0 <= label < len(labels.names)
+        return label if known else f"no class {label} among the model's {len(labels.names)}"
+    names = dataset.classes or {}
+    if isinstance(label, int) and label not in names:
+        return f"class {label + 1} has no name in classes.txt"
+    try:
+        return labels.find(names[label] if isinstance(label, int) else label)
+    except TargetError as error:
+        return str(error)

@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from PIL.Image import Image
 
 from camcli.evaluation.given import Given
-from camcli.evaluation.truth import Truth
+from camcli.evaluation.localization import placed_truth
 from camcli.maps import upsample
 from camcli.records import Box
 from camcli.render import Cell, cell_size, draw_boxes, grid, letterbox, overlay
@@ -22,18 +22,15 @@ def picture(given: Given) -> Image:
     small = given.picture.resize((width, height)).convert("RGB")
     shown = overlay(small, upsample(given.values.astype("float32"), (height, width)), "jet", 0.45)
     size = given.picture.size
-    draw_boxes(shown, _truth(given.item.truth, size, shown.size), GREEN)
-    draw_boxes(shown, [_scaled((b.x1, b.y1, b.x2, b.y2), size, shown.size) for b in given.boxes])
+    placed, _ = placed_truth(given)
+    truths = placed.boxes.tolist() if placed else []
+    draw_boxes(shown, [_scaled(corners, size, shown.size) for corners in truths], GREEN)
+    found = [(b.x1, b.y1, b.x2, b.y2) for b in given.boxes]
+    draw_boxes(shown, [_scaled(corners, size, shown.size) for corners in found])
     return letterbox(shown)
 
 
-def _truth(truth: Truth, size: tuple[int, int], shown: tuple[int, int]) -> list[Box]:
-    return [_scaled(box, truth.size or size, shown) for box in truth.boxes]
-
-
-def _scaled(
-    corners: tuple[float, float, float, float], size: tuple[int, int], shown: tuple[int, int]
-) -> Box:
+def _scaled(corners: Sequence[float], size: tuple[int, int], shown: tuple[int, int]) -> Box:
     across, down = shown[0] / size[0], shown[1] / size[1]
     x1, y1, x2, y2 = corners
     return Box(round(x1 * across), round(y1 * down), round(x2 * across), round(y2 * down), 0)

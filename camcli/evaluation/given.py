@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
-from typing import TypeVar
-from zipfile import BadZipFile
+from typing import Any, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -16,7 +16,7 @@ from PIL.Image import Image
 
 from camcli import images, pipeline
 from camcli.boxes import Keep, boxes
-from camcli.errors import ImageError
+from camcli.errors import ImageError, one_line
 from camcli.evaluation.datasets import Item
 from camcli.evaluation.measures import SIDE
 from camcli.evaluation.truth import Problem
@@ -27,6 +27,7 @@ from camcli.records import Box, Failed, Result, Source, Status, View
 from camcli.targets import Target
 
 T = TypeVar("T")
+LARGEST = 2**28  # bytes of a map
 
 
 @dataclass(frozen=True, slots=True)
@@ -122,11 +123,12 @@ def _loaded(folder: Path, keep: Keep, row: Row, use: Use[T], item: Item) -> T | 
         return Problem("map is missing", image, f"no {image}.npy or .npz in {folder}")
     try:
         raw = _array(file, item.class_index)
+    except Exception as error:  # noqa: BLE001 - a broken file leads to whatever it leads to
+        return Problem("map cannot be read", image, f"{file.name}: {one_line(error)}")
+    try:
         picture = images.decode(item.truth.path)
     except ImageError as error:
         return Problem("image cannot be read", image, str(error))
-    except (OSError, ValueError, EOFError, KeyError, MemoryError, BadZipFile) as error:
-        return Problem("map cannot be read", image, f"{file.name}: {error}")
     values, status = _shown(raw)
     view = View(*picture.size, 0, 0, *picture.size)
     found: tuple[Box, ...] = ()
@@ -136,21 +138,37 @@ def _loaded(folder: Path, keep: Keep, row: Row, use: Use[T], item: Item) -> T | 
 
 
 def _map_file(folder: Path, image: str) -> Path | None:
-    names = (image, str(Path(image).with_suffix("")))
+    bare = str(Path(image).with_suffix(""))
+    names = dict.fromkeys((image, bare, Path(image).name, Path(image).stem))
     files = (folder / f"{name}{suffix}" for suffix in (".npy", ".npz") for name in names)
-    return next((file for file in files if file.is_file()), None)
+    return next((file for file in files if os.path.isfile(file)), None)
 
 
 def _array(file: Path, class_index: int) -> NDArray[np.generic]:
     """The 2-D map in a file. Pickled objects are refused by numpy itself."""
+    if file.stat().st_size > LARGEST:
+        raise ValueError("larger than any map")
     loaded = np.load(file, allow_pickle=False)
     if isinstance(loaded, np.ndarray):
         values = loaded
     else:
         with loaded:
-            values = loaded[f"{class_index}/fused"]
+            values = _fused(loaded, class_index)
     if values.ndim != 2 or min(values.shape) < 1 or values.dtype.kind not in "fiub":
         raise ValueError(f"not a 2-D array of numbers but {values.dtype} {values.shape}")
+    return values
+
+
+def _fused(arrays: Any, class_index: int) -> NDArray[np.generic]:
+    """The fused map of a class, as `--save array` names it."""
+    name = f"{class_index}/fused"
+    if name not in arrays.files:
+        has = [key.removesuffix("/fused") for key in arrays.files if key.endswith("/fused")]
+        told = f"it has {', '.join(has[:5]) or 'none'}"
+        raise ValueError(f"no map of class {class_index}, {told}; explain with --target @boxes.csv")
+    if arrays.zip.getinfo(f"{name}.npy").file_size > LARGEST:
+        raise ValueError("larger than any map")
+    values: NDArray[np.generic] = arrays[name]
     return values
 
 
@@ -159,7 +177,7 @@ def _shown(raw: NDArray[np.generic]) -> tuple[NDArray[np.floating], Status]:
     blank = np.zeros((SIDE, SIDE), np.float32)
     if not np.isfinite(raw).all():
         return blank, "non_finite"
-    values = raw.astype(np.float64)
+    values = raw.astype(np.float64) / max(1.0, np.abs(raw.astype(np.float64)).max())
     if values.shape != (SIDE, SIDE):
         values = upsample(_spread(values).astype(np.float32), (SIDE, SIDE)).astype(np.float64)
     values = _spread(values)

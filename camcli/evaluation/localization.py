@@ -5,13 +5,15 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 
+from camcli import images
 from camcli.errors import ImageError
 from camcli.evaluation import baselines
 from camcli.evaluation.datasets import Item
 from camcli.evaluation.given import Given, Produce, Row
 from camcli.evaluation.measures import SIDE, Score, heat, score
+from camcli.evaluation.orientation import upright
 from camcli.evaluation.tally import Tally, weights
-from camcli.evaluation.truth import Problem, place
+from camcli.evaluation.truth import Placed, Problem, place
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,11 +62,7 @@ def run(
 
 
 def _judged(given: Given, first: bool, seed: int) -> Iterator[Found]:
-    truth = given.item.truth
-    try:
-        placed, problems = place(truth, given.picture.size, SIDE)
-    except ImageError as error:
-        placed, problems = None, [Problem("annotation cannot be read", truth.image, str(error))]
+    placed, problems = placed_truth(given)
     if first:  # what ails the truth is said once an image, not once a row
         yield from problems
     if placed is None:
@@ -72,13 +70,23 @@ def _judged(given: Given, first: bool, seed: int) -> Iterator[Found]:
     maps = {given.row: heat(given.values)}
     if first:
         maps[baseline(given.row, "gaussian")] = baselines.centre()
-        maps[baseline(given.row, "random")] = baselines.random(truth.image, seed)
+        maps[baseline(given.row, "random")] = baselines.random(given.item.truth.image, seed)
     for row, found in maps.items():
         judged = score(
             found, placed, row.threshold, given.rank, () if row.baseline else given.boxes
         )
         status = "ok" if row.baseline else given.status
         yield Scored(row, given.item, judged, status, given.rank)
+
+
+def placed_truth(given: Given) -> tuple[Placed | None, list[Problem]]:
+    """The truth of a map's image on the canvas, turned as the picture is, and its Problems."""
+    stored, size = given.item.truth, given.picture.size
+    truth = upright(stored, images.turned(stored.path), size)
+    try:
+        return place(truth, size, SIDE)
+    except ImageError as error:
+        return None, [Problem("annotation cannot be read", truth.image, str(error))]
 
 
 def baseline(row: Row, name: str) -> Row:

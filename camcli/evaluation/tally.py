@@ -100,10 +100,16 @@ def threshold_of(level: int) -> float:
 
 
 def _held_out(sums: Sums) -> Values:
-    """Each half at the level that is best on the other: what a user who tunes would meet."""
-    accuracy = _accuracy(sums, "single")
-    found = (accuracy[EVEN, accuracy[ODD].argmax()] + accuracy[ODD, accuracy[EVEN].argmax()]) / 2
-    return np.full(len(accuracy), found)
+    """Each half at the level that is best on the other: what a user who tunes would meet.
+
+    NaN where a half is empty.
+    """
+    accuracy, number = _accuracy(sums, "single"), sums["images"]
+    right = sum(
+        sums["single"][half, accuracy[other].argmax()] for half, other in ((EVEN, ODD), (ODD, EVEN))
+    )
+    halved = number[EVEN] > 0 and number[ODD] > 0
+    return np.full(len(accuracy), right / number[ALL] if halved else np.nan)
 
 
 def _pxap(sums: Sums) -> Values:
@@ -152,15 +158,17 @@ class Measured:
 
 def measured(sums: Sums) -> dict[str, Measured]:
     """Every metric that these sums can tell."""
-    return {m.name: _measured(m, sums) for m in METRICS if m.needs in sums}
+    found = {m.name: _measured(m, sums) for m in METRICS if m.needs in sums}
+    return {name: metric for name, metric in found.items() if np.isfinite(metric.value)}
 
 
 def _measured(metric: Metric, sums: Sums) -> Measured:
     values = metric.of(sums)
     at = metric.threshold(sums) if metric.threshold else None
-    if len(values) == FIRST or metric.name == "held_out":
+    drawn = values[FIRST:][sums["images"][FIRST:] > 0]  # of few images a resample may have none
+    if not len(drawn) or metric.name == "held_out":
         return Measured(float(values[ALL]), None, None, at)
-    low, high = np.percentile(values[FIRST:], [2.5, 97.5])
+    low, high = np.percentile(drawn, [2.5, 97.5])
     return Measured(float(values[ALL]), float(low), float(high), at)
 
 

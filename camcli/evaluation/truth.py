@@ -5,7 +5,7 @@ Coordinates are pixels of the stored image, x1 < x2 and y1 < y2, as each data se
 
 from __future__ import annotations
 
-import math
+import os
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -17,6 +17,8 @@ from numpy.typing import NDArray
 Corners = tuple[float, float, float, float]
 Picked = NDArray[np.bool_]
 Mask = Callable[[], Picked]  # (H, W) of the whole image, made when it is asked for
+
+FAR = 1e9  # pixels from the image at which a corner is no corner
 
 Kind = Literal[
     "image is missing",
@@ -70,7 +72,7 @@ def sound(found: Iterable[Found]) -> Iterator[Found]:
 
 
 def _sound(truth: Truth) -> Iterator[Found]:
-    if not truth.path.is_file():
+    if not os.path.isfile(truth.path):
         yield Problem("image is missing", truth.image, str(truth.path))
         return
     good = tuple(box for box in truth.boxes if _proper(box))
@@ -83,7 +85,7 @@ def _sound(truth: Truth) -> Iterator[Found]:
 
 
 def _proper(box: Corners) -> bool:
-    return all(map(math.isfinite, box)) and box[0] < box[2] and box[1] < box[3]
+    return all(abs(value) < FAR for value in box) and box[0] < box[2] and box[1] < box[3]
 
 
 def _shown(box: Iterable[float]) -> str:
@@ -113,29 +115,44 @@ def place(truth: Truth, size: tuple[int, int], side: int) -> tuple[Placed | None
     Boxes around its masks stand for boxes where a data set has only masks. Raises ImageError for
     a mask file that cannot be read.
     """
-    problems: list[Problem] = []
     across, down = (np.array(size) / (truth.size or size)).tolist()
     scaled = np.array(truth.boxes, np.float64).reshape(-1, 4) * [across, down, across, down]
     inside = (scaled[:, :2] < size).all(axis=1) & (scaled[:, 2:] > 0).all(axis=1)
-    problems += [
+    problems = [
         Problem("box is outside the image", truth.image, _shown(box)) for box in scaled[~inside]
     ]
     scaled = np.clip(scaled[inside], 0, [*size, *size])
-    masks = [mask() for mask in truth.masks]
-    problems += [Problem("mask is empty", truth.image) for mask in masks if not mask.any()]
-    masks = [mask for mask in masks if mask.any()]
+    foreground, around, empty = _covered(truth.masks, size, side)
+    problems += [Problem("mask is empty", truth.image)] * empty
     if not len(scaled):
-        scaled = np.array([_around(mask, size) for mask in masks]).reshape(-1, 4)
+        scaled = around
     if not len(scaled):
         return None, problems
     on_canvas = scaled * (side / np.array([*size, *size]))
     fitted, truncated = np.clip(on_canvas, 0, side - 1), on_canvas.astype(np.int64)
-    if not masks:
+    if not foreground.any():  # no masks, or so small that no pixel of the canvas shows them
         return Placed(fitted, truncated, scaled, size), problems
-    foreground = np.logical_or.reduce([_nearest(mask, side) for mask in masks])
-    ignored = [_nearest(mask(), side) for mask in truth.ignored]
-    background = ~np.logical_or.reduce([foreground, *ignored])
-    return Placed(fitted, truncated, scaled, size, foreground, background), problems
+    ignored, _, _ = _covered(truth.ignored, size, side)
+    return Placed(fitted, truncated, scaled, size, foreground, ~(foreground | ignored)), problems
+
+
+def _covered(
+    masks: Iterable[Mask], size: tuple[int, int], side: int
+) -> tuple[Picked, NDArray[np.float64], int]:
+    """All masks together on the canvas, the box around each, and how many are empty.
+
+    One is made at a time: a picture may have hundreds, each of its full size.
+    """
+    together = np.zeros((side, side), bool)
+    boxes, empty = [], 0
+    for mask in masks:
+        picked = mask()
+        if picked.any():
+            together |= _nearest(picked, side)
+            boxes.append(_around(picked, size))
+        else:
+            empty += 1
+    return together, np.array(boxes, np.float64).reshape(-1, 4), empty
 
 
 def _around(mask: Picked, size: tuple[int, int]) -> Corners:

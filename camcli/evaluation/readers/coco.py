@@ -15,6 +15,9 @@ from PIL import Image, ImageDraw
 from camcli.errors import UsageError
 from camcli.evaluation.truth import Corners, Found, Mask, Picked, Problem, Truth
 
+LARGEST = 2**26  # pixels of a mask
+OFF = "image_id, category_id, bbox or segmentation is off"
+
 
 def coco(file: Path, root: Path) -> Iterator[Found]:
     """Each class of each image; crowds are ignored: neither object nor background."""
@@ -32,9 +35,10 @@ def coco(file: Path, root: Path) -> Iterator[Found]:
                 crowds[image] += mask
                 continue
             x, y, w, h = (float(value) for value in entry["bbox"])
-        except (KeyError, TypeError, ValueError) as error:
+        except (KeyError, TypeError, ValueError, AttributeError, OverflowError) as error:
             where = f"annotation {entry.get('id')}" if isinstance(entry, dict) else "an annotation"
-            yield Problem("annotation cannot be read", where, f"{type(error).__name__}: {error}")
+            detail = str(error) if isinstance(error, ValueError) else OFF
+            yield Problem("annotation cannot be read", where, detail)
             continue
         boxes[image, name].append((x, y, x + w, y + h))
         masks[image, name] += mask
@@ -54,10 +58,10 @@ def coco(file: Path, root: Path) -> Iterator[Found]:
 def _document(file: Path) -> dict[str, Any]:
     try:
         document = json.loads(file.read_text("utf-8-sig"))
-        for entry in document["categories"]:
-            entry["id"], entry["name"]
-        for entry in document["images"]:
-            entry["id"], entry["file_name"]
+        keys = [(entry["id"], entry["name"]) for entry in document["categories"]]
+        keys += [(entry["id"], entry["file_name"]) for entry in document["images"]]
+        if not all(isinstance(number, int | str) for number, _ in keys):
+            raise ValueError
         list(document["annotations"])
     except (OSError, UnicodeDecodeError) as error:
         reason = getattr(error, "strerror", None) or "not UTF-8 text"
@@ -72,7 +76,7 @@ def _document(file: Path) -> dict[str, Any]:
 def _size(entry: dict[str, Any]) -> tuple[int, int] | None:
     size = (entry.get("width"), entry.get("height"))
     good = all(isinstance(side, int) and 0 < side < 2**15 for side in size)
-    return size if good else None  # type: ignore[return-value]
+    return size if good and size[0] * size[1] <= LARGEST else None  # type: ignore[operator,return-value]
 
 
 def _mask(segmentation: Any, size: tuple[int, int] | None) -> list[Mask]:
@@ -81,7 +85,7 @@ def _mask(segmentation: Any, size: tuple[int, int] | None) -> list[Mask]:
         return []
     if isinstance(segmentation, dict):
         height, width = (int(side) for side in segmentation["size"])
-        if not 0 < height * width < 2**28:
+        if not 0 < height * width <= LARGEST:
             raise ValueError("a mask of no possible size")
         counts = segmentation["counts"]
         runs = _letters(counts) if isinstance(counts, str) else [int(n) for n in counts]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 from camcli.errors import UsageError
@@ -14,32 +14,39 @@ SPLITS = {"test": "0", "train": "1"}
 
 def cub(folder: Path, root: Path, split: str) -> Iterator[Found]:
     """The photographs of a split; boxes are x y w h, cut to whole numbers as TS-CAM does."""
-    names, classes = _columns(folder, "images.txt"), _columns(folder, "image_class_labels.txt")
-    splits, boxes = _columns(folder, "train_test_split.txt"), _columns(folder, "bounding_boxes.txt")
+    images, classes = _column(folder, "images.txt"), _column(folder, "image_class_labels.txt")
+    splits, boxes = _column(folder, "train_test_split.txt"), _column(folder, "bounding_boxes.txt")
     if split not in SPLITS:
         raise UsageError(f"--split {split}: CUB_200_2011 has {' and '.join(SPLITS)}")
-    for number, (image,) in names.items():
-        if splits.get(number, ["0"])[0] != SPLITS[split]:
+    for number, image in images.items():
+        if splits.get(number, "0") != SPLITS[split]:
             continue
         try:
-            label = int(classes[number][0]) - 1
-            corners = (_corners(boxes[number]),) if number in boxes else ()
-        except (KeyError, ValueError, IndexError, OverflowError):
-            yield Problem("annotation cannot be read", image)
+            label = int(classes[number]) - 1
+            corners = (_corners(boxes[number].split()),) if number in boxes else ()
+        except (KeyError, ValueError, OverflowError) as error:
+            why = "it has no class" if isinstance(error, KeyError) else str(error)
+            yield Problem("annotation cannot be read", image, why)
             continue
         yield Truth(image, root / image, label, corners)
 
 
-def names(folder: Path) -> tuple[str, ...]:
-    """The classes' names in the order of their numbers: `001.Laysan_Albatross`, less number."""
+def names(folder: Path) -> Mapping[int, str]:
+    """The names of the classes by their indices: `001.Laysan_Albatross` is 0, Laysan Albatross."""
     if not (folder / "classes.txt").is_file():
-        return ()
-    found = _columns(folder, "classes.txt")
-    return tuple(name.partition(".")[2].replace("_", " ") for (name,) in found.values())
+        return {}
+    found = _column(folder, "classes.txt")
+    return {
+        int(number) - 1: name.partition(".")[2].replace("_", " ")
+        for number, name in found.items()
+        if number.isdecimal() and len(number) < 9
+    }
 
 
-def _columns(folder: Path, name: str) -> dict[str, list[str]]:
-    return {number: rest for number, *rest in map(str.split, lines(folder / name)) if rest}
+def _column(folder: Path, name: str) -> dict[str, str]:
+    """What stands beside each number; names may have spaces."""
+    pairs = (line.split(maxsplit=1) for _, line in lines(folder / name))
+    return {pair[0]: pair[1].strip() for pair in pairs if len(pair) == 2}
 
 
 def _corners(cells: list[str]) -> Corners:

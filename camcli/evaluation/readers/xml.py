@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import os
 from collections import defaultdict
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
+from functools import partial
 from pathlib import Path
 from xml.etree import ElementTree
 
@@ -19,31 +20,50 @@ LARGEST = 2**20  # bytes; an annotation has a few thousand
 def xml(annotations: Path, images: Path, split: str | None) -> Iterator[Found]:
     """Every XML file below `annotations`, with the image of its name below `images`.
 
-    A class of an image is one Truth. `split` names a list in ImageSets/Main. Corners are taken as
-    they stand: VOC counts pixels from 1, ILSVRC from 0; neither paper's code makes a difference.
+    Of several images of one name the one in the folder that is called alike is meant. A class of an
+    image is one Truth. `split` names a list in ImageSets/Main. Corners are taken as they stand: VOC
+    counts pixels from 1, ILSVRC from 0; neither paper's code makes a difference.
     """
-    pictures = {p.stem: p for p in _below(images) if p.suffix.lower() in SUFFIXES}
-    files = {p.stem: p for p in _below(annotations) if p.suffix.lower() == ".xml"}
     wanted = _split(annotations, split) if split else None
-    for stem, file in files.items():
-        if wanted is None or stem in wanted:
-            yield from _image(file, pictures.get(stem, images / f"{stem}.jpg"))
-    for stem in sorted(pictures.keys() - files.keys()):
-        if wanted is None or stem in wanted:
-            yield Problem("image has no annotation", pictures[stem].name)
+    pictures: dict[str, list[Path]] = defaultdict(list)
+    for path in _below(images, SUFFIXES):
+        if wanted is None or path.stem in wanted:
+            pictures[path.stem].append(path)
+    for file in _below(annotations, {".xml"}):
+        if wanted is not None and file.stem not in wanted:
+            continue
+        alike = pictures[file.stem]
+        picture = max(alike, key=partial(_kinship, file), default=images / f"{file.stem}.jpg")
+        if sum(_kinship(file, other) == _kinship(file, picture) for other in alike) > 1:
+            detail = f"{len(alike)} images are called {file.stem}"
+            yield Problem("annotation cannot be read", str(file), detail)
+            continue
+        pictures[file.stem] = [path for path in alike if path != picture]
+        yield from _image(file, picture)
+    for left in pictures.values():
+        yield from (Problem("image has no annotation", str(p.relative_to(images))) for p in left)
 
 
-def _below(folder: Path) -> Iterator[Path]:
+def _kinship(one: Path, other: Path) -> int:
+    """How many folders up from the file are called alike."""
+    pairs = zip(one.parent.parts[::-1], other.parent.parts[::-1], strict=False)
+    return next((n for n, (a, b) in enumerate(pairs) if a != b), 99)
+
+
+def _below(folder: Path, suffixes: Collection[str]) -> Iterator[Path]:
     for place, folders, files in os.walk(folder):
-        folders.sort()
-        yield from (Path(place, file) for file in sorted(files) if not file.startswith("."))
+        folders[:] = sorted(f for f in folders if not f.startswith("."))
+        for file in sorted(files):
+            path = Path(place, file)
+            if path.suffix.lower() in suffixes and not file.startswith(".") and path.is_file():
+                yield path
 
 
 def _split(annotations: Path, split: str) -> set[str]:
     for folder in (annotations, annotations.parent):
         listed = folder / "ImageSets" / "Main" / f"{split}.txt"
-        if listed.is_file():
-            return {line.split()[0] for line in lines(listed)}
+        if os.path.isfile(listed):
+            return {line.split()[0] for _, line in lines(listed)}
     raise UsageError(f"--split {split}: there is no ImageSets/Main/{split}.txt")
 
 
@@ -57,7 +77,7 @@ def _image(file: Path, picture: Path) -> Iterator[Found]:
         for thing in root.iter("object"):
             boxes[_text(thing, "name")].append(_corners(thing))
         size = _size(root)
-    except (OSError, ElementTree.ParseError, ValueError) as error:
+    except (OSError, ElementTree.ParseError, LookupError, ValueError, OverflowError) as error:
         yield Problem("annotation cannot be read", file.name, str(error))
         return
     for name, corners in boxes.items():
