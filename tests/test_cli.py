@@ -333,14 +333,22 @@ def test_streams_that_cannot_be_written(tmp_path: Path, closed: str) -> None:
     assert len(read(tmp_path / "camcli-out")) == 1
 
 
-def test_a_full_disk_is_one_line(cli: Cli, tmp_path: Path) -> None:
+def test_a_disk_with_no_room_is_one_line(tmp_path: Path) -> None:
+    # A limit on the size of files stands for the disk: results.jsonl outgrows it, boxes do not.
+    options = '--save "" --target top:9 --output o'
+    command = f'ulimit -f 1; "{sys.executable}" -m camcli explain "{SAMPLES}" {options}'
+    ran = subprocess.run(["bash", "-c", command], cwd=tmp_path, capture_output=True, text=True)
+    assert ran.returncode == 2
+    assert ran.stderr.splitlines() == ["camcli: cannot write o/results.jsonl: File too large"]
+
+
+def test_a_list_that_is_a_link_is_replaced_not_written_through(cli: Cli, tmp_path: Path) -> None:
     (tmp_path / "o").mkdir()
-    (tmp_path / "o" / "results.jsonl").symlink_to("/dev/full")
-    ran = cli("explain", SAMPLES, "--save", "boxes", "--output", tmp_path / "o", "--overwrite")
-    assert ran.status == 2
-    assert ran.err.splitlines() == [
-        f"camcli: cannot write {tmp_path / 'o' / 'results.jsonl'}: No space left on device"
-    ]
+    (tmp_path / "mine").write_text("mine")
+    (tmp_path / "o" / "results.jsonl").symlink_to(tmp_path / "mine")
+    assert cli("explain", PHOTOS[0], "--output", tmp_path / "o", "--overwrite").status == 0
+    assert (tmp_path / "mine").read_text() == "mine"
+    assert len(read(tmp_path / "o")) == 1
 
 
 def test_an_interrupt_leaves_whole_files(tmp_path: Path) -> None:

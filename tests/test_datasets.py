@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from pathlib import Path
 from typing import Any
 
@@ -10,9 +11,10 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from camcli import labels
+from camcli import images, labels
 from camcli.errors import UsageError
 from camcli.evaluation.datasets import Dataset, Place, bind, read
+from camcli.evaluation.orientation import upright
 from camcli.evaluation.readers.coco import _letters
 from camcli.evaluation.truth import Problem, Truth
 
@@ -319,3 +321,147 @@ def test_limit_is_a_fixed_shuffle_and_classes_are_kept_by_name(tmp_path: Path) -
     assert {item.class_index for item in dogs} == {1}
     with pytest.raises(Exception, match="no class 'cow'"):
         bind(found, NAMES, ["cow"])
+
+
+@pytest.mark.parametrize("orientation", range(1, 9))
+def test_boxes_and_masks_of_stored_pixels_turn_with_the_image(
+    tmp_path: Path, orientation: int
+) -> None:
+    stored = np.zeros((30, 50, 3), np.uint8)
+    stored[4:9, 10:30] = 255
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    path = tmp_path / "a.png"
+    Image.fromarray(stored).save(path, exif=exif)
+    upright_pixels = np.asarray(images.decode(path).convert("L")) > 0
+    mask = stored[..., 0] > 0
+    given = Truth("a", path, 0, ((10, 4, 30, 9),), None, (lambda: mask,))
+    size = (upright_pixels.shape[1], upright_pixels.shape[0])
+    turned = upright(given, images.turned(path), size)
+    ((x1, y1, x2, y2),) = turned.boxes
+    expected = np.zeros_like(upright_pixels)
+    expected[int(y1) : int(y2), int(x1) : int(x2)] = True
+    assert (expected == upright_pixels).all()
+    assert (turned.masks[0]() == upright_pixels).all()
+
+
+def test_annotations_of_the_upright_size_stay_as_they_are(tmp_path: Path) -> None:
+    path = tmp_path / "a.png"
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    Image.new("RGB", (50, 30)).save(path, exif=exif)
+    given = Truth("a", path, 0, ((1, 2, 3, 4),), (30, 50))
+    assert upright(given, images.turned(path), (30, 50)) == given
+
+
+def test_cubs_classes_go_by_their_numbers_and_names_may_have_spaces(tmp_path: Path) -> None:
+    root = cub(tmp_path)
+    text(root / "classes.txt", "3 003.tench", "1 001.cat", "2 002.d og")
+    photo(root / "images/b c.jpg")
+    text(root / "images.txt", "1 001.Cat/a.jpg", "2 002.Dog/b.jpg", "3 b c.jpg")
+    text(root / "image_class_labels.txt", "1 1", "2 2", "3 3")
+    text(root / "bounding_boxes.txt", "1 1 2 10 20", "2 0 0 5 5", "3 1 1 9 9")
+    found = read(Place(root))
+    assert [name for name, *_ in truths(found)] == ["001.Cat/a.jpg", "b c.jpg"]
+    other = labels.make(["tench", "dog", "cat", "perch"])
+    items, _ = bind(found, other)
+    assert [(i.truth.image, i.class_index) for i in items] == [("001.Cat/a.jpg", 2), ("b c.jpg", 0)]
+    (root / "classes.txt").unlink()
+    items, problems = bind(read(Place(root)), other)
+    assert not items
+    assert {p.kind for p in problems} == {"class is unknown to the model"}
+
+
+def test_xml_goes_with_the_image_of_its_own_folder(tmp_path: Path) -> None:
+    for folder, box in (("A", (1, 2, 3, 4)), ("B", (5, 6, 7, 8))):
+        photo(tmp_path / folder / "1.jpg")
+        voc(tmp_path / folder / "1.xml", ("cat", *box))
+    found = read(Place(tmp_path))
+    pairs = {t.path.parent.name: t.boxes for t in found.found if isinstance(t, Truth)}
+    assert pairs == {"A": ((1, 2, 3, 4),), "B": ((5, 6, 7, 8),)}
+    voc(tmp_path / "C/1.xml", ("cat", 1, 1, 2, 2))
+    apart = read(Place(tmp_path, annotations=tmp_path / "C", images=tmp_path))
+    assert kinds(apart) == ["annotation cannot be read"] + ["image has no annotation"] * 2
+
+
+def test_a_row_that_cannot_be_read_is_not_scored(tmp_path: Path) -> None:
+    photo(tmp_path / "a.jpg")
+    head = "image,class_index,width,height,x1,y1,x2,y2"
+    bad = ["a.jpg,0,0,0,1,1,9,9", "a.jpg,0,inf,9,1,1,9,9", "a.jpg,0,9,1e400,1,1,9,9"]
+    text(tmp_path / "boxes.csv", head, *bad, "a.jpg,0,9,9,1,1,1e300,9")
+    found = read(Place(tmp_path / "boxes.csv"))
+    assert not truths(found)
+    assert kinds(found) == ["annotation cannot be read"] * 3 + ["box is inverted or empty"]
+
+
+def test_files_of_odd_forms_are_refused_or_named(tmp_path: Path) -> None:
+    photo(tmp_path / "a.jpg")
+    folder = tmp_path / "x"
+    for name, content in {
+        "a.xml": "<annotation><size><width>inf</width><height>2</height></size></annotation>",
+        "b.xml": '<?xml version="1.0" encoding="foo"?><annotation/>',
+        "c.xml": "\x00",
+    }.items():
+        text(folder / name, content)
+    os.mkfifo(folder / "pipe.xml")
+    found = read(Place(folder, images=tmp_path))
+    assert kinds(found).count("annotation cannot be read") == 3
+    for name, content in {
+        "sizes": "a.jpg,0,0",
+        "labels": "a.jpg," + "9" * 5000,
+    }.items():
+        root = wsol(tmp_path / name, "a.jpg,1,2,3,4")
+        file = {"sizes": "image_sizes.txt", "labels": "class_labels.txt"}[name]
+        text(root / "test" / file, content)
+        if name == "labels":
+            with pytest.raises(UsageError, match=file):
+                read(Place(root, images=root / "photos"))
+        else:
+            assert truths(read(Place(root, images=root / "photos")))
+    table = text(tmp_path / "boxes.csv", "image,class,x1,y1,x2,y2", "a" * 200_000 + ",cat,1,2,3,4")
+    with pytest.raises(UsageError, match="field larger"):
+        read(Place(table))
+    text(table, "image,class,x1,y1,x2,y2", f"{'a' * 300}.jpg,cat,1,2,3,4", "a\0b.jpg,cat,1,2,3,4")
+    assert kinds(read(Place(table))) == ["image is missing"] * 2
+    with pytest.raises(UsageError, match="no such data set"):
+        read(Place(Path("v" * 300)))
+
+
+@pytest.mark.parametrize(
+    ("key", "value"),
+    [
+        ("bbox", [10**400, 0, 1, 1]),
+        ("bbox", None),
+        ("image_id", [1]),
+        ("segmentation", "letters"),
+        ("segmentation", [[1, 2, 3]]),
+        ("segmentation", {"size": [30, float("inf")], "counts": [1]}),
+        ("segmentation", {"size": [10**5, 10**5], "counts": [10**10]}),
+        ("segmentation", {"size": [30, 40], "counts": "~~"}),
+        ("segmentation", {"counts": [1]}),
+    ],
+)
+def test_one_odd_annotation_of_cocos_is_named(tmp_path: Path, key: str, value: Any) -> None:
+    photo(tmp_path / "a.jpg")
+    given = document()
+    good = given["annotations"][0]
+    given["annotations"] = [good, good | {key: value, "category_id": 9}]
+    given["images"] = given["images"][:1]
+    found = read(Place(text(tmp_path / "a.json", json.dumps(given))))
+    assert kinds(found) == ["annotation cannot be read"]
+    assert len(truths(found)) == 1
+
+
+def test_cocos_ids_must_be_ids(tmp_path: Path) -> None:
+    given = document()
+    given["images"][0]["id"] = [1]
+    with pytest.raises(UsageError, match="not COCO's JSON"):
+        read(Place(text(tmp_path / "a.json", json.dumps(given))))
+
+
+def test_what_an_evaluation_wrote_is_not_part_of_the_data(tmp_path: Path) -> None:
+    photo(tmp_path / "a.jpg")
+    photo(tmp_path / "out/gallery.jpg")
+    text(tmp_path / "boxes.csv", "image,class,x1,y1,x2,y2", "a.jpg,cat,1,2,3,4")
+    assert kinds(read(Place(tmp_path))) == ["image has no annotation"]
+    assert not kinds(read(Place(tmp_path, skip=tmp_path / "out")))

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import csv
+import io
 import json
 import os
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -176,6 +178,8 @@ def test_anybodys_maps_and_those_that_cannot_be_read(
         (["set", "--maps", "set", "--method", "cam"], "--maps"),
         (["set", "--layers", "last", "--block", "1"], "--block"),
         (["set", "--fail-under", "gt_known=high"], "gt_known=0.6"),
+        (["set", "--fail-under", "gt_known=nan"], "gt_known=0.6"),
+        (["set", "--maps", "set/boxes.csv"], "no such folder"),
         (["set", "--classes", "unicorn"], "unicorn"),
     ],
 )
@@ -198,3 +202,116 @@ def test_several_models_in_one_run(cli: Cli, dataset: Path, tmp_path: Path) -> N
     assert top[:2] == ["model", "method"]
     methods = [row[1] for row in rows]
     assert methods == ["gradcam", "gaussian", "random", "tscam", "gaussian", "random"]
+
+
+def test_a_mistake_leaves_an_earlier_run_as_it_is(cli: Cli, dataset: Path, tmp_path: Path) -> None:
+    command = ("evaluate", "localization", dataset, "--resamples", "0")
+    assert cli(*command).status == 0
+    before = (tmp_path / "camcli-eval/images.jsonl").read_bytes()
+    for mistake in (("--model", "nosuch"), ("--classes", "unicorn"), ("--labels", dataset)):
+        assert cli(*command, "--overwrite", *mistake).status == 2
+        assert (tmp_path / "camcli-eval/images.jsonl").read_bytes() == before
+    assert cli(*command, "--model", "nosuch", "--output", "other").status == 2
+    assert not (tmp_path / "other").exists()
+
+
+def test_overwriting_leaves_nothing_stale_and_follows_no_link(
+    cli: Cli, dataset: Path, tmp_path: Path
+) -> None:
+    out, victim = tmp_path / "camcli-eval", tmp_path / "victim"
+    command = ("evaluate", "localization", dataset, "--resamples", "0", "--overwrite")
+    with (dataset / "boxes.csv").open("a") as file:
+        file.write("gone.jpg,espresso,1,1,9,9\n")
+    assert cli(*command, "--method", "layercam").status == 1
+    assert (out / "problems.csv").exists()
+    (dataset / "gone.jpg").symlink_to(SAMPLES / "coffee.jpg")
+    victim.write_text("mine")
+    (out / "images.jsonl").unlink()
+    (out / "images.jsonl").symlink_to(victim)
+    assert cli(*command).status == 0
+    assert victim.read_text() == "mine"
+    assert not (out / "problems.csv").exists()
+    assert [p.name for p in out.glob("gallery.*")] == [
+        "gallery.tf_efficientnet_lite0-gradcam-bn2.jpg"
+    ]
+
+
+def test_what_is_scored_is_told_before_what_went_wrong(cli: Cli, dataset: Path) -> None:
+    ran = cli("evaluate", "localization", dataset, "--resamples", "0", "--models",
+              "tf_efficientnet_lite0,nosuch")  # fmt: skip
+    assert ran.status == 2
+    assert [line["method"] for line in ran.lines] == ["gradcam", "gaussian", "random"]
+    assert "nosuch" in ran.err
+
+
+def test_checkpoints_of_one_architecture_are_rows_of_their_own(
+    cli: Cli, dataset: Path, tmp_path: Path
+) -> None:
+    network = timm.create_model("deit_tiny_patch16_224", num_classes=0)
+    for name in ("a.pth", "b.pth"):
+        head = {"head.weight": torch.randn(1000, 192, 3, 3), "head.bias": torch.zeros(1000)}
+        torch.save({"state_dict": network.state_dict() | head}, tmp_path / name)
+    ran = cli("evaluate", "localization", dataset, "--models", "a.pth,b.pth", "--limit", "1",
+              "--resamples", "0")  # fmt: skip
+    assert [line["model"] for line in ran.lines] == ["a.pth"] * 3 + ["b.pth"] * 3
+    assert {line["images"] for line in ran.lines} == {1}
+
+
+def savez(path: Path, arrays: dict[str, Any]) -> None:
+    np.savez(path, **arrays)
+
+
+def broken_maps(folder: Path) -> list[str]:
+    """Maps of coffee.jpg that cannot be: what is in each file, by name."""
+    savez(folder / "zip.npz", {"504/fused": np.ones((7, 7))})
+    archive = (folder / "zip.npz").read_bytes()
+    good = io.BytesIO()
+    np.save(good, np.ones((7, 7)))
+    header = good.getvalue()
+    contents = {
+        "cut.npz": archive[: len(archive) // 2],
+        "flipped.npz": archive[:60] + bytes(255 - b for b in archive[60:90]) + archive[90:],
+        "cut.npy": header[:40],
+        "short.npy": header[:-9],
+        "huge.npy": header.replace(b"(7, 7)", b"(7**9,"),
+        "text.npy": b"no array",
+        "empty.npy": b"",
+    }
+    for name, content in contents.items():
+        (folder / name).write_bytes(content)
+    savez(folder / "other.npz", {"3/fused": np.ones((7, 7))})
+    np.save(folder / "complex.npy", np.ones((7, 7), complex))
+    np.save(folder / "none.npy", np.ones((0, 7)))
+    return [*contents, "other.npz", "complex.npy", "none.npy"]
+
+
+def test_maps_that_cannot_be_read_are_named_one_by_one(
+    cli: Cli, dataset: Path, tmp_path: Path
+) -> None:
+    files = tmp_path / "files"
+    files.mkdir()
+    (tmp_path / "maps").mkdir()
+    np.save(tmp_path / "maps/chelsea.npy", np.eye(7) * 1e308)
+    for name in broken_maps(files):
+        at = tmp_path / f"maps/coffee{Path(name).suffix}"
+        at.write_bytes((files / name).read_bytes())
+        ran = cli("evaluate", "localization", dataset, "--maps", "maps", "--resamples", "0",
+                  "--overwrite")  # fmt: skip
+        assert ran.status == 1, name
+        assert "coffee.jpg: map cannot be read" in ran.err, name
+        assert ran.lines[0]["images"] == 1
+        assert ran.lines[0]["blank_maps"] == 0
+        at.unlink()
+
+
+def test_maps_need_no_class_that_imagenet_has(cli: Cli, dataset: Path, tmp_path: Path) -> None:
+    (dataset / "boxes.csv").write_text(
+        "image,class,x1,y1,x2,y2\ncoffee.jpg,unicorn,1,1,90,90\nrocket.jpg,phoenix,1,1,1e8,9\n"
+    )
+    maps = tmp_path / "a $\\frac$ map"
+    maps.mkdir()
+    np.save(maps / "coffee.npy", np.eye(7))
+    np.save(maps / "rocket.npy", np.eye(7))
+    ran = cli("evaluate", "localization", dataset, "--maps", maps, "--resamples", "0")
+    assert ran.status == 0, ran.err
+    assert ran.lines[0]["images"] == 2

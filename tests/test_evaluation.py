@@ -309,6 +309,33 @@ def test_a_threshold_found_on_one_half_is_measured_on_the_other() -> None:
     assert metric.of(sums)[0] == pytest.approx((0.1 + 0.5) / 2)
 
 
+def test_nothing_is_held_out_where_a_half_is_empty() -> None:
+    found = summed([upsampled(7, 1)], [placed((0, 0, 224, 224))])
+    assert "held_out" not in tally.measured(found)
+    three = summed([upsampled(7, i) for i in range(3)], [placed((0, 0, 224, 224))] * 3)
+    right = tally.measured(three)
+    assert right["held_out"].value == right["max_box_acc"].value == 1
+
+
+def test_intervals_of_few_images_leave_out_resamples_of_none() -> None:
+    board = tally.Tally()
+    one = measures.score(measures.heat(upsampled(7, 1)), placed((0, 0, 224, 224)), 0.0, 0)
+    board.add(tally.weights(0, 200, 0), one.counts)
+    found = tally.measured(board.sums)["gt_known"]
+    assert found.value == found.low == found.high
+
+
+def test_a_mask_too_small_for_the_canvas_is_a_box_without_pixels() -> None:
+    mask = np.zeros((600, 800), bool)
+    mask[1, 1] = True
+    found, problems = place(Truth("a", Path("a"), 0, (), None, (lambda: mask,)), (800, 600), SIDE)
+    assert found is not None
+    assert not problems
+    assert found.foreground is None
+    assert found.boxes.tolist() == [[1, 1, 2, 2]]
+    assert "pixels" not in measures.score(measures.heat(upsampled(7, 1)), found, 0.2, 0).counts
+
+
 def test_baselines_have_not_seen_the_image_and_do_not_change() -> None:
     centre = baselines.centre()
     assert centre.values.argmax() == 111 * SIDE + 111

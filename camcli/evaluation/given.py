@@ -148,12 +148,9 @@ def _array(file: Path, class_index: int) -> NDArray[np.generic]:
     """The 2-D map in a file. Pickled objects are refused by numpy itself."""
     if file.stat().st_size > LARGEST:
         raise ValueError("larger than any map")
-    loaded = np.load(file, allow_pickle=False)
-    if isinstance(loaded, np.ndarray):
-        values = loaded
-    else:
-        with loaded:
-            values = _fused(loaded, class_index)
+    with file.open("rb") as opened:
+        loaded = np.load(opened, allow_pickle=False)
+        values = loaded if isinstance(loaded, np.ndarray) else _fused(loaded, class_index)
     if values.ndim != 2 or min(values.shape) < 1 or values.dtype.kind not in "fiub":
         raise ValueError(f"not a 2-D array of numbers but {values.dtype} {values.shape}")
     return values
