@@ -31,6 +31,16 @@ def workplace(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
         (tmp_path / "val" / name).mkdir(parents=True)
     shutil.copy(SAMPLES / "chelsea.jpg", tmp_path / "val" / "Egyptian cat")
     shutil.copy(SAMPLES / "coffee.jpg", tmp_path / "val" / "espresso")
+    (tmp_path / "val" / "boxes.csv").write_text(
+        "image,class,x1,y1,x2,y2\n"
+        "Egyptian cat/chelsea.jpg,Egyptian cat,0,0,385,300\n"
+        "espresso/coffee.jpg,espresso,77,18,478,388\n"
+    )
+    (tmp_path / "birds").mkdir()
+    shutil.copy(SAMPLES / "rocket.jpg", tmp_path / "birds")
+    (tmp_path / "birds" / "boxes.csv").write_text(
+        "image,class_index,x1,y1,x2,y2\nrocket.jpg,3,308,125,338,405\n"
+    )
     mine = lively(timm.create_model("resnet18", num_classes=3))
     torch.save({"state_dict": mine.state_dict()}, tmp_path / "mine.pth")
     (tmp_path / "names.txt").write_text("cup\nsaucer\nspoon\n")
