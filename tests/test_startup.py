@@ -35,6 +35,10 @@ QUICK = {
     "bad target list": (["explain", "{photo}", "--target", "@missing.csv"], 2),
     "two ways to a layer": (["explain", "{photo}", "--layers", "last", "--block", "1"], 2),
     "no input": (["explain"], 2),
+    "evaluate help": (["evaluate", "localization", "--help"], 0),
+    "no such data set": (["evaluate", "localization", "missing"], 2),
+    "no data set": (["evaluate", "localization", "{empty}"], 2),
+    "no such metric": (["evaluate", "localization", "{empty}", "--fail-under", "gt=1"], 2),
 }
 
 

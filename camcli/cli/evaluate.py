@@ -121,7 +121,6 @@ def localization(
     below = _floors(fail_under or [])
 
     from camcli.evaluation import datasets
-    from camcli.evaluation.localization import Board
 
     data = datasets.read(datasets.Place(dataset, images, annotations, split, output))
     asked = [part.strip() for part in (classes or "").split(",") if part.strip()]
@@ -132,6 +131,7 @@ def localization(
     from camcli import pipeline, plan, results, targets
     from camcli.cli.scoreboard import Run
     from camcli.evaluation import given
+    from camcli.evaluation.localization import Board
 
     def of_folder(run: Run, folder: Path) -> None:
         row = given.Row(one_line(folder), "maps", (), 0.2 if level is None else level)

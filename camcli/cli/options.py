@@ -24,7 +24,7 @@ SAVES = ("overlay", "heatmap", "grid", "boxes", "array")
 
 ModelName = Annotated[
     str | None,
-    Option(metavar="NAME", help="A timm name or a TS-CAM checkpoint file. [the embedded CNN]"),
+    Option(metavar="NAME", help="A timm name or a TS-CAM checkpoint file; else the embedded CNN."),
 ]
 Checkpoint = Annotated[
     Path | None, Option(metavar="FILE", help="Weights for --model: .safetensors .pth .pt .bin.")
@@ -32,13 +32,14 @@ Checkpoint = Annotated[
 LabelFile = Annotated[
     Path | None, Option(metavar="FILE", help="Class names: one a line, or JSON {index: name}.")
 ]
-Size = Annotated[str | None, Option(metavar="N|HxW", help="Input size. [the model's]")]
+Size = Annotated[str | None, Option(metavar="N|HxW", help="Input size; else the model's.")]
 Device = Annotated[str, Option(metavar="NAME", help="auto, cpu, cuda, cuda:N or mps.")]
 MethodNames = Annotated[
     list[str] | None,
     Option(
         "--method",
-        help="See `camcli methods`; may be given several times. [tscam on ViTs, else gradcam]",
+        help="See `camcli methods`; may be given several times; else"
+        " tscam on ViTs and gradcam elsewhere.",
     ),
 ]
 Block = Annotated[
@@ -61,7 +62,9 @@ Overwrite = Annotated[
 ]
 Threshold = Annotated[
     str | None,
-    Option(metavar="T", help="Box level: a share of the maximum, otsu, or p90. [method's own]"),
+    Option(
+        metavar="T", help="Box level: a share of the maximum, otsu, or p90; else the method's own."
+    ),
 ]
 Boxes = Annotated[
     Literal["largest", "all", "grabcut"],
@@ -71,10 +74,10 @@ FitName = Annotated[
     Fit, Option("--fit", help="How the image meets the model's input; tencrop: ten times.")
 ]
 BatchSize = Annotated[
-    int | None, Option(min=1, help="Images at a time; halved when memory runs out. [auto]")
+    int | None, Option(min=1, help="Images at a time; halved when memory runs out.")
 ]
 Workers = Annotated[
-    int | None, Option(min=1, help="Threads that read and write. [cores, 8 at most]")
+    int | None, Option(min=1, help="Threads that read and write; else as many as cores, 8 at most.")
 ]
 FormatName = Annotated[Format, Option("--format", help="auto: a table on a terminal, else jsonl.")]
 
