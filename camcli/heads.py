@@ -124,7 +124,7 @@ def _of_tokens(features: Tensor, classifiers: Sequence[tuple[Tensor, Tensor]]) -
 
 
 def _same(found: Tensor, logits: Tensor) -> bool:
-    """Up to rounding, which goes by the largest logit: small ones are differences of large terms."""
+    """Up to rounding, which goes by the largest logit: small ones are sums of large terms."""
     scale = float(logits.abs().max())
     return torch.allclose(found, logits, rtol=0, atol=1e-3 * scale + 1e-4)
 
