@@ -95,7 +95,9 @@ def _turn(image: Image.Image) -> Image.Transpose | None:
 
 
 def turned(path: Path) -> Image.Transpose | None:
-    """How `decode` turns an image that it can read, if it does: annotations must turn with it."""
+    """How `decode` turns an image that is there, if it does: annotations must turn with it."""
+    if not os.path.isfile(path):
+        return None
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         with Image.open(path, formats=_formats()) as opened:

@@ -315,3 +315,27 @@ def test_maps_need_no_class_that_imagenet_has(cli: Cli, dataset: Path, tmp_path:
     ran = cli("evaluate", "localization", dataset, "--maps", maps, "--resamples", "0")
     assert ran.status == 0, ran.err
     assert ran.lines[0]["images"] == 2
+
+
+def test_maps_are_scored_without_the_images_if_their_sizes_are_known(
+    cli: Cli, tmp_path: Path
+) -> None:
+    folder = tmp_path / "meta" / "test"
+    folder.mkdir(parents=True)
+    for name, line in {
+        "image_ids.txt": "val2/1/0.jpeg",
+        "class_labels.txt": "val2/1/0.jpeg,1",
+        "image_sizes.txt": "val2/1/0.jpeg,500,300",
+        "localization.txt": "val2/1/0.jpeg,50,60,250,240",
+    }.items():
+        (folder / name).write_text(f"{line}\n")
+    shown = np.zeros((224, 224))
+    shown[45:179, 23:112] = 1
+    (tmp_path / "maps/val2/1").mkdir(parents=True)
+    np.save(tmp_path / "maps/val2/1/0.jpeg.npy", shown)
+    ran = cli("evaluate", "localization", "meta", "--maps", "maps", "--resamples", "0")
+    assert ran.status == 0, ran.err
+    assert ran.lines[0]["metrics"]["gt_known"]["value"] == 1
+    model = cli("evaluate", "localization", "meta", "--overwrite")
+    assert model.status == 2
+    assert "image is missing" in model.err

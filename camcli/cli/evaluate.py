@@ -122,7 +122,8 @@ def localization(
 
     from camcli.evaluation import datasets
 
-    data = datasets.read(datasets.Place(dataset, images, annotations, split, output))
+    place = datasets.Place(dataset, images, annotations, split, output, sized=bool(maps))
+    data = datasets.read(place)
     asked = [part.strip() for part in (classes or "").split(",") if part.strip()]
     threads = workers or options.workers()
 

@@ -23,7 +23,8 @@ from camcli.labels import Labels
 class Place:
     """Where a data set is: its folder or file, and its parts where they are kept elsewhere.
 
-    What lies below `skip`, where results go, is not part of it.
+    What lies below `skip`, where results go, is not part of it. With `sized` images need not be
+    there where their sizes are known: maps that exist already can be scored without them.
     """
 
     root: Path
@@ -31,6 +32,7 @@ class Place:
     annotations: Path | None = None
     split: str | None = None
     skip: Path = Path(os.devnull)
+    sized: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,7 +57,7 @@ def read(place: Place) -> Dataset:
             "or a TS-CAM list *.txt; name what is kept elsewhere with --annotations and --images"
         )
     classes = cub_names(root) if kind == "CUB_200_2011" else None
-    return Dataset(kind, tuple(sound(READERS[kind](place))), classes)
+    return Dataset(kind, tuple(sound(READERS[kind](place), sized=place.sized)), classes)
 
 
 def _wsol_folder(place: Place) -> Path:

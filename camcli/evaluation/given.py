@@ -12,7 +12,7 @@ from typing import Any, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL.Image import Image
+from PIL import Image
 
 from camcli import images, pipeline
 from camcli.boxes import Keep, boxes
@@ -50,7 +50,7 @@ class Given:
 
     item: Item
     row: Row
-    picture: Image
+    picture: Image.Image
     values: NDArray[np.floating]
     status: Status
     boxes: tuple[Box, ...]
@@ -126,7 +126,7 @@ def _loaded(folder: Path, keep: Keep, row: Row, use: Use[T], item: Item) -> T | 
     except Exception as error:  # noqa: BLE001 - a broken file leads to whatever it leads to
         return Problem("map cannot be read", image, f"{file.name}: {one_line(error)}")
     try:
-        picture = images.decode(item.truth.path)
+        picture = _picture(item)
     except ImageError as error:
         return Problem("image cannot be read", image, str(error))
     values, status = _shown(raw)
@@ -135,6 +135,14 @@ def _loaded(folder: Path, keep: Keep, row: Row, use: Use[T], item: Item) -> T | 
     if status == "ok":
         found = boxes(values.astype(np.float32), row.threshold, keep, view, picture)
     return use(Given(item, row, picture, values, status, found))
+
+
+def _picture(item: Item) -> Image.Image:
+    """The image, or grey of its size: a map is scored without it, and only shown on it."""
+    path, size = item.truth.path, item.truth.size
+    if size is not None and not os.path.isfile(path):
+        return Image.new("RGB", size, "grey")
+    return images.decode(path)
 
 
 def _map_file(folder: Path, image: str) -> Path | None:

@@ -65,14 +65,17 @@ class Problem:
 Found = Truth | Problem
 
 
-def sound(found: Iterable[Found]) -> Iterator[Found]:
-    """What a reader found, less images and boxes that cannot be: each of those is a Problem."""
+def sound(found: Iterable[Found], *, sized: bool) -> Iterator[Found]:
+    """What a reader found, less images and boxes that cannot be: each of those is a Problem.
+
+    With `sized` it is enough that an image's size is known.
+    """
     for item in found:
-        yield from (item,) if isinstance(item, Problem) else _sound(item)
+        yield from (item,) if isinstance(item, Problem) else _sound(item, sized)
 
 
-def _sound(truth: Truth) -> Iterator[Found]:
-    if not os.path.isfile(truth.path):
+def _sound(truth: Truth, sized: bool) -> Iterator[Found]:
+    if not os.path.isfile(truth.path) and not (sized and truth.size):
         yield Problem("image is missing", truth.image, str(truth.path))
         return
     good = tuple(box for box in truth.boxes if _proper(box))
