@@ -112,7 +112,7 @@ class Run:
             for name, numbers in chosen.items()
         }
         name = _file_name(row, self.pictures)
-        title = f"{row.method} · {row.model} · truth green, box white"
+        title = f"{row.name} · {row.model} · truth green, box white"
         write(self.output / name, gallery.sheet(title, sheet))
         self.pictures.append(name)
 
@@ -130,7 +130,9 @@ class Run:
             rows = report.problems_csv(problems).encode(errors="backslashreplace")
             write(self.output / PROBLEMS, rows)
         several = len({line.row.model for line in lines}) > 1
-        names = [f"{line.row.model} {line.name}" if several else line.name for line in lines]
+        names = [
+            f"{line.row.model} {line.row.name}" if several else line.row.name for line in lines
+        ]
         drawings = (charts.thresholds, charts.overlaps, charts.splits)
         for name, draw in zip(CHARTS, drawings, strict=True):
             if drawn := draw(lines, names):
@@ -162,8 +164,8 @@ def remove_earlier(output: Path) -> None:
 
 
 def _file_name(row: Row, taken: Sequence[str]) -> str:
-    words = re.findall(r"[A-Za-z0-9_+]+", " ".join((row.model, row.method, *row.layers)))
-    slug = "-".join(words)[:80]
+    words = re.findall(r"[A-Za-z0-9_+.]+", f"{row.model} {row.name}")
+    slug = "-".join(words).strip(".")[-80:]
     name, number = f"gallery.{slug}.jpg", 1
     while name in taken:
         number += 1

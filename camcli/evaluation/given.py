@@ -40,6 +40,13 @@ class Row:
     threshold: str | float
     baseline: bool = False
 
+    @property
+    def name(self) -> str:
+        """The method and its layers, of many the first and the last."""
+        many = len(self.layers) > 2
+        layers = f"{self.layers[0]}..{self.layers[-1]}" if many else ",".join(self.layers)
+        return f"{self.method} {layers}".strip()
+
 
 @dataclass(frozen=True, slots=True)
 class Given:

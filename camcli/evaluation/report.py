@@ -27,15 +27,6 @@ class Line:
     metrics: Mapping[str, Measured]
     curves: Mapping[str, list[float]]
 
-    @property
-    def name(self) -> str:
-        """The method, and its layers where they are few enough to be told."""
-        layers = self.row.layers
-        if self.row.baseline or not layers:
-            return self.row.method
-        many = f"{layers[0]}..{layers[-1]}" if len(layers) > 2 else ",".join(layers)
-        return f"{self.row.method} {many}"
-
 
 def lines(board: Board) -> list[Line]:
     """A Line for each row of a board, methods before the baselines of their model."""
@@ -116,7 +107,7 @@ def table(found: Sequence[Line]) -> list[list[str]]:
     rows = [[*(["model"] if models else []), "method", *(COLUMNS[name] for name in names)]]
     for line in found:
         cells = [_told(name, line) for name in names]
-        rows.append([*([line.row.model] if models else []), line.name, *cells])
+        rows.append([*([line.row.model] if models else []), line.row.name, *cells])
     return rows
 
 
