@@ -6,9 +6,11 @@ import csv
 import io
 import json
 import os
+from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
+import jsonschema
 import numpy as np
 import pytest
 import timm
@@ -16,6 +18,7 @@ import torch
 from conftest import SAMPLES, Cli
 from PIL import Image
 
+SCHEMA = json.loads((files("camcli") / "localization.schema.json").read_text())
 BOXES: dict[str, tuple[str, tuple[int, int, int, int]]] = {
     "chelsea.jpg": ("Egyptian cat", (60, 10, 420, 300)),
     "coffee.jpg": ("espresso", (130, 60, 470, 380)),
@@ -53,6 +56,8 @@ def test_a_table_a_document_and_pictures(cli: Cli, dataset: Path, tmp_path: Path
     out = tmp_path / "camcli-eval"
     document = json.loads((out / "localization.json").read_text())
     assert [r["method"] for r in document["rows"]] == methods
+    jsonschema.validate(document, SCHEMA)
+    assert "box_acc" not in document["rows"][-1]["metrics"]
     assert len(document["rows"][0]["curves"]["box_acc_at_threshold"]) == 255
     with (out / "localization.csv").open() as file:
         rows = list(csv.DictReader(file))
@@ -105,6 +110,7 @@ def test_what_is_wrong_with_the_data_is_counted_and_strict_stops(
     assert ran.status == 1
     assert ran.lines[0]["images"] == 3
     document = json.loads((tmp_path / "camcli-eval/localization.json").read_text())
+    jsonschema.validate(document, SCHEMA)
     assert {kind: found["count"] for kind, found in document["problems"].items()} == {
         "image is missing": 1,
         "image cannot be read": 1,
@@ -308,8 +314,8 @@ def test_maps_need_no_class_that_imagenet_has(cli: Cli, dataset: Path, tmp_path:
     (dataset / "boxes.csv").write_text(
         "image,class,x1,y1,x2,y2\ncoffee.jpg,unicorn,1,1,90,90\nrocket.jpg,phoenix,1,1,1e8,9\n"
     )
-    maps = tmp_path / "a $\\frac$ map"
-    maps.mkdir()
+    maps = tmp_path / ("long" * 40) / "a $\\frac$ map"
+    maps.mkdir(parents=True)
     np.save(maps / "coffee.npy", np.eye(7))
     np.save(maps / "rocket.npy", np.eye(7))
     ran = cli("evaluate", "localization", dataset, "--maps", maps, "--resamples", "0")

@@ -119,7 +119,7 @@ def test_the_box_at_a_threshold_is_tscams(cells: int, threshold: float) -> None:
 def test_a_blank_map_has_tscams_stand_in_box_and_points_nowhere() -> None:
     blank = measures.heat(np.zeros((SIDE, SIDE), np.float32))
     assert measures.box_at(blank, 0.2).tolist() == [0, 0, 1, 1]
-    scored = measures.score(blank, placed((0, 0, 224, 224)), 0.2, rank=0)
+    scored = measures.score(blank, placed((0, 0, 224, 224)), 0.2, rank=0, boxes=())
     for name in ("gt_known", "pointing", "pointing_strict", "energy", "box_acc", "loc_1"):
         assert scored.counts[name] == 0, name
     assert scored.counts["cls_1"] == 1

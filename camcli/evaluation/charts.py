@@ -13,6 +13,7 @@ from matplotlib.figure import Figure
 from camcli.evaluation.overlap import SPLITS
 from camcli.evaluation.report import Line
 
+LONGEST = 44  # letters of a name: what tells paths apart is at their end
 GREY = ("0.35", "0.65")  # the baselines'
 SHADES = ("#4c9f70", "#b0413e", "#e2a03f", "#7aa6c2", "#3d5a80", "#9a8c98")
 
@@ -65,8 +66,9 @@ def splits(lines: Sequence[Line], names: Sequence[str]) -> bytes | None:
 
 
 def _plain(name: str) -> str:
-    """A folder's name may have a dollar sign, which matplotlib would take for a formula's."""
-    return name.replace("$", r"\$")
+    """A name of a bearable length; a dollar sign would be taken for a formula's."""
+    short = name if len(name) <= LONGEST else f"…{name[-LONGEST:]}"
+    return short.replace("$", r"\$")
 
 
 def _looks(lines: Sequence[Line]) -> list[dict[str, Any]]:

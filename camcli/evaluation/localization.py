@@ -73,7 +73,7 @@ def _judged(given: Given, first: bool, seed: int) -> Iterator[Found]:
         maps[baseline(given.row, "random")] = baselines.random(given.item.truth.image, seed)
     for row, found in maps.items():
         judged = score(
-            found, placed, row.threshold, given.rank, () if row.baseline else given.boxes
+            found, placed, row.threshold, given.rank, None if row.baseline else given.boxes
         )
         status = "ok" if row.baseline else given.status
         yield Scored(row, given.item, judged, status, given.rank)

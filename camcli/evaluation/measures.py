@@ -51,11 +51,15 @@ class Score:
 
 
 def score(
-    found: Heat, truth: Placed, threshold: str | float, rank: int | None, boxes: Sequence[Box] = ()
+    found: Heat,
+    truth: Placed,
+    threshold: str | float,
+    rank: int | None,
+    boxes: Sequence[Box] | None = None,
 ) -> Score:
     """Everything that is measured of one map; without a `rank` nothing is said of the class.
 
-    `boxes` are those that `camcli explain` writes, in pixels of the image.
+    `boxes` are those that `camcli explain` writes, in pixels of the image, if it would write any.
     """
     box = box_at(found, threshold)
     overlap = float(iou(box[None], truth.fitted).max())
@@ -70,9 +74,10 @@ def score(
         "pointing": float(distance < TOLERANCE),
         "pointing_strict": float(distance == 0),
         "energy": inside / energy if energy else 0.0,
-        "box_acc": float(_box_overlap(boxes, truth) >= 0.5),
         **_pixels(found.values, truth),
     }
+    if boxes is not None:
+        counts["box_acc"] = float(_box_overlap(boxes, truth) >= 0.5)
     why = None
     if rank is not None:
         why = split(box, truth.fitted, rank)

@@ -113,7 +113,7 @@ def table(found: Sequence[Line]) -> list[list[str]]:
 
 def _told(name: str, line: Line) -> str:
     metric = line.metrics.get(name)
-    if metric is None or (name == "box_acc" and line.row.baseline):
+    if metric is None:
         return "-"
     value = f"{metric.value:.3f}"
     if name == "gt_known" and metric.low is not None and metric.high is not None:
