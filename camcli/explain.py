@@ -4,8 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass, replace
-from functools import partial
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
@@ -13,6 +12,7 @@ from torch import Tensor
 from camcli import attention, heads
 from camcli.layers import spatial
 from camcli.maps import fuse, normalise, paste, statuses
+from camcli.methods import Method
 from camcli.models import Model
 from camcli.plan import Request
 from camcli.records import Crops, Layer, Status
@@ -64,60 +64,60 @@ def explain(
 
     `choose` turns logits (B,K) into classes (B,T). One forward pass; one backward pass a target,
     from the shallowest tap only, if any method needs gradients. With `crops` a sample is V inputs
-    in a row, (B V,3,H,W): its logits are their mean, its map is the sum of theirs, each in place.
+    in a row, (B V,3,H,W): its logits are their mean, its map is made of theirs, each in its place.
     """
+    canvas = _Canvas((inputs.shape[2], inputs.shape[3]), crops)
     taps, readings = _record(requests)
     with ExitStack() as stack:
         for rows in {id(r.rows): r.rows for r in requests}.values():
             stack.enter_context(attention.unfuse(rows))
         recorded = stack.enter_context(record(model.network, taps, readings))
         logits = model.network(inputs)
-        views = len(crops.corners) if crops else 1
-        pooled = logits.detach().float().reshape(-1, views, logits.shape[1]).mean(dim=1)
-        classes = choose(pooled)
-        gradients = [
-            _gradients(logits, targets.repeat_interleave(views), recorded) for targets in classes.T
-        ]
-    chosen = [_chosen(pooled, targets, views) for targets in classes.T]
-    size = (inputs.shape[2], inputs.shape[3])
-    together = partial(_put_together, crops, size) if crops else _as_it_is
+        pooled = logits.detach().float().reshape(-1, canvas.views, logits.shape[1]).mean(dim=1)
+        chosen = [_chosen(pooled, targets, canvas.views) for targets in choose(pooled).T]
+        gradients = [_gradients(logits, target.of_inputs, recorded) for target in chosen]
     with torch.no_grad():
         return [
             [
-                together(_answer(request, recorded, found, target, size))
+                _answer(request, recorded, found, target, canvas)
                 for found, target in zip(gradients, chosen, strict=True)
             ]
             for request in requests
         ]
 
 
-def _as_it_is(found: Explained) -> Explained:
-    return found
+@dataclass(frozen=True, slots=True)
+class _Canvas:
+    """Where a sample's maps lie: each as it is, or those of its crops put together."""
 
+    inputs: tuple[int, int]
+    crops: Crops | None
 
-def _put_together(crops: Crops, size: tuple[int, int], found: Explained) -> Explained:
-    """One map a sample from its crops' maps."""
-    every = {id(maps): maps for maps in (found.fused, *found.layers, *found.parts)}
-    whole = {key: _pasted(maps, crops, size) for key, maps in every.items()}
-    return replace(
-        found,
-        fused=whole[id(found.fused)],
-        layers=tuple(whole[id(maps)] for maps in found.layers),
-        parts=tuple(whole[id(maps)] for maps in found.parts),
-    )
+    @property
+    def views(self) -> int:
+        """How many inputs a sample is."""
+        return len(self.crops.corners) if self.crops else 1
 
+    @property
+    def size(self) -> tuple[int, int]:
+        """The size (H, W) at which layers are fused."""
+        return self.crops.size if self.crops else self.inputs
 
-def _pasted(maps: Maps, crops: Crops, size: tuple[int, int]) -> Maps:
-    views = len(crops.corners)
-    dead = torch.tensor([status == "zero_gradient" for status in maps.status])
-    values = paste(maps.values.float(), crops, size)
-    return _maps(maps.name, values, dead.reshape(-1, views).all(dim=1))
+    def whole(self, maps: Tensor, method: Method) -> Tensor:
+        """One map a sample: (B V,h,w) -> (B,H,W), or as they are."""
+        return paste(maps, self.crops, self.inputs, mean=method.signed) if self.crops else maps
+
+    def all_of(self, flags: Tensor) -> Tensor:
+        """Whether it holds for all inputs of a sample: (B V,) -> (B,)."""
+        return flags.reshape(-1, self.views).all(dim=1)
 
 
 def _chosen(logits: Tensor, classes: Tensor, views: int) -> Chosen:
     own = logits.gather(1, classes[:, None])
     scores = logits.softmax(dim=1).gather(1, classes[:, None])[:, 0]
-    ranks = (logits > own).sum(dim=1)
+    # Of equal logits the first class ranks first; a logit that is NaN ranks last.
+    after = torch.arange(logits.shape[1], device=logits.device) >= classes[:, None]
+    ranks = logits.shape[1] - ((logits < own) | ((logits == own) & after)).sum(dim=1)
     return Chosen(classes, scores, ranks, classes.repeat_interleave(views))
 
 
@@ -148,13 +148,15 @@ def _answer(
     recorded: Recorded,
     gradients: dict[str, Tensor],
     chosen: Chosen,
-    size: tuple[int, int],
+    canvas: _Canvas,
 ) -> Explained:
     if request.method.per_layer:
-        layers = tuple(_layer_maps(request, la, recorded, gradients, size) for la in request.layers)
-        fused = layers[0] if len(layers) == 1 else _fused(request, layers, size)
+        layers = tuple(
+            _layer_maps(request, layer, recorded, gradients, canvas) for layer in request.layers
+        )
+        fused = layers[0] if len(layers) == 1 else _fused(request, layers, canvas.size)
         return Explained(request, chosen, fused, layers)
-    return _whole(request, recorded, chosen)
+    return _whole(request, recorded, chosen, canvas)
 
 
 def _layer_maps(
@@ -162,13 +164,14 @@ def _layer_maps(
     layer: Layer,
     recorded: Recorded,
     gradients: dict[str, Tensor],
-    size: tuple[int, int],
+    canvas: _Canvas,
 ) -> Maps:
     activation = spatial(recorded.taps[layer.name], layer).detach().float()
     gradient = spatial(gradients[layer.name], layer).float()
-    values = request.method.function(activation, gradient, **request.options)
-    shown = request.fusion.scale(values, size[0] / layer.grid[0])
-    dead = ~gradient.flatten(1).any(dim=1)
+    each = request.method.function(activation, gradient, **request.options)
+    values = canvas.whole(each, request.method)
+    shown = request.fusion.scale(values, canvas.inputs[0] / layer.grid[0])
+    dead = canvas.all_of(~gradient.flatten(1).any(dim=1))
     return Maps(layer.name, values, shown, statuses(values, dead))
 
 
@@ -183,7 +186,7 @@ def _maps(name: str, values: Tensor, dead: Tensor | None = None) -> Maps:
     return Maps(name, values, normalise(values), statuses(values, flags))
 
 
-def _whole(request: Request, recorded: Recorded, chosen: Chosen) -> Explained:
+def _whole(request: Request, recorded: Recorded, chosen: Chosen, canvas: _Canvas) -> Explained:
     """A method that reads the network as a whole: its needs, and the maps among them as parts."""
     needs: dict[str, Tensor] = {}
     if request.rows:
@@ -194,12 +197,16 @@ def _whole(request: Request, recorded: Recorded, chosen: Chosen) -> Explained:
             request.head, output, chosen.of_inputs
         )
     wanted = {name: needs[name] for name in request.method.needs}
-    fused = _maps("fused", request.method.function(**wanted, **request.options))
+
+    def maps(name: str, values: Tensor) -> Maps:
+        return _maps(name, canvas.whole(values, request.method))
+
+    fused = maps("fused", request.method.function(**wanted, **request.options))
     if not request.rows:
         return Explained(request, chosen, fused, ())
     rows = needs["attention"]
-    blocks = tuple(_maps(b.name, rows[:, i]) for i, b in enumerate(request.rows.blocks))
-    parts = [_maps("attention", rows.sum(dim=1))]
+    blocks = tuple(maps(block.name, rows[:, i]) for i, block in enumerate(request.rows.blocks))
+    parts = [maps("attention", rows.sum(dim=1))]
     if "semantic" in wanted:
-        parts.append(_maps("semantic", needs["semantic"] + needs["class_bias"][:, None, None]))
+        parts.append(maps("semantic", needs["semantic"] + needs["class_bias"][:, None, None]))
     return Explained(request, chosen, fused, blocks, tuple(parts))

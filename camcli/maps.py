@@ -34,15 +34,20 @@ def resize(maps: Tensor, size: tuple[int, int]) -> Tensor:
     return resized[:, 0]
 
 
-def paste(maps: Tensor, crops: Crops, size: tuple[int, int]) -> Tensor:
-    """The sum of crops' maps where each was cut, mirrors undone: (B V,h,w) -> (B,H,W)."""
+def paste(maps: Tensor, crops: Crops, size: tuple[int, int], *, mean: bool) -> Tensor:
+    """Crops' maps summed where each was cut, mirrors undone: (B V,h,w) -> (B,H,W).
+
+    The sum is LayerCAM's. It dims the edges, which fewer crops show, and so it would brighten them
+    in a map of negative values: for those take the `mean` over the crops that show a pixel.
+    """
     rows, cols = size
     each = resize(maps, size).reshape(-1, len(crops.corners), rows, cols)
-    whole = maps.new_zeros((len(each), *crops.size))
+    whole, times = maps.new_zeros((len(each), *crops.size)), maps.new_zeros(crops.size)
     for v, (y, x, mirrored) in enumerate(crops.corners):
         part = each[:, v].flip(-1) if mirrored else each[:, v]
         whole[:, y : y + rows, x : x + cols] += part
-    return whole
+        times[y : y + rows, x : x + cols] += 1
+    return whole / times.clamp(min=1) if mean else whole
 
 
 def statuses(maps: Tensor, zero_gradient: Tensor) -> list[Status]:

@@ -10,7 +10,7 @@ from conftest import noise, small
 from torch import Tensor, nn
 
 from camcli.errors import MethodError
-from camcli.explain import Explained, explain
+from camcli.explain import Explained, _chosen, explain
 from camcli.maps import normalise
 from camcli.methods import METHODS, get
 from camcli.models import Model
@@ -151,3 +151,19 @@ def test_an_in_place_relu_after_the_tap_does_not_change_the_record() -> None:
         network(inputs)
     assert torch.equal(recorded.taps["0"], network[0](inputs))
     assert recorded.taps["0"].min() < 0
+
+
+def test_of_equal_logits_the_first_class_ranks_first_and_nan_ranks_last() -> None:
+    model = small("test_resnet", 96, 96)
+    inputs = noise(1, (96, 96))
+    requests = plan(model, [get("gradcam")])
+
+    def ranks(logits: list[float]) -> list[int]:
+        values = torch.tensor([logits])
+        return [int(_chosen(values, torch.tensor([c]), 1).ranks[0]) for c in range(len(logits))]
+
+    assert ranks([0.0, 2.0, 1.0]) == [2, 0, 1]
+    assert ranks([1.0, 1.0, 1.0]) == [0, 1, 2]
+    assert ranks([float("nan")] * 3) == [3, 3, 3]
+    found = explain(model, inputs, requests, top)[0]
+    assert [int(one.chosen.ranks[0]) for one in found] == [0, 1]

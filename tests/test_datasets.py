@@ -9,13 +9,14 @@ from typing import Any
 
 import numpy as np
 import pytest
+from matplotlib.path import Path as MplPath
 from PIL import Image
 
 from camcli import images, labels
 from camcli.errors import UsageError
 from camcli.evaluation.datasets import Dataset, Place, bind, read
 from camcli.evaluation.orientation import upright
-from camcli.evaluation.readers.coco import _letters
+from camcli.evaluation.readers.coco import _from_polygons, _letters
 from camcli.evaluation.truth import Problem, Truth
 
 NAMES = labels.make(["cat", "dog", "tench"], [["n1"], ["n2"], ["n3"]])
@@ -186,19 +187,19 @@ def test_voc_and_ilsvrc_xml(tmp_path: Path) -> None:
     found = read(Place(tmp_path))
     assert found.kind == "VOC XML"
     assert truths(found) == [
-        ("a.jpg", "cat", ((1, 2, 11, 12), (20, 2, 31, 12))),
-        ("a.jpg", "dog", ((3, 4, 9, 9),)),
-        ("b.jpg", "n3", ((1, 2, 11, 12),)),
+        ("JPEGImages/a.jpg", "cat", ((1, 2, 11, 12), (20, 2, 31, 12))),
+        ("JPEGImages/a.jpg", "dog", ((3, 4, 9, 9),)),
+        ("JPEGImages/b.jpg", "n3", ((1, 2, 11, 12),)),
     ]
     assert kinds(found) == ["annotation cannot be read"] * 2 + ["image has no annotation"] * 2
     items, _ = bind(found, NAMES)
-    assert [(i.truth.image, i.class_index) for i in items] == [
+    assert [(i.truth.path.name, i.class_index) for i in items] == [
         ("a.jpg", 0),
         ("a.jpg", 1),
         ("b.jpg", 2),
     ]
     text(tmp_path / "ImageSets/Main/val.txt", "b")
-    assert [t[0] for t in truths(read(Place(tmp_path, split="val")))] == ["b.jpg"]
+    assert [t[0] for t in truths(read(Place(tmp_path, split="val")))] == ["JPEGImages/b.jpg"]
     with pytest.raises(UsageError, match="ImageSets/Main/test"):
         read(Place(tmp_path, split="test"))
 
@@ -217,7 +218,7 @@ def document() -> dict[str, Any]:
                 "image_id": 1,
                 "category_id": 7,
                 "bbox": [10, 5, 10, 10],
-                "segmentation": [[10, 5, 19, 5, 19, 14, 10, 14]],
+                "segmentation": [[10, 5, 20, 5, 20, 15, 10, 15]],
             },
             {
                 "id": 2,
@@ -465,3 +466,26 @@ def test_what_an_evaluation_wrote_is_not_part_of_the_data(tmp_path: Path) -> Non
     text(tmp_path / "boxes.csv", "image,class,x1,y1,x2,y2", "a.jpg,cat,1,2,3,4")
     assert kinds(read(Place(tmp_path))) == ["image has no annotation"]
     assert not kinds(read(Place(tmp_path, skip=tmp_path / "out")))
+
+
+def test_polygons_cover_the_pixels_whose_middles_they_hold() -> None:
+    corners = [[3.0, 2.0, 35.0, 6.5, 20.0, 27.0, 15.5, 9.0]]
+    found = _from_polygons(corners, (40, 30))
+    outline = MplPath(np.array(corners[0]).reshape(-1, 2))
+    x, y = np.meshgrid(np.arange(40) + 0.5, np.arange(30) + 0.5)
+    inside = outline.contains_points(np.stack([x.ravel(), y.ravel()], axis=1)).reshape(30, 40)
+    assert (found == inside).all()
+    assert 100 < found.sum() < 400
+    beyond = _from_polygons([[-9.0, -9.0, 99.0, -9.0, 99.0, 99.0, -9.0, 99.0]], (40, 30))
+    assert beyond.all()
+
+
+def test_limit_takes_images_whatever_their_classes_and_the_model(tmp_path: Path) -> None:
+    for i in range(20):
+        photo(tmp_path / f"{i}.jpg")
+    rows = [f"{i}.jpg,{label},1,2,11,12" for i in range(20) for label in ("cat", "dog", "cow")]
+    text(tmp_path / "boxes.csv", "image,class,x1,y1,x2,y2", *rows)
+    found = read(Place(tmp_path))
+    one, other = (bind(found, names, limit=4)[0] for names in (NAMES, labels.make(["cow", "x"])))
+    assert len(one) == 8
+    assert {i.truth.image for i in one} == {i.truth.image for i in other}

@@ -345,3 +345,19 @@ def test_maps_are_scored_without_the_images_if_their_sizes_are_known(
     model = cli("evaluate", "localization", "meta", "--overwrite")
     assert model.status == 2
     assert "image is missing" in model.err
+
+
+def test_a_map_of_another_image_of_that_name_is_not_taken(cli: Cli, tmp_path: Path) -> None:
+    rows = ["image,class,x1,y1,x2,y2"]
+    for folder in ("cats", "dogs"):
+        (tmp_path / "set" / folder).mkdir(parents=True)
+        (tmp_path / "set" / folder / "1.jpg").symlink_to(SAMPLES / "coffee.jpg")
+        rows.append(f"{folder}/1.jpg,espresso,1,1,90,90")
+    (tmp_path / "set/boxes.csv").write_text("\n".join(rows))
+    (tmp_path / "maps/cats").mkdir(parents=True)
+    np.save(tmp_path / "maps/1.npy", np.eye(7))
+    np.save(tmp_path / "maps/cats/1.npy", np.eye(7))
+    ran = cli("evaluate", "localization", "set", "--maps", "maps", "--resamples", "0")
+    assert ran.status == 1
+    assert "dogs/1.jpg: map is missing" in ran.err
+    assert ran.lines[0]["images"] == 1

@@ -87,7 +87,7 @@ def summed(maps: list[Map], truths: list[Placed], threshold: float = 0.2) -> tal
     board = tally.Tally()
     for i, (values, truth) in enumerate(zip(maps, truths, strict=True)):
         scored = measures.score(measures.heat(values), truth, threshold, rank=0)
-        board.add(tally.weights(i, 0, 0), scored.counts)
+        board.add(tally.weights(str(i), 0, 0), scored.counts)
     return board.sums
 
 
@@ -181,17 +181,50 @@ def test_why_a_localisation_is_wrong(
 def test_truth_is_scaled_as_each_protocol_does() -> None:
     found = placed((10.0, 20.0, 500.0, 375.0), size=(500, 375))
     assert found.truncated.tolist() == [wsol.scaled((10, 20, 500, 375), (500, 375))]
-    assert found.fitted[0] == pytest.approx([10 * 224 / 500, 20 * 224 / 375, 223, 223])
+    assert found.fitted.tolist() == [[4, 11, 223, 223]]
+    for width in range(50, 1025):  # 55 * (224 / 55) is less than 224
+        whole = placed((0.0, 0.0, float(width), float(width)), size=(width, width))
+        assert whole.truncated.tolist() == [[0, 0, 224, 224]]
 
 
 def test_the_pointing_game_forgives_less_than_fifteen_pixels_of_the_image() -> None:
     # The maximum is at canvas pixel (100, 100), whose middle is (201, 201) of a 448-pixel image.
     point = square(100, 100, 101, 101)
-    for x1, hit in ((201.0, 1), (201 + 14.9, 1), (201 + 15.0, 0), (201 + 15.1, 0)):
+    for x1, hit in ((201, 1), (201 + 14, 1), (201 + 15, 0), (201 + 16, 0)):
         truth = placed((x1, 190.0, 440.0, 210.0), size=(448, 448))
         scored = measures.score(point, truth, 0.2, rank=None)
         assert scored.counts["pointing"] == hit, x1
         assert scored.counts["pointing_strict"] == (x1 <= 201)
+    for x2, hit in ((201 - 14 + 1, 1), (201 - 15 + 1, 0)):
+        truth = placed((50, 190.0, x2, 210.0), size=(448, 448))
+        assert measures.score(point, truth, 0.2, rank=None).counts["pointing"] == hit, x2
+
+
+def test_the_level_of_the_best_threshold_is_not_picked_anew_in_resamples() -> None:
+    sums = {
+        "images": np.array([10.0, 5, 5, 10, 10]),
+        "single": np.array([[5.0, 6], [2, 3], [3, 3], [9, 4], [1, 7]]),
+    }
+    metric = next(m for m in tally.METRICS if m.name == "max_box_acc")
+    assert metric.of(sums)[[0, 3, 4]].tolist() == [0.6, 0.4, 0.7]
+
+
+def test_classes_of_one_image_go_together() -> None:
+    one, again, other = (tally.weights(name, 50, 0) for name in ("a.jpg", "a.jpg", "b.jpg"))
+    assert (one == again).all()
+    assert not (one == other).all()
+
+
+def test_a_box_smaller_than_a_pixel_of_the_canvas_has_energy() -> None:
+    truth = placed((1000, 700, 1001, 702), size=(2000, 1500))
+    even = measures.heat(np.full((SIDE, SIDE), 0.5, np.float32))
+    assert measures.score(even, truth, 0.2, None).counts["energy"] == pytest.approx(1 / SIDE**2)
+
+
+def test_a_size_that_is_not_the_images_is_named() -> None:
+    found, problems = place(Truth("a", Path("a"), 0, ((1, 1, 9, 9),), (375, 500)), (500, 375), SIDE)
+    assert found is None
+    assert [p.kind for p in problems] == ["size is not the image's"]
 
 
 def test_energy_is_the_share_within_the_boxes() -> None:
@@ -222,7 +255,8 @@ def test_pxap_is_average_precision() -> None:
         assert found.foreground is not None
         assert found.background is not None
         board.add(
-            tally.weights(i, 0, 0), measures.score(measures.heat(shown), found, 0.2, None).counts
+            tally.weights(str(i), 0, 0),
+            measures.score(measures.heat(shown), found, 0.2, None).counts,
         )
         counted = found.foreground | found.background
         assert not counted.all()
@@ -275,7 +309,9 @@ def test_sums_are_those_of_single_images_and_the_halves_add_up() -> None:
     maps = [upsampled(7, i) for i in range(70)]
     truths = [placed((20, 20, 120 + i, 140)) for i in range(70)]
     found = summed(maps, truths)
-    assert found["images"].tolist() == [70, 35, 35]
+    every, one, other = found["images"]
+    assert every == one + other == 70
+    assert 20 < one < 50
     assert np.allclose(found["single"][0], found["single"][1] + found["single"][2])
     single = [
         measures.score(measures.heat(m), t, 0.2, 0).counts["single"]
@@ -289,7 +325,7 @@ def test_intervals_are_those_of_a_share() -> None:
     for i in range(400):
         right = np.asarray(float(i % 10 < 6))
         board.add(
-            tally.weights(i, 2000, 0),
+            tally.weights(str(i), 2000, 0),
             {"images": np.asarray(1.0), "gt_known": right},
         )
     found = tally.measured(board.sums)["gt_known"]
@@ -312,15 +348,16 @@ def test_a_threshold_found_on_one_half_is_measured_on_the_other() -> None:
 def test_nothing_is_held_out_where_a_half_is_empty() -> None:
     found = summed([upsampled(7, 1)], [placed((0, 0, 224, 224))])
     assert "held_out" not in tally.measured(found)
-    three = summed([upsampled(7, i) for i in range(3)], [placed((0, 0, 224, 224))] * 3)
-    right = tally.measured(three)
+    some = summed([upsampled(7, i) for i in range(9)], [placed((0, 0, 224, 224))] * 9)
+    assert some["images"][1] != some["images"][2]
+    right = tally.measured(some)
     assert right["held_out"].value == right["max_box_acc"].value == 1
 
 
 def test_intervals_of_few_images_leave_out_resamples_of_none() -> None:
     board = tally.Tally()
     one = measures.score(measures.heat(upsampled(7, 1)), placed((0, 0, 224, 224)), 0.0, 0)
-    board.add(tally.weights(0, 200, 0), one.counts)
+    board.add(tally.weights("0", 200, 0), one.counts)
     found = tally.measured(board.sums)["gt_known"]
     assert found.value == found.low == found.high
 

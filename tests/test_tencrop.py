@@ -32,11 +32,16 @@ def test_crops_are_the_corners_the_middle_and_their_mirrors() -> None:
 def test_a_map_lies_where_its_crop_was_cut() -> None:
     crops = Crops((5, 6), ((1, 2, False), (0, 0, True)))
     maps = torch.arange(24.0).reshape(2, 3, 4)
-    whole = paste(maps, crops, (3, 4))
+    whole = paste(maps, crops, (3, 4), mean=False)
     expected = np.zeros((5, 6))
     expected[1:4, 2:6] += maps[0].numpy()
     expected[0:3, 0:4] += maps[1].numpy()[:, ::-1]
     assert np.allclose(whole[0], expected)
+    times = np.zeros((5, 6))
+    times[1:4, 2:6] += 1
+    times[0:3, 0:4] += 1
+    averaged = paste(maps, crops, (3, 4), mean=True)
+    assert np.allclose(averaged[0], expected / np.maximum(times, 1))
 
 
 @pytest.mark.parametrize("method", ["gradcam", "layercam", "cam"])
@@ -60,7 +65,12 @@ def test_ten_crops_are_ten_explanations_added_up(method: str) -> None:
                 alone.fused.values[None], (96, 96), mode="bilinear", align_corners=False
             )[0, 0].numpy()
             whole[y : y + 96, x : x + 96] += large[:, ::-1] if mirrored else large
-        assert np.allclose(found.fused.values[b], whole, atol=1e-4 * whole.max())
+        if method == "cam":  # signed: the mean over the crops that show a pixel
+            times = np.zeros(crops.size)
+            for y, x, _ in crops.corners:
+                times[y : y + 96, x : x + 96] += 1
+            whole /= times
+        assert np.allclose(found.fused.values[b], whole, atol=1e-4 * np.abs(whole).max())
 
 
 def test_a_mirrored_image_has_the_mirrored_map() -> None:
@@ -70,8 +80,10 @@ def test_a_mirrored_image_has_the_mirrored_map() -> None:
     both = [Image.fromarray(pixels), Image.fromarray(np.ascontiguousarray(pixels[:, ::-1]))]
     inputs = [torch.from_numpy(images.read_crops(p, crops, model.transform)) for p in both]
     requests = plan(model, [get("gradcam")])
-    maps = explain(model, torch.cat(inputs), requests, lambda x: x[:, :1].long() * 0, crops)
-    one, other = maps[0][0].fused.values
+    found = explain(model, torch.cat(inputs), requests, lambda x: x.topk(1).indices, crops)[0][0]
+    one, other = found.fused.values
+    assert found.fused.status == ["ok", "ok"]
+    assert not torch.allclose(one, other, atol=1e-2 * float(one.max()))
     assert torch.allclose(one, other.flip(-1), atol=1e-4 * float(one.max()))
 
 
@@ -102,3 +114,18 @@ def test_a_batch_of_ten_crops_equals_its_singles() -> None:
 
     for together, alone in zip(maps(3), maps(1), strict=True):
         assert np.allclose(together, alone, atol=1e-4)
+
+
+def test_layers_are_put_together_before_they_are_fused() -> None:
+    model = small("test_resnet", 96, 96)
+    (request,) = plan(model, [get("layercam")], "stage2..4")
+    crops = images.ten_crops(model.size)
+    picture = Image.open(SAMPLES / "coffee.jpg")
+    inputs = torch.from_numpy(images.read_crops(picture, crops, model.transform))
+    found = explain(model, inputs, [request], lambda x: x.topk(1).indices, crops)[0][0]
+    scaled = [
+        request.fusion.scale(maps.values, 96 / layer.grid[0])
+        for maps, layer in zip(found.layers, request.layers, strict=True)
+    ]
+    assert all(maps.shape[1:] == crops.size for maps in scaled)
+    assert torch.allclose(found.fused.values, torch.stack(scaled).amax(dim=0), atol=1e-6)

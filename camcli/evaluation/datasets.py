@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-import random
+import zlib
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import cache, partial
@@ -152,7 +152,7 @@ def bind(
 ) -> tuple[list[Item], list[Problem]]:
     """What can be asked of a model with these labels, and every Problem.
 
-    `wanted` keeps the classes of those names or indices; `limit` the first N of a fixed shuffle;
+    `wanted` keeps the classes of those names or indices; `limit` N images of a fixed shuffle;
     `unknown` stands for a class that the labels do not have, which is else a Problem.
     """
     keep = {labels.find(text) for text in wanted}
@@ -169,10 +169,15 @@ def bind(
         known = unknown if isinstance(index, str) else index
         if known is not None and (not keep or known in keep):
             chosen.append((truth, known))
-    order = list(range(len(chosen)))
-    random.Random(0).shuffle(order)
-    picked = sorted(order if limit is None else order[:limit])
-    return [Item(n, *chosen[place]) for n, place in enumerate(picked)], problems
+    names = sorted({truth.image for truth, _ in chosen}, key=_shuffled)
+    kept = set(names[:limit])
+    picked = [pair for pair in chosen if pair[0].image in kept]
+    return [Item(n, *pair) for n, pair in enumerate(picked)], problems
+
+
+def _shuffled(image: str) -> tuple[int, str]:
+    """A place that goes by the name alone, whatever other images there are."""
+    return zlib.crc32(image.encode(errors="surrogateescape")), image
 
 
 def _index(dataset: Dataset, labels: Labels, label: int | str) -> int | str:

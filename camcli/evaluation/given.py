@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterator, Sequence
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from functools import partial
@@ -105,7 +106,9 @@ def _given(job: Job, item: Item, result: Result) -> Given:
     values = np.zeros((SIDE, SIDE), np.float32)
     if shown.fused.status == "ok":
         part = visible(shown.fused.shown, view, job.model.size)
-        values = np.nan_to_num(to_original(part, view.scaled(SIDE, SIDE)))
+        known = to_original(part, view.scaled(SIDE, SIDE))
+        low, high = np.nanmin(known), np.nanmax(known)  # a map that is made smaller loses its peak
+        values = np.nan_to_num((known - low) / (high - low)) if high > low else values
     status = shown.fused.status
     return Given(item, row, result.sample.picture, values, status, shown.boxes, shown.rank)
 
@@ -115,17 +118,20 @@ def from_folder(
 ) -> Iterator[T | Problem]:
     """What `use` makes of maps on disk: NAME.npy (2-D) or NAME.npz as `--save array` writes it.
 
-    NAME is the image's, with or without its suffix. A map is min-maxed, and taken to show the whole
-    image.
+    NAME is the image's with or without its suffix, or what no other image has at the end of its
+    name. A map is min-maxed, and taken to show the whole image.
     """
     with ThreadPoolExecutor(workers) as pool:
-        load = partial(_loaded, folder, keep, rows[0], use)
+        ends = Counter(end for image in {i.truth.image for i in items} for end in _ends(image))
+        load = partial(_loaded, folder, ends, keep, rows[0], use)
         yield from pipeline.ahead(pool, load, items, 4 * workers)
 
 
-def _loaded(folder: Path, keep: Keep, row: Row, use: Use[T], item: Item) -> T | Problem:
+def _loaded(
+    folder: Path, ends: Mapping[str, int], keep: Keep, row: Row, use: Use[T], item: Item
+) -> T | Problem:
     image = item.truth.image
-    file = _map_file(folder, image)
+    file = _map_file(folder, image, ends)
     if file is None:
         return Problem("map is missing", image, f"no {image}.npy or .npz in {folder}")
     try:
@@ -152,11 +158,17 @@ def _picture(item: Item) -> Image.Image:
     return images.decode(path)
 
 
-def _map_file(folder: Path, image: str) -> Path | None:
-    bare = str(Path(image).with_suffix(""))
-    names = dict.fromkeys((image, bare, Path(image).name, Path(image).stem))
-    files = (folder / f"{name}{suffix}" for suffix in (".npy", ".npz") for name in names)
+def _map_file(folder: Path, image: str, ends: Mapping[str, int]) -> Path | None:
+    own = (end for end in _ends(image) if ends[end] == 1 or end == image)
+    names = (name for end in own for name in (end, str(Path(end).with_suffix(""))))
+    files = (folder / f"{name}{suffix}" for name in names for suffix in (".npy", ".npz"))
     return next((file for file in files if os.path.isfile(file)), None)
+
+
+def _ends(image: str) -> list[str]:
+    """`a/b/c.jpg`, `b/c.jpg`, `c.jpg`."""
+    parts = Path(image).parts
+    return [str(Path(*parts[i:])) for i in range(len(parts))]
 
 
 def _array(file: Path, class_index: int) -> NDArray[np.generic]:

@@ -39,7 +39,7 @@ class Board:
 
     def add(self, scored: Scored) -> None:
         """Take in one score."""
-        weight = weights(scored.item.number, self.resamples, self.seed)
+        weight = weights(scored.item.truth.image, self.resamples, self.seed)
         self.tallies.setdefault(scored.row, Tally()).add(weight, scored.score.counts)
         self.blank[scored.row] = self.blank.get(scored.row, 0) + (scored.status != "ok")
         if not scored.row.baseline:

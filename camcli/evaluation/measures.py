@@ -94,8 +94,8 @@ def score(
 
 def box_at(found: Heat, threshold: str | float) -> NDArray[np.int16]:
     """TS-CAM's box at a threshold: x, y, x + w, y + h of the largest region of q > int(255 t)."""
-    level = min(int(cut(found.values.astype(np.float32), threshold) * 255), LEVELS - 1)
-    box = found.regions.largest[level]
+    level = int(cut(found.values.astype(np.float32), threshold) * 255)
+    box = found.regions.largest[level] if level < LEVELS else np.zeros(4, np.int16)
     return box if box.any() else np.array([0, 0, 1, 1], np.int16)
 
 
@@ -117,25 +117,27 @@ def at_all_levels(regions: Regions, truth: Placed) -> dict[str, NDArray[np.float
 
 
 def _distance(values: NDArray[np.floating], truth: Placed) -> float:
-    """From the map's maximum to the nearest pixel of the truth, in pixels of the image."""
+    """From the map's maximum to the nearest pixel of the truth, both pixels of the image."""
     if not values.any():
         return np.inf
     row, column = np.unravel_index(values.argmax(), values.shape)
-    at = (np.array([column, row]) + 0.5) / SIDE * truth.size
+    to_image = np.array(truth.size) / SIDE
+    at = np.floor((np.array([column, row]) + 0.5) * to_image)
     if truth.foreground is not None:
         rows, columns = np.nonzero(truth.foreground)
-        off = np.stack([columns - column, rows - row]) * (np.array(truth.size)[:, None] / SIDE)
-        return float(np.hypot(*off).min())
-    off = np.maximum(np.maximum(truth.boxes[:, :2] - at, at - truth.boxes[:, 2:]), 0)
-    return float(np.hypot(off[:, 0], off[:, 1]).min())
+        pixels = np.floor((np.stack([columns, rows], axis=1) + 0.5) * to_image)
+        return float(np.hypot(*(pixels - at).T).min())
+    first, last = np.floor(truth.boxes[:, :2]), np.ceil(truth.boxes[:, 2:]) - 1
+    return float(np.hypot(*np.maximum(np.maximum(first - at, at - last), 0).T).min())
 
 
 def _covered(truth: Placed) -> NDArray[np.bool_]:
-    """The pixels of the canvas that the boxes cover."""
+    """The pixels of the canvas that the boxes cover, at least one of each."""
     covered = np.zeros((SIDE, SIDE), bool)
-    to_canvas = SIDE / np.array([*truth.size, *truth.size])
-    for x1, y1, x2, y2 in np.rint(truth.boxes * to_canvas).astype(int):
-        covered[y1:y2, x1:x2] = True
+    corners = np.rint(truth.boxes * SIDE / [*truth.size, *truth.size]).astype(int)
+    for x1, y1, x2, y2 in corners:
+        x, y = min(x1, SIDE - 1), min(y1, SIDE - 1)
+        covered[y : max(y2, y + 1), x : max(x2, x + 1)] = True
     return covered
 
 

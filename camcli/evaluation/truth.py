@@ -28,6 +28,7 @@ Kind = Literal[
     "box is inverted or empty",
     "box is outside the image",
     "mask is empty",
+    "size is not the image's",
     "class is unknown to the model",
     "map is missing",
     "map cannot be read",
@@ -99,12 +100,12 @@ def _shown(box: Iterable[float]) -> str:
 class Placed:
     """The truth on the canvas of side S: boxes twice, as two protocols have them, and pixels.
 
-    fitted (T, 4): scaled, clipped to [0, S - 1] (TS-CAM). truncated (T, 4): scaled, made whole
-    numbers (wsolevaluation). boxes (T, 4): pixels of the image of `size` (W, H). foreground and
+    truncated (T, 4): scaled, made whole numbers (wsolevaluation). fitted (T, 4): those clipped to
+    [0, S - 1] (TS-CAM). boxes (T, 4): pixels of the image of `size` (W, H). foreground and
     background (S, S) where there are masks; what is in neither is not counted.
     """
 
-    fitted: NDArray[np.float64]
+    fitted: NDArray[np.int64]
     truncated: NDArray[np.int64]
     boxes: NDArray[np.float64]
     size: tuple[int, int]
@@ -118,25 +119,34 @@ def place(truth: Truth, size: tuple[int, int], side: int) -> tuple[Placed | None
     Boxes around its masks stand for boxes where a data set has only masks. Raises ImageError for
     a mask file that cannot be read.
     """
-    across, down = (np.array(size) / (truth.size or size)).tolist()
-    scaled = np.array(truth.boxes, np.float64).reshape(-1, 4) * [across, down, across, down]
-    inside = (scaled[:, :2] < size).all(axis=1) & (scaled[:, 2:] > 0).all(axis=1)
+    own = truth.size or size
+    if not _alike(own, size):
+        detail = f"{own[0]} x {own[1]}, the image is {size[0]} x {size[1]}"
+        return None, [Problem("size is not the image's", truth.image, detail)]
+    given = np.array(truth.boxes, np.float64).reshape(-1, 4)
+    inside = (given[:, :2] < own).all(axis=1) & (given[:, 2:] > 0).all(axis=1)
     problems = [
-        Problem("box is outside the image", truth.image, _shown(box)) for box in scaled[~inside]
+        Problem("box is outside the image", truth.image, _shown(box)) for box in given[~inside]
     ]
-    scaled = np.clip(scaled[inside], 0, [*size, *size])
-    foreground, around, empty = _covered(truth.masks, size, side)
+    given = np.clip(given[inside], 0, [*own, *own])
+    foreground, around, empty = _covered(truth.masks, own, side)
     problems += [Problem("mask is empty", truth.image)] * empty
-    if not len(scaled):
-        scaled = around
-    if not len(scaled):
+    given = given if len(given) else around
+    if not len(given):
         return None, problems
-    on_canvas = scaled * (side / np.array([*size, *size]))
-    fitted, truncated = np.clip(on_canvas, 0, side - 1), on_canvas.astype(np.int64)
+    # Times first, for 55 * 224 / 55 is 224 and 55 * (224 / 55) is less.
+    truncated = (given * side / [*own, *own]).astype(np.int64)
+    boxes = given * [*size, *size] / [*own, *own]
+    fitted = np.clip(truncated, 0, side - 1)
     if not foreground.any():  # no masks, or so small that no pixel of the canvas shows them
-        return Placed(fitted, truncated, scaled, size), problems
-    ignored, _, _ = _covered(truth.ignored, size, side)
-    return Placed(fitted, truncated, scaled, size, foreground, ~(foreground | ignored)), problems
+        return Placed(fitted, truncated, boxes, size), problems
+    ignored, _, _ = _covered(truth.ignored, own, side)
+    return Placed(fitted, truncated, boxes, size, foreground, ~(foreground | ignored)), problems
+
+
+def _alike(one: tuple[int, int], other: tuple[int, int]) -> bool:
+    """Whether two sizes are of one shape, so that one image may have both."""
+    return abs(one[0] * other[1] / (one[1] * other[0]) - 1) < 0.05
 
 
 def _covered(

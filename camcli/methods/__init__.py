@@ -49,6 +49,7 @@ class Method:
     threshold: float
     fusion: str
     result: str
+    signed: bool
     needs: tuple[str, ...] = field(default=())
     options: Mapping[str, Any] = field(default_factory=dict)
 
@@ -70,11 +71,13 @@ def method(
     threshold: float = 0.2,
     fusion: str = "max",
     result: str = "fused",
+    signed: bool = False,
 ) -> Callable[[_Function], _Function]:
     """Register a function as a method.
 
     `threshold` is its paper's box threshold as a fraction of the maximum, `fusion` how it joins
-    several layers, `result` what its map is called in a grid. Raises ValueError at import for a
+    several layers, `result` what its map is called in a grid, and `signed` says that its maps may
+    be negative. Raises ValueError at import for a
     need that nothing provides, or a name taken twice.
     """
 
@@ -87,7 +90,7 @@ def method(
             raise ValueError(f"method {name}: unknown needs {unknown}, or the name is taken")
         options = {p.name: p.default for p in parameters if p.kind is p.KEYWORD_ONLY}
         METHODS[name] = Method(
-            name, function, paper, works_on, threshold, fusion, result, needs, options
+            name, function, paper, works_on, threshold, fusion, result, signed, needs, options
         )
         return function
 

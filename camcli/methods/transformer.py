@@ -11,7 +11,11 @@ if TYPE_CHECKING:
 
 
 @method(
-    paper="https://arxiv.org/abs/2103.14862", works_on=("ViT",), threshold=0.1, result="coupled"
+    paper="https://arxiv.org/abs/2103.14862",
+    works_on=("ViT",),
+    threshold=0.1,
+    result="coupled",
+    signed=True,
 )
 def tscam(attention: Tensor, semantic: Tensor, class_bias: Tensor) -> Tensor:
     """TS-CAM: where CLS attends, summed over all blocks, times the semantic map of the class.

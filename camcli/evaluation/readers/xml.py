@@ -39,7 +39,7 @@ def xml(annotations: Path, images: Path, split: str | None) -> Iterator[Found]:
             yield Problem("annotation cannot be read", str(file), detail)
             continue
         pictures[file.stem] = [path for path in alike if path != picture]
-        yield from _image(file, picture)
+        yield from _image(file, picture, str(picture.relative_to(images)))
     for left in pictures.values():
         yield from (Problem("image has no annotation", str(p.relative_to(images))) for p in left)
 
@@ -67,7 +67,7 @@ def _split(annotations: Path, split: str) -> set[str]:
     raise UsageError(f"--split {split}: there is no ImageSets/Main/{split}.txt")
 
 
-def _image(file: Path, picture: Path) -> Iterator[Found]:
+def _image(file: Path, picture: Path, image: str) -> Iterator[Found]:
     try:
         if file.stat().st_size > LARGEST:
             raise ValueError("too large for one image's boxes")
@@ -81,9 +81,9 @@ def _image(file: Path, picture: Path) -> Iterator[Found]:
         yield Problem("annotation cannot be read", file.name, str(error))
         return
     for name, corners in boxes.items():
-        yield Truth(picture.name, picture, name, tuple(corners), size)
+        yield Truth(image, picture, name, tuple(corners), size)
     if not boxes:
-        yield Problem("image has no annotation", picture.name, f"no object in {file.name}")
+        yield Problem("image has no annotation", image, f"no object in {file.name}")
 
 
 def _text(element: ElementTree.Element, tag: str) -> str:
