@@ -6,6 +6,10 @@ import csv
 import io
 import json
 import os
+import signal
+import subprocess
+import sys
+import time
 from importlib.resources import files
 from pathlib import Path
 from typing import Any
@@ -248,6 +252,9 @@ def test_what_is_scored_is_told_before_what_went_wrong(cli: Cli, dataset: Path) 
     assert ran.status == 2
     assert [line["method"] for line in ran.lines] == ["gradcam", "gaussian", "random"]
     assert "nosuch" in ran.err
+    document = json.loads(Path("camcli-eval/localization.json").read_text())
+    jsonschema.validate(document, SCHEMA)
+    assert not document["complete"]
 
 
 def test_checkpoints_of_one_architecture_are_rows_of_their_own(
@@ -361,3 +368,27 @@ def test_a_map_of_another_image_of_that_name_is_not_taken(cli: Cli, tmp_path: Pa
     assert ran.status == 1
     assert "dogs/1.jpg: map is missing" in ran.err
     assert ran.lines[0]["images"] == 1
+
+
+def test_an_interrupt_tells_what_was_scored(dataset: Path, tmp_path: Path) -> None:
+    rows = ["image,class,x1,y1,x2,y2"]
+    for i in range(300):
+        (dataset / f"{i}.jpg").symlink_to(SAMPLES / "coffee.jpg")
+        rows.append(f"{i}.jpg,espresso,77,18,478,388")
+    (dataset / "boxes.csv").write_text("\n".join(rows))
+    command = [sys.executable, "-m", "camcli", "evaluate", "localization", str(dataset)]
+    process = subprocess.Popen(
+        [*command, "--batch-size", "1", "--output", str(tmp_path / "o")],
+        stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+    )  # fmt: skip
+    scored = tmp_path / "o/images.jsonl"
+    while process.poll() is None and not (scored.exists() and scored.stat().st_size > 3000):
+        time.sleep(0.05)
+    process.send_signal(signal.SIGINT)
+    out, said = process.communicate(timeout=60)
+    assert process.returncode == 130, said
+    assert said.strip().endswith("interrupted; every file written so far is whole")
+    document = json.loads((tmp_path / "o/localization.json").read_text())
+    assert not document["complete"]
+    assert 0 < document["rows"][0]["images"] < 300
+    assert len(out.splitlines()) == 3

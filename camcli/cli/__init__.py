@@ -20,6 +20,9 @@ from camcli.cli.methods import methods
 from camcli.cli.models import models
 from camcli.errors import CamcliError
 
+INTERRUPTED = 130
+WHOLE = "interrupted; every file written so far is whole"
+
 app = typer.Typer(
     name="camcli",
     help="What did this network look at? Class-activation maps for any CNN or ViT classifier.",
@@ -36,14 +39,17 @@ def main() -> int:
     """Run the command line; one line for anything that a user can mend. Returns the exit status."""
     console.prepare()
     try:
-        return int(app(standalone_mode=False) or 0)
+        status = int(app(standalone_mode=False) or 0)
+        if status == INTERRUPTED:  # typer makes a status of the interrupt
+            console.complain(WHOLE)
+        return status
     except (CamcliError, TyperException) as error:
         message = error.format_message() if isinstance(error, TyperException) else str(error)
         console.complain(message)
         return 2
     except (KeyboardInterrupt, typer.Abort):
-        console.complain("interrupted; every file written so far is whole")
-        return 130
+        console.complain(WHOLE)
+        return INTERRUPTED
     except Exception as error:
         if os.environ.get("CAMCLI_TRACEBACK"):
             raise

@@ -167,7 +167,7 @@ def localization(
         )
         steps = [partial(of_folder, run, folder) for folder in dict.fromkeys(maps or [])]
         _do(steps or [partial(of_model, run, name) for name in names], run, about)
-        return run.report(about, below)
+        return run.report({**about, "complete": True}, below)
 
 
 def _do(steps: Sequence[Callable[[], None]], run: Run, about: Mapping[str, Any]) -> None:
@@ -177,7 +177,7 @@ def _do(steps: Sequence[Callable[[], None]], run: Run, about: Mapping[str, Any])
             step()
     except (CamcliError, KeyboardInterrupt):
         if run.board.tallies:
-            run.report(about, {})
+            run.report({**about, "complete": False}, {})
         raise
 
 

@@ -95,7 +95,11 @@ def baseline(row: Row, name: str) -> Row:
 
 
 def examples(overlaps: dict[int, float], count: int) -> dict[str, list[int]]:
-    """The numbers of the images whose box fits worst, middling and best, `count` of each."""
+    """The numbers of the images whose box fits worst, middling and best: `count` of each at most.
+
+    None is shown twice while there are three.
+    """
+    count = min(count, max(1, len(overlaps) // 3))
     order = sorted(overlaps, key=lambda number: (overlaps[number], number))
     middle = max(0, len(order) // 2 - count // 2)
     return {
