@@ -95,17 +95,24 @@ def test_maxboxacc_is_that_of_the_slow_evaluator() -> None:
     rng = np.random.default_rng(0)
     size = (500, 375)
     maps, truths, slow = [], [], []
-    for i in range(6):
+    for i in range(9):
         maps.append([upsampled(7, i), upsampled(14, i), np.zeros((SIDE, SIDE), np.float32)][i % 3])
-        corners = [np.sort(rng.uniform(0, 1, (2, 2)), axis=0) * size for _ in range(1 + i % 2)]
-        boxes = [(c[0, 0], c[0, 1], c[1, 0] + 9, c[1, 1] + 9) for c in corners]
-        boxes = [(a, b, min(c, 500), min(d, 375)) for a, b, c, d in boxes]
+        boxes = []
+        for level in (0.5, 0.8)[: 1 + i % 2]:  # truths that some levels meet, and others do not
+            found = wsol.boxes_at(maps[-1], level, multi=False)[0] * np.array([*size, *size]) / SIDE
+            x1, y1, x2, y2 = found + rng.uniform(-40, 40, 4)
+            x1, y1 = max(x1, 0.0), max(y1, 0.0)
+            boxes.append((x1, y1, min(max(x2, x1 + 9), 500.0), min(max(y2, y1 + 9), 375.0)))
         truths.append(placed(*boxes, size=size))
         slow.append(np.array([wsol.scaled(box, size) for box in boxes]))
-    found = tally.measured(summed(maps, truths))
+    measured = tally.measured(summed(maps, truths))
     shown: list[Any] = list(maps)
-    assert found["max_box_acc"].value == wsol.max_box_acc(shown, slow, multi=False)
-    assert found["max_box_acc_v2"].value == wsol.max_box_acc(shown, slow, multi=True)
+    one = wsol.max_box_acc(shown, slow, multi=False)
+    two = wsol.max_box_acc(shown, slow, multi=True)
+    assert 0.3 < one < 0.9
+    assert 0.3 < two < 0.9
+    assert measured["max_box_acc"].value == pytest.approx(one, abs=1e-12)
+    assert measured["max_box_acc_v2"].value == pytest.approx(two, abs=1e-12)
 
 
 @pytest.mark.parametrize("threshold", [0.0, 0.1, 0.12, 0.2, 0.5, 0.999])
