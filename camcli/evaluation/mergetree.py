@@ -44,8 +44,6 @@ def grow(grey: Grey, *, diagonal: bool) -> Tree:
     """The tree of a map (H, W), its pixels joined across corners too, or only across sides."""
     slopes, high = _climb(grey, diagonal)
     peak, high, ridges = _without_plateaus(slopes, high, _ridges(grey, slopes, diagonal))
-    if len(high) == 1 and not diagonal:
-        return _NO_HOLES
     bounds = _bounds(grey, peak, len(high))
     area = _areas(grey, peak, len(high)) if diagonal else np.zeros((len(high), LEVELS), np.int32)
     low = np.zeros(len(high), np.int32)
@@ -56,14 +54,6 @@ def grow(grey: Grey, *, diagonal: bool) -> Tree:
         area[winner, :ridge] += area[loser, :ridge]
         low[loser] = ridge
     return Tree(bounds, area, low, high)
-
-
-_NO_HOLES = Tree(
-    np.zeros((4, 1, LEVELS), np.int16),
-    np.zeros((1, LEVELS), np.int32),
-    np.zeros(1, np.int32),
-    np.zeros(1, np.int32),
-)
 
 
 def _climb(grey: Grey, diagonal: bool) -> tuple[Ints, Ints]:
@@ -218,3 +208,27 @@ def _joins(high: Ints, ridges: _Ridges) -> Iterator[tuple[int, int, int]]:
             winner, loser = (a, b) if rank[a] > rank[b] else (b, a)
             leader[loser] = winner
             yield winner, loser, ridge
+
+
+def holes(grey: Grey, land: Tree) -> Ints:
+    """How many holes there are at each level (255,): regions less the Euler number.
+
+    4 E = n1 - n3 - 2 nd, where of all 2 x 2 pixels n1 have one above the level, n3 three, and nd
+    two that only touch at a corner (Gray 1971, for 8-connected regions).
+    """
+    framed = np.pad(grey, 1)
+    a, b, c, d = framed[:-1, :-1], framed[:-1, 1:], framed[1:, :-1], framed[1:, 1:]
+    low, low2, high, high2 = np.minimum(a, b), np.minimum(c, d), np.maximum(a, b), np.maximum(c, d)
+    second = np.maximum(np.minimum(high, high2), np.maximum(low, low2))
+    third = np.minimum(np.maximum(low, low2), np.minimum(high, high2))
+    one = _above(np.maximum(high, high2)) - _above(second)
+    three = _above(third) - _above(np.minimum(low, low2))
+    corner = (np.minimum(a, d) > np.maximum(b, c)) | (np.minimum(b, c) > np.maximum(a, d))
+    two = _above(second[corner]) - _above(third[corner])
+    found: Ints = land.alive.sum(axis=0) - (one - three - 2 * two) // 4
+    return found
+
+
+def _above(values: Grey) -> NDArray[np.int64]:
+    """How many values are above each level (255,)."""
+    return np.bincount(values.ravel(), minlength=256)[::-1].cumsum()[-2::-1]

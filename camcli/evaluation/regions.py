@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import ndimage
 
-from camcli.evaluation.mergetree import LEVELS, Grey, Ints, Shorts, Tree, grow
+from camcli.evaluation.mergetree import LEVELS, Grey, Ints, Shorts, Tree, grow, holes
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,17 +41,24 @@ def find(grey: Grey) -> Regions:
     first of OpenCV's list of contours is.
     """
     land = grow(grey, diagonal=True)
-    # A frame of sea: the water around the map is the peak that outlives all others.
-    sea = grow(np.pad(255 - grey, 1, constant_values=255), diagonal=False)
-    rims, rim_level = _alive(sea, slice(0, -1))
-    rims = rims + np.array([-2, -2, 0, 0], np.int16)  # off the frame, and around the hole
-    rim_level = 254 - rim_level
+    rims, rim_level = _rims(grey) if holes(grey, land).any() else _NO_RIMS
     boxes, level = _alive(land, slice(None))
     return Regions(
         _largest(grey, land, rims, rim_level),
         np.concatenate([boxes, rims]),
         np.concatenate([level, rim_level]),
     )
+
+
+_NO_RIMS = np.zeros((0, 4), np.int16), np.zeros(0, np.int32)
+
+
+def _rims(grey: Grey) -> tuple[Shorts, Ints]:
+    """The boxes of the contours around holes (N, 4), and their levels (N,)."""
+    # A frame of sea: the water around the map is the peak that outlives all others.
+    sea = grow(np.pad(255 - grey, 1, constant_values=255), diagonal=False)
+    boxes, level = _alive(sea, slice(0, -1))
+    return boxes + np.array([-2, -2, 0, 0], np.int16), 254 - level  # off the frame, around the hole
 
 
 def _alive(tree: Tree, which: slice) -> tuple[Shorts, Ints]:
