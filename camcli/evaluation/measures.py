@@ -107,7 +107,7 @@ def at_all_levels(regions: Regions, truth: Placed) -> dict[str, NDArray[np.float
     largest = np.minimum(regions.largest, SIDE - 1)
     of_largest = iou(largest, truth.truncated).max(axis=1)
     of_any = np.full(LEVELS, iou(np.zeros((1, 4)), truth.truncated).max())
-    of_any[np.unique(regions.level)] = 0
+    of_any[regions.level] = 0
     of_every = iou(np.minimum(regions.every, SIDE - 1), truth.truncated).max(axis=1)
     np.maximum.at(of_any, regions.level, of_every)
     return {

@@ -61,8 +61,7 @@ def _climb(grey: Grey, diagonal: bool) -> tuple[Ints, Ints]:
     size = grey.size
     # A total order, grey level then position: no two pixels are equal, so no plateau stops a climb.
     bits = size.bit_length()
-    place = _numbers(size, 1)
-    key = (grey.astype(np.int32) << bits) | place.reshape(grey.shape)
+    key = (grey.astype(np.int32) << bits) | _numbers(size, 1, np.int32).reshape(grey.shape)
     around = np.pad(key, 1, constant_values=-1)
     up_down = np.maximum(np.maximum(around[:-2], around[2:]), around[1:-1])
     if diagonal:
@@ -70,9 +69,12 @@ def _climb(grey: Grey, diagonal: bool) -> tuple[Ints, Ints]:
     else:
         best = np.maximum(np.maximum(around[1:-1, :-2], around[1:-1, 2:]), up_down[:, 1:-1])
     goal = (best & (1 << bits) - 1).ravel().astype(np.intp)
-    while not np.array_equal(further := goal.take(goal).take(goal), goal):
-        goal = further.take(further)
-    peaks = np.flatnonzero(goal == place)
+    spare = np.empty_like(goal)
+    for _ in range(max(grey.shape).bit_length() - 1):  # steps double; few climbs are longer
+        goal, spare = np.take(goal, goal, out=spare, mode="clip"), goal
+    while not np.array_equal(np.take(goal, goal, out=spare, mode="clip"), goal):
+        goal, spare = spare, goal
+    peaks = np.flatnonzero(goal == _numbers(size, 1, np.intp))
     number = np.zeros(size, np.int32)
     number[peaks] = np.arange(len(peaks), dtype=np.int32)
     return number.take(goal).reshape(grey.shape), grey.ravel()[peaks].astype(np.int32)
@@ -87,7 +89,7 @@ def _bounds(grey: Grey, peak: Ints, count: int) -> Shorts:
     place = (peak * 256 + grey).astype(np.intp)
     bounds = np.full((4, count * 256), np.iinfo(np.int16).max, np.int16)
     by_row, by_column = place.ravel(), place.T.ravel()
-    rows, columns = (_numbers(*shape).astype(np.int16) for shape in (grey.shape, grey.shape[::-1]))
+    rows, columns = (_numbers(*shape, np.int16) for shape in (grey.shape, grey.shape[::-1]))
     bounds[0][by_column[::-1]] = columns[::-1]
     bounds[1][by_row[::-1]] = rows[::-1]
     bounds[2][by_column] = ~columns
@@ -97,9 +99,9 @@ def _bounds(grey: Grey, peak: Ints, count: int) -> Shorts:
 
 
 @cache
-def _numbers(count: int, times: int) -> Ints:
+def _numbers(count: int, times: int, kind: type[np.integer]) -> NDArray[np.integer]:
     """0, 0, ..., 1, 1, ...: a row's or column's number for each of its pixels."""
-    return np.repeat(np.arange(count, dtype=np.int32), times)
+    return np.repeat(np.arange(count, dtype=kind), times)
 
 
 def _areas(grey: Grey, peak: Ints, count: int) -> Ints:
