@@ -409,10 +409,11 @@ def test_files_of_odd_forms_are_refused_or_named(tmp_path: Path) -> None:
     assert kinds(found).count("annotation cannot be read") == 3
     for name, content in {
         "sizes": "a.jpg,0,0",
+        "padded sizes": "a.jpg,00,5",
         "labels": "a.jpg," + "9" * 5000,
     }.items():
         root = wsol(tmp_path / name, "a.jpg,1,2,3,4")
-        file = {"sizes": "image_sizes.txt", "labels": "class_labels.txt"}[name]
+        file = "class_labels.txt" if name == "labels" else "image_sizes.txt"
         text(root / "test" / file, content)
         if name == "labels":
             with pytest.raises(UsageError, match=file):

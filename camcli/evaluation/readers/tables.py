@@ -117,7 +117,7 @@ def wsol_metadata(folder: Path, root: Path, masks: Path) -> Iterator[Found]:
     sizes: dict[str, tuple[int, int]] = {}
     if (folder / "image_sizes.txt").is_file():
         of_size = _by_image(folder, "image_sizes.txt", 2)
-        sizes = {image: _size(*cells) for image, cells in of_size if "0" not in cells}
+        sizes = {image: _size(*cells) for image, cells in of_size if all(map(int, cells))}
     boxes: dict[str, list[Corners]] = defaultdict(list)
     picked: dict[str, list[Mask]] = defaultdict(list)
     ignored: dict[str, list[Mask]] = defaultdict(list)
@@ -132,11 +132,9 @@ def wsol_metadata(folder: Path, root: Path, masks: Path) -> Iterator[Found]:
         if image not in labels:
             yield Problem("image has no annotation", image, "no line in class_labels.txt")
             continue
-        own = (tuple(found[image]) for found in (picked, ignored))
-        mask, ignore = own
-        yield Truth(
-            image, root / image, labels[image], tuple(boxes[image]), sizes.get(image), mask, ignore
-        )
+        own, size = tuple(boxes[image]), sizes.get(image)
+        mask, ignore = tuple(picked[image]), tuple(ignored[image])
+        yield Truth(image, root / image, labels[image], own, size, mask, ignore)
 
 
 def _by_image(folder: Path, name: str, count: int) -> Iterator[tuple[str, list[str]]]:
