@@ -7,13 +7,17 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import TypeVar
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from PIL import Image
 from torch import Tensor
 
 from camcli.records import Crops, Floats, Status, View
+
+Array = TypeVar("Array", NDArray[np.float32], NDArray[np.float64])
 
 
 def normalise(maps: Tensor) -> Tensor:
@@ -104,15 +108,19 @@ def upsample(shown: Floats, size: tuple[int, int]) -> Floats:
     return np.asarray(resized, np.float32)
 
 
+def spread(values: Array) -> Array:
+    """`normalise` for one array of finite values off the device; zeros where nothing varies."""
+    low, high = values.min(), values.max()
+    return (values - low) / (high - low) if high > low else np.zeros_like(values)
+
+
 def visible(shown: Floats, view: View, size: tuple[int, int]) -> Floats:
     """The part of a map that shows the image, at the resolution of the model's input (H, W).
 
     Min-maxed once upsampled and once padding is off: (h, w) -> (h', w') in [0, 1].
     """
     x0, y0, x1, y1 = view.window(*size)
-    part = upsample(shown, size)[y0:y1, x0:x1]
-    low, high = part.min(), part.max()
-    return (part - low) / (high - low) if high > low else np.zeros_like(part)
+    return spread(upsample(shown, size)[y0:y1, x0:x1])
 
 
 def to_original(part: Floats, view: View) -> Floats:

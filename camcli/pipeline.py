@@ -17,6 +17,7 @@ from camcli.boxes import Keep, boxes
 from camcli.errors import CamcliError, ImageError, OutputError
 from camcli.explain import Explained, Maps, explain
 from camcli.maps import visible
+from camcli.methods import Method
 from camcli.models import Model
 from camcli.plan import Request
 from camcli.records import Crops, Explanation, Failed, Fit, Panel, Result, Sample, Source
@@ -39,6 +40,10 @@ class Job:
     workers: int = 2
     threshold: str | float | None = None
     keep: Keep = "largest"
+
+    def level(self, method: Method) -> str | float:
+        """The threshold of a method's boxes: as asked, or its own."""
+        return method.threshold if self.threshold is None else self.threshold
 
     @property
     def crops(self) -> Crops | None:
@@ -154,14 +159,13 @@ def _results(job: Job, samples: list[Sample], found: Sequence[Explained]) -> lis
     """Off the device, a request at a time, and apart into images."""
     request = found[0].request
     split = [_split(job, one) for one in found]
-    threshold = request.method.threshold if job.threshold is None else job.threshold
     return [
         Result(
             sample,
             request.method.name,
             tuple(layer.name for layer in request.layers),
             tuple(column[b] for column in split),
-            threshold,
+            job.level(request.method),
             _labels(request),
             _tag(job, request),
             request.head.kind if request.head else None,

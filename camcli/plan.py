@@ -80,8 +80,10 @@ def several(
 ) -> tuple[Request, ...]:
     """The requests of several `--layers`, each once; `given` is what else `plan` is told."""
     found: list[Request] = []
-    for spec in specs:
-        for request in plan(model, methods, spec, *given):
+    for number, spec in enumerate(specs):
+        # A method that reads layers of its own is found out about once.
+        asked = [m for m in methods if m.per_layer] if number else methods
+        for request in plan(model, asked, spec, *given):
             same = (request.method, request.layers)
             if same not in [(other.method, other.layers) for other in found]:
                 found.append(request)

@@ -14,24 +14,6 @@ from typing import TYPE_CHECKING, Annotated, Any
 from typer import Argument, Option, Typer
 
 from camcli.cli import options
-from camcli.cli.options import (
-    BatchSize,
-    Block,
-    Boxes,
-    Checkpoint,
-    Device,
-    FitName,
-    FormatName,
-    FusionName,
-    LabelFile,
-    MethodNames,
-    ModelName,
-    Overwrite,
-    Settings,
-    Size,
-    Threshold,
-    Workers,
-)
 from camcli.errors import CamcliError, UsageError, hint, one_line
 
 if TYPE_CHECKING:
@@ -72,27 +54,27 @@ def localization(
         list[Path] | None,
         Option(metavar="DIR", help="Maps on disk instead of a model: .npy, or --save array."),
     ] = None,
-    model: ModelName = None,
+    model: options.ModelName = None,
     models: Annotated[
         str | None, Option(metavar="LIST", help="Several models, parted by commas.")
     ] = None,
-    checkpoint: Checkpoint = None,
-    labels: LabelFile = None,
-    method: MethodNames = None,
+    checkpoint: options.Checkpoint = None,
+    labels: options.LabelFile = None,
+    method: options.MethodNames = None,
     layers: Annotated[
         list[str] | None,
         Option(metavar="SPEC", help="As for explain; each --layers is a row of its own."),
     ] = None,
-    block: Block = None,
-    fusion: FusionName = None,
-    set_: Settings = None,
-    threshold: Threshold = None,
-    boxes: Boxes = "largest",
-    fit: FitName = "squash",
-    size: Size = None,
-    batch_size: BatchSize = None,
-    device: Device = "auto",
-    workers: Workers = None,
+    block: options.Block = None,
+    fusion: options.FusionName = None,
+    set_: options.Settings = None,
+    threshold: options.Threshold = None,
+    boxes: options.Boxes = "largest",
+    fit: options.FitName = "squash",
+    size: options.Size = None,
+    batch_size: options.BatchSize = None,
+    device: options.Device = "auto",
+    workers: options.Workers = None,
     seed: Annotated[int, Option(min=0, help="For the random map and the bootstrap.")] = 0,
     resamples: Annotated[
         int, Option(min=0, max=10000, help="Bootstrap resamples; 0 for no intervals.")
@@ -102,8 +84,8 @@ def localization(
         Option(metavar="METRIC=X", help="Exit with 1 if a row is below: gt_known=0.6."),
     ] = None,
     output: Annotated[Path, Option(metavar="DIR", help="Where files go.")] = Path("camcli-eval"),
-    overwrite: Overwrite = False,
-    format_: FormatName = "auto",
+    overwrite: options.Overwrite = False,
+    format_: options.FormatName = "auto",
 ) -> int:
     """Do the boxes fit? GT-known, Loc@1/5, MaxBoxAcc, PxAP, pointing game, with baselines."""
     wanted = options.chosen(method) if method else []
@@ -187,8 +169,7 @@ def _refuse_contradictions(
     maps: Sequence[Path] | None,
     of_models: Sequence[object],
 ) -> None:
-    if layers is not None and block is not None:
-        raise UsageError("--layers and --block both choose layers; give one of them")
+    options.one_choice_of_layers(layers, block)
     if maps and any(option not in (None, []) for option in of_models):
         raise UsageError("--maps brings maps of its own; leave --model, --method and --layers out")
     for folder in maps or []:

@@ -16,26 +16,7 @@ from typer import Argument, Option
 
 from camcli import sources, targets
 from camcli.cli import console, options
-from camcli.cli.options import (
-    BatchSize,
-    Block,
-    Boxes,
-    Checkpoint,
-    Device,
-    FitName,
-    Format,
-    FormatName,
-    FusionName,
-    LabelFile,
-    MethodNames,
-    ModelName,
-    Overwrite,
-    Settings,
-    Size,
-    Threshold,
-    Workers,
-)
-from camcli.errors import LayerError, UsageError, one_line
+from camcli.errors import LayerError, one_line
 from camcli.records import Failed, Source
 
 ImageFormat = Literal["jpg", "png", "webp"]
@@ -52,45 +33,44 @@ def explain(
         list[str],
         Argument(metavar="INPUT...", help="Files, folders, globs, or - for a list on stdin."),
     ],
-    model: ModelName = None,
-    checkpoint: Checkpoint = None,
-    labels: LabelFile = None,
-    method: MethodNames = None,
+    model: options.ModelName = None,
+    checkpoint: options.Checkpoint = None,
+    labels: options.LabelFile = None,
+    method: options.MethodNames = None,
     layers: Annotated[
         str | None,
         Option(metavar="SPEC", help="stage1..5, stage4, last, all, or names; see `camcli layers`."),
     ] = None,
-    block: Block = None,
-    fusion: FusionName = None,
+    block: options.Block = None,
+    fusion: options.FusionName = None,
     target: Annotated[
         str,
         Option(help="predicted, top:5, a class index or name, folder, or @targets.csv."),
     ] = "predicted",
-    set_: Settings = None,
+    set_: options.Settings = None,
     output: Annotated[Path, Option(metavar="DIR", help="Where files go.")] = Path("camcli-out"),
-    overwrite: Overwrite = False,
+    overwrite: options.Overwrite = False,
     save: Annotated[
         str, Option(metavar="LIST", help="Of overlay, heatmap, grid, boxes, array.")
     ] = "overlay,boxes",
     image_format: Annotated[ImageFormat, Option(help="For overlays and grids.")] = "jpg",
-    threshold: Threshold = None,
-    boxes: Boxes = "largest",
+    threshold: options.Threshold = None,
+    boxes: options.Boxes = "largest",
     colormap: Annotated[str, Option(help="Any matplotlib colormap.")] = "jet",
     alpha: Annotated[float, Option(min=0, max=1, help="Opacity of the heatmap.")] = 0.5,
-    fit: FitName = "squash",
-    size: Size = None,
-    batch_size: BatchSize = None,
-    device: Device = "auto",
-    workers: Workers = None,
-    format_: FormatName = "auto",
+    fit: options.FitName = "squash",
+    size: options.Size = None,
+    batch_size: options.BatchSize = None,
+    device: options.Device = "auto",
+    workers: options.Workers = None,
+    format_: options.FormatName = "auto",
 ) -> int:
     """What did the network look at? Writes heatmaps, overlays, grids and boxes."""
     wanted = options.chosen(method) if method else []
     settings = options.settings(set_ or [], wanted)
     kinds, level, input_size = options.saves(save), options.threshold(threshold), options.size(size)
     bind = targets.parse(target)
-    if layers is not None and block is not None:
-        raise UsageError("--layers and --block both choose layers; give one of them")
+    options.one_choice_of_layers(layers, block)
     options.must_have_opencv(boxes)
     options.must_exist("--checkpoint", checkpoint)
     options.must_exist("--labels", labels)
@@ -187,7 +167,7 @@ class Tally:
 
 
 def _shower(
-    chosen: Format, found: Sequence[Source | Failed]
+    chosen: options.Format, found: Sequence[Source | Failed]
 ) -> Callable[[Mapping[str, Any]], None]:
     if chosen == "quiet":
         return lambda line: None

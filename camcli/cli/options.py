@@ -153,6 +153,12 @@ def must_be_there(option: str, path: Path | None) -> None:
         raise UsageError(f"{option} {path}: no such file or folder")
 
 
+def one_choice_of_layers(layers: object, block: int | None) -> None:
+    """`--layers` or `--block`: not both."""
+    if layers is not None and block is not None:
+        raise UsageError("--layers and --block both choose layers; give one of them")
+
+
 def must_have_opencv(boxes: str) -> None:
     """GrabCut is OpenCV's, which is an extra."""
     if boxes == "grabcut" and find_spec("cv2") is None:

@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-import zlib
 from functools import cache
 
 import numpy as np
-from numpy.typing import NDArray
 
 from camcli.evaluation.measures import SIDE, Heat, heat
-from camcli.maps import upsample
-from camcli.records import Floats
+from camcli.evaluation.truth import code
+from camcli.maps import spread, upsample
 
 SIGMA = 0.25  # of the side; at the best threshold it does not matter, every radius is tried
 GRID = 7  # cells a side of the random map
@@ -21,17 +19,11 @@ def centre() -> Heat:
     """A Gaussian about the centre: m = exp(-d^2 / 2 sigma^2), sigma a quarter of the side."""
     offset = (np.arange(SIDE) + 0.5) / SIDE - 0.5
     values = np.exp(-(offset[:, None] ** 2 + offset[None] ** 2) / (2 * SIGMA**2))
-    return heat(_spread(values))
+    return heat(spread(values).astype(np.float32))
 
 
 def random(image: str, seed: int) -> Heat:
     """Uniform noise on a 7 x 7 grid, upsampled as a CNN's map is; an image always gets the same."""
-    generator = np.random.default_rng([seed, zlib.crc32(image.encode(errors="surrogateescape"))])
+    generator = np.random.default_rng([seed, code(image)])
     noise = generator.random((GRID, GRID), np.float32)
-    return heat(_spread(upsample(noise, (SIDE, SIDE))))
-
-
-def _spread(values: NDArray[np.floating]) -> Floats:
-    low, high = values.min(), values.max()
-    spread: Floats = ((values - low) / (high - low)).astype(np.float32)
-    return spread
+    return heat(spread(upsample(noise, (SIDE, SIDE))))

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import zlib
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import cache, partial
@@ -15,7 +14,7 @@ from camcli.evaluation.readers.cub import cub
 from camcli.evaluation.readers.cub import names as cub_names
 from camcli.evaluation.readers.tables import boxes_csv, tscam_list, wsol_metadata
 from camcli.evaluation.readers.xml import xml
-from camcli.evaluation.truth import Found, Problem, Truth, sound
+from camcli.evaluation.truth import Found, Problem, Truth, code, sound
 from camcli.labels import Labels
 
 
@@ -169,15 +168,10 @@ def bind(
         known = unknown if isinstance(index, str) else index
         if known is not None and (not keep or known in keep):
             chosen.append((truth, known))
-    names = sorted({truth.image for truth, _ in chosen}, key=_shuffled)
+    names = sorted({truth.image for truth, _ in chosen}, key=lambda image: (code(image), image))
     kept = set(names[:limit])
     picked = [pair for pair in chosen if pair[0].image in kept]
     return [Item(n, *pair) for n, pair in enumerate(picked)], problems
-
-
-def _shuffled(image: str) -> tuple[int, str]:
-    """A place that goes by the name alone, whatever other images there are."""
-    return zlib.crc32(image.encode(errors="surrogateescape")), image
 
 
 def _index(dataset: Dataset, labels: Labels, label: int | str) -> int | str:

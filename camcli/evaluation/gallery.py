@@ -22,7 +22,7 @@ def picture(given: Given) -> Image:
     small = given.picture.resize((width, height)).convert("RGB")
     shown = overlay(small, upsample(given.values.astype("float32"), (height, width)), "jet", 0.45)
     size = given.picture.size
-    placed, _ = placed_truth(given)
+    placed, _ = placed_truth(given.item.truth, size)
     truths = placed.boxes.tolist() if placed else []
     draw_boxes(shown, [_scaled(corners, size, shown.size) for corners in truths], GREEN)
     found = [(b.x1, b.y1, b.x2, b.y2) for b in given.boxes]

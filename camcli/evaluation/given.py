@@ -21,7 +21,7 @@ from camcli.errors import ImageError, one_line
 from camcli.evaluation.datasets import Item
 from camcli.evaluation.measures import SIDE
 from camcli.evaluation.truth import Problem
-from camcli.maps import to_original, upsample, visible
+from camcli.maps import spread, to_original, upsample, visible
 from camcli.pipeline import Job
 from camcli.plan import Request
 from camcli.records import Box, Failed, Result, Source, Status, View
@@ -75,9 +75,8 @@ def rows_of(job: Job) -> tuple[Row, ...]:
 
 
 def _row(job: Job, request: Request) -> Row:
-    threshold = request.method.threshold if job.threshold is None else job.threshold
     layers = tuple(layer.name for layer in request.layers)
-    return Row(job.model.name, request.method.name, layers, threshold)
+    return Row(job.model.name, request.method.name, layers, job.level(request.method))
 
 
 def from_model(
@@ -107,8 +106,8 @@ def _given(job: Job, item: Item, result: Result) -> Given:
     if shown.fused.status == "ok":
         part = visible(shown.fused.shown, view, job.model.size)
         known = to_original(part, view.scaled(SIDE, SIDE))
-        low, high = np.nanmin(known), np.nanmax(known)  # a map that is made smaller loses its peak
-        values = np.nan_to_num((known - low) / (high - low)) if high > low else values
+        seen = np.isfinite(known)
+        values[seen] = spread(known[seen])  # again: a map that is made smaller loses its peak
     status = shown.fused.status
     return Given(item, row, result.sample.picture, values, status, shown.boxes, shown.rank)
 
@@ -203,11 +202,6 @@ def _shown(raw: NDArray[np.generic]) -> tuple[NDArray[np.floating], Status]:
         return blank, "non_finite"
     values = raw.astype(np.float64) / max(1.0, np.abs(raw.astype(np.float64)).max())
     if values.shape != (SIDE, SIDE):
-        values = upsample(_spread(values).astype(np.float32), (SIDE, SIDE)).astype(np.float64)
-    values = _spread(values)
+        values = upsample(spread(values).astype(np.float32), (SIDE, SIDE)).astype(np.float64)
+    values = spread(values)
     return (values, "ok") if values.any() else (blank, "constant")
-
-
-def _spread(values: NDArray[np.float64]) -> NDArray[np.float64]:
-    low, high = values.min(), values.max()
-    return (values - low) / (high - low) if high > low else np.zeros_like(values)

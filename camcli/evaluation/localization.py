@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
+from functools import lru_cache
 
 from camcli import images
 from camcli.errors import ImageError
@@ -13,7 +14,7 @@ from camcli.evaluation.given import Given, Produce, Row
 from camcli.evaluation.measures import SIDE, Score, heat, score
 from camcli.evaluation.orientation import upright
 from camcli.evaluation.tally import Tally, weights
-from camcli.evaluation.truth import Placed, Problem, place
+from camcli.evaluation.truth import Placed, Problem, Truth, place
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,7 +63,7 @@ def run(
 
 
 def _judged(given: Given, first: bool, seed: int) -> Iterator[Found]:
-    placed, problems = placed_truth(given)
+    placed, problems = placed_truth(given.item.truth, given.picture.size)
     if first:  # what ails the truth is said once an image, not once a row
         yield from problems
     if placed is None:
@@ -79,9 +80,9 @@ def _judged(given: Given, first: bool, seed: int) -> Iterator[Found]:
         yield Scored(row, given.item, judged, status, given.rank)
 
 
-def placed_truth(given: Given) -> tuple[Placed | None, list[Problem]]:
-    """The truth of a map's image on the canvas, turned as the picture is, and its Problems."""
-    stored, size = given.item.truth, given.picture.size
+@lru_cache(maxsize=64)  # the rows of an image come one after another, and masks are slow to read
+def placed_truth(stored: Truth, size: tuple[int, int]) -> tuple[Placed | None, list[Problem]]:
+    """The truth of an image of that size (W, H) on the canvas, turned with it, and its Problems."""
     truth = upright(stored, images.turned(stored.path), size)
     try:
         return place(truth, size, SIDE)

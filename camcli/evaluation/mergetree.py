@@ -74,10 +74,18 @@ def _climb(grey: Grey, diagonal: bool) -> tuple[Ints, Ints]:
         goal, spare = np.take(goal, goal, out=spare, mode="clip"), goal
     while not np.array_equal(np.take(goal, goal, out=spare, mode="clip"), goal):
         goal, spare = spare, goal
-    peaks = np.flatnonzero(goal == _numbers(size, 1, np.intp))
-    number = np.zeros(size, np.int32)
-    number[peaks] = np.arange(len(peaks), dtype=np.int32)
-    return number.take(goal).reshape(grey.shape), grey.ravel()[peaks].astype(np.int32)
+    peaks, number = _numbered(goal, _numbers(size, 1, np.intp))
+    return number.reshape(grey.shape), grey.ravel()[peaks].astype(np.int32)
+
+
+def _numbered(
+    goal: NDArray[np.integer], place: NDArray[np.integer]
+) -> tuple[NDArray[np.intp], Ints]:
+    """The places that lead to themselves (P,), and which of them each place leads to (N,)."""
+    ends = np.flatnonzero(goal == place)
+    number = np.zeros(len(goal), np.int32)
+    number[ends] = np.arange(len(ends), dtype=np.int32)
+    return ends, number.take(goal)
 
 
 def _bounds(grey: Grey, peak: Ints, count: int) -> Shorts:
@@ -114,8 +122,7 @@ def _areas(grey: Grey, peak: Ints, count: int) -> Ints:
         return np.zeros((1, LEVELS), np.int32)  # nothing to compare it with
     corners = [np.s_[:-1, :-1], np.s_[:-1, 1:], np.s_[1:, :-1], np.s_[1:, 1:]]
     a, b, c, d = (grey[corner] for corner in corners)
-    low, low2, high, high2 = np.minimum(a, b), np.minimum(c, d), np.maximum(a, b), np.maximum(c, d)
-    third = np.minimum(np.maximum(low, low2), np.minimum(high, high2))
+    _, _, third, fourth = _falling(a, b, c, d)
     p, q, r, s = (peak[corner] for corner in corners)
     owner = p.copy()
     mixed = np.nonzero((p != q) | (p != r) | (p != s))
@@ -123,7 +130,7 @@ def _areas(grey: Grey, peak: Ints, count: int) -> Ints:
     owner[mixed] = np.stack([o[mixed] for o in (p, q, r, s)])[four.argmax(0), range(four.shape[1])]
     place = owner.astype(np.intp) * 256
     added = np.bincount((place + third).ravel(), minlength=count * 256)
-    added += np.bincount((place + np.minimum(low, low2)).ravel(), minlength=count * 256)
+    added += np.bincount((place + fourth).ravel(), minlength=count * 256)
     return np.cumsum(added.reshape(count, 256)[:, ::-1], axis=1, dtype=np.int32)[:, -2::-1].copy()
 
 
@@ -178,14 +185,12 @@ def _without_plateaus(slopes: Ints, high: Ints, ridges: _Ridges) -> tuple[Ints, 
     later_is_lower = high[one] < high[other]  # equal ones lead to the later, not to each other
     lower, upper = np.where(later_is_lower, one, other), np.where(later_is_lower, other, one)
     level = ridges.level == high[lower]
-    leads = np.arange(len(high), dtype=np.int32)
+    place = np.arange(len(high), dtype=np.int32)
+    leads = place.copy()
     leads[lower[level]] = upper[level]
     while not np.array_equal(further := leads[leads], leads):
         leads = further
-    real = np.flatnonzero(leads == np.arange(len(high)))
-    number = np.zeros(len(high), np.int32)
-    number[real] = np.arange(len(real), dtype=np.int32)
-    named = number[leads]
+    real, named = _numbered(leads, place)
     one, other = named[one], named[other]
     apart = one != other
     codes = _code(one[apart], other[apart], ridges.level[apart])
@@ -220,15 +225,24 @@ def holes(grey: Grey, land: Tree) -> Ints:
     """
     framed = np.pad(grey, 1)
     a, b, c, d = framed[:-1, :-1], framed[:-1, 1:], framed[1:, :-1], framed[1:, 1:]
-    low, low2, high, high2 = np.minimum(a, b), np.minimum(c, d), np.maximum(a, b), np.maximum(c, d)
-    second = np.maximum(np.minimum(high, high2), np.maximum(low, low2))
-    third = np.minimum(np.maximum(low, low2), np.minimum(high, high2))
-    one = _above(np.maximum(high, high2)) - _above(second)
-    three = _above(third) - _above(np.minimum(low, low2))
+    first, second, third, fourth = _falling(a, b, c, d)
+    one, three = _above(first) - _above(second), _above(third) - _above(fourth)
     corner = (np.minimum(a, d) > np.maximum(b, c)) | (np.minimum(b, c) > np.maximum(a, d))
     two = _above(second[corner]) - _above(third[corner])
     found: Ints = land.alive.sum(axis=0) - (one - three - 2 * two) // 4
     return found
+
+
+def _falling(a: Grey, b: Grey, c: Grey, d: Grey) -> tuple[Grey, Grey, Grey, Grey]:
+    """Four values each, the highest first."""
+    low, low2, high, high2 = np.minimum(a, b), np.minimum(c, d), np.maximum(a, b), np.maximum(c, d)
+    middle, middle2 = np.maximum(low, low2), np.minimum(high, high2)
+    return (
+        np.maximum(high, high2),
+        np.maximum(middle, middle2),
+        np.minimum(middle, middle2),
+        np.minimum(low, low2),
+    )
 
 
 def _above(values: Grey) -> NDArray[np.int64]:

@@ -5,14 +5,15 @@ Nothing is kept of an image but its share in the sums: memory does not grow with
 
 from __future__ import annotations
 
-import zlib
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from functools import lru_cache
 
 import numpy as np
 from numpy.typing import NDArray
 
 from camcli.evaluation.measures import CURVE, Counts
+from camcli.evaluation.truth import code
 
 Sums = Mapping[str, NDArray[np.float64]]  # each (R, ...): all, two halves, then the resamples
 Values = NDArray[np.float64]
@@ -21,6 +22,7 @@ ALL, EVEN, ODD, FIRST = 0, 1, 2, 3  # rows of the sums
 PENDING = 32  # images summed at once, as one matrix product
 
 
+@lru_cache(maxsize=64)  # the rows of an image come one after another
 def weights(image: str, resamples: int, seed: int) -> Values:
     """How often an image counts in each row of the sums (R,).
 
@@ -28,7 +30,7 @@ def weights(image: str, resamples: int, seed: int) -> Values:
     (arXiv 1312.5021). It goes by the image's name: the classes of one image go together, and
     methods and models are compared on the same resamples and halves.
     """
-    generator = np.random.default_rng([seed, zlib.crc32(image.encode(errors="surrogateescape"))])
+    generator = np.random.default_rng([seed, code(image)])
     half = generator.integers(2)
     drawn = generator.poisson(1.0, resamples)
     return np.array([1, half == 0, half == 1, *drawn], np.float64)

@@ -6,6 +6,7 @@ Coordinates are pixels of the stored image, x1 < x2 and y1 < y2, as each data se
 from __future__ import annotations
 
 import os
+import zlib
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -49,6 +50,11 @@ class Truth:
     size: tuple[int, int] | None = None
     masks: tuple[Mask, ...] = ()
     ignored: tuple[Mask, ...] = ()
+
+
+def code(image: str) -> int:
+    """A number that goes by an image's name alone, whatever other images there are."""
+    return zlib.crc32(image.encode(errors="surrogateescape"))
 
 
 @dataclass(frozen=True, slots=True)

@@ -13,6 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from camcli.errors import UsageError
+from camcli.evaluation.readers.tables import text
 from camcli.evaluation.truth import FAR, Corners, Found, Mask, Picked, Problem, Truth
 
 LARGEST = 2**26  # pixels of a mask
@@ -57,15 +58,12 @@ def coco(file: Path, root: Path) -> Iterator[Found]:
 
 def _document(file: Path) -> dict[str, Any]:
     try:
-        document = json.loads(file.read_text("utf-8-sig"))
+        document = json.loads(text(file))
         keys = [(entry["id"], entry["name"]) for entry in document["categories"]]
         keys += [(entry["id"], entry["file_name"]) for entry in document["images"]]
         if not all(isinstance(number, int | str) for number, _ in keys):
             raise ValueError
         list(document["annotations"])
-    except (OSError, UnicodeDecodeError) as error:
-        reason = getattr(error, "strerror", None) or "not UTF-8 text"
-        raise UsageError(f"{file}: {reason}") from None
     except (ValueError, KeyError, TypeError, RecursionError):
         raise UsageError(
             f"{file}: not COCO's JSON, which has lists of images, annotations and categories"
@@ -129,14 +127,14 @@ def _from_runs(runs: Sequence[int], size: tuple[int, int]) -> Picked:
     return flat.reshape(size[::-1]).T
 
 
-def _letters(text: str) -> list[int]:
+def _letters(letters: str) -> list[int]:
     """COCO's compressed runs: five bits a letter from '0', little end first, bit 6 for more.
 
     From the fourth on a run is stored as its difference from the one before the last.
     """
     runs: list[int] = []
     value = shift = 0
-    for letter in text.encode("ascii"):
+    for letter in letters.encode("ascii"):
         bits = letter - 48
         if not 0 <= bits < 64 or shift > 60:
             raise ValueError("runs that are no letters of COCO's")
