@@ -10,6 +10,7 @@ Each message is one line that says what is wrong and what to do::
     │   └── ModelError       no such model, or its weights cannot be had
     │       └── CheckpointError  a weights file that cannot be read or does not fit
     ├── ImageError           one image cannot be read; the others go on
+    ├── TrainingError        training cannot go on
     ├── TargetError          the class to explain cannot be told for an image
     └── OutputError          results cannot be written
 """
@@ -48,6 +49,10 @@ class CheckpointError(ModelError):
 
 class ImageError(CamcliError):
     """One image cannot be read; the others go on."""
+
+
+class TrainingError(CamcliError):
+    """Training cannot go on."""
 
 
 class TargetError(CamcliError):

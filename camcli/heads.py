@@ -37,6 +37,17 @@ class ConvHead(nn.Module):
         return logits
 
 
+class PooledHead(nn.Linear):
+    """CAM's head: the mean over positions, then one linear layer. (B,C,H,W) -> (B,K).
+
+    Source: https://arxiv.org/abs/1512.04150
+    """
+
+    def forward(self, features: Tensor) -> Tensor:
+        """Logits (B, K) of maps (B, C, H, W)."""
+        return super().forward(features.mean(dim=(2, 3)))
+
+
 @dataclass(frozen=True, slots=True)
 class Head:
     """The map that the logits are pooled from, and what turns it into one map a class.

@@ -5,7 +5,8 @@ Knows nothing of methods or of the files that a run writes.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import torch
@@ -20,7 +21,11 @@ from camcli.records import Layer, Transform
 
 @dataclass(frozen=True, slots=True)
 class Model:
-    """A frozen network in eval mode and what is known of it; `layers` in forward order."""
+    """A frozen network in eval mode and what is known of it; `layers` in forward order.
+
+    `thresholds` are box thresholds that its file brings, by method; `architecture` is the name of
+    its bare structure.
+    """
 
     name: str
     network: nn.Module
@@ -29,6 +34,8 @@ class Model:
     family: Family
     layers: tuple[Layer, ...]
     device: torch.device
+    thresholds: Mapping[str, float] = field(default_factory=dict)
+    architecture: str = ""
 
     @property
     def size(self) -> tuple[int, int]:
@@ -50,11 +57,12 @@ def load(
     ModelError, CheckpointError, LabelsError or UsageError, each with what to do.
     """
     where = pick_device(device)
-    if name is None or weights:
-        title, network, transform = zoo.build(name, checkpoint, size)
-    else:
-        title, network, transform = zoo.blank(name, size)
-    return wrap(title, network, transform, label_file, where)
+    bare = name is not None and not weights
+    built = zoo.blank(str(name), size) if bare else zoo.build(name, checkpoint, size)
+    model = wrap(built.name, built.network, built.transform, label_file, where)
+    named = labels.make(built.classes) if built.classes and not label_file else model.labels
+    structure = built.architecture or built.name
+    return replace(model, labels=named, thresholds=built.thresholds, architecture=structure)
 
 
 def wrap(

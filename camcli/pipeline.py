@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -42,8 +43,9 @@ class Job:
     keep: Keep = "largest"
 
     def level(self, method: Method) -> str | float:
-        """The threshold of a method's boxes: as asked, or its own."""
-        return method.threshold if self.threshold is None else self.threshold
+        """The threshold of a method's boxes: as asked, or the checkpoint's, or its own."""
+        own = self.model.thresholds.get(method.name, method.threshold)
+        return own if self.threshold is None else self.threshold
 
     @property
     def crops(self) -> Crops | None:
@@ -179,7 +181,8 @@ def _tag(job: Job, request: Request) -> str:
     if len(job.requests) == 1:
         return ""
     alike = sum(other.method is request.method for other in job.requests)
-    return request.method.name + (f".{request.layers[0].name}" if alike > 1 else "")
+    name = re.sub(r"[^\w.+]+", "-", request.method.name)
+    return name + (f".{request.layers[0].name}" if alike > 1 else "")
 
 
 def _labels(request: Request) -> dict[str, str]:

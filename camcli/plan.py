@@ -7,7 +7,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
 
-from camcli import attention, heads, layers
+from camcli import attention, embedded, heads, layers
 from camcli.attention import ClassRows
 from camcli.errors import LayerError, MethodError
 from camcli.heads import Head
@@ -64,6 +64,12 @@ def plan(
             read = own.blocks if own else (head.layer,) if head else ()
             requests.append(Request(m, read, fusing, given, head, own))
     return tuple(requests)
+
+
+def default_model(methods: Sequence[Method]) -> str:
+    """The embedded network that these methods can work on: a transformer if any needs attention."""
+    attentive = any("attention" in m.needs for m in methods)
+    return embedded.TSCAM if attentive else embedded.CNN
 
 
 def _default(model: Model, spec: str | None, block: int | None, *given: Any) -> tuple[Request, ...]:

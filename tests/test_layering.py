@@ -21,6 +21,9 @@ ORDER = [
     "heads",
     "attention",
     "checkpoints",
+    "trained",
+    "embedded",
+    "refit",
     "labels",
     "zoo",
     "models",
@@ -33,6 +36,7 @@ ORDER = [
     "outputs",
     "pipeline",
     "evaluation",
+    "training",
     "cli",
 ]
 FILES = sorted(p for p in ROOT.rglob("*.py") if p.name not in ("__main__.py",))

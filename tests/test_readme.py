@@ -54,9 +54,10 @@ def workplace(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     }
     torch.save(official, tmp_path / "tscam.pth")
 
-    def random_weights(name: str, size: tuple[int, int] | None) -> zoo.Loaded:
-        title, network, transform = zoo.blank(name, size)
-        return title, lively(network, seed=1), transform
+    def random_weights(name: str, size: tuple[int, int] | None) -> zoo.Built:
+        built = zoo.blank(name, size)
+        lively(built.network, seed=1)
+        return built
 
     monkeypatch.setattr(zoo, "pretrained", random_weights)
     return tmp_path

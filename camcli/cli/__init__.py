@@ -18,6 +18,7 @@ from camcli.cli.explain import explain
 from camcli.cli.layers import layers
 from camcli.cli.methods import methods
 from camcli.cli.models import models
+from camcli.cli.train import app as train
 from camcli.errors import CamcliError
 
 INTERRUPTED = 130
@@ -33,6 +34,7 @@ app = typer.Typer(
 for command in (explain, layers, methods, models, doctor):
     app.command()(command)
 app.add_typer(evaluate.app, name="evaluate")
+app.add_typer(train, name="train")
 
 
 def main() -> int:

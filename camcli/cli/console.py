@@ -77,14 +77,14 @@ def for_machines(chosen: str) -> bool:
 
 
 @contextmanager
-def progress(doing: str, total: int, quiet: bool) -> Iterator[Callable[[], None]]:
+def progress(doing: str, total: int, quiet: bool) -> Iterator[Callable[..., None]]:
     """A bar on standard error, where rows on a terminal do not already show the progress."""
     if quiet or sys.stdout.isatty() or not sys.stderr.isatty():
-        yield lambda: None
+        yield lambda _count=1: None
         return
     from rich.console import Console
     from rich.progress import Progress
 
     with Progress(console=Console(stderr=True), redirect_stdout=False, transient=True) as bar:
         task = bar.add_task(doing, total=total)
-        yield lambda: bar.advance(task)
+        yield lambda count=1: bar.advance(task, count)

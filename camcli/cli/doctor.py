@@ -64,10 +64,10 @@ def _timm() -> str:
 
 
 def _weights() -> str:
-    from camcli import models, zoo
+    from camcli import embedded, models
 
-    loaded = models.load(device="cpu")
-    return f"embedded weights: {zoo.EMBEDDED}, {len(loaded.labels.names)} classes"
+    loaded = [models.load(name, device="cpu") for name in embedded.NAMES]
+    return f"embedded weights: {', '.join(model.name for model in loaded)}"
 
 
 def _folders() -> str:

@@ -123,7 +123,8 @@ def localization(
         run.score(produce, known, (row,), unknown=-1)
 
     def of_model(run: Run, name: str | None) -> None:
-        loaded = loading.load(name, checkpoint, labels, input_size, device)
+        known = name if name or checkpoint else plan.default_model(wanted)
+        loaded = loading.load(known, checkpoint, labels, input_size, device)
         if name and os.path.isfile(name):  # checkpoints of one architecture are told apart
             loaded = replace(loaded, name=one_line(name))
         job = pipeline.Job(

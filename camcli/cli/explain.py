@@ -84,7 +84,8 @@ def explain(
 
     from camcli import models, outputs, pipeline, plan, results
 
-    loaded = models.load(model, checkpoint, labels, input_size, device)
+    name = model if model or checkpoint else plan.default_model(wanted)
+    loaded = models.load(name, checkpoint, labels, input_size, device)
     job = pipeline.Job(
         loaded,
         plan.plan(loaded, wanted, layers, block, fusion, settings),

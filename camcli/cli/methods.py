@@ -43,8 +43,14 @@ def _row(method: Method) -> dict[str, Any]:
     }
 
 
+def _choices(method: Method, key: str) -> str:
+    return f"  (of {', '.join(method.choices[key])})" if key in method.choices else ""
+
+
 def _in_full(method: Method) -> str:
-    options = [f"  --set {key}={value!r}" for key, value in method.options.items()]
+    options = [
+        f"  --set {key}={value}{_choices(method, key)}" for key, value in method.options.items()
+    ]
     return "\n".join(
         [
             method.name,

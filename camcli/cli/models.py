@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fnmatch
 from typing import Annotated
 
 from typer import Argument, Option
@@ -18,19 +19,18 @@ def models(
         bool, Option("--loadable", help="Only those whose weights are on this machine.")
     ] = False,
 ) -> int:
-    """The embedded default, then timm's names."""
+    """The embedded ones, then timm's names."""
     import timm
 
     from camcli import zoo
+    from camcli.embedded import NAMES
 
-    known = timm.list_models()
+    known = [*NAMES, *(n for n in timm.list_models() if n not in NAMES)]
     wanted = pattern if pattern and "*" in pattern else f"*{pattern or ''}*"
-    names = [zoo.EMBEDDED, *(n for n in timm.list_models(wanted) if n != zoo.EMBEDDED)]
-    if pattern and zoo.EMBEDDED not in timm.list_models(wanted):
-        names = names[1:]
+    names = fnmatch.filter(known, wanted)
     if not names:
         raise UsageError(f"no model matches {pattern!r}{hint(str(pattern), known)}")
     for name in names:
         if not loadable or zoo.loadable(name):
-            console.emit(f"{name}  (embedded)" if name == zoo.EMBEDDED else name)
+            console.emit(f"{name}  (embedded)" if name in NAMES else name)
     return 0

@@ -24,7 +24,7 @@ SAVES = ("overlay", "heatmap", "grid", "boxes", "array")
 
 ModelName = Annotated[
     str | None,
-    Option(metavar="NAME", help="A timm name or a TS-CAM checkpoint file; else the embedded CNN."),
+    Option(metavar="NAME", help="A timm name or a checkpoint file; else an embedded network."),
 ]
 Checkpoint = Annotated[
     Path | None, Option(metavar="FILE", help="Weights for --model: .safetensors .pth .pt .bin.")
@@ -38,8 +38,8 @@ MethodNames = Annotated[
     list[str] | None,
     Option(
         "--method",
-        help="See `camcli methods`; may be given several times; else"
-        " tscam on ViTs and gradcam elsewhere.",
+        help="See `camcli methods`; may be given several times; NAME:KEY=VALUE sets an option."
+        " Else tscam on ViTs and gradcam elsewhere.",
     ),
 ]
 Block = Annotated[
@@ -116,11 +116,19 @@ def saves(text: str) -> tuple[str, ...]:
 
 
 def chosen(names: Sequence[str]) -> list[Method]:
-    """The methods of those names, each once; commas part names too."""
+    """The methods of those names, each once; commas part names too, colons a method's options."""
     given = [part.strip() for name in names for part in name.split(",") if part.strip()]
     if not given:
         raise UsageError(f"--method names none; there are {', '.join(METHODS)}")
-    return [methods.get(name) for name in dict.fromkeys(given)]
+    return [_method(name) for name in dict.fromkeys(given)]
+
+
+def _method(text: str) -> Method:
+    name, *pairs = text.split(":")
+    for pair in pairs:
+        if "=" not in pair:
+            raise UsageError(f"--method {text}: write NAME:KEY=VALUE")
+    return methods.variant(name, dict(pair.split("=", 1) for pair in pairs))
 
 
 def settings(pairs: Sequence[str], wanted: Sequence[Method]) -> dict[str, Mapping[str, Any]]:

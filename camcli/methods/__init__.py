@@ -19,7 +19,8 @@ from __future__ import annotations
 import inspect
 import json
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from functools import partial
 from importlib import import_module
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -50,6 +51,7 @@ class Method:
     fusion: str
     result: str
     signed: bool
+    choices: Mapping[str, tuple[str, ...]]
     needs: tuple[str, ...] = field(default=())
     options: Mapping[str, Any] = field(default_factory=dict)
 
@@ -72,13 +74,14 @@ def method(
     fusion: str = "max",
     result: str = "fused",
     signed: bool = False,
+    choices: Mapping[str, tuple[str, ...]] | None = None,
 ) -> Callable[[_Function], _Function]:
     """Register a function as a method.
 
     `threshold` is its paper's box threshold as a fraction of the maximum, `fusion` how it joins
-    several layers, `result` what its map is called in a grid, and `signed` says that its maps may
-    be negative. Raises ValueError at import for a
-    need that nothing provides, or a name taken twice.
+    several layers, `result` what its map is called in a grid, `signed` says that its maps may be
+    negative, and `choices` has the values of an option that are all there are. Raises ValueError at
+    import for a need that nothing provides, or a name taken twice.
     """
 
     def register(function: _Function) -> _Function:
@@ -90,7 +93,8 @@ def method(
             raise ValueError(f"method {name}: unknown needs {unknown}, or the name is taken")
         options = {p.name: p.default for p in parameters if p.kind is p.KEYWORD_ONLY}
         METHODS[name] = Method(
-            name, function, paper, works_on, threshold, fusion, result, signed, needs, options
+            *(name, function, paper, works_on, threshold, fusion, result, signed),
+            *(choices or {}, needs, options),
         )
         return function
 
@@ -106,10 +110,34 @@ def get(name: str) -> Method:
 
 def settings(chosen: Method, given: Mapping[str, str]) -> dict[str, Any]:
     """A method's options from KEY=VALUE text, each of its default's type. Raises UsageError."""
-    return {key: _value(key, text, chosen.options[key]) for key, text in given.items()}
+    return {
+        key: _value(key, text, chosen.options[key], chosen.choices.get(key))
+        for key, text in given.items()
+    }
 
 
-def _value(key: str, text: str, default: Any) -> Any:
+def variant(name: str, given: Mapping[str, str]) -> Method:
+    """A method with options of its own, called `name:key=value`. Raises UsageError."""
+    plain = get(name)
+    for key in given:
+        if key not in plain.options:
+            has = ", ".join(plain.options) or "none"
+            raise UsageError(f"{key} is no option of {name} (there are: {has})")
+    if not given:
+        return plain
+    full = ":".join([name, *(f"{key}={value}" for key, value in given.items())])
+    left = {key: value for key, value in plain.options.items() if key not in given}
+    return replace(
+        plain,
+        name=full,
+        function=partial(plain.function, **settings(plain, given)),
+        options=left,
+    )
+
+
+def _value(key: str, text: str, default: Any, choices: tuple[str, ...] | None) -> Any:
+    if choices and text not in choices:
+        raise UsageError(f"--set {key}={text}: there are {', '.join(choices)}")
     try:
         value = json.loads(text)
     except ValueError:

@@ -1,0 +1,183 @@
+"""What `camcli train` does with what it was asked: load, fit, tell, write."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+from camcli import labels as naming
+from camcli.cli import console, options
+from camcli.errors import UsageError, one_line
+from camcli.training.recipe import Recipe
+
+if TYPE_CHECKING:
+    from camcli.training.epochs import State
+    from camcli.training.lesson import Advance, Epoch, Lesson
+    from camcli.training.photos import Photos
+    from camcli.training.record import Record
+
+LOG = "training.json"
+TOLD = 3  # photographs left out that are told one by one
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Asked:
+    """A training as the command line has it; `part` of the network is trained."""
+
+    kind: Literal["tscam", "gap"]
+    data: Path
+    model: str | None
+    checkpoint: Path | None
+    teacher: str | None
+    teacher_checkpoint: Path | None
+    images: Path | None
+    boxes: Path | None
+    labels: Path | None
+    share: float
+    size: tuple[int, int] | None
+    recipe: Recipe
+    device: str
+    output: Path
+    part: str = "head"
+    resume: bool = False
+    overwrite: bool = False
+
+    @property
+    def alone(self) -> bool:
+        """Whether the head alone is fitted."""
+        return self.part == "head"
+
+    @property
+    def settings(self) -> dict[str, Any]:
+        """All that decides what comes of it, as text; a training is resumed with the same."""
+        told = ("device", "output", "resume", "overwrite", "recipe")
+        own = {k: _text(v) for k, v in asdict(self).items() if k not in told}
+        numbers = {k: _text(v) for k, v in asdict(self.recipe).items() if k != "workers"}
+        return own | numbers
+
+
+def _text(value: object) -> object:
+    return value if isinstance(value, int | float | str | None) else str(value)
+
+
+def run(asked: Asked) -> int:
+    """Train, telling each epoch; the exit status."""
+    _check(asked)
+
+    from camcli import models, refit
+    from camcli.training import answers, photos
+    from camcli.training.lesson import Lesson
+    from camcli.training.record import Record
+
+    names = naming.load(asked.labels, None) if asked.labels else None
+    teacher = None
+    if asked.teacher:
+        teacher = models.load(asked.teacher, asked.teacher_checkpoint, device=asked.device)
+    where = photos.Where(asked.data, asked.images, asked.boxes, asked.output, asked.share)
+    found = photos.read(where, names, teacher.labels if teacher else None)
+    _tell(found)
+
+    import torch
+
+    model = models.load(asked.model, asked.checkpoint, size=asked.size, device=asked.device)
+    torch.manual_seed(asked.recipe.seed)
+    classes = len(found.labels.names)
+    network = refit.REFITS[asked.kind](model.network, classes, model.size, model.name)
+    says = answers.of_teacher(teacher, model.transform) if teacher else answers.of_labels(classes)
+    network.to(model.device)
+    lesson = Lesson(
+        *(asked.kind, model.architecture, network, model.transform, found, says),
+        *(model.device, asked.recipe),
+    )
+    record = Record(lesson, asked.output, asked.settings)
+    _follow(asked, lesson, record)
+    _close(asked)
+    return 0
+
+
+def _check(asked: Asked) -> None:
+    options.must_exist("--checkpoint", asked.checkpoint)
+    options.must_exist("--teacher-checkpoint", asked.teacher_checkpoint)
+    options.must_exist("--labels", asked.labels)
+    options.must_exist("--boxes", asked.boxes)
+    options.must_be_there("--images", asked.images)
+    if asked.resume and (asked.alone or asked.overwrite):
+        why = "a head is fitted in one go" if asked.alone else "--overwrite starts over"
+        raise UsageError(f"--resume has nothing to go on from: {why}")
+    if not asked.resume:
+        options.refuse_existing_run(asked.output, asked.overwrite, LOG)
+
+
+def _tell(found: Photos) -> None:
+    """What was found, and what was left out."""
+    for item in found.left_out[:TOLD]:
+        console.complain(item)
+    more = len(found.left_out) - TOLD
+    if more > 0:
+        console.complain(f"… and {more} more left out")
+    boxed = len({item.truth.image for item in found.truths})
+    console.say(
+        f"{found.kind}: {len(found.labels.names)} classes, {len(found.train)} photographs to train "
+        f"on, {len(found.validation)} to validate with"
+        + (f", {boxed} of them with boxes" if boxed else "")
+    )
+
+
+def _follow(asked: Asked, lesson: Lesson, record: Record) -> None:
+    """Epoch after epoch, or fit after fit: shown, written, told."""
+    photos = lesson.photos
+    once = len(photos.train) + len(photos.validation)
+    rounds = 1 if asked.alone else asked.recipe.epochs - len(record.epochs)
+    console.say(
+        f"training {'the head' if asked.alone else asked.part} of {lesson.name} on {lesson.device}"
+    )
+    with console.progress("training", once * rounds, quiet=False) as advance:
+        for epoch, state in _steps(asked, lesson, record, advance):
+            for failed in epoch.failed:
+                console.complain(f"{failed.name}: {failed.reason}; left out")
+            better = record.add(epoch, state)
+            console.say(_said(epoch) + ("  best" if better else ""))
+
+
+def _steps(
+    asked: Asked, lesson: Lesson, record: Record, advance: Advance
+) -> Iterator[tuple[Epoch, State | None]]:
+    from camcli.training import epochs, head
+    from camcli.training.record import resume
+
+    if asked.alone:
+        for epoch in head.fits(lesson, advance):
+            yield epoch, None
+        return
+    state = None
+    if asked.resume:
+        state, earlier = resume(lesson, asked.output, asked.settings)
+        record.recall(earlier)
+        console.say(f"going on after epoch {state.epoch} of {asked.recipe.epochs}")
+    yield from epochs.run(lesson, advance, state)
+
+
+def _said(epoch: Epoch) -> str:
+    """An epoch in a line."""
+    named = f"decay {epoch.decay:g}" if epoch.decay is not None else f"epoch {epoch.number}"
+    judged = epoch.judged
+    parts = [f"{named:10}", f"loss {epoch.loss:.4f}"]
+    if judged.top1 is not None:
+        parts.append(f"validation {judged.loss:.4f}, top-1 {judged.top1:.3f}")
+    if judged.gt_known is not None:
+        parts.append(f"GT-known {judged.gt_known:.3f} at {judged.threshold:.3f}")
+    return "  ".join([*parts, f"{epoch.seconds:.1f} s"])
+
+
+def _close(asked: Asked) -> None:
+    from camcli.training.judge import METHOD
+    from camcli.training.record import BEST, CURVE
+
+    method = METHOD[asked.kind]
+    folder = one_line(asked.output)
+    console.say(
+        f"written to {folder}/: {BEST}, {CURVE}, {LOG}; look at it: "
+        f"camcli explain IMAGE --model {folder}/{BEST} --method {method}"
+    )

@@ -1,0 +1,68 @@
+"""How good a network is on the validation photographs: its answers, and its boxes."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from copy import deepcopy
+from dataclasses import replace
+from functools import partial
+
+import torch
+from torch import Tensor
+
+from camcli import models, pipeline, plan, targets
+from camcli.evaluation import given, localization, tally
+from camcli.evaluation.localization import Board, Scored
+from camcli.methods import get
+from camcli.records import Failed
+from camcli.trained import Kind
+from camcli.training.answers import Answers
+from camcli.training.inputs import Batch
+from camcli.training.lesson import Judged, Lesson
+
+METHOD: Mapping[Kind, str] = {"tscam": "tscam", "gap": "cam"}  # the method that a head is for
+
+
+def answers(
+    answer: Callable[[Tensor], Tensor], wanted: Answers, batches: Iterator[Batch | Failed]
+) -> tuple[Judged, list[Failed]]:
+    """How the logits of photographs fit what they should say; and what could not be read."""
+    logits, targets, failed = [], [], []
+    for batch in batches:
+        if isinstance(batch, Failed):
+            failed.append(batch)
+            continue
+        logits.append(answer(batch.inputs))
+        targets.append(wanted(batch))
+    return (marks(torch.cat(logits), torch.cat(targets)) if logits else Judged()), failed
+
+
+def marks(logits: Tensor, wanted: Tensor) -> Judged:
+    """Top-1 and cross entropy of logits (n, K) against probabilities (n, K)."""
+    right = logits.argmax(dim=1) == wanted.argmax(dim=1)
+    loss = -(wanted * logits.log_softmax(dim=1)).sum(dim=1).mean()
+    return Judged(float(right.float().mean()), float(loss))
+
+
+def boxes(lesson: Lesson, judged: Judged) -> Judged:
+    """With GT-known at the best threshold, and that threshold; of the maps that `explain` makes.
+
+    The network is not touched: a copy of it is frozen and measured.
+    """
+    items, recipe = lesson.photos.truths, lesson.recipe
+    if not items:
+        return judged
+    copied = deepcopy(lesson.network)
+    model = models.wrap(lesson.name, copied, lesson.transform, device=lesson.device)
+    requests = plan.plan(model, [get(METHOD[lesson.kind])])
+    any_class = targets.parse("predicted")(lesson.photos.labels)  # each truth's takes its place
+    size = min(recipe.batch_size, 32)
+    job = pipeline.Job(model, requests, any_class, "squash", size, recipe.workers)
+    board, rows = Board(resamples=0), given.rows_of(job)
+    for found in localization.run(partial(given.from_model, job), items, rows, seed=0):
+        if isinstance(found, Scored):
+            board.add(found)
+    if rows[0] not in board.tallies:
+        return judged
+    best = tally.measured(board.tallies[rows[0]].sums)["max_box_acc"]
+    return replace(judged, gt_known=best.value, threshold=best.threshold)

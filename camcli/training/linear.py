@@ -1,0 +1,85 @@
+"""A linear head on features that were computed once. Knows nothing of photographs or networks.
+
+TS-CAM's logits are the mean over positions of a 3x3 convolution, and a mean of sums is a sum of
+means: logit_k = b_k + sum_uv <w_kuv, m_uv>, where m_uv is the mean of the patch tokens under the
+kernel's cell (u, v), zero outside the grid. Nine means a photograph are all that its head can see.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+ITERATIONS = 200
+SMALL = 1e-6
+
+
+def window_means(tokens: Tensor, prefix: int, grid: tuple[int, int]) -> Tensor:
+    """The nine means that a 3x3 convolution with padding 1 sees: (B,N,D) -> (B, 9 D).
+
+    In the order of Conv2d's weight (K, D, 3, 3) flattened, so that it is the linear map's.
+    """
+    rows, cols = grid
+    patches = tokens[:, prefix:].transpose(1, 2).reshape(len(tokens), -1, rows, cols)
+    padded = nn.functional.pad(patches, (1, 1, 1, 1))
+    means = [
+        padded[:, :, u : u + rows, v : v + cols].mean(dim=(2, 3))
+        for u in range(3)
+        for v in range(3)
+    ]
+    return torch.stack(means, dim=2).flatten(1)
+
+
+def pooled(features: Tensor) -> Tensor:
+    """The mean over positions: (B,C,H,W) -> (B,C)."""
+    return features.mean(dim=(2, 3))
+
+
+@dataclass(frozen=True, slots=True)
+class Fitted:
+    """Weight (K, F) and bias (K,) of a classifier, and its loss at each iteration."""
+
+    weight: Tensor
+    bias: Tensor
+    losses: tuple[float, ...]
+
+    def logits(self, features: Tensor) -> Tensor:
+        """(n, F) -> (n, K)."""
+        return features @ self.weight.T + self.bias
+
+
+def fit(
+    features: Tensor, targets: Tensor, decay: float, tell: Callable[[float], None] = lambda _: None
+) -> Fitted:
+    """Multinomial logistic regression, by L-BFGS to convergence: (n, F), (n, K) -> weights.
+
+    min  mean_i -sum_k t_ik log softmax(W z_i + b)_k  +  decay/2 |W|^2, z the features with mean 0
+    and deviation 1, which is then folded into W and b. Targets are probabilities. It has one
+    minimum, and starts from zero: no seed has a part in it.
+    """
+    mean, deviation = features.mean(dim=0), features.std(dim=0, correction=0).clamp(min=SMALL)
+    standard = (features - mean) / deviation
+    weight = torch.zeros(targets.shape[1], features.shape[1], requires_grad=True)
+    bias = torch.zeros(targets.shape[1], requires_grad=True)
+    losses: list[float] = []
+    solver = torch.optim.LBFGS(
+        [weight, bias], max_iter=ITERATIONS, history_size=10, line_search_fn="strong_wolfe"
+    )
+
+    def loss() -> Tensor:
+        solver.zero_grad()
+        logits = standard @ weight.T + bias
+        value = -(targets * logits.log_softmax(dim=1)).sum(dim=1).mean()
+        whole: Tensor = value + decay / 2 * weight.square().sum()
+        whole.backward()  # type: ignore[no-untyped-call]
+        losses.append(float(value.detach()))
+        tell(losses[-1])
+        return whole
+
+    solver.step(loss)  # type: ignore[no-untyped-call]
+    with torch.no_grad():
+        own = weight / deviation
+        return Fitted(own, bias - own @ mean, tuple(losses))
