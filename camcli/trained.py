@@ -64,7 +64,10 @@ def read(path: Path) -> Card | None:
         return None
     try:
         return _parse(json.loads(text))
-    except (ValueError, TypeError, KeyError, RecursionError, OverflowError) as error:
+    except (
+        *(ValueError, TypeError, KeyError, AttributeError),
+        *(RecursionError, OverflowError),
+    ) as error:
         raise CheckpointError(f"{path}: what it says of its training is broken ({error})") from None
 
 

@@ -7,10 +7,12 @@ kernel's cell (u, v), zero outside the grid. Nine means a photograph are all tha
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
+from scipy.optimize import minimize
 from torch import Tensor, nn
 
 ITERATIONS = 200
@@ -51,9 +53,8 @@ class Fitted:
         return features @ self.weight.T + self.bias
 
 
-def fit(
-    features: Tensor, targets: Tensor, decay: float, tell: Callable[[float], None] = lambda _: None
-) -> Fitted:
+@torch.no_grad()
+def fit(features: Tensor, targets: Tensor, decay: float) -> Fitted:
     """Multinomial logistic regression, by L-BFGS to convergence: (n, F), (n, K) -> weights.
 
     min  mean_i -sum_k t_ik log softmax(W z_i + b)_k  +  decay/2 |W|^2, z the features with mean 0
@@ -62,24 +63,23 @@ def fit(
     """
     mean, deviation = features.mean(dim=0), features.std(dim=0, correction=0).clamp(min=SMALL)
     standard = (features - mean) / deviation
-    weight = torch.zeros(targets.shape[1], features.shape[1], requires_grad=True)
-    bias = torch.zeros(targets.shape[1], requires_grad=True)
+    shape = (targets.shape[1], features.shape[1] + 1)  # the last column is the bias
     losses: list[float] = []
-    solver = torch.optim.LBFGS(
-        [weight, bias], max_iter=ITERATIONS, history_size=10, line_search_fn="strong_wolfe"
-    )
 
-    def loss() -> Tensor:
-        solver.zero_grad()
-        logits = standard @ weight.T + bias
-        value = -(targets * logits.log_softmax(dim=1)).sum(dim=1).mean()
-        whole: Tensor = value + decay / 2 * weight.square().sum()
-        whole.backward()  # type: ignore[no-untyped-call]
-        losses.append(float(value.detach()))
-        tell(losses[-1])
-        return whole
+    def loss(flat: NDArray[np.float64]) -> tuple[float, NDArray[np.float64]]:
+        whole = torch.from_numpy(flat).float().reshape(shape)
+        weight, logits = whole[:, :-1], standard @ whole[:, :-1].T + whole[:, -1]
+        cross = -(targets * logits.log_softmax(dim=1)).sum(dim=1).mean(dtype=torch.float64)
+        slope = (logits.softmax(dim=1) * targets.sum(dim=1, keepdim=True) - targets) / len(targets)
+        gradient = torch.cat(
+            [slope.T @ standard + decay * weight, slope.sum(dim=0)[:, None]], dim=1
+        )
+        value = float(cross + decay / 2 * weight.double().square().sum())
+        losses.append(value)
+        return value, gradient.double().flatten().numpy()
 
-    solver.step(loss)  # type: ignore[no-untyped-call]
-    with torch.no_grad():
-        own = weight / deviation
-        return Fitted(own, bias - own @ mean, tuple(losses))
+    start = np.zeros(shape).ravel()
+    found = minimize(loss, start, jac=True, method="L-BFGS-B", options={"maxiter": ITERATIONS})
+    whole = torch.from_numpy(found.x).float().reshape(shape)
+    own = whole[:, :-1] / deviation
+    return Fitted(own, whole[:, -1] - own @ mean, tuple(losses))

@@ -229,8 +229,8 @@ def _check(found: Photos, root: Path, *, needs_classes: bool) -> None:
     names = found.labels.names
     if len(names) < 2:
         raise UsageError(
-            f"{root}: {len(names)} class{'' if names else 'es'} "
-            f"({', '.join(map(one_line, names))}); a classifier needs two"
+            f"{root}: photographs of {', '.join(map(one_line, names)) or 'no class'}; a classifier "
+            f"needs two classes, each in a folder of its name"
         )
     for part, photos in (("train", found.train), ("validation", found.validation)):
         labels = {photo.label for photo in photos if photo.label is not None}
