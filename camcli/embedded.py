@@ -12,7 +12,6 @@ from typing import Any
 
 import timm
 import torch
-from safetensors import safe_open
 from timm.layers.hybrid_embed import HybridEmbed
 from timm.models.vision_transformer import VisionTransformer
 from torch import Tensor, nn
@@ -74,9 +73,12 @@ def blank_vit() -> VisionTransformer:
 
 def vit(name: str) -> nn.Module:
     """The transformer with its trained weights and the head that the name stands for."""
+    return assembled(checkpoints.read(WEIGHTS), name)
+
+
+def assembled(state: dict[str, Tensor], name: str) -> nn.Module:
+    """The transformer over the CNN with these weights, and one of the two heads among them."""
     network = blank_vit()
-    with safe_open(WEIGHTS, "pt") as opened:
-        state = {key: opened.get_tensor(key).float() for key in opened.keys()}  # noqa: SIM118
     own = {k: v for k, v in state.items() if not k.startswith((CLS_HEAD, "head."))}
     network.load_state_dict(own, strict=False)
     if name == VIT:

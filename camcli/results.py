@@ -37,6 +37,7 @@ def _success(result: Result, model: str) -> dict[str, Any]:
         "model": model,
         "method": result.method,
         "layers": list(result.layers),
+        "threshold": result.threshold,
         "explanations": [
             describe_class(shown) | {"files": files}
             for shown, files in zip(result.explanations, result.files, strict=True)

@@ -239,7 +239,7 @@ def test_class_names_cannot_leave_the_output_folder(cli: Cli, tmp_path: Path) ->
         (["--layers", "block.6"], "did you mean blocks.6"),
         (["--layers", "stage9"], "stage1..5"),
         (["--block", "3"], "no transformer blocks"),
-        (["--method", "tscam"], "needs attention over all patch tokens"),
+        (["--method", "tscam", "--model", "tf_efficientnet_lite0"], "needs attention over all"),
         (["--method", "cam", "--layers", "stage3"], "reads layers of its own"),
         (["--model", "restnet50"], "did you mean resnet50"),
         (["--checkpoint", "missing.pth"], "no such file"),
@@ -379,7 +379,7 @@ def test_an_interrupt_leaves_whole_files(tmp_path: Path) -> None:
         (["methods", "gradcam"], "w_k = 1/(H W) sum_ij g_kij"),
         (["models", "deit"], "deit_tiny_patch16_224"),
         (["models", "--loadable"], "tf_efficientnet_lite0  (embedded)"),
-        (["doctor"], "ok    embedded weights: tf_efficientnet_lite0, 1000 classes"),
+        (["doctor"], "ok    embedded weights: tf_efficientnet_lite0, tscam_vit_lite0, vit_lite0"),
     ],
 )
 def test_the_other_commands(cli: Cli, arguments: list[str], says: str) -> None:

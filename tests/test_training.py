@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import shutil
+from collections.abc import Iterable
 from pathlib import Path
 
 import numpy as np
@@ -24,6 +25,7 @@ from torch import nn
 from camcli import heads, models, refit
 from camcli.errors import MethodError
 from camcli.heads import ConvHead, PooledHead
+from camcli.records import Transform
 from camcli.training import linear
 from camcli.training.record import Record
 
@@ -56,8 +58,9 @@ def test_nine_windows_are_all_that_a_convolution_sees() -> None:
     tokens = torch.randn(3, 2 + 24, 8, dtype=torch.float64)
     means = linear.window_means(tokens, 2, (4, 6))
     assert means.shape == (3, 9 * 8)
-    weight = head.conv.weight.flatten(1)
-    torch.testing.assert_close(means @ weight.T + head.conv.bias, head(tokens), rtol=0, atol=1e-12)
+    assert head.conv.bias is not None
+    found = means @ head.conv.weight.flatten(1).T + head.conv.bias
+    torch.testing.assert_close(found, head(tokens), rtol=0, atol=1e-12)
 
 
 def test_a_fit_is_scikit_learns_logistic_regression() -> None:
@@ -253,15 +256,20 @@ def test_none_can_be_read(cli: Cli, place: Path) -> None:
         assert "can be read" in ran.err
 
 
+def remove(paths: Iterable[Path]) -> None:
+    for path in paths:
+        shutil.rmtree(path) if path.is_dir() else path.unlink()
+
+
 @pytest.mark.parametrize(
     ("spoil", "said"),
     [
         (lambda few: shutil.rmtree(few), "no such folder"),
-        (lambda few: [shutil.rmtree(p) for p in sorted(few.iterdir())[1:]], "needs two classes"),
-        (lambda few: [shutil.rmtree(p) for p in few.iterdir()], "no images in this folder"),
+        (lambda few: remove(sorted(few.iterdir())[1:]), "needs two classes"),
+        (lambda few: remove(few.iterdir()), "no images in this folder"),
         (lambda few: (few / "empty").mkdir(), "no photograph left to train on of empty"),
         (
-            lambda few: [p.unlink() for p in list((few / "disc").iterdir())[1:]],
+            lambda few: remove(list((few / "disc").iterdir())[1:]),
             "no photograph left to train on of disc",
         ),
     ],
@@ -363,7 +371,7 @@ def test_a_gap_head_makes_cam_exact(name: str) -> None:
     network = refit.gap(lively(timm.create_model(name)), 7, (96, 96), name)
     for parameter in network.parameters():
         parameter.data.mul_(0.5)
-    model = models.wrap(name, network, models.Transform((96, 96)))
+    model = models.wrap(name, network, Transform((96, 96)))
     head = heads.find(model.network, model.layers, model.size)
     assert head is not None
     assert head.exact

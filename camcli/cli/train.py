@@ -8,6 +8,7 @@ from typing import Annotated, Literal
 
 from typer import Argument, Option, Typer
 
+from camcli import sources
 from camcli.cli import lesson, options
 from camcli.cli.lesson import Asked
 from camcli.errors import UsageError
@@ -166,3 +167,36 @@ def _last(part: str) -> int | None:
     if part not in ("head", "all"):
         raise UsageError(f"--train {part}: write head, last:N or all")
     return None
+
+
+@app.command()
+def embedded(
+    photos: Annotated[
+        list[str], Argument(metavar="PHOTOS...", help="Files, folders, globs; labels are not used.")
+    ],
+    vit: Annotated[
+        str | None, Option(metavar="NAME", help="A ViT to ask besides, where the objects are.")
+    ] = None,
+    checkpoint: Annotated[Path | None, Option(metavar="FILE", help="Weights for --vit.")] = None,
+    boxes: Annotated[
+        Path | None, Option(metavar="CSV", help="Boxes by which the threshold is chosen.")
+    ] = None,
+    steps: Annotated[int, Option(min=1, help="Of gradient descent.")] = 2400,
+    batch_size: Annotated[int, Option(min=2, help="Views at a time.")] = 64,
+    lr: Annotated[float, Option(min=1e-9, help="At its highest.")] = 1.5e-3,
+    seed: Annotated[int, Option(min=0, help="The same seed gives the same weights.")] = 0,
+    workers: options.Workers = None,
+    output: Output = Path("camcli-train"),
+    overwrite: Overwrite = False,
+) -> int:
+    """The embedded ViT anew: a transformer on the embedded CNN, taught by it. See its card."""
+    options.must_exist("--checkpoint", checkpoint)
+    options.must_exist("--boxes", boxes)
+    options.refuse_existing_run(output, overwrite, lesson.LOG)
+    found = sources.find(photos, [], skip=output)
+
+    from camcli.cli import distillation
+    from camcli.training.distil.run import Distillation
+
+    how = Distillation(steps, batch_size, lr, seed=seed, workers=workers or options.workers())
+    return distillation.run(found, vit, checkpoint, boxes, how, output)

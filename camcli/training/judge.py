@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from copy import deepcopy
 from dataclasses import replace
 from functools import partial
@@ -12,8 +12,10 @@ from torch import Tensor
 
 from camcli import models, pipeline, plan, targets
 from camcli.evaluation import given, localization, tally
+from camcli.evaluation.datasets import Item
 from camcli.evaluation.localization import Board, Scored
 from camcli.methods import get
+from camcli.models import Model
 from camcli.records import Failed
 from camcli.trained import Kind
 from camcli.training.answers import Answers
@@ -54,15 +56,23 @@ def boxes(lesson: Lesson, judged: Judged) -> Judged:
         return judged
     copied = deepcopy(lesson.network)
     model = models.wrap(lesson.name, copied, lesson.transform, device=lesson.device)
-    requests = plan.plan(model, [get(METHOD[lesson.kind])])
-    any_class = targets.parse("predicted")(lesson.photos.labels)  # each truth's takes its place
     size = min(recipe.batch_size, 32)
-    job = pipeline.Job(model, requests, any_class, "squash", size, recipe.workers)
+    known, threshold = located(model, METHOD[lesson.kind], items, size, recipe.workers)
+    return replace(judged, gt_known=known, threshold=threshold)
+
+
+def located(
+    model: Model, method: str, items: Sequence[Item], batch_size: int, workers: int
+) -> tuple[float | None, float | None]:
+    """GT-known of a method at its best threshold, and that threshold."""
+    requests = plan.plan(model, [get(method)])
+    any_class = targets.parse("predicted")(model.labels)  # each truth's takes its place
+    job = pipeline.Job(model, requests, any_class, "squash", batch_size, workers)
     board, rows = Board(resamples=0), given.rows_of(job)
     for found in localization.run(partial(given.from_model, job), items, rows, seed=0):
         if isinstance(found, Scored):
             board.add(found)
     if rows[0] not in board.tallies:
-        return judged
+        return None, None
     best = tally.measured(board.tallies[rows[0]].sums)["max_box_acc"]
-    return replace(judged, gt_known=best.value, threshold=best.threshold)
+    return best.value, best.threshold
