@@ -18,11 +18,14 @@ demo: $(VENV)/installed
 	    --output camcli-demo/last-layer --overwrite
 	$(BIN)/camcli explain sample_images/ --method layercam --layers stage1..5 --format table \
 	    --save overlay,heatmap,grid,boxes,array --output camcli-demo/stages --overwrite
+	$(BIN)/camcli explain sample_images/ --method tscam --format table \
+	    --save overlay,grid --output camcli-demo/tscam --overwrite
 	$(BIN)/camcli evaluate localization sample_images/ --method gradcam,layercam --format table \
 	    --output camcli-demo/boxes --overwrite
 	@echo
 	@echo 'Open these first:'
 	@echo '  camcli-demo/stages/chelsea.egyptian-cat.grid.jpg: edges to object, and the fused map'
+	@echo '  camcli-demo/tscam/motorcycle_left.moped.grid.jpg: attention, semantics, and both'
 	@echo '  camcli-demo/last-layer/coffee.espresso.gradcam.overlay.jpg: where, with its box'
 	@echo '  camcli-demo/last-layer/rocket.drilling-platform.gradcam.overlay.jpg: a mistake, explained'
 	@echo '  camcli-demo/boxes/gallery.tf_efficientnet_lite0-gradcam-bn2.jpg: boxes beside the truth'

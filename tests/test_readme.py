@@ -14,8 +14,9 @@ import timm
 import torch
 from conftest import SAMPLES, Cli, lively
 
-from camcli import zoo
+from camcli import refit, trained, zoo
 from camcli.methods import METHODS
+from camcli.records import Transform
 
 ROOT = Path(__file__).parent.parent
 README = (ROOT / "README.md").read_text()
@@ -41,6 +42,10 @@ def workplace(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     (tmp_path / "birds" / "boxes.csv").write_text(
         "image,class_index,x1,y1,x2,y2\nrocket.jpg,3,308,125,338,405\n"
     )
+    for name in ("chelsea", "coffee"):
+        (tmp_path / "photos" / name).mkdir(parents=True)
+        for copy in range(2):
+            shutil.copy(SAMPLES / f"{name}.jpg", tmp_path / "photos" / name / f"{copy}.jpg")
     mine = lively(timm.create_model("resnet18", num_classes=3))
     torch.save({"state_dict": mine.state_dict()}, tmp_path / "mine.pth")
     (tmp_path / "names.txt").write_text("cup\nsaucer\nspoon\n")
@@ -53,6 +58,12 @@ def workplace(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
         "state_dict": {f"module.{k}": v for k, v in state.items()},
     }
     torch.save(official, tmp_path / "tscam.pth")
+    fitted = refit.tscam(lively(timm.create_model("test_vit")), 2, (160, 160), "test_vit")
+    card = trained.Card("tscam", "test_vit", ("cat", "cup"), Transform((160, 160)))
+    (tmp_path / "tscam-head").mkdir()
+    (tmp_path / "tscam-head" / "model_best.safetensors").write_bytes(
+        trained.pack(fitted.state_dict(), card)
+    )
 
     def random_weights(name: str, size: tuple[int, int] | None) -> zoo.Built:
         built = zoo.blank(name, size)

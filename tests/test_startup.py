@@ -38,6 +38,10 @@ QUICK = {
     "evaluate help": (["evaluate", "localization", "--help"], 0),
     "no such data set": (["evaluate", "localization", "missing"], 2),
     "no data set": (["evaluate", "localization", "{empty}"], 2),
+    "train help": (["train", "tscam", "--help"], 0),
+    "nothing to learn from": (["train", "tscam", "missing"], 2),
+    "no class": (["train", "gap", "{empty}"], 2),
+    "no such part": (["train", "tscam", "{empty}", "--train", "tail"], 2),
     "no such metric": (["evaluate", "localization", "{empty}", "--fail-under", "gt=1"], 2),
 }
 

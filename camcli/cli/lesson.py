@@ -10,12 +10,14 @@ from typing import TYPE_CHECKING, Any, Literal
 from camcli import labels as naming
 from camcli.cli import console, options
 from camcli.errors import UsageError, one_line
+from camcli.training import photos
+from camcli.training.photos import Photos
 from camcli.training.recipe import Recipe
 
 if TYPE_CHECKING:
+    from camcli.models import Model
     from camcli.training.epochs import State
     from camcli.training.lesson import Advance, Epoch, Lesson
-    from camcli.training.photos import Photos
     from camcli.training.record import Record
 
 LOG = "training.json"
@@ -65,36 +67,43 @@ def _text(value: object) -> object:
 def run(asked: Asked) -> int:
     """Train, telling each epoch; the exit status."""
     _check(asked)
-
-    from camcli import models, refit
-    from camcli.training import answers, photos
-    from camcli.training.lesson import Lesson
-    from camcli.training.record import Record
-
     names = naming.load(asked.labels, None) if asked.labels else None
+    where = photos.Where(asked.data, asked.images, asked.boxes, asked.output, asked.share)
+    labelled = None if asked.teacher else photos.read(where, names)
+
+    from camcli import models
+
     teacher = None
     if asked.teacher:
         teacher = models.load(asked.teacher, asked.teacher_checkpoint, device=asked.device)
-    where = photos.Where(asked.data, asked.images, asked.boxes, asked.output, asked.share)
-    found = photos.read(where, names, teacher.labels if teacher else None)
+    found = labelled or photos.read(where, names, teacher.labels if teacher else None)
     _tell(found)
+    lesson = _lesson(asked, found, teacher)
 
+    from camcli.training.record import Record
+
+    _follow(asked, lesson, Record(lesson, asked.output, asked.settings))
+    _close(asked)
+    return 0
+
+
+def _lesson(asked: Asked, found: Photos, teacher: Model | None) -> Lesson:
+    """The network with its new head, and what it is to learn."""
     import torch
+
+    from camcli import models, refit
+    from camcli.training import answers
+    from camcli.training.lesson import Lesson
 
     model = models.load(asked.model, asked.checkpoint, size=asked.size, device=asked.device)
     torch.manual_seed(asked.recipe.seed)
     classes = len(found.labels.names)
     network = refit.REFITS[asked.kind](model.network, classes, model.size, model.name)
     says = answers.of_teacher(teacher, model.transform) if teacher else answers.of_labels(classes)
-    network.to(model.device)
-    lesson = Lesson(
-        *(asked.kind, model.architecture, network, model.transform, found, says),
+    return Lesson(
+        *(asked.kind, model.architecture, network.to(model.device), model.transform, found, says),
         *(model.device, asked.recipe),
     )
-    record = Record(lesson, asked.output, asked.settings)
-    _follow(asked, lesson, record)
-    _close(asked)
-    return 0
 
 
 def _check(asked: Asked) -> None:
@@ -127,8 +136,7 @@ def _tell(found: Photos) -> None:
 
 def _follow(asked: Asked, lesson: Lesson, record: Record) -> None:
     """Epoch after epoch, or fit after fit: shown, written, told."""
-    photos = lesson.photos
-    once = len(photos.train) + len(photos.validation)
+    once = len(lesson.photos.train) + len(lesson.photos.validation)
     rounds = 1 if asked.alone else asked.recipe.epochs - len(record.epochs)
     console.say(
         f"training {'the head' if asked.alone else asked.part} of {lesson.name} on {lesson.device}"
