@@ -22,7 +22,7 @@ from camcli.images import RESAMPLING
 from camcli.records import Transform
 
 KEY = "camcli"
-LARGEST = 8192  # pixels of a side: no model takes more
+LARGEST = 2048  # pixels of a side: no model takes more
 
 Kind = Literal["tscam", "gap"]
 KINDS: tuple[Kind, ...] = ("tscam", "gap")
@@ -45,7 +45,7 @@ class Card:
 def pack(state: Mapping[str, Tensor], card: Card) -> bytes:
     """A safetensors file of these weights with their card."""
     whole = {name: tensor.detach().cpu().contiguous() for name, tensor in state.items()}
-    return save(whole, {KEY: json.dumps(asdict(card), ensure_ascii=False)})
+    return save(whole, {KEY: json.dumps(asdict(card))})
 
 
 def read(path: Path) -> Card | None:
@@ -58,22 +58,30 @@ def read(path: Path) -> Card | None:
     try:
         with safetensors.safe_open(path, "pt") as opened:
             text = (opened.metadata() or {}).get(KEY)
+            rows = {opened.get_slice(name).get_shape()[0] for name in _matrices(opened)}
     except (OSError, safetensors.SafetensorError):
         return None  # what is wrong with it is said when its weights are read
     if text is None:
         return None
     try:
-        return _parse(json.loads(text))
+        card = _parse(json.loads(text))
     except (
         *(ValueError, TypeError, KeyError, AttributeError),
         *(RecursionError, OverflowError),
     ) as error:
         raise CheckpointError(f"{path}: what it says of its training is broken ({error})") from None
+    if len(card.classes) not in rows:  # before a network of any size is built for it
+        raise CheckpointError(f"{path} names {len(card.classes)} classes and has no head for them")
+    return card
+
+
+def _matrices(opened: Any) -> list[str]:
+    return [name for name in opened.keys() if opened.get_slice(name).get_shape()]  # noqa: SIM118
 
 
 def _parse(said: Any) -> Card:
     kind = next((k for k in KINDS if k == said["head"]), None)
-    classes = tuple(said["classes"])
+    classes = tuple(said["classes"]) if isinstance(said["classes"], list) else ()
     thresholds = {str(k): float(v) for k, v in said["thresholds"].items()}
     sound = (
         kind is not None,

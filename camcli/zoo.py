@@ -109,7 +109,10 @@ def pretrained(name: str, size: Size) -> Built:
         raise ModelError(
             f"the weights of {name} cannot be had ({reason}); give them with --checkpoint FILE"
         ) from None
-    return Built(name, network, _transform(network, size))
+    # A repository of the hub says which of timm's architectures it holds.
+    config = getattr(network, "pretrained_cfg", None) or {}
+    plain = config.get("architecture") if name.startswith("hf-hub:") else None
+    return Built(name, network, _transform(network, size), architecture=plain)
 
 
 def _repository(name: str) -> str | None:

@@ -10,7 +10,6 @@ from typing import TYPE_CHECKING
 
 from camcli import embedded, models, trained
 from camcli.cli import console
-from camcli.cli.lesson import LOG
 from camcli.errors import UsageError, one_line
 from camcli.evaluation import datasets
 from camcli.labels import default
@@ -19,6 +18,7 @@ from camcli.records import Failed, Source, Transform
 from camcli.training import judge
 from camcli.training.distil import run as distilling
 from camcli.training.distil.run import Distillation
+from camcli.training.recipe import LOG
 
 if TYPE_CHECKING:
     from torch import Tensor

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+import os
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -10,9 +12,9 @@ from typing import TYPE_CHECKING, Any, Literal
 from camcli import labels as naming
 from camcli.cli import console, options
 from camcli.errors import UsageError, one_line
-from camcli.training import photos
-from camcli.training.photos import Photos
-from camcli.training.recipe import Recipe
+from camcli.training import dataset
+from camcli.training.photos import Photos, Where
+from camcli.training.recipe import BEST, CURVE, FILES, LOG, Recipe
 
 if TYPE_CHECKING:
     from camcli.models import Model
@@ -20,7 +22,6 @@ if TYPE_CHECKING:
     from camcli.training.lesson import Advance, Epoch, Lesson
     from camcli.training.record import Record
 
-LOG = "training.json"
 TOLD = 3  # photographs left out that are told one by one
 
 
@@ -68,21 +69,21 @@ def run(asked: Asked) -> int:
     """Train, telling each epoch; the exit status."""
     _check(asked)
     names = naming.load(asked.labels, None) if asked.labels else None
-    where = photos.Where(asked.data, asked.images, asked.boxes, asked.output, asked.share)
-    labelled = None if asked.teacher else photos.read(where, names)
+    where = Where(asked.data, asked.images, asked.boxes, asked.output, asked.share)
+    labelled = None if asked.teacher else dataset.read(where, names)
 
     from camcli import models
 
     teacher = None
     if asked.teacher:
         teacher = models.load(asked.teacher, asked.teacher_checkpoint, device=asked.device)
-    found = labelled or photos.read(where, names, teacher.labels if teacher else None)
+    found = labelled or dataset.read(where, names, teacher.labels if teacher else None)
     _tell(found)
     lesson = _lesson(asked, found, teacher)
 
-    from camcli.training.record import Record
+    from camcli.training.record import record
 
-    _follow(asked, lesson, Record(lesson, asked.output, asked.settings))
+    _follow(asked, record(lesson, asked.output, asked.settings))
     _close(asked)
     return 0
 
@@ -92,13 +93,14 @@ def _lesson(asked: Asked, found: Photos, teacher: Model | None) -> Lesson:
     import torch
 
     from camcli import models, refit
-    from camcli.training import answers
+    from camcli.training import answers, judge
     from camcli.training.lesson import Lesson
 
     model = models.load(asked.model, asked.checkpoint, size=asked.size, device=asked.device)
     torch.manual_seed(asked.recipe.seed)
     classes = len(found.labels.names)
     network = refit.REFITS[asked.kind](model.network, classes, model.size, model.name)
+    judge.can_be_explained(network, asked.kind, model)
     says = answers.of_teacher(teacher, model.transform) if teacher else answers.of_labels(classes)
     return Lesson(
         *(asked.kind, model.architecture, network.to(model.device), model.transform, found, says),
@@ -112,11 +114,28 @@ def _check(asked: Asked) -> None:
     options.must_exist("--labels", asked.labels)
     options.must_exist("--boxes", asked.boxes)
     options.must_be_there("--images", asked.images)
+    if asked.teacher_checkpoint and not asked.teacher:
+        raise UsageError("--teacher-checkpoint has weights for --teacher, which is not named")
+    if asked.teacher and asked.labels:
+        raise UsageError("--labels and --teacher both name the classes; give one of them")
+    for option, number in (("--lr", asked.recipe.lr), ("--decay", asked.recipe.decay)):
+        if not math.isfinite(number or 0):
+            raise UsageError(f"{option} {number}: write a number")
     if asked.resume and (asked.alone or asked.overwrite):
         why = "a head is fitted in one go" if asked.alone else "--overwrite starts over"
         raise UsageError(f"--resume has nothing to go on from: {why}")
-    if not asked.resume:
-        options.refuse_existing_run(asked.output, asked.overwrite, LOG)
+    _protect(asked)
+
+
+def _protect(asked: Asked) -> None:
+    """Neither an earlier training nor what is read is written over."""
+    inputs = (asked.model, asked.checkpoint, asked.teacher, asked.teacher_checkpoint)
+    read = {os.path.realpath(path) for path in inputs if path and os.path.isfile(path)}
+    for name in FILES:
+        if os.path.realpath(asked.output / name) in read:
+            raise UsageError(f"{asked.output / name} is read; name another --output")
+        if not asked.resume:
+            options.refuse_existing_run(asked.output, asked.overwrite, name)
 
 
 def _tell(found: Photos) -> None:
@@ -134,37 +153,37 @@ def _tell(found: Photos) -> None:
     )
 
 
-def _follow(asked: Asked, lesson: Lesson, record: Record) -> None:
+def _follow(asked: Asked, record: Record) -> None:
     """Epoch after epoch, or fit after fit: shown, written, told."""
+    lesson, state = record.lesson, None
+    if asked.resume:
+        from camcli.training.record import resume
+
+        state = resume(record)
+        console.say(f"going on after epoch {state.epoch} of {asked.recipe.epochs}")
+    else:
+        record.begin()
+        part = "the head" if asked.alone else asked.part
+        console.say(f"training {part} of {lesson.name} on {lesson.device}")
     once = len(lesson.photos.train) + len(lesson.photos.validation)
     rounds = 1 if asked.alone else asked.recipe.epochs - len(record.epochs)
-    console.say(
-        f"training {'the head' if asked.alone else asked.part} of {lesson.name} on {lesson.device}"
-    )
     with console.progress("training", once * rounds, quiet=False) as advance:
-        for epoch, state in _steps(asked, lesson, record, advance):
+        for epoch, left in _steps(asked, lesson, state, advance):
             for failed in epoch.failed:
                 console.complain(f"{failed.name}: {failed.reason}; left out")
-            better = record.add(epoch, state)
+            better = record.add(epoch, left)
             console.say(_said(epoch) + ("  best" if better else ""))
 
 
 def _steps(
-    asked: Asked, lesson: Lesson, record: Record, advance: Advance
+    asked: Asked, lesson: Lesson, state: State | None, advance: Advance
 ) -> Iterator[tuple[Epoch, State | None]]:
     from camcli.training import epochs, head
-    from camcli.training.record import resume
 
     if asked.alone:
-        for epoch in head.fits(lesson, advance):
-            yield epoch, None
-        return
-    state = None
-    if asked.resume:
-        state, earlier = resume(lesson, asked.output, asked.settings)
-        record.recall(earlier)
-        console.say(f"going on after epoch {state.epoch} of {asked.recipe.epochs}")
-    yield from epochs.run(lesson, advance, state)
+        yield from ((epoch, None) for epoch in head.fits(lesson, advance))
+    else:
+        yield from epochs.run(lesson, advance, state)
 
 
 def _said(epoch: Epoch) -> str:
@@ -181,7 +200,6 @@ def _said(epoch: Epoch) -> str:
 
 def _close(asked: Asked) -> None:
     from camcli.training.judge import METHOD
-    from camcli.training.record import BEST, CURVE
 
     method = METHOD[asked.kind]
     folder = one_line(asked.output)

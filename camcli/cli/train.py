@@ -12,7 +12,7 @@ from camcli import sources
 from camcli.cli import lesson, options
 from camcli.cli.lesson import Asked
 from camcli.errors import UsageError
-from camcli.training.recipe import OFFICIAL, Recipe
+from camcli.training.recipe import LOG, OFFICIAL, Recipe
 
 app = Typer(help="Fit a head on photographs: TS-CAM's for a ViT, or CAM's for a CNN.")
 
@@ -44,7 +44,7 @@ Share = Annotated[
 Precision = Annotated[
     Literal["fp32", "bf16"], Option(help="bf16: faster where the hardware has it.")
 ]
-Seed = Annotated[int, Option(min=0, help="The same seed gives the same head.")]
+Seed = Annotated[int, Option(min=0, max=2**32 - 1, help="The same seed gives the same head.")]
 Output = Annotated[Path, Option(metavar="DIR", help="Where checkpoints and log go.")]
 Overwrite = Annotated[bool, Option("--overwrite", help="Start over where a training exists.")]
 
@@ -71,7 +71,9 @@ def tscam(
     labels: options.LabelFile = None,
     validation: Share = 0.1,
     epochs: Annotated[int, Option(min=1, help="Of last:N and all.")] = OFFICIAL.epochs,
-    batch_size: Annotated[int, Option(min=1, help="Photographs at a time.")] = OFFICIAL.batch_size,
+    batch_size: Annotated[
+        int, Option(min=1, max=2**16, help="Photographs at a time.")
+    ] = OFFICIAL.batch_size,
     lr: Annotated[
         float, Option(min=1e-9, help="Of last:N and all; a tenth from half of the epochs on.")
     ] = OFFICIAL.lr,
@@ -93,7 +95,7 @@ def tscam(
         Asked(
             kind="tscam",
             data=data,
-            model=model or "vit_lite0",
+            model=model if model or checkpoint else "vit_lite0",
             checkpoint=checkpoint,
             teacher=teacher,
             teacher_checkpoint=teacher_checkpoint,
@@ -125,7 +127,7 @@ def gap(
     boxes: BoxTable = None,
     labels: options.LabelFile = None,
     validation: Share = 0.1,
-    batch_size: Annotated[int, Option(min=1, help="Photographs at a time.")] = 32,
+    batch_size: Annotated[int, Option(min=1, max=2**16, help="Photographs at a time.")] = 32,
     decay: Annotated[float | None, Option(min=0, help="Weight decay; else the best of four.")] = (
         None
     ),
@@ -182,9 +184,11 @@ def embedded(
         Path | None, Option(metavar="CSV", help="Boxes by which the threshold is chosen.")
     ] = None,
     steps: Annotated[int, Option(min=1, help="Of gradient descent.")] = 2400,
-    batch_size: Annotated[int, Option(min=2, help="Views at a time.")] = 64,
+    batch_size: Annotated[int, Option(min=2, max=2**16, help="Views at a time.")] = 64,
     lr: Annotated[float, Option(min=1e-9, help="At its highest.")] = 1.5e-3,
-    seed: Annotated[int, Option(min=0, help="The same seed gives the same weights.")] = 0,
+    seed: Annotated[
+        int, Option(min=0, max=2**32 - 1, help="The same seed gives the same weights.")
+    ] = 0,
     workers: options.Workers = None,
     output: Output = Path("camcli-train"),
     overwrite: Overwrite = False,
@@ -192,7 +196,7 @@ def embedded(
     """The embedded ViT anew: a transformer on the embedded CNN, taught by it. See its card."""
     options.must_exist("--checkpoint", checkpoint)
     options.must_exist("--boxes", boxes)
-    options.refuse_existing_run(output, overwrite, lesson.LOG)
+    options.refuse_existing_run(output, overwrite, LOG)
     found = sources.find(photos, [], skip=output)
 
     from camcli.cli import distillation

@@ -32,7 +32,8 @@ def curve(epochs: Sequence[Epoch]) -> bytes:
         if None not in values:
             right.plot(places, values, marker="o", markersize=3, label=f"{label} {values[-1]:.3f}")
     right.set(ylabel="validation", ylim=(0, 1))
-    right.legend(loc="lower right")
+    if right.get_lines():
+        right.legend(loc="lower right")
     written = io.BytesIO()
     figure.savefig(written, format="png")
     return written.getvalue()

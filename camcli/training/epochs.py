@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
@@ -45,7 +46,7 @@ def run(
     )
     if state is not None:
         network.load_state_dict(state.network)
-        solver.load_state_dict(dict(state.optimizer))
+        _restore(solver, state)
     for number in range(state.epoch + 1 if state else 1, recipe.epochs + 1):
         began = time.monotonic()
         torch.manual_seed(recipe.seed + number)  # what dropout draws goes by the epoch alone
@@ -55,9 +56,20 @@ def run(
             part.train()
         loss, failed = _epoch(lesson, solver, number, advance)
         judged, also = _judge(lesson, advance)
+        _check(judged, network, number)
         once = (*failed, *also) if number == 1 else ()
         epoch = Epoch(number, loss, judged, time.monotonic() - began, once)
         yield epoch, State(number, network.state_dict(), solver.state_dict())
+
+
+def _restore(solver: torch.optim.Optimizer, state: State) -> None:
+    try:
+        solver.load_state_dict(dict(state.optimizer))
+        shapes = [(p.shape, kept["exp_avg"].shape) for p, kept in solver.state.items()]
+    except (ValueError, KeyError, RuntimeError, TypeError, AttributeError, IndexError) as error:
+        raise UsageError(f"--resume: its optimizer cannot be restored ({error})") from None
+    if any(own != kept for own, kept in shapes):
+        raise UsageError("--resume: its optimizer is of another network")
 
 
 def _parts(network: nn.Module, last: int | None) -> list[nn.Module]:
@@ -68,7 +80,8 @@ def _parts(network: nn.Module, last: int | None) -> list[nn.Module]:
     blocks = list(getattr(network, "blocks", ()))
     if not 0 < last <= len(blocks):
         raise UsageError(f"--train last:{last}: this network has {len(blocks)} blocks")
-    return [*blocks[-last:], whole.norm, whole.fc_norm, head_of(network)]
+    norms = (getattr(whole, name, None) for name in ("norm", "fc_norm"))
+    return [*blocks[-last:], *(norm for norm in norms if norm is not None), head_of(network)]
 
 
 def _epoch(
@@ -78,6 +91,7 @@ def _epoch(
     augment = Augment(recipe.seed, number)
     photos = inputs.shuffled(lesson.photos.train, augment)
     total, seen, failed = 0.0, 0, []
+    labels: set[int | None] = set()
     for batch in inputs.batches(
         photos, lesson.transform, recipe.batch_size, recipe.workers, augment
     ):
@@ -85,6 +99,7 @@ def _epoch(
             failed.append(batch)
             advance(1)
             continue
+        labels |= {photo.label for photo in batch.photos}
         loss = _step(lesson, solver, batch)
         total, seen = total + loss * len(batch.photos), seen + len(batch.photos)
         if not torch.isfinite(torch.tensor(loss)):
@@ -93,9 +108,21 @@ def _epoch(
                 f"than {recipe.lr:g}, or --precision fp32"
             )
         advance(len(batch.photos))
+    told = {photo.label for photo in photos} - {None}
     if not seen:
         raise TrainingError(f"none of the photographs can be read: {failed[0].reason}")
+    if told - labels:
+        raise TrainingError(lesson.photos.unseen(told - labels))
     return total / seen, failed
+
+
+def _check(judged: Judged, network: nn.Module, number: int) -> None:
+    """The last step of an epoch may have broken what its loss did not yet show."""
+    finite = all(bool(torch.isfinite(p).all()) for p in network.parameters())
+    if not finite or not math.isfinite(judged.loss or 0):
+        raise TrainingError(
+            f"the weights became NaN or infinite in epoch {number}; try a lower --lr"
+        )
 
 
 def _step(lesson: Lesson, solver: torch.optim.Optimizer, batch: Batch) -> float:

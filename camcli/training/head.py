@@ -44,15 +44,20 @@ def fits(lesson: Lesson, advance: Advance) -> Iterator[Epoch]:
     began = time.monotonic()
     train = _seen(lesson, lesson.photos.train, advance, mirrored=True)
     held = _seen(lesson, lesson.photos.validation, advance, mirrored=False)
-    if not len(train.features):
-        raise TrainingError(f"none of the photographs can be read: {_first(train.failed)}")
+    for part, seen in (("photographs", train), ("validation photographs", held)):
+        if not len(seen.features):
+            raise TrainingError(f"none of the {part} can be read: {_first(seen.failed)}")
+    told = {photo.label for photo in lesson.photos.train} - {None}
+    unseen = told - set(train.wanted.argmax(dim=1).tolist())
+    if unseen:
+        raise TrainingError(lesson.photos.unseen(unseen))
     given, best, kept = lesson.recipe.decay, Judged(), None
     for number, decay in enumerate(DECAYS if given is None else (given,), start=1):
         fitted = linear.fit(train.features, train.wanted, decay)
         if not torch.isfinite(fitted.weight).all():
             raise TrainingError("the head's weights became NaN; are the network's own finite?")
         _put(fitted, head_of(lesson.network))
-        judged = judge.boxes(lesson, _marks(fitted, held))
+        judged = judge.boxes(lesson, judge.marks(fitted.logits(held.features), held.wanted))
         if kept is None or judged.order > best.order:
             best, kept = judged, fitted
         _put(kept, head_of(lesson.network))
@@ -64,12 +69,6 @@ def fits(lesson: Lesson, advance: Advance) -> Iterator[Epoch]:
 
 def _first(failed: Sequence[Failed]) -> str:
     return f"{failed[0].name}: {failed[0].reason}" if failed else "there are none"
-
-
-def _marks(fitted: linear.Fitted, held: Seen) -> Judged:
-    if not len(held.features):
-        return Judged()
-    return judge.marks(fitted.logits(held.features), held.wanted)
 
 
 def _put(fitted: linear.Fitted, head: ConvHead | PooledHead) -> None:

@@ -8,9 +8,10 @@ from dataclasses import replace
 from functools import partial
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
-from camcli import models, pipeline, plan, targets
+from camcli import models, pipeline, plan, refit, targets, zoo
+from camcli.errors import MethodError, TrainingError
 from camcli.evaluation import given, localization, tally
 from camcli.evaluation.datasets import Item
 from camcli.evaluation.localization import Board, Scored
@@ -25,6 +26,16 @@ from camcli.training.lesson import Judged, Lesson
 METHOD: Mapping[Kind, str] = {"tscam": "tscam", "gap": "cam"}  # the method that a head is for
 
 
+def can_be_explained(network: nn.Module, kind: Kind, before: Model) -> None:
+    """Raises MethodError where the network with its new head could not be loaded and explained."""
+    again = zoo.blank(before.architecture, before.size)
+    refit.REFITS[kind](again.network, 2, before.size, before.name)
+    if again.network.state_dict().keys() != network.state_dict().keys():
+        raise MethodError(f"{before.name} with a new head could not be loaded again")
+    model = models.wrap(before.name, deepcopy(network), before.transform, device=before.device)
+    plan.plan(model, [get(METHOD[kind])])
+
+
 def answers(
     answer: Callable[[Tensor], Tensor], wanted: Answers, batches: Iterator[Batch | Failed]
 ) -> tuple[Judged, list[Failed]]:
@@ -36,7 +47,9 @@ def answers(
             continue
         logits.append(answer(batch.inputs))
         targets.append(wanted(batch))
-    return (marks(torch.cat(logits), torch.cat(targets)) if logits else Judged()), failed
+    if not logits:
+        raise TrainingError(f"none of the validation photographs can be read: {failed[0].reason}")
+    return marks(torch.cat(logits), torch.cat(targets)), failed
 
 
 def marks(logits: Tensor, wanted: Tensor) -> Judged:

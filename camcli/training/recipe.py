@@ -1,4 +1,4 @@
-"""The numbers of a training. Data only, and no torch."""
+"""The numbers of a training, and the names of its files. Data only, and no torch."""
 
 from __future__ import annotations
 
@@ -26,3 +26,7 @@ class Recipe:
 
 
 OFFICIAL = Recipe()
+
+BEST, LAST = "model_best.safetensors", "model_last.safetensors"
+LOG, CURVE, RESUME = "training.json", "curve.png", "resume.pt"
+FILES = (LOG, BEST, LAST, CURVE, RESUME)

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import hashlib
 import io
 import json
+import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -18,11 +20,10 @@ from camcli.training.curve import curve
 from camcli.training.epochs import State
 from camcli.training.judge import METHOD
 from camcli.training.lesson import Epoch, Judged, Lesson
-
-BEST, LAST = "model_best.safetensors", "model_last.safetensors"
-LOG, CURVE, RESUME = "training.json", "curve.png", "resume.pt"
+from camcli.training.recipe import BEST, CURVE, FILES, LAST, LOG, RESUME
 
 Settings = Mapping[str, Any]
+DATA, START = "photographs or classes", "first weights"
 
 
 @dataclass(slots=True)
@@ -34,6 +35,13 @@ class Record:
     settings: Settings
     epochs: list[Epoch] = field(default_factory=list)
     best: Epoch | None = None
+    start: str = ""
+
+    def begin(self) -> None:
+        """Nothing of an earlier training is left. Raises OutputError if nothing can be written."""
+        write(self.output / LOG, b"{}")
+        for name in FILES:
+            (self.output / name).unlink(missing_ok=True)
 
     def add(self, epoch: Epoch, state: State | None = None) -> bool:
         """Take in an epoch and write what it leaves; whether it is the best so far."""
@@ -49,14 +57,9 @@ class Record:
         write(self.output / CURVE, curve(self.epochs))
         return better
 
-    def recall(self, epochs: Sequence[Epoch]) -> None:
-        """Take in the epochs of a training that goes on; their files are there."""
-        self.epochs = list(epochs)
-        self.best = max(epochs, key=lambda epoch: epoch.judged.order, default=None)
-
     def _packed(self, epoch: Epoch) -> bytes:
         lesson = self.lesson
-        at = epoch.judged.threshold
+        at = epoch.judged.threshold if epoch.judged.gt_known else None
         thresholds = {} if at is None else {METHOD[lesson.kind]: at}
         names = lesson.photos.labels.names
         card = trained.Card(lesson.kind, lesson.name, names, lesson.transform, thresholds)
@@ -65,7 +68,7 @@ class Record:
     def _resumable(self, state: State) -> bytes:
         written = io.BytesIO()
         content = {
-            "settings": dict(self.settings),
+            "settings": self._all_settings(),
             "log": json.dumps([asdict(e) for e in self.epochs]),
             "epoch": state.epoch,
             "network": dict(state.network),
@@ -73,6 +76,10 @@ class Record:
         }
         torch.save(content, written)
         return written.getvalue()
+
+    def _all_settings(self) -> dict[str, Any]:
+        """Settings, and what tells whether photographs and first weights are the same again."""
+        return {**self.settings, DATA: self.lesson.photos.fingerprint, START: self.start}
 
     def log(self) -> dict[str, Any]:
         """What training.json says."""
@@ -98,30 +105,59 @@ def _line(epoch: Epoch) -> dict[str, Any]:
     return {k: v for k, v in line.items() if v not in (None, (), [])}
 
 
-def resume(lesson: Lesson, output: Path, settings: Settings) -> tuple[State, list[Epoch]]:
-    """Where an earlier training with the same settings stopped, and its epochs.
+def record(lesson: Lesson, output: Path, settings: Settings) -> Record:
+    """The record of a training whose network still has its first weights."""
+    digest = hashlib.sha256()
+    for name, tensor in lesson.network.state_dict().items():
+        digest.update(name.encode() + tensor.detach().cpu().contiguous().numpy().tobytes())
+    return Record(lesson, output, settings, start=digest.hexdigest())
+
+
+def resume(record: Record) -> State:
+    """Where an earlier training of the same stopped; the record has its epochs from then on.
 
     Raises UsageError where there is none, or it was another.
     """
-    path = output / RESUME
+    path = record.output / RESUME
     if not path.is_file():
-        raise UsageError(f"--resume: {output} holds no training that can go on")
+        raise UsageError(f"--resume: {record.output} holds no training that can go on")
     try:
-        with torch.serialization.safe_globals(checkpoints.HARMLESS):
-            said = torch.load(path, map_location="cpu", weights_only=True)
-        earlier = said["settings"]
-        epochs = [_epoch(entry) for entry in json.loads(said["log"])]
+        said = _load(path)
         state = State(int(said["epoch"]), dict(said["network"]), dict(said["optimizer"]))
+        epochs = [_epoch(entry) for entry in json.loads(said["log"])]
+        earlier, wanted = dict(said["settings"]), record._all_settings()
+        other = [key for key, value in wanted.items() if earlier.get(key) != value]
+        same = checkpoints.fits(record.lesson.network, dict(state.network))
+        best = max(epochs, key=lambda epoch: epoch.judged.order)
+        whole = len(epochs) == state.epoch > 0
     except Exception as error:  # noqa: BLE001 - a broken file leads to whatever it leads to
         raise UsageError(f"--resume: {path} cannot be read ({type(error).__name__})") from None
-    other = [f"{k} {earlier.get(k)}" for k, v in settings.items() if earlier.get(k) != v]
     if other:
-        raise UsageError(f"--resume: {output} was trained with {', '.join(other)}")
-    if not checkpoints.fits(lesson.network, dict(state.network)):
-        raise UsageError(f"--resume: {path} has the weights of another network")
-    return state, epochs
+        raise UsageError(f"--resume: {record.output} was trained with {_told(other, earlier)}")
+    if not same or not whole:
+        raise UsageError(f"--resume: {path} is of another network, or broken")
+    record.epochs, record.best = epochs, best
+    return state
+
+
+def _load(path: Path) -> Any:
+    with torch.serialization.safe_globals(checkpoints.HARMLESS), warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # about pickle protocols: it loads, or it raises
+        return torch.load(path, map_location="cpu", weights_only=True)
+
+
+def _told(keys: Sequence[str], earlier: Settings) -> str:
+    """What was different; digests say nothing to people."""
+    digests = (DATA, START)
+    return ", ".join(f"other {k}" if k in digests else f"{k} {earlier.get(k)}" for k in keys)
 
 
 def _epoch(said: Mapping[str, Any]) -> Epoch:
-    judged = Judged(**said["judged"])
-    return Epoch(**{**said, "judged": judged, "failed": (), "losses": tuple(said["losses"])})
+    judged = Judged(**{name: _number(value) for name, value in said["judged"].items()})
+    return Epoch(
+        int(said["number"]), float(said["loss"]), judged, float(said["seconds"]), (), said["decay"]
+    )
+
+
+def _number(value: Any) -> float | None:
+    return None if value is None else float(value)

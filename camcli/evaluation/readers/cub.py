@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 
@@ -37,7 +38,7 @@ def names(folder: Path) -> Mapping[int, str]:
         return {}
     found = _column(folder, "classes.txt")
     return {
-        int(number) - 1: name.partition(".")[2].replace("_", " ")
+        int(number) - 1: re.sub(r"^\d+\.(?=.)", "", name).replace("_", " ")
         for number, name in found.items()
         if number.isdecimal() and len(number) < 9
     }

@@ -101,7 +101,7 @@ def tscam_list(table: Path, root: Path) -> Iterator[Found]:
         image, *rest = line.split()
         try:
             values = [float(value) for value in rest]
-            label, corners = int(values[0]), values[1:]
+            label, corners = int(rest[0]), values[1:]
             if len(corners) % 4:
                 raise ValueError("corners come in fours")
         except (ValueError, IndexError, OverflowError) as error:
