@@ -183,7 +183,7 @@ def embedded(
     boxes: Annotated[
         Path | None, Option(metavar="CSV", help="Boxes by which the threshold is chosen.")
     ] = None,
-    steps: Annotated[int, Option(min=1, help="Of gradient descent.")] = 2400,
+    steps: Annotated[int, Option(min=1, help="Of gradient descent.")] = 2580,
     batch_size: Annotated[int, Option(min=2, max=2**16, help="Views at a time.")] = 64,
     lr: Annotated[float, Option(min=1e-9, help="At its highest.")] = 1.5e-3,
     seed: Annotated[

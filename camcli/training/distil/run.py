@@ -31,7 +31,7 @@ KEPT = 0.999  # of the average of weights, at each step
 class Distillation:
     """The numbers of a distillation."""
 
-    steps: int = 2400
+    steps: int = 2580
     batch_size: int = 64
     lr: float = 1.5e-3
     decay: float = 0.05
