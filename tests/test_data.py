@@ -63,6 +63,26 @@ def test_maps_of_the_true_class_meet_the_objects(
     assert metrics["max_box_acc"]["value"] > ran.lines[-1]["metrics"]["max_box_acc"]["value"]
 
 
+def test_the_embedded_transformer_keeps_its_card(cli: Cli) -> None:
+    """Coupled is the best of TS-CAM's parts, and no worse than the CAM that it was taught by."""
+    parts = "tscam,tscam:part=attention,tscam:part=semantic"
+    ran = cli("evaluate", "localization", PHOTOS, "--method", parts, "--limit", "200")
+    assert ran.status == 0, ran.err[-500:]
+    found = {row["method"]: row["metrics"] for row in ran.lines}
+    coupled = found["tscam"]
+    # The card's figures less two standard errors of a share of 200.
+    assert coupled["cls_1"]["value"] > 0.66
+    assert coupled["gt_known"]["value"] > 0.62
+    assert coupled["pointing_strict"]["value"] > 0.89
+    for part in parts.split(",")[1:]:
+        assert coupled["gt_known"]["value"] > found[part]["gt_known"]["value"]
+    known = cli(
+        "evaluate", "localization", PHOTOS, "--method", "cam", "--limit", "200", "--output", "x"
+    )
+    best = known.lines[0]["metrics"]["max_box_acc"]["value"]
+    assert coupled["max_box_acc"]["value"] > best - 0.03
+
+
 def test_the_published_head_classifies_and_its_logits_are_the_mean_of_its_maps() -> None:
     model = models.load(str(WEIGHTS / "tscam_vit_tiny_in1k.pth"), device="cpu")
     known = truths(60)
