@@ -6,6 +6,7 @@ import io
 from collections.abc import Sequence
 
 from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
 
 from camcli.training.lesson import Epoch
 
@@ -27,11 +28,13 @@ def curve(epochs: Sequence[Epoch]) -> bytes:
         left.plot(places, [epoch.loss for epoch in epochs], marker="o", markersize=3)
         left.set(xlabel="epoch", ylabel="training loss", ylim=(0, None))
         right.set(xlabel="epoch")
+        for axes in (left, right):
+            axes.xaxis.set_major_locator(MaxNLocator(integer=True))
     for name, label in (("top1", "top-1"), ("gt_known", "GT-known, best threshold")):
         values = [getattr(epoch.judged, name) for epoch in epochs]
         if None not in values:
             right.plot(places, values, marker="o", markersize=3, label=f"{label} {values[-1]:.3f}")
-    right.set(ylabel="validation", ylim=(0, 1))
+    right.set(ylabel="validation", ylim=(0, 1.03))
     if right.get_lines():
         right.legend(loc="lower right")
     written = io.BytesIO()
