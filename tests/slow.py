@@ -30,6 +30,59 @@ def gradcam(a: Doubles, g: Doubles) -> Doubles:
     return _relu(m)
 
 
+def gradcam_plus_plus(a: Doubles, g: Doubles) -> Doubles:
+    """alpha = g^2 / (2 g^2 + sum_ab A_ab g^3); w_k = sum_ij alpha_ij relu(g_ij); relu(sum w A)."""
+    channels, height, width = a.shape
+    m = np.zeros((height, width))
+    for k in range(channels):
+        total = max(sum(float(value) for value in a[k].ravel()), 0.0)
+        weight = 0.0
+        for i, j in np.ndindex(height, width):
+            slope = float(g[k, i, j])
+            if slope > 0:
+                weight += slope**2 / (2 * slope**2 + total * slope**3) * slope
+        for i, j in np.ndindex(height, width):
+            m[i, j] += weight * float(a[k, i, j])
+    return _relu(m)
+
+
+def xgradcam(a: Doubles, g: Doubles) -> Doubles:
+    """w_k = sum_ij (A_kij / sum_ab A_kab) g_kij, if that sum is no cancellation; relu(sum w A)."""
+    channels, height, width = a.shape
+    m = np.zeros((height, width))
+    for k in range(channels):
+        total = sum(float(value) for value in a[k].ravel())
+        if abs(total) <= 0.01 * sum(abs(float(value)) for value in a[k].ravel()):
+            continue
+        weight = 0.0
+        for i, j in np.ndindex(height, width):
+            weight += float(a[k, i, j]) / total * float(g[k, i, j])
+        for i, j in np.ndindex(height, width):
+            m[i, j] += weight * float(a[k, i, j])
+    return _relu(m)
+
+
+def hirescam(a: Doubles, g: Doubles) -> Doubles:
+    """relu(sum_k g_kij A_kij)."""
+    channels, height, width = a.shape
+    m = np.zeros((height, width))
+    for i, j in np.ndindex(height, width):
+        terms = [float(g[k, i, j]) * float(a[k, i, j]) for k in range(channels)]
+        if abs(sum(terms)) > 1e-5 * sum(abs(term) for term in terms):
+            m[i, j] = sum(terms)
+    return _relu(m)
+
+
+def gradcam_elementwise(a: Doubles, g: Doubles) -> Doubles:
+    """sum_k relu(g_kij A_kij)."""
+    channels, height, width = a.shape
+    m = np.zeros((height, width))
+    for i, j in np.ndindex(height, width):
+        for k in range(channels):
+            m[i, j] += max(float(g[k, i, j]) * float(a[k, i, j]), 0.0)
+    return m
+
+
 def layercam(a: Doubles, g: Doubles) -> Doubles:
     """w_kij = relu(g_kij); relu(sum_k w_kij A_kij)."""
     channels, height, width = a.shape

@@ -167,3 +167,8 @@ def test_of_equal_logits_the_first_class_ranks_first_and_nan_ranks_last() -> Non
     assert ranks([float("nan")] * 3) == [3, 3, 3]
     found = explain(model, inputs, requests, top)[0]
     assert [int(one.chosen.ranks[0]) for one in found] == [0, 1]
+
+
+@pytest.mark.parametrize("name", ["HiRes-CAM", "grad_cam++", "gradcamelementwise", "TSCAM"])
+def test_hyphens_and_case_do_not_matter(name: str) -> None:
+    assert get(name).name in METHODS

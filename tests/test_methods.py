@@ -141,8 +141,12 @@ LAYERS: list[tuple[str, str, Read]] = [
 ]
 
 
+# Of this layer's patches only the next block's LayerNorm reaches CLS: gradient times token is 0.
+ORTHOGONAL = {("hirescam", "blocks.10")}
+
+
 def test_every_method_has_a_slow_version() -> None:
-    assert set(METHODS) <= set(vars(slow))
+    assert {m.function.__name__ for m in METHODS.values()} <= set(vars(slow))
     assert set(METHODS) == {*GRADIENT, "cam", "tscam"}
 
 
@@ -155,11 +159,12 @@ def test_gradient_methods(method: str, key: str, layer: str, read: Read) -> None
     expected = []
     for image, target in zip(inputs, CLASSES, strict=True):
         (activation,), (gradient,) = recorded(model.network, [layer], image, target)
-        expected.append(getattr(slow, method)(read(activation), read(gradient)))
+        version = getattr(slow, METHODS[method].function.__name__)
+        expected.append(version(read(activation), read(gradient)))
     for values, wanted in zip(found.fused.values, expected, strict=True):
         assert_same(values, wanted)
-    # relu may leave nothing of one random map, but not of all.
-    assert any(np.ptp(wanted) > 0 for wanted in expected)
+    # relu may leave nothing of one random map, but not of all; unless there is nothing to find.
+    assert any(np.ptp(wanted) > 0 for wanted in expected) != ((method, layer) in ORTHOGONAL)
 
 
 STAGES: list[tuple[str, str, list[str], Read]] = [

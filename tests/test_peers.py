@@ -142,7 +142,15 @@ def shown(values: Tensor, size: tuple[int, int]) -> Floats:
     return np.stack([visible(m.numpy(), view, size) for m in normalise(values)])
 
 
-@pytest.mark.parametrize(("method", "kind"), [("gradcam", "GradCAM"), ("layercam", "LayerCAM")])
+RIGHT = [
+    ("gradcam", "GradCAM"),
+    ("layercam", "LayerCAM"),
+    ("hirescam", "HiResCAM"),
+    ("gradcam-elementwise", "GradCAMElementWise"),
+]
+
+
+@pytest.mark.parametrize(("method", "kind"), RIGHT)
 @pytest.mark.parametrize(("key", "layer", "reshape"), LAYERS)
 def test_grad_cam(method: str, kind: str, key: str, layer: str, reshape: Reshape | None) -> None:
     model = model_of(key)
@@ -166,6 +174,17 @@ def test_torchcam(method: str, kind: str, key: str, layer: str, reshape: Reshape
     for found, wanted in zip(values, theirs, strict=True):
         assert (found - wanted).abs().max() <= 1e-5 * wanted.max()
     assert theirs.max() > 0  # relu may leave nothing of one random map, but not of all
+
+
+@pytest.mark.parametrize("layer", ["features.20", "features.10"])
+def test_xgradcam_after_a_relu(layer: str) -> None:
+    """Where activations cancel, grad-cam divides by next to nothing; after a ReLU they do not."""
+    model = model_of("vgg")
+    inputs = photographs("vgg")
+    classes = best(model, inputs)
+    values = ours(model, "xgradcam", inputs, classes, layer).fused.values
+    theirs = grad_cam("XGradCAM", model, layer, None, inputs, classes)
+    assert np.abs(shown(values, model.size) - theirs).max() <= 1e-3
 
 
 @pytest.mark.parametrize(

@@ -98,7 +98,7 @@ def test_the_tour_shows_real_output(cli: Cli, workplace: Path) -> None:
 
 def test_the_table_of_methods_is_the_registry() -> None:
     rows = re.findall(
-        r"^\| `(\w+)` \| .* \| (.*) \| ([\d.]+) \| \[.*\]\((.*)\) \|$", README, re.MULTILINE
+        r"^\| `([\w+-]+)` \| .* \| (.*) \| ([\d.]+) \| \[.*\]\((.*)\) \|$", README, re.MULTILINE
     )
     assert {row[0]: row[1:] for row in rows} == {
         m.name: (", ".join(m.works_on), str(m.threshold), m.paper) for m in METHODS.values()
@@ -114,9 +114,9 @@ def test_the_example_of_a_method_works_as_shown() -> None:
     names: dict[str, object] = {"method": method, "Tensor": Tensor}
     try:
         exec(example, names)
-        added = METHODS["hirescam"]
+        added = METHODS["mycam"]
         ones = torch.ones(1, 2, 3, 3)
         assert added.needs == ("activations", "gradients")
         assert added.function(ones, ones).tolist() == [[[2.0] * 3] * 3]
     finally:
-        METHODS.pop("hirescam", None)
+        METHODS.pop("mycam", None)

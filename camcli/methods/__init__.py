@@ -69,6 +69,7 @@ _Function = Callable[..., "Tensor"]
 def method(
     *,
     paper: str,
+    name: str | None = None,
     works_on: tuple[Work, ...] = ("CNN", "ViT", "Swin"),
     threshold: float = 0.2,
     fusion: str = "max",
@@ -76,7 +77,7 @@ def method(
     signed: bool = False,
     choices: Mapping[str, tuple[str, ...]] | None = None,
 ) -> Callable[[_Function], _Function]:
-    """Register a function as a method.
+    """Register a function as a method, under its own name or the field's: "gradcam++".
 
     `threshold` is its paper's box threshold as a fraction of the maximum, `fusion` how it joins
     several layers, `result` what its map is called in a grid, `signed` says that its maps may be
@@ -85,15 +86,15 @@ def method(
     """
 
     def register(function: _Function) -> _Function:
-        name = function.__name__
+        called = name or function.__name__
         parameters = inspect.signature(function).parameters.values()
         needs = tuple(p.name for p in parameters if p.kind is not p.KEYWORD_ONLY)
         unknown = set(needs) - set(NEEDS)
-        if unknown or name in METHODS:
-            raise ValueError(f"method {name}: unknown needs {unknown}, or the name is taken")
+        if unknown or called in METHODS:
+            raise ValueError(f"method {called}: unknown needs {unknown}, or the name is taken")
         options = {p.name: p.default for p in parameters if p.kind is p.KEYWORD_ONLY}
-        METHODS[name] = Method(
-            *(name, function, paper, works_on, threshold, fusion, result, signed),
+        METHODS[called] = Method(
+            *(called, function, paper, works_on, threshold, fusion, result, signed),
             *(choices or {}, needs, options),
         )
         return function
@@ -102,10 +103,15 @@ def method(
 
 
 def get(name: str) -> Method:
-    """The method of that name. Raises UsageError, with near matches."""
-    if name not in METHODS:
+    """The method of that name, hyphens and case aside. Raises UsageError, with near matches."""
+    known = {_plain(key): method for key, method in METHODS.items()}
+    if _plain(name) not in known:
         raise UsageError(f"no method {name!r}{hint(name, METHODS)} (`camcli methods` lists them)")
-    return METHODS[name]
+    return known[_plain(name)]
+
+
+def _plain(name: str) -> str:
+    return name.casefold().replace("-", "").replace("_", "")
 
 
 def settings(chosen: Method, given: Mapping[str, str]) -> dict[str, Any]:
@@ -125,7 +131,7 @@ def variant(name: str, given: Mapping[str, str]) -> Method:
             raise UsageError(f"{key} is no option of {name} (there are: {has})")
     if not given:
         return plain
-    full = ":".join([name, *(f"{key}={value}" for key, value in given.items())])
+    full = ":".join([plain.name, *(f"{key}={value}" for key, value in given.items())])
     left = {key: value for key, value in plain.options.items() if key not in given}
     return replace(
         plain,
