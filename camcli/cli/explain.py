@@ -98,7 +98,7 @@ def explain(
     )
     style = outputs.Style(loaded.size, colormap, alpha, image_format, "boxes" in kinds)
     slugs = outputs.class_slugs(loaded.labels)
-    show = _shower(format_, found)
+    show = _shower(format_, found, [request.method.name for request in job.requests])
     tally = Tally(time.monotonic())
     with (
         results.opened(output, overwrite) as write,
@@ -168,26 +168,27 @@ class Tally:
 
 
 def _shower(
-    chosen: options.Format, found: Sequence[Source | Failed]
+    chosen: options.Format, found: Sequence[Source | Failed], methods: Sequence[str]
 ) -> Callable[[Mapping[str, Any]], None]:
     if chosen == "quiet":
         return lambda line: None
     if console.for_machines(chosen):
         return lambda line: console.emit(json.dumps(line))
     width = min(40, max(len(one_line(item.name)) for item in found))
-    return lambda line: _show_rows(line, width)
+    widest = max(9, *map(len, methods))
+    return lambda line: _show_rows(line, width, widest)
 
 
-def _show_rows(line: Mapping[str, Any], width: int) -> None:
-    for row in _rows(line, width):
+def _show_rows(line: Mapping[str, Any], width: int, widest: int) -> None:
+    for row in _rows(line, width, widest):
         console.emit(row)
 
 
-def _rows(line: Mapping[str, Any], width: int) -> Iterator[str]:
+def _rows(line: Mapping[str, Any], width: int, widest: int) -> Iterator[str]:
     for found in line.get("explanations", ()):
         boxes = ["{x1},{y1}-{x2},{y2}".format(**box) for box in found["boxes"]]
         where = boxes[0] + (f" +{len(boxes) - 1}" if boxes[1:] else "") if boxes else "-"
         name, label = one_line(line["image"]), one_line(found["class_name"])
         status = "" if found["map_status"] == "ok" else f"  {found['map_status']}"
-        said = f"{line['method']:9} {label:24.24} {found['score'] or 0:5.2f}"
+        said = f"{line['method']:{widest}} {label:24.24} {found['score'] or 0:5.2f}"
         yield f"{name:{width}}  {said}  {where}{status}"
