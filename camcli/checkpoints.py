@@ -41,7 +41,7 @@ def read(path: Path) -> State:
     Raises CheckpointError when the file cannot be read, carries pickled code, or holds no tensors.
     """
     try:
-        content = _load(path)
+        content = load(path)
     except pickle.UnpicklingError as error:
         if "weights_only" in str(error).lower() or "unsupported" in str(error).lower():
             raise CheckpointError(
@@ -60,7 +60,8 @@ def read(path: Path) -> State:
     return state
 
 
-def _load(path: Path) -> Any:
+def load(path: Path) -> Any:
+    """What a file holds, read without running code from it; raises whatever that leads to."""
     if path.suffix.lower() == ".safetensors":
         return load_file(path)
     with torch.serialization.safe_globals(HARMLESS), warnings.catch_warnings():

@@ -53,9 +53,13 @@ class Features(nn.Module):
 
     def forward(self, images: Tensor) -> Tensor:
         """The 112 channels of blocks.4, then the 320 of blocks.6 at the same positions."""
-        middle = self.blocks[:5](self.bn1(self.conv_stem(images)))
-        deep = self.blocks[5:](middle)
+        middle, deep = self.apart(images)
         return torch.cat([middle, nn.functional.interpolate(deep, middle.shape[2:])], dim=1)
+
+    def apart(self, images: Tensor) -> tuple[Tensor, Tensor]:
+        """The maps of blocks.4 and of blocks.6: (B,112,H/16,W/16), (B,320,H/32,W/32)."""
+        middle: Tensor = self.blocks[:5](self.bn1(self.conv_stem(images)))
+        return middle, self.blocks[5:](middle)
 
 
 def blank_vit() -> VisionTransformer:

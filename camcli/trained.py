@@ -58,7 +58,7 @@ def read(path: Path) -> Card | None:
     try:
         with safetensors.safe_open(path, "pt") as opened:
             text = (opened.metadata() or {}).get(KEY)
-            rows = {opened.get_slice(name).get_shape()[0] for name in _matrices(opened)}
+            rows = _rows(opened) if text is not None else set()
     except (OSError, safetensors.SafetensorError):
         return None  # what is wrong with it is said when its weights are read
     if text is None:
@@ -75,8 +75,11 @@ def read(path: Path) -> Card | None:
     return card
 
 
-def _matrices(opened: Any) -> list[str]:
-    return [name for name in opened.keys() if opened.get_slice(name).get_shape()]  # noqa: SIM118
+def _rows(opened: Any) -> set[int]:
+    """The first dimensions of all tensors; one of them is the head's."""
+    names = opened.keys()  # which is all that can be listed of it
+    shapes = (opened.get_slice(name).get_shape() for name in names)
+    return {shape[0] for shape in shapes if shape}
 
 
 def _parse(said: Any) -> Card:

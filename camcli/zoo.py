@@ -70,18 +70,23 @@ def offline(name: str, size: Size) -> Built:
     if name == embedded.CNN:
         network = embedded.cnn()
         return Built(name, network, _transform(network, size))
-    if size not in (None, (embedded.SIDE, embedded.SIDE)):
-        raise UsageError(f"{name} was trained at {embedded.SIDE}; leave --size out")
     card = embedded.card()
+    _refuse_other(size, card.transform.size, name)
     thresholds = card.thresholds if name == embedded.TSCAM else {}
     return Built(name, embedded.vit(name), card.transform, None, thresholds)
+
+
+def _refuse_other(size: Size, trained_at: tuple[int, int], what: object) -> None:
+    """Position embeddings fit the one grid that they were trained on."""
+    if size not in (None, trained_at):
+        raise UsageError(f"{what} was trained at {trained_at[0]}; leave --size out")
 
 
 def refitted(path: Path, card: Card, size: Size) -> Built:
     """A network with a head that `camcli train` has fitted, as its file describes it."""
     trained_at = card.transform.size
-    if size not in (None, trained_at) and card.head == "tscam":
-        raise UsageError(f"{path} was trained at {trained_at[0]}; leave --size out")
+    if card.head == "tscam":
+        _refuse_other(size, trained_at, path)
     plain = blank(card.model, trained_at)
     network = refit.REFITS[card.head](plain.network, len(card.classes), trained_at, card.model)
     checkpoints.load_into(network, checkpoints.read(path), path, f"{card.head} {card.model}")
@@ -236,8 +241,7 @@ def tscam(path: Path, state: State, size: Size) -> Built:
     if width not in variants:
         raise CheckpointError(f"{path}: a TS-CAM head of width {width}; 192, 384 and 768 are known")
     trained_at = (grid * 16, grid * 16)
-    if size not in (None, trained_at):
-        raise UsageError(f"{path} was trained_at at {trained_at[0]}; leave --size out")
+    _refuse_other(size, trained_at, path)
     network = timm.create_model(
         f"{variants[width]}_patch16_224", num_classes=0, global_pool="", img_size=trained_at
     )

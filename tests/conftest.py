@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import signal
 import sys
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -57,6 +58,11 @@ def cli(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, tmp
         return Ran(status, captured.out, captured.err)
 
     return run
+
+
+def heed_interrupts() -> None:
+    """For a new process: one that a suite in the background starts would ignore them."""
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 def lively(network: nn.Module, seed: int = 0) -> nn.Module:

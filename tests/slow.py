@@ -16,50 +16,52 @@ from numpy.typing import NDArray
 Doubles = NDArray[np.float64]
 
 
+def weighted(a: Doubles, weights: Sequence[float]) -> Doubles:
+    """relu(sum_k w_k A_k)."""
+    channels, height, width = a.shape
+    m = np.zeros((height, width))
+    for k in range(channels):
+        for i, j in np.ndindex(height, width):
+            m[i, j] += weights[k] * float(a[k, i, j])
+    return _relu(m)
+
+
 def gradcam(a: Doubles, g: Doubles) -> Doubles:
     """alpha_k = 1/Z sum_i sum_j g_kij; relu(sum_k alpha_k A_k)."""
     channels, height, width = a.shape
-    m = np.zeros((height, width))
+    weights = []
     for k in range(channels):
         alpha = 0.0
         for i, j in np.ndindex(height, width):
             alpha += float(g[k, i, j])
-        alpha /= height * width
-        for i, j in np.ndindex(height, width):
-            m[i, j] += alpha * float(a[k, i, j])
-    return _relu(m)
+        weights.append(alpha / (height * width))
+    return weighted(a, weights)
 
 
 def gradcam_plus_plus(a: Doubles, g: Doubles) -> Doubles:
     """alpha = g^2 / (2 g^2 + sum_ab A_ab g^3); w_k = sum_ij alpha_ij relu(g_ij); relu(sum w A)."""
     channels, height, width = a.shape
-    m = np.zeros((height, width))
+    weights = [0.0] * channels
     for k in range(channels):
         total = max(sum(float(value) for value in a[k].ravel()), 0.0)
-        weight = 0.0
         for i, j in np.ndindex(height, width):
             slope = float(g[k, i, j])
             if slope > 0:
-                weight += slope**2 / (2 * slope**2 + total * slope**3) * slope
-        for i, j in np.ndindex(height, width):
-            m[i, j] += weight * float(a[k, i, j])
-    return _relu(m)
+                weights[k] += slope**2 / (2 * slope**2 + total * slope**3) * slope
+    return weighted(a, weights)
 
 
 def xgradcam(a: Doubles, g: Doubles) -> Doubles:
     """w_k = sum_ij (A_kij / sum_ab A_kab) g_kij, if that sum is no cancellation; relu(sum w A)."""
     channels, height, width = a.shape
-    m = np.zeros((height, width))
+    weights = [0.0] * channels
     for k in range(channels):
         total = sum(float(value) for value in a[k].ravel())
         if abs(total) <= 0.01 * sum(abs(float(value)) for value in a[k].ravel()):
             continue
-        weight = 0.0
         for i, j in np.ndindex(height, width):
-            weight += float(a[k, i, j]) / total * float(g[k, i, j])
-        for i, j in np.ndindex(height, width):
-            m[i, j] += weight * float(a[k, i, j])
-    return _relu(m)
+            weights[k] += float(a[k, i, j]) / total * float(g[k, i, j])
+    return weighted(a, weights)
 
 
 def hirescam(a: Doubles, g: Doubles) -> Doubles:

@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 import timm
 import torch
-from conftest import PHOTOS, SAMPLES, Cli, lively
+from conftest import PHOTOS, SAMPLES, Cli, heed_interrupts, lively
 from PIL import Image
 
 import camcli
@@ -352,7 +352,10 @@ def test_a_list_that_is_a_link_is_replaced_not_written_through(cli: Cli, tmp_pat
 
 
 def test_an_interrupt_leaves_whole_files(tmp_path: Path) -> None:
-    process = program("explain", many(tmp_path, 200), "--batch-size", 1, "--output", tmp_path / "o")
+    process = program(
+        *("explain", many(tmp_path, 200), "--batch-size", 1, "--output", tmp_path / "o"),
+        preexec_fn=heed_interrupts,
+    )
     assert process.stdout
     process.stdout.readline()
     process.send_signal(signal.SIGINT)

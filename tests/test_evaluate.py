@@ -19,7 +19,7 @@ import numpy as np
 import pytest
 import timm
 import torch
-from conftest import SAMPLES, Cli
+from conftest import SAMPLES, Cli, heed_interrupts
 from PIL import Image
 
 SCHEMA = json.loads((files("camcli") / "localization.schema.json").read_text())
@@ -379,7 +379,7 @@ def test_an_interrupt_tells_what_was_scored(dataset: Path, tmp_path: Path) -> No
     command = [sys.executable, "-m", "camcli", "evaluate", "localization", str(dataset)]
     process = subprocess.Popen(
         [*command, "--batch-size", "1", "--output", str(tmp_path / "o")],
-        stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+        stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, preexec_fn=heed_interrupts,
     )  # fmt: skip
     scored = tmp_path / "o/images.jsonl"
     while process.poll() is None and not (scored.exists() and scored.stat().st_size > 3000):

@@ -39,7 +39,7 @@ def run(
     with console.progress("looking", 2 * len(photographs), quiet=False) as advance:
         known, failed = distilling.known(photographs, teacher, how, advance)
     for item in [*(i for i in found if isinstance(i, Failed)), *failed]:
-        console.complain(f"{item.name}: {item.reason}; left out")
+        console.complain(f"{item}; left out")
     log, state = [], {}
     with console.progress("training", how.steps, quiet=False) as advance:
         for report, student in distilling.run(known, how):

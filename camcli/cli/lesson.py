@@ -170,7 +170,7 @@ def _follow(asked: Asked, record: Record) -> None:
     with console.progress("training", once * rounds, quiet=False) as advance:
         for epoch, left in _steps(asked, lesson, state, advance):
             for failed in epoch.failed:
-                console.complain(f"{failed.name}: {failed.reason}; left out")
+                console.complain(f"{failed}; left out")
             better = record.add(epoch, left)
             console.say(_said(epoch) + ("  best" if better else ""))
 

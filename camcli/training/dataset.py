@@ -52,21 +52,25 @@ def _with_boxes(found: Photos, table: Path) -> Photos:
     if not items:
         first = f"; the first problem: {one_line(problems[0])}" if problems else ""
         raise UsageError(f"--boxes {table}: no box is of a photograph and class known here{first}")
-    boxed = {os.path.realpath(item.truth.path) for item in items}
     held = {
         item.truth.path: Photo(item.truth.image, item.truth.path, item.class_index)
         for item in items
     }
-    train = tuple(p for p in found.train if os.path.realpath(p.path) not in boxed)
-    others = (p for p in found.validation if os.path.realpath(p.path) not in boxed)
+    boxed = tuple(held.values())
     left_out = (*found.left_out, *map(str, problems))
     return replace(
         found,
-        train=train,
-        validation=(*held.values(), *others),
+        train=_without(found.train, boxed),
+        validation=(*boxed, *_without(found.validation, boxed)),
         truths=tuple(items),
         left_out=left_out,
     )
+
+
+def _without(photos: Sequence[Photo], others: Sequence[Photo]) -> tuple[Photo, ...]:
+    """The photographs that are not among others, by whatever path."""
+    elsewhere = {os.path.realpath(photo.path) for photo in others}
+    return tuple(photo for photo in photos if os.path.realpath(photo.path) not in elsewhere)
 
 
 def _split(found: Photos, share: float) -> Photos:
@@ -98,8 +102,7 @@ def _unnamed(found: Photos, teacher: Labels) -> Photos:
 
 def _apart(found: Photos) -> Photos:
     """No photograph is trained on that also validates."""
-    held = {os.path.realpath(photo.path) for photo in found.validation}
-    train = tuple(p for p in found.train if os.path.realpath(p.path) not in held)
+    train = _without(found.train, found.validation)
     both = len(found.train) - len(train)
     said = (f"{both} photographs are in both parts; they are kept for validation",) if both else ()
     return replace(found, train=train, left_out=(*found.left_out, *said))

@@ -102,7 +102,7 @@ def _epoch(
         labels |= {photo.label for photo in batch.photos}
         loss = _step(lesson, solver, batch)
         total, seen = total + loss * len(batch.photos), seen + len(batch.photos)
-        if not torch.isfinite(torch.tensor(loss)):
+        if not math.isfinite(loss):
             raise TrainingError(
                 f"the loss is {loss} in epoch {number}, after {seen} photographs; try a lower --lr "
                 f"than {recipe.lr:g}, or --precision fp32"
@@ -129,7 +129,7 @@ def _step(lesson: Lesson, solver: torch.optim.Optimizer, batch: Batch) -> float:
     with autocast(lesson):
         logits = lesson.network(batch.inputs.to(lesson.device))
     wanted = lesson.answers(batch).to(lesson.device)
-    loss = -(wanted * logits.float().log_softmax(dim=1)).sum(dim=1).mean()
+    loss: Any = nn.functional.cross_entropy(logits.float(), wanted)
     solver.zero_grad()
     loss.backward()
     solver.step()

@@ -127,7 +127,7 @@ def _photographs(root: Path, skip: Path, names: Sequence[str]) -> tuple[list[Pho
     for label, name in enumerate(names):
         for item in _found(root / name, skip):
             if isinstance(item, Failed):
-                left_out.append(_failure(item))
+                left_out.append(str(item))
             else:
                 photos.append(Photo(os.path.relpath(item.path, root), item.path, label))
     others = [p.name for p in sorted(root.iterdir()) if p.is_dir() and p.name not in names]
@@ -154,12 +154,8 @@ def _unlabelled(where: Where) -> Photos:
         for s in found
         if isinstance(s, Source)
     ]
-    left_out = tuple(_failure(item) for item in found if isinstance(item, Failed))
+    left_out = tuple(str(item) for item in found if isinstance(item, Failed))
     return Photos("photographs", naming.make([]), tuple(photos), (), (), left_out)
-
-
-def _failure(item: Failed) -> str:
-    return f"{item.name}: {item.reason}"
 
 
 SIGNS: Mapping[str, Callable[[Path], bool]] = {

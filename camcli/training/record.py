@@ -5,7 +5,6 @@ from __future__ import annotations
 import hashlib
 import io
 import json
-import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -28,14 +27,18 @@ DATA, START = "photographs or classes", "first weights"
 
 @dataclass(slots=True)
 class Record:
-    """The files of one training in their folder, rewritten whole after every epoch."""
+    """The files of one training in their folder, rewritten whole after every epoch.
+
+    `identity` is what a training must share with one that it goes on from: the settings, and
+    digests of photographs, classes and first weights.
+    """
 
     lesson: Lesson
     output: Path
     settings: Settings
+    identity: Settings
     epochs: list[Epoch] = field(default_factory=list)
     best: Epoch | None = None
-    start: str = ""
 
     def begin(self) -> None:
         """Nothing of an earlier training is left. Raises OutputError if nothing can be written."""
@@ -47,11 +50,12 @@ class Record:
         """Take in an epoch and write what it leaves; whether it is the best so far."""
         self.epochs.append(epoch)
         better = self.best is None or epoch.judged.order > self.best.judged.order
+        packed = self._packed(epoch) if better or state is not None else b""
         if better:
             self.best = epoch
-            write(self.output / BEST, self._packed(epoch))
+            write(self.output / BEST, packed)
         if state is not None:
-            write(self.output / LAST, self._packed(epoch))
+            write(self.output / LAST, packed)
             write(self.output / RESUME, self._resumable(state))
         write(self.output / LOG, json.dumps(self.log(), indent=2).encode())
         write(self.output / CURVE, curve(self.epochs))
@@ -68,7 +72,7 @@ class Record:
     def _resumable(self, state: State) -> bytes:
         written = io.BytesIO()
         content = {
-            "settings": self._all_settings(),
+            "settings": dict(self.identity),
             "log": json.dumps([asdict(e) for e in self.epochs]),
             "epoch": state.epoch,
             "network": dict(state.network),
@@ -76,10 +80,6 @@ class Record:
         }
         torch.save(content, written)
         return written.getvalue()
-
-    def _all_settings(self) -> dict[str, Any]:
-        """Settings, and what tells whether photographs and first weights are the same again."""
-        return {**self.settings, DATA: self.lesson.photos.fingerprint, START: self.start}
 
     def log(self) -> dict[str, Any]:
         """What training.json says."""
@@ -100,8 +100,8 @@ class Record:
 
 
 def _line(epoch: Epoch) -> dict[str, Any]:
-    line = asdict(epoch)
-    line["unreadable"] = [f"{f['name']}: {f['reason']}" for f in line.pop("failed")]
+    line = {**asdict(epoch), "unreadable": [str(failed) for failed in epoch.failed]}
+    del line["failed"]
     return {k: v for k, v in line.items() if v not in (None, (), [])}
 
 
@@ -110,7 +110,8 @@ def record(lesson: Lesson, output: Path, settings: Settings) -> Record:
     digest = hashlib.sha256()
     for name, tensor in lesson.network.state_dict().items():
         digest.update(name.encode() + tensor.detach().cpu().contiguous().numpy().tobytes())
-    return Record(lesson, output, settings, start=digest.hexdigest())
+    same = {DATA: lesson.photos.fingerprint, START: digest.hexdigest()}
+    return Record(lesson, output, settings, {**settings, **same})
 
 
 def resume(record: Record) -> State:
@@ -122,11 +123,11 @@ def resume(record: Record) -> State:
     if not path.is_file():
         raise UsageError(f"--resume: {record.output} holds no training that can go on")
     try:
-        said = _load(path)
+        said = checkpoints.load(path)
         state = State(int(said["epoch"]), dict(said["network"]), dict(said["optimizer"]))
         epochs = [_epoch(entry) for entry in json.loads(said["log"])]
-        earlier, wanted = dict(said["settings"]), record._all_settings()
-        other = [key for key, value in wanted.items() if earlier.get(key) != value]
+        earlier = dict(said["settings"])
+        other = [key for key, value in record.identity.items() if earlier.get(key) != value]
         same = checkpoints.fits(record.lesson.network, dict(state.network))
         best = max(epochs, key=lambda epoch: epoch.judged.order)
         whole = len(epochs) == state.epoch > 0
@@ -138,12 +139,6 @@ def resume(record: Record) -> State:
         raise UsageError(f"--resume: {path} is of another network, or broken")
     record.epochs, record.best = epochs, best
     return state
-
-
-def _load(path: Path) -> Any:
-    with torch.serialization.safe_globals(checkpoints.HARMLESS), warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # about pickle protocols: it loads, or it raises
-        return torch.load(path, map_location="cpu", weights_only=True)
 
 
 def _told(keys: Sequence[str], earlier: Settings) -> str:

@@ -73,17 +73,13 @@ def losses(student: Student, answers: Answers, mixed: Mixed) -> dict[str, Tensor
     attention = said.attention / said.attention.sum(dim=(1, 2), keepdim=True)
     own = semantic[:, 0]
     return {
-        "conv": _entropy(wanted, said.conv),
-        "cls": _entropy(wanted, said.cls),
+        "conv": nn.functional.cross_entropy(said.conv, wanted),
+        "cls": nn.functional.cross_entropy(said.cls, wanted),
         "dense": ((semantic - placed) / scale).square().mean(),
         "semantic": _apart(own, mixed),
         "coupled": _apart(own * said.attention, mixed),
         "attention": (objects * (objects.log() - (attention + 1e-8).log())).sum(dim=(1, 2)).mean(),
     }
-
-
-def _entropy(wanted: Tensor, logits: Tensor) -> Tensor:
-    return -(wanted * logits.log_softmax(dim=1)).sum(dim=1).mean()
 
 
 def _apart(maps: Tensor, mixed: Mixed) -> Tensor:

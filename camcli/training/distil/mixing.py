@@ -61,19 +61,19 @@ def _window(known: Known, which: Tensor, draw: np.random.Generator) -> Mixed:
     mirror = draw.random() < 0.5
     smaller = draw.random() < CUT_OUT
     rows, cols = (int(draw.choice(WINDOWS, p=ODDS)) if smaller else CELLS for _ in range(2))
-    top, left = draw.integers(CELLS + 1 - rows), draw.integers(CELLS + 1 - cols)
+    top, left = (int(draw.integers(CELLS + 1 - side)) for side in (rows, cols))
     views = known.views
     middle, deep = views.middle[which].float(), views.deep[which].float()
     if mirror:
         middle, deep = middle.flip(2), deep.flip(2)
-    own = _placed(known, which, mirror=mirror, window=(int(top), int(left), rows, cols))
+    own = _placed(known, which, mirror=mirror, window=(top, left, rows, cols))
     return Mixed(
-        middle[:, 2 * top : 2 * (top + rows), 2 * left : 2 * (left + cols)],
-        deep[:, top : top + rows, left : left + cols],
-        (int(2 * top), int(2 * left)),
+        middle[_cells(top, left, rows, cols, 2)],
+        deep[_cells(top, left, rows, cols, 1)],
+        (2 * top, 2 * left),
         own,
         own,
-        (own.amax(dim=(1, 2)) > VISIBLE).float(),
+        _visible(own),
         known.classes[which // views.each],
     )
 
@@ -120,16 +120,24 @@ def _paste(plain: Mixed, draw: np.random.Generator) -> Mixed:
     height, width = int(draw.integers(2, rows)), int(draw.integers(2, cols))
     top, left = int(draw.integers(rows + 1 - height)), int(draw.integers(cols + 1 - width))
     other = torch.from_numpy(draw.permutation(len(plain.classes)))
-    coarse = (slice(None), slice(top, top + height), slice(left, left + width))
-    fine = (
-        slice(None),
-        slice(2 * top, 2 * (top + height)),
-        slice(2 * left, 2 * (left + width)),
-    )
+    coarse, fine = (_cells(top, left, height, width, times) for times in (1, 2))
     middle, deep, objects, own = (
         part.clone() for part in (plain.middle, plain.deep, plain.own, plain.own)
     )
     middle[fine], deep[coarse] = plain.middle[other][fine], plain.deep[other][coarse]
     objects[fine], own[fine] = plain.own[other][fine], 0
-    sure = (own.amax(dim=(1, 2)) > VISIBLE).float()
-    return replace(plain, middle=middle, deep=deep, own=own, objects=objects, sure=sure)
+    return replace(plain, middle=middle, deep=deep, own=own, objects=objects, sure=_visible(own))
+
+
+def _visible(own: Tensor) -> Tensor:
+    """1 where enough of a map (B,H,W) is left for its class to be seen, else 0: (B,)."""
+    return (own.amax(dim=(1, 2)) > VISIBLE).float()
+
+
+def _cells(top: int, left: int, rows: int, cols: int, fine: int) -> tuple[slice, slice, slice]:
+    """A rectangle of cells, in features that are `fine` times as fine, of all samples."""
+    return (
+        slice(None),
+        slice(fine * top, fine * (top + rows)),
+        slice(fine * left, fine * (left + cols)),
+    )

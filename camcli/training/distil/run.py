@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from copy import deepcopy
 from dataclasses import dataclass
 from itertools import islice
 
@@ -19,8 +20,8 @@ from camcli.records import Failed, Source
 from camcli.training.distil import evidence, losses, mixing, views
 from camcli.training.distil.mixing import Known
 from camcli.training.distil.student import Student
+from camcli.training.lesson import Advance
 
-Advance = Callable[[int], None]
 TOLD = 50  # steps between two reports
 WARM = 0.03  # share of the steps in which the rate rises
 LEAST = 0.01  # of the rate, at the end
@@ -55,10 +56,8 @@ def known(
     large = models.load(embedded.CNN, size=(evidence.LARGER, evidence.LARGER), device="cpu")
     source = embedded.Features(cnn.network).to(memory_format=torch.channels_last)
     seen, failed = views.look(source, cnn.transform, found, how.seed, how.workers, advance)
-    if not seen.names:
-        raise TrainingError("none of the photographs can be read")
-    unread = {item.name for item in failed}
-    paths = [item for item in found if item.name not in unread]
+    unread = {item.path for item in failed}  # names are not the same in all folders' inputs
+    paths = [item for item in found if str(item.path) not in unread]
     rolled = evidence.Teacher(vit) if vit else None
     teachers = (evidence.of_cam(cnn), evidence.of_cam(large), rolled)
     maps, classes = [], []
@@ -80,9 +79,8 @@ def run(known: Known, how: Distillation) -> Iterator[tuple[Report, Student]]:
     torch.manual_seed(how.seed)
     draw = np.random.default_rng(how.seed)
     answers = losses.Answers(embedded.cnn().eval().requires_grad_(False))
-    student, average = Student(known.views), Student(known.views)
-    average.load_state_dict(student.state_dict())
-    average.requires_grad_(False)
+    student = Student(known.views)
+    average = deepcopy(student).requires_grad_(False)
     solver = torch.optim.AdamW(_groups(student, how.decay), lr=how.lr, betas=(0.9, 0.98))
     latest: dict[str, float] = {}
     for step, which in zip(range(how.steps), _orders(known, how), strict=False):

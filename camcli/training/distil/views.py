@@ -3,21 +3,21 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import partial
-from typing import Any
 
 import numpy as np
 import torch
 from PIL import Image
-from torch import Tensor, nn
+from torch import Tensor
 
 from camcli import images, pipeline
-from camcli.embedded import SIDE
-from camcli.errors import ImageError
+from camcli.embedded import SIDE, Features
+from camcli.errors import ImageError, TrainingError
 from camcli.records import Failed, Floats, Source, Transform, View
+from camcli.training.lesson import Advance
 
 CUTS = 2  # random ones, besides the whole photograph and its mirror image
 AREA, ASPECT = (0.25, 1.0), (0.7, 1.43)
@@ -75,14 +75,14 @@ def seen(picture: Image.Image, transform: Transform, where: Rectangle, mirror: b
 
 
 def look(
-    source: nn.Module,
+    source: Features,
     transform: Transform,
     found: Sequence[Source],
     seed: int,
     workers: int,
-    advance: Callable[[int], None],
+    advance: Advance,
 ) -> tuple[Views, list[Failed]]:
-    """The features of every view; `source` yields those of stride 16 above those of 32."""
+    """The features of every view. Raises TrainingError if no photograph can be read."""
     names: list[str] = []
     failed: list[Failed] = []
     parts: list[tuple[Tensor, Tensor]] = []
@@ -95,22 +95,23 @@ def look(
                 failed.append(loaded)
                 continue
             photograph, plan, pixels = loaded
+            inputs = torch.from_numpy(pixels).to(memory_format=torch.channels_last)
             with torch.autocast("cpu", torch.bfloat16):
-                parts.append(_features(source, torch.from_numpy(pixels)))
+                middle, deep = source.apart(inputs)
+            parts.append((_kept(middle), _kept(deep)))
             names.append(photograph.name)
             plans += plan
-    middle, deep = (torch.cat([part[i] for part in parts]) for i in range(2))
+    if not parts:
+        raise TrainingError("none of the photographs can be read")
+    every = [torch.cat(part) for part in zip(*parts, strict=True)]
     rectangles = torch.tensor([where for where, _ in plans])
     mirrored = torch.tensor([mirror for _, mirror in plans])
-    return Views(tuple(names), middle, deep, rectangles, mirrored), failed
+    return Views(tuple(names), every[0], every[1], rectangles, mirrored), failed
 
 
-def _features(source: Any, pixels: Tensor) -> tuple[Tensor, Tensor]:
-    stem = source.bn1(source.conv_stem(pixels.to(memory_format=torch.channels_last)))
-    middle = source.blocks[:5](stem)
-    deep = source.blocks[5:](middle)
-    kept = (part.permute(0, 2, 3, 1).bfloat16() for part in (middle, deep))
-    return next(kept), next(kept)
+def _kept(features: Tensor) -> Tensor:
+    """(B,C,H,W) -> (B,H,W,C) in bf16."""
+    return features.permute(0, 2, 3, 1).bfloat16()
 
 
 def _load(
