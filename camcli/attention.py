@@ -1,7 +1,8 @@
-"""From a block's attention to the CLS row on the patch grid. Knows nothing of methods."""
+"""From a block's attention to the patch grid: its CLS row, or all of it. Knows no methods."""
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -71,7 +72,7 @@ def find(network: nn.Module, layers: Sequence[Layer], size: tuple[int, int]) -> 
 def _try(network: nn.Module, rows: ClassRows, image: Tensor) -> Tensor | None:
     """The rows of a probe image, or None where the network has no such layers or shapes."""
     try:
-        with unfuse(rows), record(network, readings=rows.readings) as recorded:
+        with unfuse(rows.unfused), record(network, readings=rows.readings) as recorded:
             network(image)
         return rows.stack(recorded.readings)
     except (AttributeError, KeyError, RuntimeError, IndexError):
@@ -95,10 +96,57 @@ def from_qkv(attention: Any, prefix: int, queries: slice, qkv: Tensor) -> Tensor
     return rows[:, prefix:]
 
 
+@dataclass(frozen=True, slots=True)
+class Matrices:
+    """Where each block's whole attention is tapped: (B,heads,N,N) under its name in `names`.
+
+    `queries` are the tokens that the classifier reads: their rows say what its answer draws on.
+    """
+
+    blocks: tuple[Layer, ...]
+    names: tuple[str, ...]
+    unfused: tuple[Any, ...]
+    queries: tuple[int, ...]
+
+    def read(self, tokens: Tensor) -> Tensor:
+        """From tokens to tokens (B,N,N), or from the answer to tokens (B,1,N): a map (B,H,W)."""
+        rows = tokens if tokens.shape[1] == 1 else tokens[:, list(self.queries)]
+        patches = rows.mean(dim=1)[:, self.blocks[0].prefix :]
+        return patches.reshape(-1, *self.blocks[0].grid)
+
+
+def matrices(network: nn.Module, layers: Sequence[Layer], size: tuple[int, int]) -> Matrices | None:
+    """Where the attention of all blocks can be tapped; None unless it is softmax over all tokens.
+
+    Which tokens the classifier reads is measured: those of the last block's output on which the
+    logits of a probe depend.
+    """
+    blocks = tuple(layer for layer in layers if layer.block is not None)
+    modules = tuple(getattr(network.get_submodule(b.name), "attn", None) for b in blocks)
+    names = tuple(f"{block.name}.attn.attn_drop" for block in blocks)
+    unfused = tuple(m for m in modules if hasattr(m, "fused_attn"))
+    if not blocks or any(not hasattr(m, "attn_drop") for m in modules):
+        return None
+    with unfuse(unfused), record(network, taps=(*names, blocks[-1].name)) as recorded:
+        logits = network(probe(network, size))
+    seen = [recorded.taps.get(name) for name in names]
+    count = blocks[0].prefix + math.prod(blocks[0].grid)
+    if not all(m is not None and _whole(m, count) for m in seen):
+        return None
+    (gradient,) = torch.autograd.grad(logits.max(), recorded.taps[blocks[-1].name])
+    read = gradient[0].any(dim=1).nonzero().flatten().tolist()
+    return Matrices(blocks, names, unfused, tuple(read))
+
+
+def _whole(matrix: Tensor, count: int) -> bool:
+    """Whether it is a softmax over all tokens: (1,heads,N,N), its rows summing to 1."""
+    sums = matrix.detach().sum(dim=-1)
+    return matrix.shape[2:] == (count, count) and torch.allclose(sums, torch.ones_like(sums))
+
+
 @contextmanager
-def unfuse(rows: ClassRows | None) -> Iterator[None]:
+def unfuse(modules: Sequence[Any]) -> Iterator[None]:
     """Turn the fused kernels off where the matrices must be seen, and back as they were."""
-    modules = rows.unfused if rows else ()
     before = [bool(m.fused_attn) for m in modules]
     try:
         for module in modules:

@@ -5,7 +5,7 @@ Knows nothing of methods.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -96,6 +96,27 @@ def find(network: nn.Module, layers: Sequence[Layer], size: tuple[int, int]) -> 
     return None
 
 
+def reader(network: nn.Module) -> Callable[[Tensor], Tensor] | None:
+    """How to read logits from the mean of any block's tokens: (B,N,C) -> (B,K).
+
+    Through the network's own norm and classifier; a convolution head reads the tokens where they
+    are. None where there is no final norm or no linear classifier.
+    """
+    classifiers, norm = _classifiers(network), getattr(network, "norm", None)
+    head = getattr(network, "head", None)
+    if norm is None or not (classifiers or isinstance(head, ConvHead)):
+        return None
+    if isinstance(head, ConvHead):
+        return lambda tokens: head(norm(tokens))
+    after = getattr(network, "fc_norm", nn.Identity())
+
+    def read(tokens: Tensor) -> Tensor:
+        mean = after(norm(tokens.mean(dim=1, keepdim=True)))
+        return _of_tokens(mean.expand(-1, len(classifiers), -1), classifiers)
+
+    return read
+
+
 def _classifiers(network: nn.Module) -> list[tuple[Tensor, Tensor]]:
     """Weight (K, C) and bias (K,) of each linear classifier; a distilled DeiT averages two."""
     ask = getattr(network, "get_classifier", None)
@@ -140,18 +161,20 @@ def _same(found: Tensor, logits: Tensor) -> bool:
     return torch.allclose(found, logits, rtol=0, atol=1e-3 * scale + 1e-4)
 
 
-def semantic(head: Head, output: Tensor, classes: Tensor) -> tuple[Tensor, Tensor]:
-    """The map of one class an image, and its bias: (B,C,H,W), (B,) -> (B,H,W), (B,).
+def semantic(head: Head, output: Tensor, score: Tensor) -> tuple[Tensor, Tensor]:
+    """The map of one score an image, and its bias: (B,C,H,W), (B,K) -> (B,H,W), (B,).
+
+    `score` weighs the logits: 1 for the class, and less than 0 for those it is set against.
 
     F_c = sum_k w_ck A_k, bias b_c; for exact heads the mean of F_c + b_c is the logit. A LayerNorm
     after the pool is linear in the map once the pooled vector's deviation is fixed, so it goes
     into both: F_c = sum_k w_ck gamma_k (A_k - mean_k A) / sigma, bias b_c + sum_k w_ck beta_k.
     """
-    features, bias = spatial(output, head.layer).float(), head.bias[classes].float()
+    features, bias = spatial(output, head.layer).float(), score @ head.bias.float()
     if head.kind == "conv":
-        own = features[torch.arange(len(classes), device=features.device), classes]
+        own = torch.einsum("bk,bkhw->bhw", score, features)
         return own - bias[:, None, None], bias
-    weight = head.weight[classes].float()
+    weight = score @ head.weight.float()
     if head.norm is not None:
         pooled = features.mean(dim=(2, 3))
         sigma = (pooled.var(dim=1, correction=0) + head.norm.eps).sqrt()

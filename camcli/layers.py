@@ -98,6 +98,16 @@ def spatial(tensor: Tensor, layer: Layer) -> Tensor:
     return patches.reshape(len(tensor), -1, *layer.grid)
 
 
+def tokens(maps: Tensor, like: Tensor, layer: Layer) -> Tensor:
+    """Maps (n,C,H,W) as a layer's output, prefix tokens as in `like` (1,...): undoes `spatial`."""
+    if layer.layout == "NCHW":
+        return maps
+    if layer.layout == "NHWC":
+        return maps.permute(0, 2, 3, 1)
+    prefix = like[:, : layer.prefix].expand(len(maps), -1, -1)
+    return torch.cat([prefix, maps.flatten(2).transpose(1, 2)], dim=1)
+
+
 def default(network: nn.Module, layers: Sequence[Layer], size: tuple[int, int]) -> Layer:
     """The last layer whose map the predicted class depends on: its gradient there is not zero.
 

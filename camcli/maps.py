@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from PIL import Image
 from torch import Tensor
 
+from camcli.components import principal
 from camcli.records import Crops, Floats, Status, View
 
 Array = TypeVar("Array", NDArray[np.float32], NDArray[np.float64])
@@ -26,10 +27,15 @@ def normalise(maps: Tensor) -> Tensor:
     (B, H, W) -> (B, H, W) in [0, 1]. A constant or non-finite map becomes zeros: no contrast is
     invented.
     """
-    low, high = maps.amin(dim=(1, 2), keepdim=True), maps.amax(dim=(1, 2), keepdim=True)
+    return scaled(maps, (1, 2))
+
+
+def scaled(values: Tensor, over: tuple[int, ...]) -> Tensor:
+    """Min-max over some dimensions of any tensor; zeros where that has no meaning."""
+    low, high = values.amin(dim=over, keepdim=True), values.amax(dim=over, keepdim=True)
     span = high - low
     usable = torch.isfinite(span) & (span > 0)
-    return torch.where(usable, (maps - low) / torch.where(usable, span, 1), 0)
+    return torch.where(usable, (values - low) / torch.where(usable, span, 1), 0)
 
 
 def resize(maps: Tensor, size: tuple[int, int]) -> Tensor:
@@ -67,6 +73,20 @@ def _status(finite: bool, zero_gradient: bool, varied: bool) -> Status:
     if zero_gradient:
         return "zero_gradient"
     return "ok" if varied else "constant"
+
+
+def summed(terms: Tensor) -> Tensor:
+    """What all channels say together: relu(sum_k T_k). (B,C,H,W) -> (B,H,W)."""
+    return terms.sum(dim=1).relu()
+
+
+def eigen(terms: Tensor) -> Tensor:
+    """What channels have in common: relu of their first principal component, (B,C,H,W) -> (B,H,W).
+
+    Smooths what single noisy channels say. Source: pytorch-grad-cam's eigen_smooth; the sign, which
+    it leaves to chance, goes with the sum over channels.
+    """
+    return principal(terms).relu()
 
 
 @dataclass(frozen=True, slots=True)

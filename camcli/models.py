@@ -8,15 +8,18 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import Literal
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from camcli import families, labels, layers, zoo
 from camcli.errors import ModelError, UsageError
 from camcli.families import Family
 from camcli.labels import Labels
 from camcli.records import Layer, Transform
+
+Head = Literal["softmax", "sigmoid"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,11 +39,16 @@ class Model:
     device: torch.device
     thresholds: Mapping[str, float] = field(default_factory=dict)
     architecture: str = ""
+    head: Head = "softmax"
 
     @property
     def size(self) -> tuple[int, int]:
         """The input's height and width in pixels."""
         return self.transform.size
+
+    def probabilities(self, logits: Tensor) -> Tensor:
+        """(B,K) -> (B,K): of one class among all, or of each by itself."""
+        return logits.softmax(dim=1) if self.head == "softmax" else logits.sigmoid()
 
 
 def load(

@@ -14,9 +14,10 @@ import numpy as np
 import torch
 
 from camcli import images, targets
+from camcli.assemble import Explained, Maps
 from camcli.boxes import Keep, boxes
 from camcli.errors import CamcliError, ImageError, OutputError
-from camcli.explain import Explained, Maps, explain
+from camcli.explain import How, explain
 from camcli.maps import visible
 from camcli.methods import Method
 from camcli.models import Model
@@ -152,7 +153,8 @@ def _attempt(job: Job, samples: list[Sample]) -> list[list[Outcome]]:
     inputs = torch.from_numpy(np.concatenate([sample.pixels for sample in samples]))
     wanted = [sample.wanted for sample in samples]
     choose = partial(targets.choose, wanted=wanted, ranked=job.target.ranked)
-    answers = explain(job.model, inputs.to(job.model.device), job.requests, choose, job.crops)
+    how = How(job.crops)
+    answers = explain(job.model, inputs.to(job.model.device), job.requests, choose, how)
     columns = [_results(job, samples, of_request) for of_request in answers]
     return [list(row) for row in zip(*columns, strict=True)]
 
@@ -165,7 +167,7 @@ def _results(job: Job, samples: list[Sample], found: Sequence[Explained]) -> lis
         Result(
             sample,
             request.method.name,
-            tuple(layer.name for layer in request.layers),
+            tuple(layer.name for layer in request.read),
             tuple(column[b] for column in split),
             job.level(request.method),
             _labels(request),
@@ -182,11 +184,11 @@ def _tag(job: Job, request: Request) -> str:
         return ""
     alike = sum(other.method is request.method for other in job.requests)
     name = re.sub(r"[^\w.+]+", "-", request.method.name)
-    return name + (f".{request.layers[0].name}" if alike > 1 else "")
+    return name + (f".{request.read[0].name}" if alike > 1 else "")
 
 
 def _labels(request: Request) -> dict[str, str]:
-    stages = {la.name: f"stage{la.stage} ({la.name})" for la in request.layers if la.stage}
+    stages = {la.name: f"stage{la.stage} ({la.name})" for la in request.read if la.stage}
     return stages | {"fused": request.method.result}
 
 

@@ -2,31 +2,51 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
-from camcli import attention, embedded, heads, layers
-from camcli.attention import ClassRows
+from torch import Tensor
+
+from camcli import attention, biases, embedded, heads, layers, rules
+from camcli.attention import ClassRows, Matrices
 from camcli.errors import LayerError, MethodError
 from camcli.heads import Head
-from camcli.maps import FUSIONS, Fusion
+from camcli.maps import FUSIONS, Fusion, eigen, summed
 from camcli.methods import DEFAULTS, METHODS, Method, get
 from camcli.models import Model
 from camcli.records import Layer
+from camcli.smoothing import NONE, Smoothing
+from camcli.taps import Rule
 
 
 @dataclass(frozen=True, slots=True)
 class Request:
-    """One method on given layers, with what of the model it reads besides."""
+    """One method on given layers, with what of the model it reads besides.
+
+    `join` makes a map (B,H,W) of what the method returns.
+    """
 
     method: Method
     layers: tuple[Layer, ...]
     fusion: Fusion
     options: Mapping[str, Any]
+    join: Callable[[Tensor], Tensor]
     head: Head | None = None
     rows: ClassRows | None = None
+    matrices: Matrices | None = None
+    biases: Mapping[str, Tensor] | None = None
+    guided: Mapping[str, Rule] | None = None
+    lrp: Mapping[str, Rule] | None = None
+    reader: Callable[[Tensor], Tensor] | None = None
+
+    @property
+    def read(self) -> tuple[Layer, ...]:
+        """The layers that it reads, asked for or its own."""
+        own = self.rows or self.matrices
+        of_head = (self.head.layer,) if self.head else ()
+        return self.layers or (own.blocks if own else of_head)
 
 
 def plan(
@@ -36,6 +56,7 @@ def plan(
     block: int | None = None,
     fusion: str | None = None,
     options: Mapping[str, Mapping[str, Any]] | None = None,
+    smoothing: Smoothing = NONE,
 ) -> tuple[Request, ...]:
     """What each method will read. With fusion "none" every layer is a request of its own.
 
@@ -44,31 +65,155 @@ def plan(
     not have.
     """
     if not methods:
-        return _default(model, spec, block, fusion, options)
-    chosen = _layers(model, methods, spec, block)
-    groups = [(layer,) for layer in chosen] if fusion == "none" else [chosen]
-    rows = _rows(model, [m for m in methods if "attention" in m.needs])
-    head = _head(model, [m for m in methods if "semantic" in m.needs])
+        return _default(model, spec, block, fusion, options, smoothing)
+    _refuse_layers(methods, spec, block)
+    asked = _Asked(model, spec, block)
     requests = []
     for m in methods:
         fusing = FUSIONS[m.fusion if fusion in (None, "none") else fusion]
+        besides = {name: asked.of(name, m) for name in _fields(m)}
+        join = _join(m, smoothing, besides)
         given = (options or {}).get(m.name, {})
-        if m.per_layer:
-            # One layer is shown as it is: scaling serves the comparison with other layers.
-            requests += [
-                Request(m, group, fusing if len(group) > 1 else FUSIONS["max"], given)
-                for group in groups
-            ]
-        else:
-            own = rows if "attention" in m.needs else None
-            read = own.blocks if own else (head.layer,) if head else ()
-            requests.append(Request(m, read, fusing, given, head, own))
+        chosen = asked.layers(m.default) if m.per_layer else ()
+        groups = [(layer,) for layer in chosen] if fusion == "none" and chosen else [chosen]
+        # One layer is shown as it is: scaling serves the comparison with other layers.
+        requests += [
+            Request(m, g, fusing if len(g) > 1 else FUSIONS["max"], given, join, **besides)
+            for g in groups
+        ]
     return tuple(requests)
+
+
+def _join(m: Method, smoothing: Smoothing, besides: Mapping[str, Any]) -> Callable[..., Tensor]:
+    if smoothing.eigen and m.returns != "terms":
+        able = ", ".join(name for name, other in METHODS.items() if other.returns == "terms")
+        raise MethodError(f"--smooth eigen joins channels; {m.name} has none. It is for {able}")
+    if m.returns == "terms":
+        return eigen if smoothing.eigen else summed
+    if m.returns == "tokens":
+        read: Callable[..., Tensor] = besides["matrices"].read
+        return read
+    return lambda maps: maps
+
+
+@dataclass(slots=True)
+class _Asked:
+    """What of one model the methods of a plan read, each thing found out about once."""
+
+    model: Model
+    spec: str | None
+    block: int | None
+    known: dict[str, Any] = field(default_factory=dict)
+
+    def of(self, name: str, m: Method) -> Any:
+        """Something besides layers. Raises MethodError where the model has no such thing."""
+        if name not in self.known:
+            self.known[name] = FINDERS[name].find(self.model)
+        if self.known[name] is None:
+            raise MethodError(_refusal(self.model, m, name))
+        return self.known[name]
+
+    def layers(self, default: str) -> tuple[Layer, ...]:
+        """The layers that are named; else the first block, or the last layer that matters."""
+        spec = default if self.spec is None and self.block is None else self.spec
+        key = f"layers {spec}"
+        if key not in self.known:
+            self.known[key] = _layers(self.model, spec, self.block)
+        found: tuple[Layer, ...] = self.known[key]
+        return found
+
+
+def _layers(model: Model, spec: str | None, block: int | None) -> tuple[Layer, ...]:
+    if block is not None:
+        return (layers.block(block, model.layers),)
+    if spec == "first":
+        blocks = [la for la in model.layers if la.block is not None or la.stage is not None]
+        return (blocks[0] if blocks else model.layers[0],)
+    return layers.resolve(spec or "last", model.layers, lambda: default_layer(model))
+
+
+@dataclass(frozen=True, slots=True)
+class Finder:
+    """How something of a model is found, what needs it, and what to say where it is not there."""
+
+    find: Callable[[Model], Any]
+    needs: tuple[str, ...]
+    lacking: str
+
+
+def _head(model: Model) -> Head | None:
+    return heads.find(model.network, model.layers, model.size)
+
+
+def _rows(model: Model) -> ClassRows | None:
+    if model.family.attention != "global":
+        return None
+    return attention.find(model.network, model.layers, model.size)
+
+
+def _matrices(model: Model) -> Matrices | None:
+    if model.family.attention != "global":
+        return None
+    return attention.matrices(model.network, model.layers, model.size)
+
+
+def _lrp(model: Model) -> Mapping[str, Rule] | None:
+    found = _matrices(model)
+    return rules.attnlrp(model.network, tuple(b.name for b in found.blocks)) if found else None
+
+
+GLOBAL = "attention over all patch tokens; {model} has {attention}"
+FINDERS: Mapping[str, Finder] = {
+    "head": Finder(
+        _head,
+        ("semantic", "class_bias"),
+        "logits that are linear in a map: pooling, then one linear layer. {model} has none",
+    ),
+    "rows": Finder(_rows, ("attention",), GLOBAL),
+    "matrices": Finder(
+        _matrices, ("matrices", "matrix_gradients", "block_gradients", "relevance"), GLOBAL
+    ),
+    "biases": Finder(
+        lambda model: biases.find(model.network),
+        ("bias_terms",),
+        "a network of convolutions and batch norms; {model} has layers whose bias is not fixed",
+    ),
+    "guided": Finder(
+        lambda model: rules.guided(model.network),
+        ("guided_gradients",),
+        "a network whose activations are all ReLU; {model} is none",
+    ),
+    "reader": Finder(
+        lambda model: heads.reader(model.network),
+        ("block_gradients",),
+        "a linear classifier behind a norm of the tokens; {model} has none",
+    ),
+    "lrp": Finder(
+        _lrp, ("relevance",), "a ViT of plain attention, LayerNorm and GELU; {model} is none"
+    ),
+}
+
+
+def _fields(m: Method) -> list[str]:
+    return [name for name, finder in FINDERS.items() if {*finder.needs} & {*m.needs}]
+
+
+def _refusal(model: Model, m: Method, name: str) -> str:
+    kind = model.family.attention.replace("global", "attention of another kind")
+    lacking = FINDERS[name].lacking.format(model=model.name, attention=kind)
+    able = [n for n, other in METHODS.items() if not _fields(other)]
+    return f"{m.name} needs {lacking}. Try {', '.join(able[:4])}; `camcli methods` lists more"
+
+
+def _refuse_layers(methods: Sequence[Method], spec: str | None, block: int | None) -> None:
+    if (spec is not None or block is not None) and not any(m.per_layer for m in methods):
+        names = ", ".join(m.name for m in methods)
+        raise LayerError(f"{names} reads layers of its own; leave --layers and --block out")
 
 
 def default_model(methods: Sequence[Method]) -> str:
     """The embedded network that these methods can work on: a transformer if any needs attention."""
-    attentive = any("attention" in m.needs for m in methods)
+    attentive = any("CNN" not in m.works_on for m in methods)
     return embedded.TSCAM if attentive else embedded.CNN
 
 
@@ -96,48 +241,6 @@ def several(
     return tuple(found)
 
 
-def _layers(
-    model: Model, methods: Sequence[Method], spec: str | None, block: int | None
-) -> tuple[Layer, ...]:
-    if not any(m.per_layer for m in methods):
-        if spec is not None or block is not None:
-            names = ", ".join(m.name for m in methods)
-            raise LayerError(f"{names} reads layers of its own; leave --layers and --block out")
-        return ()
-    if block is not None:
-        return (layers.block(block, model.layers),)
-    return layers.resolve(
-        "last" if spec is None else spec, model.layers, lambda: default_layer(model)
-    )
-
-
 def default_layer(model: Model) -> Layer:
     """The model's default layer: see `layers.default`."""
     return layers.default(model.network, model.layers, model.size)
-
-
-def _head(model: Model, needing: Sequence[Method]) -> Head | None:
-    head = heads.find(model.network, model.layers, model.size) if needing else None
-    if needing and head is None:
-        raise MethodError(
-            f"{needing[0].name} needs logits that are linear in a map: pooling, then one linear "
-            f"layer. {model.name} has none; try {_without('semantic')}"
-        )
-    return head
-
-
-def _rows(model: Model, needing: Sequence[Method]) -> ClassRows | None:
-    rows = None
-    if needing and model.family.attention == "global":
-        rows = attention.find(model.network, model.layers, model.size)
-    if needing and rows is None:
-        has = model.family.attention.replace("global", "attention of another kind")
-        raise MethodError(
-            f"{needing[0].name} needs attention over all patch tokens; {model.name} has {has}. "
-            f"Try {_without('attention')}, or a ViT with --model"
-        )
-    return rows
-
-
-def _without(need: str) -> str:
-    return ", ".join(name for name, m in METHODS.items() if need not in m.needs)

@@ -68,6 +68,13 @@ def _one_class(spec: str, labels: Labels) -> Target:
     return Target(lambda _source: (index,))
 
 
+def one_class(logits: Tensor, classes: Tensor) -> Tensor:
+    """The score that is a class's own logit: (B,K), (B,) -> weights (B,K)."""
+    import torch
+
+    return torch.zeros_like(logits).scatter(1, classes[:, None], 1)
+
+
 def choose(logits: Tensor, wanted: Sequence[tuple[int, ...]], ranked: int) -> Tensor:
     """The classes to explain: (B, K) logits -> (B, T) indices, one column a backward pass."""
     import torch

@@ -115,6 +115,46 @@ def layercam_fused(maps: Sequence[Doubles], size: tuple[int, int]) -> Doubles:
     return fused
 
 
+def smoothgradcam_plus_plus(a: Doubles, gradients: Sequence[Doubles]) -> Doubles:
+    """alpha = D2 / (2 D2 + S D3), D1 D2 D3 the means of g g^2 g^3; w = sum alpha relu(D1)."""
+    channels, height, width = a.shape
+    weights = [0.0] * channels
+    for k in range(channels):
+        total = max(sum(float(value) for value in a[k].ravel()), 0.0)
+        for i, j in np.ndindex(height, width):
+            slopes = [float(g[k, i, j]) for g in gradients]
+            first, second, third = (sum(s**n for s in slopes) / len(slopes) for n in (1, 2, 3))
+            if second > 0:
+                alpha = second / (2 * second + total * max(third, 0.0))
+                weights[k] += alpha * max(first, 0.0)
+    return weighted(a, weights)
+
+
+def shapleycam(a: Doubles, g: Doubles, h: Doubles) -> Doubles:
+    """w_k = 1/Z sum_ij (g - h / 2), h the Hessian of the score times A; relu(sum_k w_k A_k)."""
+    channels, height, width = a.shape
+    weights = [0.0] * channels
+    for k in range(channels):
+        for i, j in np.ndindex(height, width):
+            weights[k] += (float(g[k, i, j]) - float(h[k, i, j]) / 2) / (height * width)
+    return weighted(a, weights)
+
+
+def fullgrad(x: Doubles, gx: Doubles, terms: Sequence[Doubles]) -> Doubles:
+    """psi(x g_x) + sum_l psi(b_l g_l), psi: absolute, the layer to [0, 1], enlarged, summed.
+
+    The channels are summed before they are enlarged: bilinear interpolation is linear.
+    """
+    saliency = np.zeros(x.shape[1:])
+    for term in (x * gx, *terms):
+        share = np.abs(term)
+        low, high = float(share.min()), float(share.max())
+        if high > low:
+            total: Doubles = ((share - low) / (high - low)).sum(axis=0)
+            saliency += bilinear(total, (x.shape[1], x.shape[2]))
+    return saliency
+
+
 def cam(a: Doubles, w: Doubles) -> Doubles:
     """M_c(x, y) = sum_k w_ck A_k(x, y)."""
     channels, height, width = a.shape

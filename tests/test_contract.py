@@ -9,8 +9,9 @@ import torch
 from conftest import noise, small
 from torch import Tensor, nn
 
+from camcli.assemble import Explained
 from camcli.errors import MethodError
-from camcli.explain import Explained, _chosen, explain
+from camcli.explain import _chosen, explain
 from camcli.maps import normalise
 from camcli.methods import METHODS, get
 from camcli.models import Model
@@ -160,7 +161,8 @@ def test_of_equal_logits_the_first_class_ranks_first_and_nan_ranks_last() -> Non
 
     def ranks(logits: list[float]) -> list[int]:
         values = torch.tensor([logits])
-        return [int(_chosen(values, torch.tensor([c]), 1).ranks[0]) for c in range(len(logits))]
+        found = (_chosen(values, values, torch.tensor([c]), values) for c in range(len(logits)))
+        return [int(one.ranks[0]) for one in found]
 
     assert ranks([0.0, 2.0, 1.0]) == [2, 0, 1]
     assert ranks([1.0, 1.0, 1.0]) == [0, 1, 2]

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
-from functools import cache
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -12,142 +10,37 @@ import numpy as np
 import pytest
 import slow
 import torch
-from conftest import PHOTOS, small
-from PIL import Image
+from networks import (
+    CLASSES,
+    LAYERS,
+    Read,
+    assert_same,
+    channels_first,
+    channels_last,
+    doubles,
+    found_by,
+    model_of,
+    outputs_of,
+    photographs,
+    recorded,
+    tokens,
+)
 from slow import Doubles
 from torch import Tensor, nn
 
 from camcli import heads, models
-from camcli.explain import Explained, explain
-from camcli.methods import METHODS, get
-from camcli.models import Model
-from camcli.plan import plan
+from camcli.assemble import Explained
+from camcli.methods import METHODS
 
-SWIN = {"window_size": 4, "depths": (2, 2, 2, 2), "embed_dim": 32, "num_heads": (1, 2, 4, 8)}
-# Sides differ wherever the network allows it: a map that is transposed must not pass.
-NETWORKS: dict[str, tuple[str, int, int, dict[str, Any]]] = {
-    "resnet": ("test_resnet", 96, 128, {}),
-    "efficientnet": ("test_efficientnet", 96, 128, {}),
-    "convnext": ("convnext_atto", 96, 128, {}),
-    "vgg": ("vgg11", 224, 224, {"mlp_ratio": 0.02}),  # most of its weights are in one layer
-    "swin": ("swin_tiny_patch4_window7_224", 128, 96, SWIN),
-    "vit": ("test_vit", 96, 128, {}),
-    "vit, queries and keys normed": ("test_vit", 96, 128, {"qk_norm": True}),
-    "vit, patches pooled": ("test_vit", 96, 128, {"global_pool": "avg", "fc_norm": False}),
-    "vit, no CLS but a register": ("test_vit2", 96, 128, {}),
-    "vit, relative positions": ("test_vit_relpos", 96, 128, {}),
-    "deit, distilled": ("deit_tiny_distilled_patch16_224", 224, 224, {}),
-    "vit, 160x224": ("vit_tiny_patch16_224", 160, 224, {}),
-}
-CLASSES = (1, 8, 4)  # another one for each photograph
-
-
-def model_of(key: str) -> Model:
-    name, height, width, options = NETWORKS[key]
-    return small(name, height, width, **options)
-
-
-@cache
-def photographs(size: tuple[int, int], count: int = 3) -> Tensor:
-    height, width = size
-    opened = (Image.open(path).resize((width, height)) for path in PHOTOS[:count])
-    values = np.stack([np.asarray(image, dtype=np.float32) for image in opened])
-    return torch.from_numpy((values / 127.5 - 1).transpose(0, 3, 1, 2).copy())
-
-
-def found_by(
-    model: Model,
-    method: str,
-    inputs: Tensor,
-    classes: Sequence[int] = CLASSES,
-    spec: str | None = None,
-) -> Explained:
-    targets = torch.tensor(classes)[:, None]
-    return explain(model, inputs, plan(model, [get(method)], spec), lambda _: targets)[0][0]
-
-
-@contextmanager
-def outputs_of(network: nn.Module, names: Sequence[str]) -> Iterator[dict[str, Tensor]]:
-    kept: dict[str, Tensor] = {}
-
-    def keep(name: str) -> Callable[[nn.Module, Any, Tensor], None]:
-        return lambda _module, _inputs, output: kept.__setitem__(name, output)
-
-    hooks = [network.get_submodule(n).register_forward_hook(keep(n)) for n in names]
-    try:
-        yield kept
-    finally:
-        for hook in hooks:
-            hook.remove()
-
-
-def recorded(
-    network: nn.Module, names: Sequence[str], image: Tensor, target: int
-) -> tuple[list[Tensor], list[Tensor]]:
-    """Layers' outputs for one image, and the gradients of its logit, by way of the input."""
-    with outputs_of(network, names) as kept:
-        logits = network(image[None].clone().requires_grad_())
-    tensors = [kept[name] for name in names]
-    return tensors, list(torch.autograd.grad(logits[0, target], tensors))
-
-
-Read = Callable[[Tensor], Doubles]
-
-
-def doubles(tensor: Tensor) -> Doubles:
-    return tensor.detach().numpy().astype(np.float64)
-
-
-def channels_first(output: Tensor) -> Doubles:
-    return doubles(output[0])
-
-
-def channels_last(output: Tensor) -> Doubles:
-    return doubles(output[0]).transpose(2, 0, 1)
-
-
-def tokens(prefix: int, rows: int, cols: int) -> Read:
-    def read(output: Tensor) -> Doubles:
-        flat = doubles(output[0])
-        assert len(flat) == prefix + rows * cols
-        lines = [[flat[prefix + i * cols + j] for j in range(cols)] for i in range(rows)]
-        return np.array(lines).transpose(2, 0, 1)
-
-    return read
-
-
-def assert_same(found: Tensor, expected: Doubles, tolerance: float = 1e-4) -> None:
-    """Equal, as a share of the largest value: camcli computes in single precision."""
-    assert found.shape == expected.shape
-    largest = np.abs(expected).max()
-    assert np.abs(doubles(found) - expected).max() <= tolerance * largest
-
-
-GRADIENT = [name for name, m in METHODS.items() if m.needs == ("activations", "gradients")]
-LAYERS: list[tuple[str, str, Read]] = [
-    ("resnet", "layer4", channels_first),
-    ("resnet", "layer2", channels_first),
-    ("efficientnet", "bn2", channels_first),
-    ("efficientnet", "blocks.2", channels_first),
-    ("vgg", "features.20", channels_first),
-    ("convnext", "stages.3", channels_first),
-    ("swin", "norm", channels_last),
-    ("swin", "layers.1", channels_last),
-    ("vit", "blocks.5.norm1", tokens(1, 6, 8)),
-    ("vit, no CLS but a register", "blocks.7", tokens(1, 6, 8)),
-    ("vit, relative positions", "blocks.4", tokens(0, 6, 8)),
-    ("deit, distilled", "blocks.11.norm1", tokens(2, 14, 14)),
-    ("vit, 160x224", "blocks.10", tokens(1, 10, 14)),
+GRADIENT = [
+    name
+    for name, m in METHODS.items()
+    if m.needs == ("activations", "gradients") and m.family == "gradient"
 ]
 
 
 # Of this layer's patches only the next block's LayerNorm reaches CLS: gradient times token is 0.
 ORTHOGONAL = {("hirescam", "blocks.10")}
-
-
-def test_every_method_has_a_slow_version() -> None:
-    assert {m.function.__name__ for m in METHODS.values()} <= set(vars(slow))
-    assert set(METHODS) == {*GRADIENT, "cam", "tscam"}
 
 
 @pytest.mark.parametrize("method", GRADIENT)
@@ -256,7 +149,8 @@ def test_the_mean_of_a_class_map_is_the_logit(key: str) -> None:
         logits = model.network(inputs)
     for target in range(logits.shape[1]):
         classes = [target] * len(inputs)
-        _, bias = heads.semantic(head, kept[head.layer.name], torch.tensor(classes))
+        score = torch.eye(logits.shape[1])[classes]
+        _, bias = heads.semantic(head, kept[head.layer.name], score)
         values = found_by(model, "cam", inputs, classes).fused.values
         assert_same(values.mean(dim=(1, 2)) + bias, doubles(logits[:, target]))
 

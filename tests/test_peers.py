@@ -20,7 +20,8 @@ from pytorch_grad_cam.utils.model_targets import ClassifierOutputTarget
 from torch import Tensor
 
 from camcli import images, models
-from camcli.explain import Explained, explain
+from camcli.assemble import Explained
+from camcli.explain import explain
 from camcli.maps import normalise, visible
 from camcli.methods import get
 from camcli.models import Model

@@ -11,7 +11,7 @@ from conftest import SAMPLES, Cli, small
 from PIL import Image
 
 from camcli import images, pipeline, targets
-from camcli.explain import explain
+from camcli.explain import How, explain
 from camcli.maps import paste
 from camcli.methods import get
 from camcli.plan import plan
@@ -20,6 +20,10 @@ from camcli.records import Crops, Result, Source
 
 def given(classes: torch.Tensor, _logits: torch.Tensor) -> torch.Tensor:
     return classes
+
+
+def best(logits: torch.Tensor) -> torch.Tensor:
+    return logits.topk(1).indices
 
 
 def test_crops_are_the_corners_the_middle_and_their_mirrors() -> None:
@@ -51,7 +55,7 @@ def test_ten_crops_are_ten_explanations_added_up(method: str) -> None:
     crops = images.ten_crops(model.size)
     pictures = [Image.open(SAMPLES / name) for name in ("chelsea.jpg", "coffee.jpg")]
     inputs = [torch.from_numpy(images.read_crops(p, crops, model.transform)) for p in pictures]
-    found = explain(model, torch.cat(inputs), requests, lambda x: x.topk(1).indices, crops)[0][0]
+    found = explain(model, torch.cat(inputs), requests, best, How(crops))[0][0]
     for b, cut in enumerate(inputs):
         with torch.no_grad():
             wanted = model.network(cut).mean(dim=0).argmax()
@@ -80,7 +84,7 @@ def test_a_mirrored_image_has_the_mirrored_map() -> None:
     both = [Image.fromarray(pixels), Image.fromarray(np.ascontiguousarray(pixels[:, ::-1]))]
     inputs = [torch.from_numpy(images.read_crops(p, crops, model.transform)) for p in both]
     requests = plan(model, [get("gradcam")])
-    found = explain(model, torch.cat(inputs), requests, lambda x: x.topk(1).indices, crops)[0][0]
+    found = explain(model, torch.cat(inputs), requests, best, How(crops))[0][0]
     one, other = found.fused.values
     assert found.fused.status == ["ok", "ok"]
     assert not torch.allclose(one, other, atol=1e-2 * float(one.max()))
@@ -122,7 +126,7 @@ def test_layers_are_put_together_before_they_are_fused() -> None:
     crops = images.ten_crops(model.size)
     picture = Image.open(SAMPLES / "coffee.jpg")
     inputs = torch.from_numpy(images.read_crops(picture, crops, model.transform))
-    found = explain(model, inputs, [request], lambda x: x.topk(1).indices, crops)[0][0]
+    found = explain(model, inputs, [request], best, How(crops))[0][0]
     scaled = [
         request.fusion.scale(maps.values, 96 / layer.grid[0])
         for maps, layer in zip(found.layers, request.layers, strict=True)

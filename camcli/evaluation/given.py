@@ -75,7 +75,7 @@ def rows_of(job: Job) -> tuple[Row, ...]:
 
 
 def _row(job: Job, request: Request) -> Row:
-    layers = tuple(layer.name for layer in request.layers)
+    layers = tuple(layer.name for layer in request.read)
     return Row(job.model.name, request.method.name, layers, job.level(request.method))
 
 

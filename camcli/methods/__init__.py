@@ -1,17 +1,35 @@
-"""The methods: pure functions from recorded tensors to maps. Knows no models, files or colours.
+"""The methods: pure functions from what was recorded to maps. Knows no models, files or colours.
 
-A method's positional parameters name what it needs, each a tensor of the batch:
+A method's positional parameters name what it needs, of a batch B and one score of each image:
 
-    activations  (B,C,H,W)  a layer's output          asked of one layer at a time
-    gradients    (B,C,H,W)  d score / d activations   asked of one layer at a time
-    attention    (B,L,H,W)  CLS row of each block's attention, heads averaged
-    semantic     (B,H,W)    the classifier read position by position, for the class
-    class_bias   (B,)       its bias
+    inputs            (B,3,H,W)    what the network was given; 0 is the mean colour
+    activations       (B,C,h,w)    a layer's output           (methods with these are asked
+    gradients         (B,C,h,w)    d score / d activations     of one layer at a time)
+    curvature         (B,C,h,w)    Hessian of the score by the activations, times them
+    relevance         (B,C,h,w)    what AttnLRP gives to the activations
+    differentiate     (B,3,H,W) -> activations and gradients of other inputs
+    ablate            change, wanted (B,N) -> scores (B,N) with the layer's output changed
+    rescore           alter, wanted (B,N) -> scores or probabilities (B,N) of other inputs
+    input_gradients   (B,3,H,W)    d score / d inputs
+    slope             (B,3,H,W) -> d score / d inputs, at other inputs
+    guided_gradients  (B,3,H,W)    as guided backpropagation has it
+    bias_terms        of each layer with biases (B,C,h,w): bias times d score / d its output
+    attention         (B,L,h,w)    CLS row of each block's attention, heads averaged
+    matrices          of each block (B,heads,N,N): its attention
+    matrix_gradients  of each block (B,heads,N,N): d score / d its attention
+    block_gradients   of each block (B,heads,N,N): the same of the score read after that block
+    semantic          (B,h,w)      the classifier read position by position
+    class_bias        (B,)         its bias
 
-Its keyword-only parameters are its options, set with `--set KEY=VALUE`. It returns raw maps
-(B,H,W). The decorator puts it into `METHODS`, from which the command line, the README's table and
-the contract tests are made. Nothing here imports torch at module level: a list of methods, or a
-mistyped name, must not wait for it.
+`alter(b, which)` makes inputs (n,3,H,W) of image b, `change(b, which)` outputs (n,C,h,w) of the
+layer; only what is `wanted` (B,N) is computed, the rest is 0.
+
+A method's keyword-only parameters are its options, set with `--set KEY=VALUE`; one called `seed`
+is `--seed`. It returns a raw map (B,H,W); or `returns` "terms": what each channel says (B,C,H,W),
+of which relu(sum) is the map; or "tokens": how much each token's answer draws on each (B,N,N), of
+which the map is the row that the classifier reads. The decorator puts it into `METHODS`, from which
+the command line, the README's table and the contract tests are made. Nothing here imports torch at
+module level: a list of methods, or a mistyped name, must not wait for it.
 """
 
 from __future__ import annotations
@@ -29,14 +47,44 @@ from camcli.errors import UsageError, hint
 if TYPE_CHECKING:
     from torch import Tensor
 
-NEEDS = ("activations", "gradients", "attention", "semantic", "class_bias")
-ROOMS = ("classifier", "gradient", "transformer")
+
+@dataclass(frozen=True, slots=True)
+class Need:
+    """What it takes to have, whether it depends on the class, and whether it is one layer's."""
+
+    cost: str
+    of_class: bool = False
+    of_layer: bool = False
+
+
+NEEDS: Mapping[str, Need] = {
+    "inputs": Need("forward"),
+    "activations": Need("forward", of_layer=True),
+    "gradients": Need("gradient", of_class=True, of_layer=True),
+    "curvature": Need("gradient", of_class=True, of_layer=True),
+    "relevance": Need("gradient", of_class=True, of_layer=True),
+    "differentiate": Need("N gradients", of_class=True, of_layer=True),
+    "ablate": Need("N forwards", of_class=True, of_layer=True),
+    "rescore": Need("N forwards", of_class=True),
+    "input_gradients": Need("gradient", of_class=True),
+    "slope": Need("N gradients", of_class=True),
+    "guided_gradients": Need("gradient", of_class=True),
+    "bias_terms": Need("gradient", of_class=True),
+    "attention": Need("attention"),
+    "matrices": Need("attention"),
+    "matrix_gradients": Need("gradient", of_class=True),
+    "block_gradients": Need("gradient", of_class=True),
+    "semantic": Need("forward", of_class=True),
+    "class_bias": Need("forward", of_class=True),
+}
+ROOMS = ("classifier", "gradient", "activation", "perturbation", "attention", "saliency")
 
 # What is run where none is named: the first that the model can have. Chosen by GT-known on ILSVRC
 # photographs; README has the figures.
 DEFAULTS = ("tscam", "gradcam")
 
 Work = Literal["CNN", "ViT", "Swin"]
+Returns = Literal["map", "terms", "tokens"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,13 +100,32 @@ class Method:
     result: str
     signed: bool
     choices: Mapping[str, tuple[str, ...]]
+    returns: Returns = "map"
+    default: str = "last"
     needs: tuple[str, ...] = field(default=())
     options: Mapping[str, Any] = field(default_factory=dict)
 
     @property
     def per_layer(self) -> bool:
         """Whether it is asked of one layer at a time, so that `--layers` applies."""
-        return "activations" in self.needs
+        return any(NEEDS[need].of_layer for need in self.needs)
+
+    @property
+    def class_aware(self) -> bool:
+        """Whether its map is about the class, and not about the image alone."""
+        return any(NEEDS[need].of_class for need in self.needs)
+
+    @property
+    def costs(self) -> tuple[str, ...]:
+        """What it takes besides a forward pass; or that alone."""
+        besides = dict.fromkeys(NEEDS[need].cost for need in self.needs)
+        return tuple(cost for cost in besides if cost != "forward") or ("forward",)
+
+    @property
+    def family(self) -> str:
+        """The room that it stands in: what kind of evidence it goes by."""
+        whole = self.function.func if isinstance(self.function, partial) else self.function
+        return whole.__module__.rpartition(".")[2]
 
 
 METHODS: dict[str, Method] = {}
@@ -76,26 +143,29 @@ def method(
     result: str = "fused",
     signed: bool = False,
     choices: Mapping[str, tuple[str, ...]] | None = None,
+    returns: Returns = "map",
+    default: str = "last",
 ) -> Callable[[_Function], _Function]:
     """Register a function as a method, under its own name or the field's: "gradcam++".
 
     `threshold` is its paper's box threshold as a fraction of the maximum, `fusion` how it joins
     several layers, `result` what its map is called in a grid, `signed` says that its maps may be
-    negative, and `choices` has the values of an option that are all there are. Raises ValueError at
-    import for a need that nothing provides, or a name taken twice.
+    negative, `choices` has the values of an option that are all there are, and `default` is the
+    layer that is read where none is named. Raises ValueError at import for a need that nothing
+    provides, or a name taken twice.
     """
 
     def register(function: _Function) -> _Function:
         called = name or function.__name__
         parameters = inspect.signature(function).parameters.values()
         needs = tuple(p.name for p in parameters if p.kind is not p.KEYWORD_ONLY)
-        unknown = set(needs) - set(NEEDS)
+        unknown = set(needs) - NEEDS.keys()
         if unknown or called in METHODS:
             raise ValueError(f"method {called}: unknown needs {unknown}, or the name is taken")
         options = {p.name: p.default for p in parameters if p.kind is p.KEYWORD_ONLY}
         METHODS[called] = Method(
             *(called, function, paper, works_on, threshold, fusion, result, signed),
-            *(choices or {}, needs, options),
+            *(choices or {}, returns, default, needs, options),
         )
         return function
 

@@ -58,7 +58,7 @@ def known(
     seen, failed = views.look(source, cnn.transform, found, how.seed, how.workers, advance)
     unread = {item.path for item in failed}  # names are not the same in all folders' inputs
     paths = [item for item in found if str(item.path) not in unread]
-    rolled = evidence.Teacher(vit) if vit else None
+    rolled = evidence.of_relevance(vit) if vit else None
     teachers = (evidence.of_cam(cnn), evidence.of_cam(large), rolled)
     maps, classes = [], []
     with ThreadPoolExecutor(how.workers) as pool:

@@ -1,0 +1,33 @@
+"""What biases a convolutional network adds on its way to the score. Knows nothing of methods."""
+
+from __future__ import annotations
+
+from torch import Tensor, nn
+
+
+def find(network: nn.Module) -> dict[str, Tensor] | None:
+    """Of each layer with biases the name under which its output can be tapped, and they (C,).
+
+    Convolutions have theirs; a batch norm's is beta - mean gamma / sigma. None where a LayerNorm
+    stands among them, for it adds no fixed amount, and where there are none.
+    """
+    modules = dict(network.named_modules())
+    if any(isinstance(module, nn.LayerNorm) for module in modules.values()):
+        return None
+    found = {_tap(name, m): _bias(m) for name, m in modules.items()}
+    return {name: bias for name, bias in found.items() if bias is not None} or None
+
+
+def _tap(name: str, module: nn.Module) -> str:
+    """Where the sum can be seen: timm's norms that hold their activation have a drop before it."""
+    return f"{name}.drop" if hasattr(module, "act") and hasattr(module, "drop") else name
+
+
+def _bias(module: nn.Module) -> Tensor | None:
+    if isinstance(module, nn.Conv2d):
+        return module.bias
+    if not isinstance(module, nn.BatchNorm2d) or module.running_var is None:
+        return None
+    assert module.running_mean is not None
+    gain = module.weight / (module.running_var + module.eps).sqrt()
+    return module.bias - module.running_mean * gain

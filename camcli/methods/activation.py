@@ -1,0 +1,77 @@
+"""Methods that read a layer's activations, most of them blind to the class."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from camcli.methods import method
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+
+@method(paper="https://arxiv.org/abs/2008.00299")
+def eigencam(activations: Tensor) -> Tensor:
+    """Eigen-CAM: the first principal component of a layer's channels.
+
+    M = relu(P), P_ij = v . (A_ij - mean_ij A), v the first right singular vector of the centred
+    pixels (HW,C). (B,C,H,W) -> (B,H,W). The same for every class.
+
+    Deviations: pixels are centred, which the paper does not say; the sign, which is arbitrary, is
+    the one that goes with the sum over channels.
+    """
+    from camcli.components import principal
+
+    return principal(activations).relu()
+
+
+@method(paper="https://github.com/jacobgil/pytorch-grad-cam")
+def eigengradcam(activations: Tensor, gradients: Tensor) -> Tensor:
+    """EigenGrad-CAM: the first principal component of gradient times activation.
+
+    M = relu(P), P_ij = v . (T_ij - mean_ij T), T = g A. (B,C,H,W) x2 -> (B,H,W).
+
+    Deviations: the sign is the one that goes with the sum over channels; it has no paper.
+    """
+    from camcli.components import principal
+
+    return principal(gradients * activations).relu()
+
+
+@method(paper="https://arxiv.org/abs/2410.00267")
+def kpcacam(activations: Tensor) -> Tensor:
+    """KPCA-CAM: the first kernel principal component of a layer's pixels.
+
+    M = relu(u sqrt(lambda)), the first of the centred kernel K_ij = tanh(a_i . a_j / C + 1) of
+    centred pixels a (HW,C). (B,C,H,W) -> (B,H,W). The same for every class.
+
+    Deviations: the sign is the one that goes with the sum over channels.
+    """
+    from camcli.components import kernel_principal
+
+    return kernel_principal(activations).relu()
+
+
+@method(paper="https://hal.science/hal-02963298", returns="terms")
+def fem(activations: Tensor, *, k: float = 2.0) -> Tensor:
+    """FEM: channels weighted by how much of the image they are rare and strong in.
+
+    w_k = share of pixels above mean + `k` deviations of the channel; M = relu(sum_k w_k A_k).
+    (B,C,H,W) -> terms of M. The same for every class. Deviations: none.
+    """
+    spread = activations.std(dim=(2, 3), keepdim=True, correction=0)
+    rare = activations > activations.mean(dim=(2, 3), keepdim=True) + k * spread
+    return rare.float().mean(dim=(2, 3), keepdim=True) * activations
+
+
+@method(paper="https://arxiv.org/abs/1810.03292", returns="terms")
+def randomcam(activations: Tensor, *, seed: int = 0) -> Tensor:
+    """Random-CAM: channels weighted at random; the baseline that any other must beat.
+
+    w_k ~ U(-1, 1), the same for every image and class; M = relu(sum_k w_k A_k).
+    (B,C,H,W) -> terms of M. Deviations: none; the paper is the one that asks for such checks.
+    """
+    from camcli.draws import uniform
+
+    weights = uniform((activations.shape[1],), seed).to(activations) * 2 - 1
+    return weights[:, None, None] * activations

@@ -1,0 +1,203 @@
+"""Methods that change the image, or a layer, and watch the score."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import reduce
+from operator import add
+from typing import TYPE_CHECKING, Protocol
+
+from camcli.methods import method
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    Alter = Callable[[int, Tensor], Tensor]
+
+
+class Rescore(Protocol):
+    """Scores, or probabilities, of altered images: see the needs."""
+
+    def __call__(self, alter: Alter, wanted: Tensor, *, probability: bool = True) -> Tensor:
+        """(B,N), 0 where nothing is wanted."""
+
+
+class Ablate(Protocol):
+    """Scores with a layer's output changed: see the needs."""
+
+    def __call__(self, change: Alter, wanted: Tensor) -> Tensor:
+        """(B,N), 0 where nothing is wanted."""
+
+
+WEIGHTS = {"weights": ("probability", "softmax")}
+
+
+@method(paper="https://arxiv.org/abs/1910.01279", returns="terms", choices=WEIGHTS)
+def scorecam(
+    inputs: Tensor,
+    activations: Tensor,
+    rescore: Rescore,
+    *,
+    channels: int = 0,
+    weights: str = "probability",
+) -> Tensor:
+    """Score-CAM: each channel weighs what the class gets of the image seen through it.
+
+    w_k = p_c(x * m_k), m_k the channel upsampled and min-maxed; M = relu(sum_k w_k A_k).
+    (B,3,H,W), (B,C,h,w) -> terms of M. One forward pass a channel.
+
+    `channels=N` asks only the N that vary most (0: all). `weights=softmax` takes the softmax over
+    channels of the logits instead of the class's probability. Deviations: a channel that is the
+    same everywhere has no mask, and weighs nothing; equal masks are scored once.
+    """
+    from camcli.masks import of_channels
+
+    masks = of_channels(activations, inputs, channels)
+    return masks.weigh(lambda w: rescore(masks.seen, w, probability=weights != "softmax"), weights)
+
+
+@method(paper="https://arxiv.org/abs/2006.14255", returns="terms", choices=WEIGHTS)
+def sscam(
+    inputs: Tensor,
+    activations: Tensor,
+    rescore: Rescore,
+    *,
+    samples: int = 35,
+    noise: float = 2.0,
+    channels: int = 0,
+    weights: str = "probability",
+    seed: int = 0,
+) -> Tensor:
+    """SS-CAM: Score-CAM with each mask's score averaged over noisy copies of the mask.
+
+    w_k = 1/N sum_i p_c(x * (m_k + e_i)), e_i Gaussian of deviation `noise`; M = relu(sum w_k A_k).
+    (B,3,H,W), (B,C,h,w) -> terms of M. `samples` forward passes a channel.
+
+    `channels` and `weights` are Score-CAM's. Deviations: every channel gets the same N fields of
+    noise, so that channels differ by their masks alone.
+    """
+    from camcli.draws import normal
+    from camcli.masks import of_channels
+
+    fields = noise * normal((samples, *inputs.shape[2:]), seed).to(inputs)
+    masks = of_channels(activations, inputs, channels)
+
+    def scores(wanted: Tensor) -> Tensor:
+        plain = weights != "softmax"
+
+        def of(field: Tensor) -> Tensor:
+            def seen(b: int, which: Tensor) -> Tensor:
+                return inputs[b] * (masks.of(b, which) + field)
+
+            return rescore(seen, wanted, probability=plain)
+
+        return reduce(add, map(of, fields)) / samples
+
+    return masks.weigh(scores, weights)
+
+
+@method(paper="https://arxiv.org/abs/2010.03023", returns="terms", choices=WEIGHTS)
+def iscam(
+    inputs: Tensor,
+    activations: Tensor,
+    rescore: Rescore,
+    *,
+    steps: int = 10,
+    channels: int = 0,
+    weights: str = "probability",
+) -> Tensor:
+    """IS-CAM: Score-CAM with each mask's score averaged while the mask is faded in.
+
+    w_k = 1/N sum_i p_c(x * m_k c_i), c_i = sum_{j <= i} j/N; M = relu(sum_k w_k A_k).
+    (B,3,H,W), (B,C,h,w) -> terms of M. `steps` forward passes a channel.
+
+    `channels` and `weights` are Score-CAM's. Deviations: none.
+    """
+    from camcli.masks import of_channels
+
+    masks = of_channels(activations, inputs, channels)
+
+    def scores(wanted: Tensor) -> Tensor:
+        plain = weights != "softmax"
+
+        def of(step: int) -> Tensor:
+            share = step * (step + 1) / (2 * steps)
+            return rescore(lambda b, k: share * masks.seen(b, k), wanted, probability=plain)
+
+        return reduce(add, map(of, range(1, steps + 1))) / steps
+
+    return masks.weigh(scores, weights)
+
+
+@method(
+    paper="https://openaccess.thecvf.com/content_WACV_2020/html/Desai_Ablation-CAM_Visual_Explanations_for_Deep_Convolutional_Network_via_Gradient-free_Localization_WACV_2020_paper.html",
+    returns="terms",
+)
+def ablationcam(activations: Tensor, ablate: Ablate, *, channels: int = 0) -> Tensor:
+    """Ablation-CAM: each channel weighs what the score loses without it.
+
+    w_k = (s - s_k) / |s|, s_k the logit with channel k at zero; M = relu(sum_k w_k A_k).
+    (B,C,H,W) -> terms of M. The network runs again from the layer on, once a channel.
+
+    `channels=N` asks only the N that vary most (0: all). Deviations: divided by |s|, where the
+    paper's s would turn the map around when it is negative; prefix tokens are left as they are.
+    """
+    from camcli.masks import strongest
+
+    def without(b: int, k: Tensor) -> Tensor:
+        changed = activations[b].repeat(len(k), 1, 1, 1)
+        changed[range(len(k)), k] = 0
+        return changed
+
+    wanted = strongest(activations, channels) & activations.flatten(2).any(dim=2)
+    whole = ablate(lambda b, _k: activations[b : b + 1], wanted.new_ones(len(wanted), 1))
+    weights = (whole - ablate(without, wanted)) / whole.abs()
+    return weights.where(wanted, 0)[:, :, None, None] * activations
+
+
+@method(paper="https://arxiv.org/abs/1311.2901")
+def occlusion(inputs: Tensor, rescore: Rescore, *, window: int = 32, stride: int = 16) -> Tensor:
+    """Occlusion: what the class loses when a square of the image is covered.
+
+    M = relu(mean of p_c(x) - p_c(x covered) over the squares that cover a pixel).
+    (B,3,H,W) -> (B,H,W). One forward pass a square of `window` pixels, every `stride` of them.
+
+    Deviations: covered with the mean colour (0), as the paper's grey; the last squares of a row or
+    column lie flush with the border.
+    """
+    from camcli.masks import squares
+
+    shown = squares((inputs.shape[2], inputs.shape[3]), window, stride).to(inputs.device)
+    one = shown.new_ones(len(inputs), 1)
+    whole = rescore(lambda b, _k: inputs[b : b + 1], one)
+    lost = whole - rescore(lambda b, k: inputs[b] * shown[k, None], one.expand(-1, len(shown)))
+    covered = (~shown).to(inputs)
+    return (
+        (lost @ covered.flatten(1) / covered.sum(dim=0).flatten()).reshape_as(inputs[:, 0]).relu()
+    )
+
+
+@method(paper="https://arxiv.org/abs/1806.07421")
+def rise(
+    inputs: Tensor,
+    rescore: Rescore,
+    *,
+    masks: int = 2000,
+    cells: int = 7,
+    keep: float = 0.5,
+    seed: int = 0,
+) -> Tensor:
+    """RISE: random masks, each weighted by what the class gets of the image seen through it.
+
+    M = 1/(N p) sum_i p_c(x * m_i) m_i, each m_i a grid of `cells` x `cells`, every cell open with
+    probability p = `keep`, upsampled and shifted at random. (B,3,H,W) -> (B,H,W).
+
+    `masks` forward passes. Deviations: 2000 masks; the paper has 4000 for VGG16 and 8000 for
+    ResNet-50. Every image gets the same.
+    """
+    from camcli.masks import random_grids
+
+    shown = random_grids((inputs.shape[2], inputs.shape[3]), masks, cells, keep, seed)
+    every = inputs.new_ones(len(inputs), masks) > 0
+    weights = rescore(lambda b, k: inputs[b] * shown(k).to(inputs)[:, None], every)
+    return shown.mix(weights) / (masks * keep)

@@ -1,0 +1,100 @@
+"""Methods that ask which pixels of the input the score depends on."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import reduce
+from operator import add
+from typing import TYPE_CHECKING
+
+from camcli.methods import method
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    Slope = Callable[[Tensor], Tensor]
+
+
+@method(paper="https://arxiv.org/abs/1312.6034")
+def saliency(input_gradients: Tensor) -> Tensor:
+    """Saliency: how strongly the score depends on each pixel.
+
+    M = max over colours of |dy_c/dx|. (B,3,H,W) -> (B,H,W). Deviations: none.
+    """
+    return input_gradients.abs().amax(dim=1)
+
+
+@method(paper="https://arxiv.org/abs/1605.01713")
+def inputxgradient(inputs: Tensor, input_gradients: Tensor) -> Tensor:
+    """Input times gradient: what each pixel contributes, were the score linear.
+
+    M = |sum over colours of x dy_c/dx|. (B,3,H,W) x2 -> (B,H,W).
+
+    Deviations: the absolute value, for a map has one colour scale; x is the normalised input, 0 the
+    mean colour.
+    """
+    return (inputs * input_gradients).sum(dim=1).abs()
+
+
+@method(paper="https://arxiv.org/abs/1703.01365")
+def integratedgradients(
+    inputs: Tensor, slope: Slope, *, steps: int = 50, absolute: bool = True
+) -> Tensor:
+    """Integrated gradients: what each pixel contributes on the way from a plain image to this one.
+
+    M = |sum over colours of x integral_0^1 dy_c/dx (a x) da|, from the mean colour (0), by
+    Gauss-Legendre quadrature with `steps` nodes. (B,3,H,W) -> (B,H,W).
+
+    `absolute=false` keeps the sign: the map's sum is then the logit less that of the plain image.
+    Deviations: the absolute value.
+    """
+    import numpy as np
+
+    nodes, weights = np.polynomial.legendre.leggauss(steps)
+    path = zip((nodes + 1) / 2, weights / 2, strict=True)
+    mean = reduce(add, (float(weight) * slope(float(node) * inputs) for node, weight in path))
+    signed = (inputs * mean).sum(dim=1)
+    return signed.abs() if absolute else signed
+
+
+@method(paper="https://arxiv.org/abs/1706.03825")
+def smoothgrad(
+    inputs: Tensor, slope: Slope, *, samples: int = 25, noise: float = 0.15, seed: int = 0
+) -> Tensor:
+    """SmoothGrad: saliency, with the gradient averaged over noisy copies of the image.
+
+    M = max over colours of |1/N sum_i dy_c/dx (x + e_i)|, e_i Gaussian, its deviation the share
+    `noise` of the image's range. (B,3,H,W) -> (B,H,W). Deviations: none.
+    """
+    from camcli.draws import noisy
+
+    total = reduce(add, (slope(copy) for copy in noisy(inputs, samples, noise, seed)))
+    return (total / samples).abs().amax(dim=1)
+
+
+@method(paper="https://arxiv.org/abs/1412.6806", works_on=("CNN",))
+def guidedbackprop(guided_gradients: Tensor) -> Tensor:
+    """Guided backpropagation: the gradient along what excites, all the way to the pixels.
+
+    At each ReLU R = 1[x > 0] relu(R'); M = max over colours of |R| at the input. (B,3,H,W) ->
+    (B,H,W).
+
+    Only networks whose activations are ReLU or ReLU6 have it. Deviations: none. It hardly depends
+    on the class (arXiv 1810.03292): look at its maps beside those of another.
+    """
+    return guided_gradients.abs().amax(dim=1)
+
+
+@method(paper="https://arxiv.org/abs/1610.02391", name="guided-gradcam", works_on=("CNN",))
+def guided_gradcam(activations: Tensor, gradients: Tensor, guided_gradients: Tensor) -> Tensor:
+    """Guided Grad-CAM: guided backpropagation where Grad-CAM is.
+
+    M = max over colours of |R| times Grad-CAM, upsampled. (B,C,h,w) x2, (B,3,H,W) -> (B,H,W).
+    Deviations: none.
+    """
+    from camcli.maps import resize
+    from camcli.methods.gradient import gradcam
+
+    where = gradcam(activations, gradients).sum(dim=1).relu()
+    fine = guidedbackprop(guided_gradients)
+    return fine * resize(where, (fine.shape[1], fine.shape[2]))

@@ -1,0 +1,88 @@
+"""Other rules for the backward pass: what modules are made of so that gradients mean relevance.
+
+Each rule keeps a module's output as it is and changes only how gradients pass. Knows no methods.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from camcli.taps import Rule
+
+RELUS = ("ReLU", "ReLU6")
+GELUS = ("GELU", "GELUTanh", "QuickGELU")
+GATES = ("Sigmoid", "HardSigmoid", "Hardsigmoid", "Softmax")  # they weigh; they do not activate
+
+
+def activations(network: nn.Module) -> dict[str, nn.Module]:
+    """The modules that are activation functions, by name: torch's and timm's."""
+    return {
+        name: module
+        for name, module in network.named_modules()
+        if type(module).__module__.endswith((".activation", ".activations"))
+        and type(module).__name__ not in (*GATES, "MultiheadAttention")
+    }
+
+
+def guided(network: nn.Module) -> dict[str, Rule] | None:
+    """Guided backpropagation, R = 1[x > 0] relu(R') at each ReLU; None with other activations.
+
+    Source: https://arxiv.org/abs/1412.6806
+    """
+    found = activations(network)
+    if not found or {type(m).__name__ for m in found.values()} - {*RELUS}:
+        return None
+    return dict.fromkeys(found, _positive)
+
+
+def _positive(_module: Any, _inputs: tuple[Any, ...], output: Tensor) -> Tensor:
+    if output.requires_grad:
+        output.register_hook(torch.relu)  # type: ignore[no-untyped-call]
+    return output
+
+
+def attnlrp(network: nn.Module, blocks: tuple[str, ...]) -> dict[str, Rule] | None:
+    """AttnLRP as rules for gradients; None where the blocks are not plain attention and GELU.
+
+    Then activation times gradient is relevance: LayerNorm with its deviation, and GELU with its
+    slope, held fixed; each factor of a product of two gets half. Source: arXiv 2402.05602
+    """
+    if {type(m).__name__ for m in activations(network).values()} - {*GELUS}:
+        return None
+    norms = {n: m for n, m in network.named_modules() if "norm" in type(m).__name__.lower()}
+    plain = all(isinstance(m, nn.LayerNorm) for m in norms.values())
+    if not plain or getattr(network, "attn_pool", None) is not None:
+        return None
+    rules: dict[str, Rule] = dict.fromkeys(norms, _deviation_fixed)
+    rules |= dict.fromkeys(activations(network), _slope_fixed)
+    for block in blocks:
+        attention = network.get_submodule(f"{block}.attn")
+        if not hasattr(attention, "qkv") or getattr(attention, "gate", None) is not None:
+            return None
+        rules |= {f"{block}.attn.{name}": _halved for name in ("qkv", "attn_drop")}
+    return rules
+
+
+def _halved(_module: Any, _inputs: tuple[Any, ...], output: Tensor) -> Tensor:
+    return output / 2 + (output / 2).detach()
+
+
+def _deviation_fixed(norm: Any, inputs: tuple[Any, ...], _output: Tensor) -> Tensor:
+    (x,) = inputs
+    sigma = (x.var(dim=-1, correction=0, keepdim=True) + norm.eps).sqrt().detach()
+    standard: Tensor = (x - x.mean(dim=-1, keepdim=True)) / sigma
+    if norm.weight is None:
+        return standard
+    scaled: Tensor = standard * norm.weight
+    return scaled if norm.bias is None else scaled + norm.bias
+
+
+def _slope_fixed(_module: Any, inputs: tuple[Any, ...], output: Tensor) -> Tensor:
+    (x,) = inputs
+    tiny = x.abs() < 1e-6
+    slope = (output / x.where(~tiny, 1)).where(~tiny, 0.5).detach()
+    same: Tensor = slope * x
+    return same
