@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor
 
-from camcli.maps import fuse, normalise, paste, statuses
+from camcli.maps import clipped, fuse, normalise, paste, statuses
 from camcli.methods import Method
 from camcli.plan import Request
 from camcli.records import Crops, Layer, Status
@@ -109,7 +109,8 @@ def finished(request: Request, raw: Raw, chosen: Chosen, canvas: Canvas) -> Expl
         fused = layers[0] if len(layers) == 1 else _fused(request, layers, canvas.size)
         return Explained(request, chosen, fused, layers)
     found = {
-        name: _maps(name, canvas.whole(values, request.method)) for name, values in raw.maps.items()
+        name: _maps(name, canvas.whole(values, request.method), peak=request.method.peak)
+        for name, values in raw.maps.items()
     }
     blocks = {la.name for la in request.read}
     parts = tuple(maps for name, maps in found.items() if name not in {"fused", *blocks})
@@ -119,7 +120,8 @@ def finished(request: Request, raw: Raw, chosen: Chosen, canvas: Canvas) -> Expl
 
 def _layer(request: Request, layer: Layer, raw: Raw, canvas: Canvas) -> Maps:
     values = canvas.whole(raw.maps[layer.name], request.method)
-    shown = request.fusion.scale(values, canvas.inputs[0] / layer.grid[0])
+    stride = canvas.inputs[0] / layer.grid[0]
+    shown = request.fusion.scale(clipped(values, request.method.peak), stride)
     return Maps(layer.name, values, shown, statuses(values, canvas.all_of(raw.dead[layer.name])))
 
 
@@ -129,6 +131,6 @@ def _fused(request: Request, layers: Sequence[Maps], size: tuple[int, int]) -> M
     return _maps("fused", values, torch.tensor(dead))
 
 
-def _maps(name: str, values: Tensor, dead: Tensor | None = None) -> Maps:
+def _maps(name: str, values: Tensor, dead: Tensor | None = None, peak: float = 1.0) -> Maps:
     flags = torch.zeros(len(values), dtype=torch.bool) if dead is None else dead
-    return Maps(name, values, normalise(values), statuses(values, flags))
+    return Maps(name, values, normalise(clipped(values, peak)), statuses(values, flags))

@@ -125,9 +125,11 @@ def _classifiers(network: nn.Module) -> list[tuple[Tensor, Tensor]]:
     if not all(isinstance(h, nn.Linear | nn.Conv2d) for h in heads):
         return []
     weights = [h.weight.flatten(1) for h in heads]
+    biases = [h.weight.new_zeros(len(h.weight)) if h.bias is None else h.bias for h in heads]
+    # A single logit stands for two classes, as everywhere: the second, and with -1 the first.
     return [
-        (w, w.new_zeros(len(w)) if h.bias is None else h.bias)
-        for w, h in zip(weights, heads, strict=True)
+        (torch.cat([-w, w]), torch.cat([-b, b])) if len(w) == 1 else (w, b)
+        for w, b in zip(weights, biases, strict=True)
     ]
 
 

@@ -30,6 +30,17 @@ def normalise(maps: Tensor) -> Tensor:
     return scaled(maps, (1, 2))
 
 
+def clipped(maps: Tensor, peak: float) -> Tensor:
+    """Each map cut at a quantile of its own, for single pixels must not leave all others dark.
+
+    (B, H, W) -> (B, H, W). As it is for 1, and where the quantile is the minimum.
+    """
+    if peak == 1:
+        return maps
+    top = maps.flatten(1).quantile(peak, dim=1)[:, None, None]
+    return maps.minimum(top.where(top > maps.amin(dim=(1, 2), keepdim=True), torch.inf))
+
+
 def scaled(values: Tensor, over: tuple[int, ...]) -> Tensor:
     """Min-max over some dimensions of any tensor; zeros where that has no meaning."""
     low, high = values.amin(dim=over, keepdim=True), values.amax(dim=over, keepdim=True)

@@ -17,6 +17,7 @@ from camcli import families, labels, layers, zoo
 from camcli.errors import ModelError, UsageError
 from camcli.families import Family
 from camcli.labels import Labels
+from camcli.logits import adapt, find, two_sided
 from camcli.records import Layer, Transform
 
 Head = Literal["softmax", "sigmoid"]
@@ -27,7 +28,7 @@ class Model:
     """A frozen network in eval mode and what is known of it; `layers` in forward order.
 
     `thresholds` are box thresholds that its file brings, by method; `architecture` is the name of
-    its bare structure.
+    its bare structure; `head` says what makes probabilities of logits.
     """
 
     name: str
@@ -58,6 +59,7 @@ def load(
     size: tuple[int, int] | None = None,
     device: str = "auto",
     weights: bool = True,
+    head: Head | None = None,
 ) -> Model:
     """A model by timm name, from a checkpoint file, or the embedded default.
 
@@ -70,7 +72,13 @@ def load(
     model = wrap(built.name, built.network, built.transform, label_file, where)
     named = labels.make(built.classes) if built.classes and not label_file else model.labels
     structure = built.architecture or built.name
-    return replace(model, labels=named, thresholds=built.thresholds, architecture=structure)
+    return replace(
+        model,
+        labels=named,
+        thresholds=built.thresholds,
+        architecture=structure,
+        head=head or model.head,
+    )
 
 
 def wrap(
@@ -80,23 +88,35 @@ def wrap(
     label_file: Path | None = None,
     device: torch.device | None = None,
 ) -> Model:
-    """Freeze any classifier, measure its layers, and name its classes."""
+    """Freeze any classifier, measure its layers, and name its classes.
+
+    Whatever it answers with is made logits (B,K); one logit is that of "yes", beside its negative.
+    """
     where = device or torch.device("cpu")
     network.requires_grad_(False).eval().to(where)
+    if (
+        where.type == "cpu"
+    ):  # convolutions there are up to twice as fast so; the numbers are the same
+        network.to(memory_format=torch.channels_last)
     family = families.of(network)
     try:
         with torch.inference_mode():
-            logits = network(layers.probe(network, transform.size))
+            answer = network(layers.probe(network, transform.size))
+        logits = find(answer)
+        single = logits is not None and logits.shape[1] == 1
+        if logits is not None and (logits is not answer or single):
+            network, logits = adapt(network), two_sided(logits)
         found = layers.survey(network, family, transform.size)
     except (RuntimeError, AssertionError, ValueError) as error:
         wanted = "x".join(map(str, transform.size))
         reason = str(error).partition("\n")[0]
         raise ModelError(f"{name} does not run on a {wanted} input: {reason}") from None
-    if not isinstance(logits, torch.Tensor) or logits.ndim != 2 or logits.shape[1] < 2:
+    if logits is None:
         raise ModelError(f"{name} is no classifier: it does not yield (B, K) logits")
     classes = logits.shape[1]
     names = labels.load(label_file, classes) if label_file else labels.default(classes)
-    return Model(name, network, transform, names, family, found, where)
+    head: Head = "sigmoid" if single else "softmax"
+    return Model(name, network, transform, names, family, found, where, head=head)
 
 
 def pick_device(spec: str) -> torch.device:

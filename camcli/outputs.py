@@ -52,11 +52,11 @@ class Style:
 
 
 def _title(result: Result, shown: Explanation) -> str:
-    return f"{shown.class_name} {shown.score:.2f} · {result.method}"
+    return f"{shown.label} {shown.score:.2f} · {result.method}"
 
 
 def _overlay(result: Result, shown: Explanation, style: Style) -> tuple[str, bytes]:
-    picture = _over(result.sample.picture, shown.fused, result.sample.view, style)
+    picture = over(result.sample.picture, shown.fused, result.sample.view, style)
     if style.boxed:
         draw_boxes(picture, shown.boxes)
     return _picture(caption(picture, _title(result, shown)), style.image_format)
@@ -75,7 +75,7 @@ def _grid(result: Result, shown: Explanation, style: Style) -> tuple[str, bytes]
     view = result.sample.view.scaled(*small.size)
 
     def cell(panel: Panel) -> Cell:
-        return Cell(result.labels.get(panel.name, panel.name), _over(small, panel, view, style))
+        return Cell(result.labels.get(panel.name, panel.name), over(small, panel, view, style))
 
     layers = [cell(panel) for panel in shown.layers]
     answer = [] if shown.fused in shown.layers else [cell(shown.fused)]
@@ -108,7 +108,8 @@ KINDS: Mapping[str, Callable[[Result, Explanation, Style], tuple[str, bytes]]] =
 ARRAY = "array"
 
 
-def _over(picture: Image.Image, panel: Panel, view: View, style: Style) -> Image.Image:
+def over(picture: Image.Image, panel: Panel, view: View, style: Style) -> Image.Image:
+    """A map over its picture; or the picture saying why there is no map."""
     heat = _heat(panel, view, style)
     if heat is None:
         blank = "constant" if panel.status == "ok" else panel.status
@@ -166,7 +167,7 @@ def save(
         written = {}
         for kind in (k for k in kinds if k in KINDS):
             suffix, content = KINDS[kind](result, shown, style)
-            written[kind] = f"{stem}.{slugs[shown.class_index]}{tag}.{kind}.{suffix}"
+            written[kind] = f"{stem}.{slug(shown, slugs)}{tag}.{kind}.{suffix}"
             write(output / written[kind], content)
         files.append(written | ({ARRAY: f"{stem}{tag}.npz"} if ARRAY in kinds else {}))
     if ARRAY in kinds:
@@ -203,6 +204,15 @@ def class_slugs(labels: Labels) -> list[str]:
     count = Counter(slugs)
     taken = {slug for slug in slugs if slug and count[slug] == 1}
     return [slug if slug in taken else _numbered(slug, i, taken) for i, slug in enumerate(slugs)]
+
+
+def slug(shown: Explanation, slugs: Sequence[str]) -> str:
+    """Of the class, and of what it is set against: `tabby-vs-lynx`, `tabby-vs-3-nearest`."""
+    own = slugs[shown.class_index]
+    if not shown.against:
+        return own
+    others = [slugs[index] for index, _ in shown.against]
+    return f"{own}-vs-{others[0] if len(others) == 1 else f'{len(others)}-nearest'}"
 
 
 def _numbered(slug: str, index: int, taken: set[str]) -> str:

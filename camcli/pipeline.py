@@ -21,8 +21,10 @@ from camcli.explain import How, explain
 from camcli.maps import visible
 from camcli.methods import Method
 from camcli.models import Model
+from camcli.needs import Tick
 from camcli.plan import Request
 from camcli.records import Crops, Explanation, Failed, Fit, Panel, Result, Sample, Source
+from camcli.smoothing import NONE, Smoothing
 from camcli.targets import Target
 
 In = TypeVar("In")
@@ -42,6 +44,8 @@ class Job:
     workers: int = 2
     threshold: str | float | None = None
     keep: Keep = "largest"
+    smoothing: Smoothing = NONE
+    tick: Tick = lambda _done, _of: None
 
     def level(self, method: Method) -> str | float:
         """The threshold of a method's boxes: as asked, or the checkpoint's, or its own."""
@@ -63,7 +67,7 @@ def run(
     """
     depth = job.batch_size + 2 * job.workers
     with ThreadPoolExecutor(job.workers) as readers, ThreadPoolExecutor(job.workers) as writers:
-        samples = ahead(readers, partial(_read, job), found, depth)
+        samples = ahead(readers, partial(read, job), found, depth)
         outcomes = _compute(job, samples)
         yield from ahead(writers, partial(_finish, job, finish), outcomes, depth)
 
@@ -85,7 +89,8 @@ def ahead(
             future.cancel()
 
 
-def _read(job: Job, item: Source | Failed) -> Sample | Failed:
+def read(job: Job, item: Source | Failed) -> Sample | Failed:
+    """An image decoded and made inputs, or why it cannot be."""
     if isinstance(item, Failed):
         return item
     try:
@@ -119,7 +124,7 @@ def _compute(job: Job, samples: Iterable[Sample | Failed]) -> Iterator[Outcome]:
 
 
 def _batch(job: Job, group: Sequence[Sample | Failed]) -> Iterator[Outcome]:
-    answers = iter(_explain(job, [s for s in group if isinstance(s, Sample)]))
+    answers = iter(explain_samples(job, [s for s in group if isinstance(s, Sample)]))
     for item in group:
         if isinstance(item, Failed):
             yield item
@@ -127,7 +132,7 @@ def _batch(job: Job, group: Sequence[Sample | Failed]) -> Iterator[Outcome]:
             yield from next(answers)
 
 
-def _explain(job: Job, samples: list[Sample]) -> list[list[Outcome]]:
+def explain_samples(job: Job, samples: list[Sample]) -> list[list[Outcome]]:
     """The outcomes of each sample; a batch that does not fit into memory is halved."""
     if not samples:
         return []
@@ -136,11 +141,13 @@ def _explain(job: Job, samples: list[Sample]) -> list[list[Outcome]]:
     except RuntimeError as error:
         if not _out_of_memory(error):
             raise
+    if len(samples) == 1 and job.batch_size > 1:  # altered inputs go through in batches too
+        return explain_samples(replace(job, batch_size=job.batch_size // 2), samples)
     if len(samples) == 1:
         reason = ImageError("not enough memory for this model, even for a single image")
         return [[_failed(samples[0].source, reason)]]
     half = len(samples) // 2
-    return _explain(job, samples[:half]) + _explain(job, samples[half:])
+    return explain_samples(job, samples[:half]) + explain_samples(job, samples[half:])
 
 
 def _out_of_memory(error: RuntimeError) -> bool:
@@ -153,7 +160,7 @@ def _attempt(job: Job, samples: list[Sample]) -> list[list[Outcome]]:
     inputs = torch.from_numpy(np.concatenate([sample.pixels for sample in samples]))
     wanted = [sample.wanted for sample in samples]
     choose = partial(targets.choose, wanted=wanted, ranked=job.target.ranked)
-    how = How(job.crops)
+    how = How(job.crops, job.smoothing, job.target.weigh, job.batch_size, job.tick)
     answers = explain(job.model, inputs.to(job.model.device), job.requests, choose, how)
     columns = [_results(job, samples, of_request) for of_request in answers]
     return [list(row) for row in zip(*columns, strict=True)]
@@ -198,6 +205,7 @@ def _split(job: Job, found: Explained) -> list[Explanation]:
     parts = [_panels(maps) for maps in found.parts]
     chosen = found.chosen
     classes, scores, ranks = (t.tolist() for t in (chosen.classes, chosen.scores, chosen.ranks))
+    rivals = [row.nonzero().flatten().tolist() for row in chosen.weights < 0]
     return [
         Explanation(
             classes[b],
@@ -207,6 +215,7 @@ def _split(job: Job, found: Explained) -> list[Explanation]:
             fused[b],
             tuple(panels[b] for panels in layers),
             tuple(panels[b] for panels in parts),
+            against=tuple((k, job.model.labels.names[k]) for k in rivals[b]),
         )
         for b in range(len(classes))
     ]
@@ -221,12 +230,13 @@ def _finish(job: Job, finish: Callable[[Result], Out], outcome: Outcome) -> Out 
     if isinstance(outcome, Failed):
         return outcome
     try:
-        return finish(_boxed(job, outcome))
+        return finish(boxed(job, outcome))
     except OutputError as error:
         return _failed(outcome.sample.source, OutputError(f"{outcome.method}: {error}"))
 
 
-def _boxed(job: Job, result: Result) -> Result:
+def boxed(job: Job, result: Result) -> Result:
+    """The result with the boxes that the job asks for."""
     return replace(
         result, explanations=tuple(_with_boxes(job, result, e) for e in result.explanations)
     )

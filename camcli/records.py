@@ -6,7 +6,7 @@ Pixel rectangles are half-open: left <= x < right.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
@@ -153,7 +153,8 @@ class Box:
 class Explanation:
     """What one method says of one class of one image.
 
-    `score` is the softmax probability, `rank` the number of classes with a higher logit.
+    `score` is its probability, `rank` the number of classes with a higher logit, and `against` the
+    classes, with their names, that it is set against.
     """
 
     class_index: int
@@ -164,6 +165,18 @@ class Explanation:
     layers: tuple[Panel, ...]
     parts: tuple[Panel, ...] = ()
     boxes: tuple[Box, ...] = ()
+    against: tuple[tuple[int, str], ...] = ()
+
+    @property
+    def label(self) -> str:
+        """The class, and what it is set against: "tabby vs lynx", "tabby vs 3 nearest"."""
+        return versus(self.class_name, [name for _, name in self.against])
+
+
+def versus(name: str, rivals: Sequence[str]) -> str:
+    """A class and what it is set against, in words."""
+    named = [f"{len(rivals)} nearest"] if len(rivals) > 1 else rivals
+    return " vs ".join([name, *named])
 
 
 @dataclass(frozen=True, slots=True)

@@ -149,6 +149,43 @@ def grid(title: str, rows: Sequence[Sequence[Cell]]) -> Image.Image:
     return sheet
 
 
+def matrix(title: str, labels: Sequence[str], values: NDArray[np.float64]) -> Image.Image:
+    """A square of numbers in [-1, 1], each in the colour of its value; NaN stays empty."""
+    font, headline = _font(13, "".join(labels)), _font(18, title)
+    side, left = 46, 24 + min(420, max(int(font.getlength(one_line(text))) for text in labels))
+    top = 50 + left
+    size = (left + side * len(labels) + GAP, top + side * len(labels) + GAP)
+    sheet = Image.new("RGB", (max(size[0], 320), size[1]), PAPER)
+    draw = ImageDraw.Draw(sheet)
+    draw.text((GAP, 10), title, INK, headline)
+    for n, label in enumerate(labels):
+        text = _shortened(label, font, left - 16)
+        draw.text((left - 8, top + side * (n + 0.5)), text, FAINT, font, anchor="rm")
+        upright = Image.new("RGB", (left, side), PAPER)
+        ImageDraw.Draw(upright).text((8, side / 2), text, FAINT, font, anchor="lm")
+        sheet.paste(upright.rotate(90, expand=True), (left + side * n, top - left))
+    colours = palette("RdBu_r")
+    for (row, col), value in np.ndenumerate(values):
+        if np.isfinite(value):
+            corner = (left + side * col, top + side * row)
+            # Two thirds of the colours: black text stays legible on all of them.
+            colour = tuple(colours[round(127.5 + 85 * float(value))].tolist())
+            draw.rectangle((*corner, corner[0] + side - 2, corner[1] + side - 2), colour)
+            middle = (corner[0] + side / 2 - 1, corner[1] + side / 2 - 1)
+            draw.text(middle, f"{value:.2f}", INK, font, anchor="mm")
+    return sheet
+
+
+def stacked(*pictures: Image.Image) -> Image.Image:
+    """Pictures below one another on white."""
+    wide, high = max(p.width for p in pictures), sum(p.height for p in pictures)
+    sheet, y = Image.new("RGB", (wide, high), PAPER), 0
+    for one in pictures:
+        sheet.paste(one, (0, y))
+        y += one.height
+    return sheet
+
+
 def _text_size(size: tuple[int, int]) -> int:
     return max(11, min(36, min(size) // 20, size[0] // 18))
 

@@ -63,11 +63,16 @@ def describe_class(shown: Explanation) -> dict[str, Any]:
     return {
         "class_index": shown.class_index,
         "class_name": shown.class_name,
+        **({"against": _named(shown)} if shown.against else {}),
         "score": round(shown.score, 6) if math.isfinite(shown.score) else None,
         "map_status": shown.fused.status,
         **({"layer_status": failing} if failing else {}),
         "boxes": [asdict(box) for box in shown.boxes],
     }
+
+
+def _named(shown: Explanation) -> list[dict[str, Any]]:
+    return [{"class_index": index, "class_name": name} for index, name in shown.against]
 
 
 def to_json(document: Mapping[str, Any]) -> str:

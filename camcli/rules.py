@@ -50,20 +50,31 @@ def attnlrp(network: nn.Module, blocks: tuple[str, ...]) -> dict[str, Rule] | No
     Then activation times gradient is relevance: LayerNorm with its deviation, and GELU with its
     slope, held fixed; each factor of a product of two gets half. Source: arXiv 2402.05602
     """
-    if {type(m).__name__ for m in activations(network).values()} - {*GELUS}:
+    if getattr(network, "attn_pool", None) is not None or not all(
+        _plain(network.get_submodule(block)) for block in blocks
+    ):
         return None
-    norms = {n: m for n, m in network.named_modules() if "norm" in type(m).__name__.lower()}
-    plain = all(isinstance(m, nn.LayerNorm) for m in norms.values())
-    if not plain or getattr(network, "attn_pool", None) is not None:
-        return None
-    rules: dict[str, Rule] = dict.fromkeys(norms, _deviation_fixed)
-    rules |= dict.fromkeys(activations(network), _slope_fixed)
+    rules: dict[str, Rule] = {
+        name: _deviation_fixed
+        for name, module in network.named_modules()
+        if isinstance(module, nn.LayerNorm)
+    }
     for block in blocks:
-        attention = network.get_submodule(f"{block}.attn")
-        if not hasattr(attention, "qkv") or getattr(attention, "gate", None) is not None:
-            return None
+        inside = activations(network.get_submodule(block))
+        rules |= {f"{block}.{name}": _slope_fixed for name in inside}
         rules |= {f"{block}.attn.{name}": _halved for name in ("qkv", "attn_drop")}
     return rules
+
+
+def _plain(block: Any) -> bool:
+    """Whether a block is attention from `qkv`, LayerNorm and GELU, and nothing else."""
+    norms = [m for m in block.modules() if "norm" in type(m).__name__.lower()]
+    return (
+        hasattr(block.attn, "qkv")
+        and getattr(block.attn, "gate", None) is None
+        and all(isinstance(norm, nn.LayerNorm) for norm in norms)
+        and not {type(m).__name__ for m in activations(block).values()} - {*GELUS}
+    )
 
 
 def _halved(_module: Any, _inputs: tuple[Any, ...], output: Tensor) -> Tensor:

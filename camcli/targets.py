@@ -6,7 +6,7 @@ import csv
 import os
 import re
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 from types import MappingProxyType
@@ -27,11 +27,13 @@ class Target:
     """A rule for the classes of an image: fixed before the model runs, or the best of its logits.
 
     `fixed(source)` gives the fixed classes, or none where the `ranked` highest logits are meant;
-    it raises TargetError for an image without a class.
+    it raises TargetError for an image without a class. `weigh` makes the score that is explained of
+    logits (B,K) and classes (B,): weights (B,K), 1 for the class, less than 0 for its rivals.
     """
 
     fixed: Callable[[Source], tuple[int, ...]]
     ranked: int = 0
+    weigh: Callable[[Tensor, Tensor], Tensor] = field(default_factory=lambda: one_class)
 
 
 def parse(spec: str) -> Callable[[Labels], Target]:
@@ -46,6 +48,10 @@ def parse(spec: str) -> Callable[[Labels], Target]:
         if not re.fullmatch(r"\d{1,9}", rest) or int(rest) < 1:
             raise UsageError(f"--target {spec}: write top:5, or another whole number above 0")
         return partial(_ranked, int(rest))
+    if kind == "finer":
+        if not re.fullmatch(r"\d{0,6}", rest) or rest == "0":
+            raise UsageError(f"--target {spec}: write finer:3, or another number of rivals")
+        return partial(_finer, int(rest or 3))
     if spec == "folder":
         return lambda labels: Target(lambda source: (_folder(source, labels),))
     if spec.startswith("@"):
@@ -60,12 +66,30 @@ def _ranked(count: int, labels: Labels) -> Target:
     return Target(lambda _source: (), ranked=count)
 
 
+def _finer(count: int, labels: Labels) -> Target:
+    if count >= len(labels.names):
+        raise UsageError(f"--target finer:{count}: the model has {len(labels.names)} classes")
+    return Target(lambda _source: (), 1, partial(against_nearest, count))
+
+
 def _one_class(spec: str, labels: Labels) -> Target:
     try:
-        index = labels.find(spec)
+        try:
+            index = labels.find(spec)
+        except TargetError:
+            own, versus, other = spec.partition("-vs-")
+            if not versus:
+                raise
+            return _contrast(labels.find(own), labels.find(other))
     except TargetError as error:
         raise UsageError(f"--target: {error}") from None
     return Target(lambda _source: (index,))
+
+
+def _contrast(own: int, other: int) -> Target:
+    if own == other:
+        raise UsageError("--target: a class against itself leaves nothing to explain")
+    return Target(lambda _source: (own,), weigh=partial(against, other))
 
 
 def one_class(logits: Tensor, classes: Tensor) -> Tensor:
@@ -73,6 +97,25 @@ def one_class(logits: Tensor, classes: Tensor) -> Tensor:
     import torch
 
     return torch.zeros_like(logits).scatter(1, classes[:, None], 1)
+
+
+def against(other: int, logits: Tensor, classes: Tensor) -> Tensor:
+    """What speaks for a class and not for another: y_c - y_other, as weights (B,K)."""
+    weights = one_class(logits, classes)
+    weights[:, other] -= 1
+    return weights
+
+
+def against_nearest(count: int, logits: Tensor, classes: Tensor, alpha: float = 0.6) -> Tensor:
+    """Finer-CAM: what speaks for a class and not for those most like it, as weights (B,K).
+
+    y_c - alpha times the mean of the `count` logits that are nearest to y_c. Source: arXiv
+    2501.11309
+    """
+    own = logits.gather(1, classes[:, None])
+    apart = (logits - own).abs().scatter(1, classes[:, None], float("inf"))
+    nearest = apart.topk(count, dim=1, largest=False).indices
+    return one_class(logits, classes).scatter(1, nearest, -alpha / count)
 
 
 def choose(logits: Tensor, wanted: Sequence[tuple[int, ...]], ranked: int) -> Tensor:

@@ -1,8 +1,8 @@
 """Side by side with grad-cam, torchcam and captum, where they are right: what test_peers has not.
 
 Where they are not, nothing is compared: torchcam's Smooth Grad-CAM++ takes A and relu(g) of its
-last sample alone, grad-cam's Ablation-CAM puts -1e7 where activations may be negative, its XGrad-CAM
-divides by next to nothing there, and captum's guided backpropagation knows nn.ReLU only.
+last sample alone, grad-cam's Ablation-CAM puts -1e7 where activations may be negative, and its
+XGrad-CAM divides by next to nothing there.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from camcli import draws, images, models
 from camcli.explain import explain
-from camcli.maps import normalise, resize
+from camcli.maps import normalise, scaled
 from camcli.methods import get
 from camcli.models import Model
 from camcli.plan import plan
@@ -91,9 +91,11 @@ def grad_cam(
 
     class Kept(getattr(pytorch_grad_cam, kind)):  # type: ignore[misc]
         def get_cam_image(self, *of: Any) -> Floats:
-            self.raw: Floats = self.weighed(*of) if kind == "ShapleyCAM" else super().get_cam_image(*of)
+            found = self.weighed if kind == "ShapleyCAM" else super().get_cam_image
+            self.raw: Floats = found(*of)
             return self.raw
 
+        # grad-cam weighs tokens as they are, not as a map, and raises for them.
         def weighed(self, inputs: Tensor, layer: nn.Module, targets: Any, *of: Any) -> Floats:
             activations, gradients, _ = of
             weights = self.get_cam_weights(inputs, layer, targets, activations, gradients)
@@ -105,6 +107,7 @@ def grad_cam(
     try:
         yield found
     finally:
+        # It would detach them in place, which views refuse.
         found.activations_and_grads.activations = []
         found.activations_and_grads.gradients = []
         found.activations_and_grads.release()
@@ -156,9 +159,8 @@ def test_components(method: str, kind: str, key: str, layer: str, reshape: Resha
     theirs = raw_grad_cam(kind, key, layer, reshape)
     for found, wanted in zip(values, theirs, strict=True):
         differences = [apart(found[None], (sign * wanted).relu()[None]) for sign in (1, -1)]
-        print(differences)
         # Not less: grad-cam's projection is in single precision, ours in double.
-        assert min(differences) <= 1e-3
+        assert min(differences) <= 1e-4
 
 
 @pytest.mark.parametrize("k", [1.0, 2.0])
@@ -170,9 +172,8 @@ def test_fem(key: str, layer: str, reshape: Reshape | None, k: float) -> None:
         peer.k = k
         peer(inputs, [ClassifierOutputTarget(c) for c in classes])
     theirs = torch.from_numpy(peer.raw).relu()
-    d = apart(values, theirs); print(d)
-    # Not less: sums over channels in single precision.
-    assert d <= 1e-5
+    # Not less: sums over channels in single precision, in another order.
+    assert apart(values, theirs) <= 1e-6
 
 
 @pytest.mark.parametrize(
@@ -190,25 +191,29 @@ def test_shapleycam(key: str, layer: str, reshape: Reshape | None, curved: bool)
     values = ours("shapleycam", *seen(key), layer)
     with sdpa_kernel(SDPBackend.MATH):  # the fused kernels can be differentiated once only
         theirs = raw_grad_cam("ShapleyCAM", key, layer, reshape).relu()
-    d = apart(values, theirs); print(d, apart(ours("gradcam", *seen(key), layer), theirs))
-    # Not less: the second derivative in single precision.
-    assert d <= 1e-4
+    # Not less: the second derivative is in single precision.
+    assert apart(values, theirs) <= 1e-5
     assert (apart(ours("gradcam", *seen(key), layer), theirs) > 1e-2) == curved
 
 
-SCORED = [("layer4", "odd"), ("layer2", "odd"), ("layer3", "resnet")]
+SCORED = [("layer4", "odd"), ("layer2", "odd"), ("layer1", "resnet")]
+
+
+def enlarged(size: tuple[int, int]) -> nn.Module:
+    return nn.Upsample(size, mode="bilinear")
 
 
 @pytest.mark.parametrize(("layer", "key"), SCORED)
 def test_scorecam_of_grad_cam(layer: str, key: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """With its masks enlarged as images are: its own are moved by up to half a cell.
+
+    By itself it correlates with ours, and with the paper's, by 0.98 on maps of 3 x 4.
+    """
+    monkeypatch.setattr(nn, "UpsamplingBilinear2d", enlarged)
     values = normalise(ours("scorecam", *seen(key), layer, weights="softmax"))
-    corners = normalise(raw_grad_cam("ScoreCAM", key, layer).relu())
-    print(correlation(values, corners))
-    enlarge = lambda size: nn.Upsample(size, mode="bilinear")
-    monkeypatch.setattr(nn, "UpsamplingBilinear2d", enlarge)
-    d = apart(values, normalise(raw_grad_cam("ScoreCAM", key, layer).relu())); print(d)
-    # Not less
-    assert d <= 1e-3
+    theirs = normalise(raw_grad_cam("ScoreCAM", key, layer).relu())
+    # Not less: logits, which softmax takes to the power, are in single precision.
+    assert apart(values, theirs) <= 1e-4
 
 
 class Fields:
@@ -218,37 +223,59 @@ class Fields:
         self.left = iter(fields)
 
     def sample(self, size: torch.Size) -> Tensor:
-        return next(self.left).expand(size)
+        field: Tensor = next(self.left)
+        return field.expand(size)
 
 
-@pytest.mark.parametrize(("layer", "key"), SCORED)
-@pytest.mark.parametrize(
+SCORES = pytest.mark.parametrize(
     ("method", "kind", "options"),
     [
         ("scorecam", "ScoreCAM", {}),
-        ("iscam", "ISCAM", {"steps": 4}),
-        ("sscam", "SSCAM", {"samples": 3, "noise": 0.5, "seed": 7}),
+        ("iscam", "ISCAM", {"steps": 3}),
+        ("sscam", "SSCAM", {"samples": 2, "noise": 0.5, "seed": 7}),
     ],
 )
-def test_scored_masks_of_torchcam(
-    method: str, kind: str, options: dict[str, Any], layer: str, key: str
-) -> None:
+
+
+def scored_by_torchcam(
+    kind: str, options: dict[str, Any], layer: str, key: str, *, after: bool
+) -> Tensor:
+    """Min-maxed once more `after` masks are enlarged, as the papers' equations have it; or not."""
     model, inputs, classes = seen(key)
-    values = ours(method, model, inputs, classes, layer, weights="softmax", **options)
     with getattr(torchcam.methods, kind)(model.network, layer) as peer:
-        if method == "iscam":
+        if kind == "ISCAM":
             peer.num_samples = options["steps"]
-        if method == "sscam":
+        if kind == "SSCAM":
             peer.num_samples = options["samples"]
             shape = (options["samples"], *model.size)
             peer._distrib = Fields(options["noise"] * draws.normal(shape, options["seed"]))
+        enlarge = enlarged(model.size)
+        if after:
+            peer._upsample = lambda masks: scaled(enlarge(masks), (2, 3))
         with torch.no_grad():
             model.network(inputs)
-            theirs = peer(classes, normalized=False)[0]
-    print(correlation(values, theirs), apart(normalise(values), normalise(theirs)))
+            maps: Tensor = peer(classes, normalized=False)[0]
+    shown: Tensor = normalise(maps)
+    return shown
+
+
+@SCORES
+@pytest.mark.parametrize(("layer", "key", "after"), [(*at, at[0] != "layer4") for at in SCORED])
+def test_scored_masks_of_torchcam(
+    method: str, kind: str, options: dict[str, Any], layer: str, key: str, after: bool
+) -> None:
+    values = normalise(ours(method, *seen(key), layer, weights="softmax", **options))
+    theirs = scored_by_torchcam(kind, options, layer, key, after=after)
+    # Not less: logits, which softmax takes to the power, are in single precision.
+    assert apart(values, theirs) <= 1e-4
+
+
+@SCORES
+def test_scored_masks_of_torchcam_as_it_is(method: str, kind: str, options: dict[str, Any]) -> None:
+    values = ours(method, *seen("odd"), "layer2", weights="softmax", **options)
+    theirs = scored_by_torchcam(kind, options, "layer2", "odd", after=False)
+    # Not more: it does not min-max its masks once enlarged, where an even factor misses the peaks.
     assert correlation(values, theirs) >= 0.999
-    if key == "odd" and layer == "layer4":
-        assert apart(normalise(values), normalise(theirs)) <= 1e-3
 
 
 @pytest.mark.parametrize("layer", ["act1", "layer1", "layer2", "layer3", "layer4"])
@@ -257,8 +284,8 @@ def test_xgradcam_of_torchcam(layer: str) -> None:
     values = ours("xgradcam", *seen("resnet"), layer)
     model, inputs, classes = seen("resnet")
     theirs = torch_cam("XGradCAM", model, layer, None, inputs, classes)
-    d = apart(values, theirs); print(d)
-    assert d <= 1e-4
+    # Not less: sums in single precision, in another order on other processors.
+    assert apart(values, theirs) <= 1e-5
 
 
 @pytest.mark.parametrize("layer", ["act1", "layer2", "layer3", "layer4"])
@@ -271,8 +298,8 @@ def test_ablationcam(layer: str) -> None:
     values = ours("ablationcam", model, inputs, classes, layer)
     with grad_cam("AblationCAM", model, [layer]) as peer:
         peer(inputs, [ClassifierOutputTarget(c) for c in classes])
-    d = apart(values, torch.from_numpy(peer.raw).relu()); print(d)
-    assert d <= 1e-3
+    # Not less: a weight is a small difference of two logits in single precision.
+    assert apart(values, torch.from_numpy(peer.raw).relu()) <= 1e-4
 
 
 @pytest.mark.parametrize("key", ["resnet", "odd"])
@@ -281,11 +308,11 @@ def test_fullgrad(key: str) -> None:
     values = ours("fullgrad", model, inputs, classes, each="channel")
     with grad_cam("FullGrad", model, []) as peer:
         theirs = peer(inputs.clone(), [ClassifierOutputTarget(c) for c in classes])
-    d = apart(normalise(values), torch.from_numpy(theirs)); print(d)
-    assert d <= 1e-4
+    # Not less: OpenCV upsamples in single precision, and it divides by max + 1e-7.
+    assert apart(normalise(values), torch.from_numpy(theirs)) <= 1e-4
 
 
-def as_timm(peer: Any, options: dict[str, Any]) -> nn.Module:
+def as_timm(peer: Any, **options: Any) -> nn.Module:
     """The same weights in timm's transformer."""
     network = timm.create_model("vit_tiny_patch16_224", **options)
     state = peer.state_dict()
@@ -317,20 +344,20 @@ def as_timm(peer: Any, options: dict[str, Any]) -> nn.Module:
 def test_legrad(depth: int, hidden: int, heads: int) -> None:
     peer = torchvision.models.VisionTransformer(32, 8, depth, heads, hidden, 96, num_classes=10)
     lively(peer).eval().requires_grad_(False)
-    options = {"img_size": 32, "patch_size": 8, "embed_dim": hidden, "depth": depth}
-    network = as_timm(peer, options | {"num_heads": heads, "mlp_ratio": 96 / hidden, "num_classes": 10})
+    sizes = {"img_size": 32, "patch_size": 8, "embed_dim": hidden, "depth": depth}
+    network = as_timm(peer, **sizes, num_heads=heads, mlp_ratio=96 / hidden, num_classes=10)
     model = models.wrap("torchvision's", network, Transform((32, 32)))
     inputs = photographs((32, 32))
     logits = peer(inputs)
-    print((model.network(inputs) - logits).abs().max() / logits.abs().max())
+    # Not less: two implementations of attention, in single precision.
     assert (model.network(inputs) - logits).abs().max() <= 1e-5 * logits.abs().max()
     classes = best(model, inputs)
     values = ours("legrad", model, inputs, classes)
     with torchcam.methods.LeGrad(peer, list(peer.encoder.layers)) as legrad:
         scores = peer(inputs)
         theirs = depth * legrad(classes, scores, normalized=False)[0]  # it takes the mean of blocks
-    d = apart(values, theirs); print(d)
-    assert d <= 1e-4
+    # Not less: two implementations of attention, in single precision.
+    assert apart(values, theirs) <= 1e-5
 
 
 def colours(attributions: Tensor) -> Tensor:
@@ -344,12 +371,12 @@ KEYS = ["resnet", "silu", "vit"]
 def test_gradients_of_the_input(key: str) -> None:
     model, inputs, classes = seen(key)
     source = inputs.clone().requires_grad_()
-    theirs = captum.attr.Saliency(model.network).attribute(source, target=classes)
-    d = apart(ours("saliency", model, inputs, classes), colours(theirs)); print(d)
-    assert d <= 1e-5
-    theirs = captum.attr.InputXGradient(model.network).attribute(source, target=classes)
-    d = apart(ours("inputxgradient", model, inputs, classes), theirs.sum(dim=1).abs().detach()); print(d)
-    assert d <= 1e-5
+    slope = captum.attr.Saliency(model.network).attribute(source, target=classes)
+    product = captum.attr.InputXGradient(model.network).attribute(source, target=classes)
+    # Not less: sums in single precision, in another order on other processors.
+    assert apart(ours("saliency", model, inputs, classes), colours(slope)) <= 1e-5
+    theirs = product.detach().sum(dim=1).abs()
+    assert apart(ours("inputxgradient", model, inputs, classes), theirs) <= 1e-5
 
 
 @pytest.mark.parametrize("steps", [1, 7])
@@ -358,10 +385,9 @@ def test_integratedgradients(key: str, steps: int) -> None:
     model, inputs, classes = seen(key)
     peer = captum.attr.IntegratedGradients(model.network)
     theirs = peer.attribute(inputs, target=classes, n_steps=steps).sum(dim=1)
-    options = {"steps": steps, "absolute": False}
-    values = ours("integratedgradients", model, inputs, classes, **options)
-    d = apart(values, theirs.float()); print(d)
-    assert d <= 1e-4
+    values = ours("integratedgradients", model, inputs, classes, steps=steps, absolute=False)
+    # Not less: it sums over steps in double precision.
+    assert apart(values, theirs.float()) <= 1e-5
 
 
 @pytest.mark.parametrize("key", KEYS)
@@ -381,8 +407,8 @@ def test_smoothgrad(key: str, monkeypatch: pytest.MonkeyPatch) -> None:
             target=target,
             abs=False,
         )
-        d = apart(found[None], colours(theirs)); print(d)
-        assert d <= 1e-4
+        # Not less: all samples are one batch there, summed in another order.
+        assert apart(found[None], colours(theirs)) <= 1e-5
 
 
 @cache
@@ -395,9 +421,8 @@ def out_of_place(key: str) -> nn.Module:
     return network
 
 
-HOOKS = pytest.mark.filterwarnings(  # said of every run, in earnest or not
-    "ignore:Setting (forward, backward|backward) hooks:UserWarning"
-)
+# captum says so of every run.
+HOOKS = pytest.mark.filterwarnings("ignore:Setting backward hooks on ReLU:UserWarning")
 
 
 @HOOKS
@@ -407,8 +432,8 @@ def test_guidedbackprop(key: str) -> None:
     peer = captum.attr.GuidedBackprop(out_of_place(key))
     theirs = peer.attribute(inputs.clone().requires_grad_(), target=classes)
     values = ours("guidedbackprop", model, inputs, classes)
-    d = apart(values, colours(theirs)); print(d)
-    assert d <= 1e-5
+    # Not less: sums in single precision, in another order on other processors.
+    assert apart(values, colours(theirs)) <= 1e-5
 
 
 @HOOKS
@@ -420,14 +445,14 @@ def test_guided_gradcam(layer: str) -> None:
     source = inputs.clone().requires_grad_()
     theirs = peer.attribute(source, target=classes, interpolate_mode="bilinear")
     values = ours("guided-gradcam", model, inputs, classes, layer)
-    d = apart(values, colours(theirs.detach())); print(d)
-    assert d <= 1e-5
+    # Not less: sums in single precision, in another order on other processors.
+    assert apart(values, colours(theirs.detach())) <= 1e-5
 
 
 @pytest.mark.parametrize("key", KEYS)
 @pytest.mark.parametrize(("window", "stride"), [(32, 16), (32, 32), (64, 32)])
 def test_occlusion(key: str, window: int, stride: int) -> None:
-    """Where the squares end at the border: there captum's last one sticks out, and ours does not."""
+    """Where the squares end at the border: elsewhere captum's last ones stick out."""
     model, inputs, classes = seen(key)
     peer = captum.attr.Occlusion(nn.Sequential(model.network, nn.Softmax(dim=1)))
     theirs = peer.attribute(
@@ -438,5 +463,6 @@ def test_occlusion(key: str, window: int, stride: int) -> None:
         perturbations_per_eval=8,
     )
     values = ours("occlusion", model, inputs, classes, window=window, stride=stride)
-    print(((values - theirs[:, 0].relu()).abs().max()/theirs.abs().max()))
+    # Not less: the lost share of a probability near 1 is a difference of two such.
     assert (values - theirs[:, 0].relu()).abs().max() <= 1e-4 * theirs.abs().max()
+    assert theirs.max() > 0

@@ -13,6 +13,7 @@ import typer
 from typer import TyperException
 
 from camcli.cli import console, evaluate
+from camcli.cli.compare import compare
 from camcli.cli.doctor import doctor
 from camcli.cli.explain import explain
 from camcli.cli.layers import layers
@@ -31,7 +32,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-for command in (explain, layers, methods, models, doctor):
+for command in (explain, compare, layers, methods, models, doctor):
     app.command()(command)
 app.add_typer(evaluate.app, name="evaluate")
 app.add_typer(train, name="train")

@@ -7,6 +7,7 @@ import os
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
 
 from camcli.errors import OutputError, one_line
 
@@ -76,15 +77,33 @@ def for_machines(chosen: str) -> bool:
     return chosen == "jsonl" or (chosen == "auto" and not sys.stdout.isatty())
 
 
+@dataclass(frozen=True, slots=True)
+class Bar:
+    """What a run tells of how far it is: `advance(count)` images, `inner(done, of)` of one."""
+
+    advance: Callable[..., None] = lambda _count=1: None
+    inner: Callable[[int, int], None] = lambda _done, _of: None
+
+
 @contextmanager
-def progress(doing: str, total: int, quiet: bool) -> Iterator[Callable[..., None]]:
-    """A bar on standard error, where rows on a terminal do not already show the progress."""
-    if quiet or sys.stdout.isatty() or not sys.stderr.isatty():
-        yield lambda _count=1: None
+def progress(doing: str, total: int, quiet: bool) -> Iterator[Bar]:
+    """A bar on standard error, where rows on a terminal do not already show the progress.
+
+    What a slow method does for one batch has a bar of its own while it lasts.
+    """
+    if quiet or not sys.stderr.isatty():
+        yield Bar()
         return
     from rich.console import Console
     from rich.progress import Progress
 
     with Progress(console=Console(stderr=True), redirect_stdout=False, transient=True) as bar:
-        task = bar.add_task(doing, total=total)
-        yield lambda count=1: bar.advance(task, count)
+        rows = sys.stdout.isatty()
+        task = bar.add_task(doing, total=total, visible=not rows)
+        within = bar.add_task("  changed inputs", visible=False)
+
+        def inner(done: int, of: int) -> None:
+            bar.update(within, completed=done, total=of, visible=done < of)
+            bar.refresh()
+
+        yield Bar(lambda count=1: bar.advance(task, count), inner)

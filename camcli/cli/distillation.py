@@ -36,18 +36,18 @@ def run(
     teacher = models.load(vit, checkpoint, device="cpu") if vit else None
     photographs = [item for item in found if isinstance(item, Source)]
     console.say(f"{len(photographs)} photographs; features and evidence are computed once")
-    with console.progress("looking", 2 * len(photographs), quiet=False) as advance:
-        known, failed = distilling.known(photographs, teacher, how, advance)
+    with console.progress("looking", 2 * len(photographs), quiet=False) as bar:
+        known, failed = distilling.known(photographs, teacher, how, bar.advance)
     for item in [*(i for i in found if isinstance(i, Failed)), *failed]:
         console.complain(f"{item}; left out")
     log, state = [], {}
-    with console.progress("training", how.steps, quiet=False) as advance:
+    with console.progress("training", how.steps, quiet=False) as bar:
         for report, student in distilling.run(known, how):
             told = "  ".join(f"{name} {value:.3f}" for name, value in report.losses.items())
             console.say(f"step {report.step}  {told}")
             log.append(asdict(report))
             state = student.weights()
-            advance(distilling.TOLD)
+            bar.advance(distilling.TOLD)
     file = output / embedded.WEIGHTS.name
     write(file, _packed(state, {}))
     if boxes:

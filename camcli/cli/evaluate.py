@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 from typer import Argument, Option, Typer
 
+from camcli import smoothing as smooth_
 from camcli.cli import options
 from camcli.errors import CamcliError, UsageError, hint, one_line
 
@@ -68,6 +69,8 @@ def localization(
     block: options.Block = None,
     fusion: options.FusionName = None,
     set_: options.Settings = None,
+    head: options.HeadName = None,
+    smooth: options.Smooth = "none",
     threshold: options.Threshold = None,
     boxes: options.Boxes = "largest",
     fit: options.FitName = "squash",
@@ -75,7 +78,9 @@ def localization(
     batch_size: options.BatchSize = None,
     device: options.Device = "auto",
     workers: options.Workers = None,
-    seed: Annotated[int, Option(min=0, help="For the random map and the bootstrap.")] = 0,
+    seed: Annotated[
+        int, Option(min=0, help="For the random map, the bootstrap, and methods that draw.")
+    ] = 0,
     resamples: Annotated[
         int, Option(min=0, max=10000, help="Bootstrap resamples; 0 for no intervals.")
     ] = 1000,
@@ -89,9 +94,10 @@ def localization(
 ) -> int:
     """Do the boxes fit? GT-known, Loc@1/5, MaxBoxAcc, PxAP, pointing game, with baselines."""
     wanted = options.chosen(method) if method else []
-    settings = options.settings(set_ or [], wanted)
+    settings = options.settings(set_ or [], wanted, seed)
+    smoothing = smooth_.parse(smooth, seed)
     level, input_size = options.threshold(threshold), options.size(size)
-    names = _models(model, models, checkpoint)
+    names = options.models(model, models, checkpoint)
     _refuse_contradictions(layers, block, maps, (model, models, checkpoint, method, layers, block))
     options.must_have_opencv(boxes)
     options.must_exist("--checkpoint", checkpoint)
@@ -124,18 +130,19 @@ def localization(
 
     def of_model(run: Run, name: str | None) -> None:
         known = name if name or checkpoint else plan.default_model(wanted)
-        loaded = loading.load(known, checkpoint, labels, input_size, device)
+        loaded = loading.load(known, checkpoint, labels, input_size, device, head=head)
         if name and os.path.isfile(name):  # checkpoints of one architecture are told apart
             loaded = replace(loaded, name=one_line(name))
         job = pipeline.Job(
             loaded,
-            plan.several(loaded, wanted, layers or [None], block, fusion, settings),
+            plan.several(loaded, wanted, layers or [None], block, fusion, settings, smoothing),
             targets.parse("predicted")(loaded.labels),  # each truth's class takes its place
             fit,
             options.batch_size(batch_size, loaded.device.type, fit),
             threads,
             level,
             boxes,
+            smoothing,
         )
         run.score(partial(given.from_model, job), loaded.labels, given.rows_of(job))
 
@@ -176,15 +183,6 @@ def _refuse_contradictions(
     for folder in maps or []:
         if not os.path.isdir(folder):
             raise UsageError(f"--maps {folder}: no such folder")
-
-
-def _models(model: str | None, models: str | None, checkpoint: Path | None) -> Sequence[str | None]:
-    listed = [part.strip() for part in (models or "").split(",") if part.strip()]
-    if model and listed:
-        raise UsageError("--model and --models both name models; give one of them")
-    if checkpoint and len(listed) > 1:
-        raise UsageError("--checkpoint is one model's; with --models name checkpoint files")
-    return list(dict.fromkeys(listed)) or [model]
 
 
 def _floors(given: Sequence[str]) -> dict[str, float]:

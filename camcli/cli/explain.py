@@ -8,16 +8,17 @@ import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
 from typer import Argument, Option
 
+from camcli import smoothing as smooth_
 from camcli import sources, targets
 from camcli.cli import console, options
 from camcli.errors import LayerError, one_line
-from camcli.records import Failed, Source
+from camcli.records import Failed, Source, versus
 
 ImageFormat = Literal["jpg", "png", "webp"]
 
@@ -45,9 +46,15 @@ def explain(
     fusion: options.FusionName = None,
     target: Annotated[
         str,
-        Option(help="predicted, top:5, a class index or name, folder, or @targets.csv."),
+        Option(
+            help="predicted, top:5, a class index or name, folder, @targets.csv; CLASS-vs-CLASS, or"
+            " finer:N: what tells the predicted class from the N nearest."
+        ),
     ] = "predicted",
+    head: options.HeadName = None,
+    smooth: options.Smooth = "none",
     set_: options.Settings = None,
+    seed: options.Seed = 0,
     output: Annotated[Path, Option(metavar="DIR", help="Where files go.")] = Path("camcli-out"),
     overwrite: options.Overwrite = False,
     save: Annotated[
@@ -67,7 +74,8 @@ def explain(
 ) -> int:
     """What did the network look at? Writes heatmaps, overlays, grids and boxes."""
     wanted = options.chosen(method) if method else []
-    settings = options.settings(set_ or [], wanted)
+    settings = options.settings(set_ or [], wanted, seed)
+    smoothing = smooth_.parse(smooth, seed)
     kinds, level, input_size = options.saves(save), options.threshold(threshold), options.size(size)
     bind = targets.parse(target)
     options.one_choice_of_layers(layers, block)
@@ -85,16 +93,17 @@ def explain(
     from camcli import models, outputs, pipeline, plan, results
 
     name = model if model or checkpoint else plan.default_model(wanted)
-    loaded = models.load(name, checkpoint, labels, input_size, device)
+    loaded = models.load(name, checkpoint, labels, input_size, device, head=head)
     job = pipeline.Job(
         loaded,
-        plan.plan(loaded, wanted, layers, block, fusion, settings),
+        plan.plan(loaded, wanted, layers, block, fusion, settings, smoothing),
         bind(loaded.labels),
         fit,
         options.batch_size(batch_size, loaded.device.type, fit),
         workers or options.workers(),
         level,
         boxes,
+        smoothing,
     )
     style = outputs.Style(loaded.size, colormap, alpha, image_format, "boxes" in kinds)
     slugs = outputs.class_slugs(loaded.labels)
@@ -102,10 +111,9 @@ def explain(
     tally = Tally(time.monotonic())
     with (
         results.opened(output, overwrite) as write,
-        console.progress(
-            "explaining", len(found) * len(job.requests), format_ == "quiet"
-        ) as advance,
+        console.progress("explaining", len(found) * len(job.requests), format_ == "quiet") as bar,
     ):
+        job = replace(job, tick=bar.inner)
         for outcome in pipeline.run(
             job, found, lambda result: outputs.save(result, kinds, style, output, slugs)
         ):
@@ -113,7 +121,7 @@ def explain(
             write(line)
             show(line)
             tally.count(line)
-            advance()
+            bar.advance()
     tally.summarise(output, lambda: plan.default_layer(loaded).name)
     return tally.status
 
@@ -188,7 +196,8 @@ def _rows(line: Mapping[str, Any], width: int, widest: int) -> Iterator[str]:
     for found in line.get("explanations", ()):
         boxes = ["{x1},{y1}-{x2},{y2}".format(**box) for box in found["boxes"]]
         where = boxes[0] + (f" +{len(boxes) - 1}" if boxes[1:] else "") if boxes else "-"
-        name, label = one_line(line["image"]), one_line(found["class_name"])
+        rivals = [rival["class_name"] for rival in found.get("against", ())]
+        name, label = one_line(line["image"]), one_line(versus(found["class_name"], rivals))
         status = "" if found["map_status"] == "ok" else f"  {found['map_status']}"
         said = f"{line['method']:{widest}} {label:24.24} {found['score'] or 0:5.2f}"
         yield f"{name:{width}}  {said}  {where}{status}"

@@ -167,8 +167,8 @@ def _follow(asked: Asked, record: Record) -> None:
         console.say(f"training {part} of {lesson.name} on {lesson.device}")
     once = len(lesson.photos.train) + len(lesson.photos.validation)
     rounds = 1 if asked.alone else asked.recipe.epochs - len(record.epochs)
-    with console.progress("training", once * rounds, quiet=False) as advance:
-        for epoch, left in _steps(asked, lesson, state, advance):
+    with console.progress("training", once * rounds, quiet=False) as bar:
+        for epoch, left in _steps(asked, lesson, state, bar.advance):
             for failed in epoch.failed:
                 console.complain(f"{failed}; left out")
             better = record.add(epoch, left)

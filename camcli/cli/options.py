@@ -53,6 +53,14 @@ FusionName = Annotated[
 Settings = Annotated[
     list[str] | None, Option("--set", metavar="KEY=VALUE", help="A method's own option.")
 ]
+Smooth = Annotated[
+    str, Option(metavar="SPEC", help="none, augment (mirrored, contrast), noise:N, or eigen.")
+]
+HeadName = Annotated[
+    Literal["softmax", "sigmoid"] | None,
+    Option("--head", help="What makes probabilities: sigmoid for multi-label heads."),
+]
+Seed = Annotated[int, Option(min=0, help="For methods and smoothing that draw at random.")]
 Overwrite = Annotated[
     bool,
     Option(
@@ -131,8 +139,13 @@ def _method(text: str) -> Method:
     return methods.variant(name, dict(pair.split("=", 1) for pair in pairs))
 
 
-def settings(pairs: Sequence[str], wanted: Sequence[Method]) -> dict[str, Mapping[str, Any]]:
-    """`--set KEY=VALUE` pairs as options of each method; a key must be known to one of them."""
+def settings(
+    pairs: Sequence[str], wanted: Sequence[Method], seed: int = 0
+) -> dict[str, Mapping[str, Any]]:
+    """`--set KEY=VALUE` pairs as options of each method; a key must be known to one of them.
+
+    `--seed` is the option `seed` of those that have one.
+    """
     given: dict[str, str] = {}
     for pair in pairs:
         key, equals, value = pair.partition("=")
@@ -143,6 +156,7 @@ def settings(pairs: Sequence[str], wanted: Sequence[Method]) -> dict[str, Mappin
             names = ", ".join(m.name for m in wanted) or "the default method"
             raise UsageError(f"--set {key}: no option of {names} (there are: {has})")
         given[key] = value
+    given.setdefault("seed", str(seed))
     return {
         m.name: methods.settings(m, {k: v for k, v in given.items() if k in m.options})
         for m in wanted
@@ -191,3 +205,13 @@ def refuse_existing_run(output: Path, overwrite: bool, name: str = "results.json
     if not overwrite and os.path.lexists(output / name):
         where = one_line(output)
         raise UsageError(f"{where} already holds a run: name another --output, or add --overwrite")
+
+
+def models(model: str | None, models: str | None, checkpoint: Path | None) -> Sequence[str | None]:
+    """The models of `--model` or `--models`; None for the embedded one."""
+    listed = [part.strip() for part in (models or "").split(",") if part.strip()]
+    if model and listed:
+        raise UsageError("--model and --models both name models; give one of them")
+    if checkpoint and len(listed) > 1:
+        raise UsageError("--checkpoint is one model's; with --models name checkpoint files")
+    return list(dict.fromkeys(listed)) or [model]

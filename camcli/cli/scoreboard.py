@@ -73,14 +73,14 @@ class Run:
             remove_earlier(self.output)
             self.write = self.start()
         total = len(items) * (len(rows) + 2)
-        with console.progress("evaluating", total, self.format == "quiet") as advance:
+        with console.progress("evaluating", total, self.format == "quiet") as bar:
             for found in localization.run(produce, items, rows, self.board.seed):
                 if isinstance(found, localization.Scored):
                     self.board.add(found)
                     self.write(report.describe_image(found))
                 else:
                     self.note(found)
-                advance()
+                bar.advance()
         for row in rows:
             if row in self.board.overlaps:
                 self.draw_examples(produce, items, row)

@@ -102,6 +102,7 @@ class Method:
     choices: Mapping[str, tuple[str, ...]]
     returns: Returns = "map"
     default: str = "last"
+    peak: float = 1.0
     needs: tuple[str, ...] = field(default=())
     options: Mapping[str, Any] = field(default_factory=dict)
 
@@ -145,13 +146,15 @@ def method(
     choices: Mapping[str, tuple[str, ...]] | None = None,
     returns: Returns = "map",
     default: str = "last",
+    peak: float = 1.0,
 ) -> Callable[[_Function], _Function]:
     """Register a function as a method, under its own name or the field's: "gradcam++".
 
     `threshold` is its paper's box threshold as a fraction of the maximum, `fusion` how it joins
     several layers, `result` what its map is called in a grid, `signed` says that its maps may be
-    negative, `choices` has the values of an option that are all there are, and `default` is the
-    layer that is read where none is named. Raises ValueError at import for a need that nothing
+    negative, `choices` has the values of an option that are all there are, `default` is the
+    layer that is read where none is named, and `peak` the quantile of a map that is shown as its
+    maximum. Raises ValueError at import for a need that nothing
     provides, or a name taken twice.
     """
 
@@ -165,7 +168,7 @@ def method(
         options = {p.name: p.default for p in parameters if p.kind is p.KEYWORD_ONLY}
         METHODS[called] = Method(
             *(called, function, paper, works_on, threshold, fusion, result, signed),
-            *(choices or {}, returns, default, needs, options),
+            *(choices or {}, returns, default, peak, needs, options),
         )
         return function
 

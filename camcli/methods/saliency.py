@@ -14,8 +14,11 @@ if TYPE_CHECKING:
 
     Slope = Callable[[Tensor], Tensor]
 
+# As SmoothGrad's authors show such maps: a few pixels are far above all others.
+PEAK = 0.99
 
-@method(paper="https://arxiv.org/abs/1312.6034")
+
+@method(paper="https://arxiv.org/abs/1312.6034", peak=PEAK)
 def saliency(input_gradients: Tensor) -> Tensor:
     """Saliency: how strongly the score depends on each pixel.
 
@@ -24,7 +27,7 @@ def saliency(input_gradients: Tensor) -> Tensor:
     return input_gradients.abs().amax(dim=1)
 
 
-@method(paper="https://arxiv.org/abs/1605.01713")
+@method(paper="https://arxiv.org/abs/1605.01713", peak=PEAK)
 def inputxgradient(inputs: Tensor, input_gradients: Tensor) -> Tensor:
     """Input times gradient: what each pixel contributes, were the score linear.
 
@@ -36,7 +39,7 @@ def inputxgradient(inputs: Tensor, input_gradients: Tensor) -> Tensor:
     return (inputs * input_gradients).sum(dim=1).abs()
 
 
-@method(paper="https://arxiv.org/abs/1703.01365")
+@method(paper="https://arxiv.org/abs/1703.01365", peak=PEAK)
 def integratedgradients(
     inputs: Tensor, slope: Slope, *, steps: int = 50, absolute: bool = True
 ) -> Tensor:
@@ -57,7 +60,7 @@ def integratedgradients(
     return signed.abs() if absolute else signed
 
 
-@method(paper="https://arxiv.org/abs/1706.03825")
+@method(paper="https://arxiv.org/abs/1706.03825", peak=PEAK)
 def smoothgrad(
     inputs: Tensor, slope: Slope, *, samples: int = 25, noise: float = 0.15, seed: int = 0
 ) -> Tensor:
@@ -72,7 +75,7 @@ def smoothgrad(
     return (total / samples).abs().amax(dim=1)
 
 
-@method(paper="https://arxiv.org/abs/1412.6806", works_on=("CNN",))
+@method(paper="https://arxiv.org/abs/1412.6806", works_on=("CNN",), peak=PEAK)
 def guidedbackprop(guided_gradients: Tensor) -> Tensor:
     """Guided backpropagation: the gradient along what excites, all the way to the pixels.
 
@@ -85,7 +88,12 @@ def guidedbackprop(guided_gradients: Tensor) -> Tensor:
     return guided_gradients.abs().amax(dim=1)
 
 
-@method(paper="https://arxiv.org/abs/1610.02391", name="guided-gradcam", works_on=("CNN",))
+@method(
+    paper="https://arxiv.org/abs/1610.02391",
+    name="guided-gradcam",
+    works_on=("CNN",),
+    peak=PEAK,
+)
 def guided_gradcam(activations: Tensor, gradients: Tensor, guided_gradients: Tensor) -> Tensor:
     """Guided Grad-CAM: guided backpropagation where Grad-CAM is.
 

@@ -1,0 +1,148 @@
+"""Score-CAM and Ablation-CAM beside grad-cam and torchcam: seconds, memory, and equal maps.
+
+Each runs in a process of its own, one after the other, three rounds, best of each; memory is the
+process's peak above what it held before the maps. Usage: python benchmarks/perturbation.py [IMAGE]
+"""
+
+from __future__ import annotations
+
+import json
+import resource
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+ROOT = Path(__file__).parent.parent
+CASES = [
+    ("scorecam", "lite0", "bn2"),
+    ("scorecam", "lite0", "blocks.4"),
+    ("scorecam", "resnet18", "layer4"),
+    ("ablationcam", "lite0", "bn2"),
+    ("ablationcam", "lite0", "blocks.4"),
+    ("ablationcam", "resnet18", "layer4"),
+]
+PEERS = {"scorecam": ("grad-cam", "torchcam"), "ablationcam": ("grad-cam",)}
+KINDS = {"scorecam": "ScoreCAM", "ablationcam": "AblationCAM"}
+TARGET = 285
+ROUNDS = 3
+
+
+def network_of(name: str) -> Any:
+    """Lite0 with its weights, or a ResNet-18 with weights drawn at random."""
+    import timm
+    import torch
+
+    from camcli import embedded
+
+    if name == "lite0":
+        return embedded.cnn().eval()
+    torch.manual_seed(0)
+    return timm.create_model("resnet18").eval()
+
+
+def camcli_map(method: str, name: str, layer: str, inputs: Any) -> Callable[[], Any]:
+    """camcli, through the same steps as `camcli explain`."""
+    import torch
+
+    from camcli import models
+    from camcli.explain import explain
+    from camcli.methods import get
+    from camcli.plan import plan
+    from camcli.records import Transform
+
+    model = models.wrap(name, network_of(name), Transform((224, 224)))
+    options = {method: {"weights": "softmax"}} if method == "scorecam" else {}
+    requests = plan(model, [get(method)], layer, options=options)
+    target = torch.tensor([[TARGET]])
+    return lambda: explain(model, inputs, requests, lambda _: target)[0][0].fused.values[0]
+
+
+def grad_cam_map(method: str, name: str, layer: str, inputs: Any) -> Callable[[], Any]:
+    """grad-cam, corners not aligned: else its masks are not those of the paper's code."""
+    import pytorch_grad_cam
+    import torch
+    from pytorch_grad_cam.utils.model_targets import ClassifierOutputTarget
+
+    torch.nn.UpsamplingBilinear2d = lambda size: torch.nn.Upsample(size, mode="bilinear")  # type: ignore[misc, assignment]
+    network = network_of(name)
+    peer = getattr(pytorch_grad_cam, KINDS[method])(network, [network.get_submodule(layer)])
+    return lambda: peer(inputs, [ClassifierOutputTarget(TARGET)])[0]
+
+
+def torchcam_map(method: str, name: str, layer: str, inputs: Any) -> Callable[[], Any]:
+    """torchcam, raw maps."""
+    import torch
+    import torchcam
+
+    network = network_of(name)
+    peer = getattr(torchcam.methods, KINDS[method])(network, layer)
+
+    def run() -> Any:
+        with torch.no_grad():
+            network(inputs)
+        return peer(TARGET, normalized=False)[0][0]
+
+    return run
+
+
+MAKERS = {"camcli": camcli_map, "grad-cam": grad_cam_map, "torchcam": torchcam_map}
+
+
+def measure(library: str, method: str, name: str, layer: str, image: str) -> dict[str, Any]:
+    """Seconds, MiB and the map at the input's size, in this process."""
+    import torch
+    from PIL import Image
+
+    torch.set_num_threads(2)
+    with Image.open(image) as opened:
+        small = opened.convert("RGB").resize((224, 224))
+    pixels = np.asarray(small, np.float32).transpose(2, 0, 1)[None] / 127.5 - 1
+    run = MAKERS[library](method, name, layer, torch.from_numpy(pixels.copy()))
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    began = time.perf_counter()
+    found = torch.as_tensor(run()).float().detach()
+    took = time.perf_counter() - began
+    peak = (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) / 1024
+    large = torch.nn.functional.interpolate(found[None, None], (224, 224), mode="bilinear")
+    return {"seconds": took, "mib": peak, "map": large[0, 0].tolist()}
+
+
+def apart(*arguments: str) -> dict[str, Any]:
+    """The same in a process of its own."""
+    command = [sys.executable, "-W", "ignore", __file__, "--one", *arguments]
+    ran = subprocess.run(command, capture_output=True, text=True, check=True)
+    found: dict[str, Any] = json.loads(ran.stdout.splitlines()[-1])
+    return found
+
+
+def main() -> None:
+    """Every case, a line each library."""
+    image = sys.argv[1] if len(sys.argv) > 1 else str(ROOT / "sample_images" / "chelsea.jpg")
+    print("| | | seconds | times camcli's | MiB | correlation |\n|---|---|---|---|---|---|")
+    for method, name, layer in CASES:
+        libraries = ("camcli", *PEERS[method])
+        case = (method, name, layer, image)
+        rounds = [{k: apart(k, *case) for k in libraries} for _ in range(ROUNDS)]
+        best = {k: min(r[k]["seconds"] for r in rounds) for k in libraries}
+        own = np.ravel(rounds[0]["camcli"]["map"])
+        for library in libraries:
+            alike = np.corrcoef(own, np.ravel(rounds[0][library]["map"]))[0, 1]
+            memory = min(r[library]["mib"] for r in rounds)
+            ratio = best[library] / best["camcli"]
+            print(
+                f"| {method}, {name}, {layer} | {library} | {best[library]:.2f} | {ratio:.1f} "
+                f"| {memory:.0f} | {alike:.4f} |",
+                flush=True,
+            )
+
+
+if __name__ == "__main__":
+    if sys.argv[1:2] == ["--one"]:
+        print(json.dumps(measure(*sys.argv[2:])))
+    else:
+        main()

@@ -1,0 +1,128 @@
+"""`camcli compare`: methods, layers or models side by side."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+from typer import Argument, Option
+
+from camcli import smoothing as smooth_
+from camcli import sources, targets
+from camcli.cli import console, options
+from camcli.errors import MethodError, UsageError
+from camcli.methods import METHODS, Method
+
+if TYPE_CHECKING:
+    from camcli.comparison import Row
+    from camcli.models import Model
+    from camcli.plan import Request
+
+    Requests = tuple[Request, ...]
+
+LIST = "compare.jsonl"
+ALL, CHEAP = "all", "all-cheap"
+
+
+def compare(
+    inputs: Annotated[
+        list[str],
+        Argument(metavar="INPUT...", help="Files, folders, globs, or - for a list on stdin."),
+    ],
+    model: options.ModelName = None,
+    models: Annotated[
+        str | None, Option(metavar="LIST", help="Several models, parted by commas: a row each.")
+    ] = None,
+    checkpoint: options.Checkpoint = None,
+    labels: options.LabelFile = None,
+    method: Annotated[
+        list[str] | None,
+        Option(
+            "--method",
+            help="See `camcli methods`; may be given several times; or all, or all-cheap: those"
+            " that need no more than a backward pass or two (the default).",
+        ),
+    ] = None,
+    layers: Annotated[
+        list[str] | None, Option(metavar="SPEC", help="As for explain; each --layers is a row.")
+    ] = None,
+    block: options.Block = None,
+    fusion: options.FusionName = None,
+    target: Annotated[str, Option(help="As for explain.")] = "predicted",
+    head: options.HeadName = None,
+    smooth: options.Smooth = "none",
+    set_: options.Settings = None,
+    seed: options.Seed = 0,
+    output: Annotated[Path, Option(metavar="DIR", help="Where files go.")] = Path("camcli-compare"),
+    overwrite: options.Overwrite = False,
+    threshold: options.Threshold = None,
+    fit: options.FitName = "squash",
+    size: options.Size = None,
+    batch_size: options.BatchSize = None,
+    device: options.Device = "auto",
+    format_: options.FormatName = "auto",
+) -> int:
+    """Methods, layers or models side by side: one picture an image, rank correlation and time."""
+    wanted, must = _methods(method or [CHEAP])
+    settings = options.settings(set_ or [], wanted, seed)
+    smoothing = smooth_.parse(smooth, seed)
+    level, input_size = options.threshold(threshold), options.size(size)
+    bind = targets.parse(target)
+    names = options.models(model, models, checkpoint)
+    options.one_choice_of_layers(layers, block)
+    options.must_exist("--checkpoint", checkpoint)
+    options.must_exist("--labels", labels)
+    options.refuse_existing_run(output, overwrite, LIST)
+    listed = sources.read_list(sys.stdin.read()) if "-" in inputs else []
+    found = sources.find(inputs, listed, skip=output)
+
+    from camcli import models as loading
+    from camcli import outputs, pipeline, plan
+    from camcli.cli.sheet import Sheet
+    from camcli.comparison import row
+
+    specs: Sequence[str | None] = layers or [None]
+    rows: list[Row] = []
+    refused: dict[str, str] = {}
+    for name in names:
+        known = name if name or checkpoint else plan.default_model(wanted if must else [])
+        loaded = loading.load(known, checkpoint, labels, input_size, device, head=head)
+        job = pipeline.Job(
+            *(loaded, (), bind(loaded.labels), fit),
+            options.batch_size(batch_size, loaded.device.type, fit),
+            *(1, level, "largest", smoothing),
+        )
+        for spec in specs:
+            parts = [loaded.name] * (len(names) > 1) + [str(spec)] * (len(specs) > 1)
+            # What reads layers of its own has a place in the first row only.
+            first = spec == specs[0]
+            asked = tuple(m if m.per_layer or first else None for m in wanted)
+
+            def requests(m: Method, spec: str | None = spec, model: Model = loaded) -> Requests:
+                where = (spec, block) if m.per_layer else (None, None)
+                return plan.plan(model, [m], *where, fusion, settings, smoothing)
+
+            rows.append(row(" · ".join(parts), job, asked, requests))
+            refused |= rows[-1].refused
+    if refused and (must or len(refused) == len(wanted)):
+        raise MethodError(next(iter(refused.values())))
+    if refused:
+        console.say(f"left out, for the model has no place for them: {', '.join(refused)}")
+    kept = [c for c in range(len(wanted)) if any(r.jobs[c] for r in rows)]
+    slugs = outputs.class_slugs(rows[0].base.model.labels)
+    columns = tuple(wanted[c].name for c in kept)
+    sheet = Sheet(columns, tuple(r.only(kept) for r in rows), output, slugs)
+    return sheet.run(found, overwrite, format_)
+
+
+def _methods(given: Sequence[str]) -> tuple[list[Method], bool]:
+    """The methods that are named, and whether each must apply: of `all` those that can."""
+    names = [part.strip() for name in given for part in name.split(",") if part.strip()]
+    if not {*names} & {ALL, CHEAP}:
+        return options.chosen(given), True
+    if len(names) > 1:
+        raise UsageError(f"--method {ALL} and {CHEAP} stand alone")
+    every = METHODS.values()
+    return [m for m in every if ALL in names or not any("N " in cost for cost in m.costs)], False

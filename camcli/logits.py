@@ -1,0 +1,62 @@
+"""What a network answers, as logits (B,K): out of tuples, dicts and objects, two of a single one.
+
+Knows nothing of what networks are made of.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+
+def find(output: Any) -> Tensor | None:
+    """The logits in what a network returns; None where there are none.
+
+    A tensor (B,K) or (B,); or the `logits` of an object or dict; or else the first such tensor in a
+    tuple, or the only one in a dict.
+    """
+    if isinstance(output, Tensor):
+        flat = output[:, None] if output.ndim == 1 else output
+        return flat if flat.ndim == 2 else None
+    named = output.get("logits") if isinstance(output, Mapping) else _attribute(output)
+    if named is not None:
+        return find(named)
+    inside = [part for part in _parts(output) if isinstance(part, Tensor) and part.ndim in (1, 2)]
+    if not inside or (isinstance(output, Mapping) and len(inside) > 1):
+        return None
+    return find(inside[0])
+
+
+def _attribute(output: Any) -> Any:
+    return getattr(output, "logits", None)
+
+
+def _parts(output: Any) -> list[Any]:
+    if isinstance(output, Mapping):
+        return list(output.values())
+    return list(output) if isinstance(output, tuple | list) else []
+
+
+def two_sided(logits: Tensor) -> Tensor:
+    """One logit z as those of "no" and "yes", (-z, z), whose sigmoids are the probabilities."""
+    return torch.cat([-logits, logits], dim=1) if logits.shape[1] == 1 else logits
+
+
+def adapt(network: nn.Module) -> nn.Module:
+    """The same network, its answer made logits (B,K); its modules keep their names.
+
+    Its class is swapped for one of which the forward pass ends so, as nothing else would leave the
+    names of its layers alone.
+    """
+    kind: Any = type(network)
+
+    def forward(self: nn.Module, *inputs: Any, **named: Any) -> Tensor:
+        found = find(kind.forward(self, *inputs, **named))
+        assert found is not None
+        return two_sided(found)
+
+    network.__class__ = type(kind.__name__, (kind,), {"forward": forward})
+    return network
