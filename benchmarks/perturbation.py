@@ -28,7 +28,6 @@ CASES = [
 ]
 PEERS = {"scorecam": ("grad-cam", "torchcam"), "ablationcam": ("grad-cam",)}
 KINDS = {"scorecam": "ScoreCAM", "ablationcam": "AblationCAM"}
-TARGET = 285
 ROUNDS = 3
 
 
@@ -45,6 +44,14 @@ def network_of(name: str) -> Any:
     return timm.create_model("resnet18").eval()
 
 
+def best(network: Any, inputs: Any) -> int:
+    """The class that the network names."""
+    import torch
+
+    with torch.no_grad():
+        return int(network(inputs).argmax())
+
+
 def camcli_map(method: str, name: str, layer: str, inputs: Any) -> Callable[[], Any]:
     """camcli, through the same steps as `camcli explain`."""
     import torch
@@ -58,7 +65,7 @@ def camcli_map(method: str, name: str, layer: str, inputs: Any) -> Callable[[], 
     model = models.wrap(name, network_of(name), Transform((224, 224)))
     options = {method: {"weights": "softmax"}} if method == "scorecam" else {}
     requests = plan(model, [get(method)], layer, options=options)
-    target = torch.tensor([[TARGET]])
+    target = torch.tensor([[best(model.network, inputs)]])
     return lambda: explain(model, inputs, requests, lambda _: target)[0][0].fused.values[0]
 
 
@@ -71,7 +78,8 @@ def grad_cam_map(method: str, name: str, layer: str, inputs: Any) -> Callable[[]
     torch.nn.UpsamplingBilinear2d = lambda size: torch.nn.Upsample(size, mode="bilinear")  # type: ignore[misc, assignment]
     network = network_of(name)
     peer = getattr(pytorch_grad_cam, KINDS[method])(network, [network.get_submodule(layer)])
-    return lambda: peer(inputs, [ClassifierOutputTarget(TARGET)])[0]
+    target = ClassifierOutputTarget(best(network, inputs))
+    return lambda: peer(inputs, [target])[0]
 
 
 def torchcam_map(method: str, name: str, layer: str, inputs: Any) -> Callable[[], Any]:
@@ -80,12 +88,13 @@ def torchcam_map(method: str, name: str, layer: str, inputs: Any) -> Callable[[]
     import torchcam
 
     network = network_of(name)
+    target = best(network, inputs)
     peer = getattr(torchcam.methods, KINDS[method])(network, layer)
 
     def run() -> Any:
         with torch.no_grad():
             network(inputs)
-        return peer(TARGET, normalized=False)[0][0]
+        return peer(target, normalized=False)[0][0]
 
     return run
 

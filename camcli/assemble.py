@@ -5,7 +5,7 @@ Knows nothing of networks or of how maps are made.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 import torch
@@ -107,15 +107,22 @@ def finished(request: Request, raw: Raw, chosen: Chosen, canvas: Canvas) -> Expl
     if request.method.per_layer:
         layers = tuple(_layer(request, layer, raw, canvas) for layer in request.layers)
         fused = layers[0] if len(layers) == 1 else _fused(request, layers, canvas.size)
-        return Explained(request, chosen, fused, layers)
-    found = {
-        name: _maps(name, canvas.whole(values, request.method), peak=request.method.peak)
-        for name, values in raw.maps.items()
-    }
+        own = {layer.name for layer in request.layers}
+        others = {name: maps for name, maps in raw.maps.items() if name not in own}
+        return Explained(request, chosen, fused, layers, _all(request, others, canvas))
     blocks = {la.name for la in request.read}
-    parts = tuple(maps for name, maps in found.items() if name not in {"fused", *blocks})
-    own = tuple(maps for name, maps in found.items() if name in blocks)
-    return Explained(request, chosen, found["fused"], own, parts)
+    fused, *rest = _all(request, raw.maps, canvas)
+    parts = tuple(maps for maps in rest if maps.name not in blocks)
+    return Explained(
+        request, chosen, fused, tuple(maps for maps in rest if maps.name in blocks), parts
+    )
+
+
+def _all(request: Request, raw: Mapping[str, Tensor], canvas: Canvas) -> tuple[Maps, ...]:
+    method = request.method
+    return tuple(
+        _maps(name, canvas.whole(values, method), peak=method.peak) for name, values in raw.items()
+    )
 
 
 def _layer(request: Request, layer: Layer, raw: Raw, canvas: Canvas) -> Maps:

@@ -14,8 +14,8 @@ def find(network: nn.Module) -> dict[str, Tensor] | None:
     modules = dict(network.named_modules())
     if any(isinstance(module, nn.LayerNorm) for module in modules.values()):
         return None
-    found = {_tap(name, m): _bias(m) for name, m in modules.items()}
-    return {name: bias for name, bias in found.items() if bias is not None} or None
+    found = {_tap(name, m): bias for name, m in modules.items() if (bias := _bias(m)) is not None}
+    return found or None
 
 
 def _tap(name: str, module: nn.Module) -> str:

@@ -167,7 +167,7 @@ def _overlaid(
     result: Result, shown: Explanation, small: Image.Image, size: tuple[int, int]
 ) -> Image.Image:
     view = result.sample.view.scaled(*small.size)
-    return outputs.over(small, shown.fused, view, outputs.Style(size))
+    return outputs.answer(result, shown, small, view, outputs.Style(size))
 
 
 def describe(

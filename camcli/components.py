@@ -1,9 +1,11 @@
-"""What varies most in a layer: principal components of its pixels. Knows nothing of methods."""
+"""What a layer is made of: principal components, and factors, of its pixels. Knows no methods."""
 
 from __future__ import annotations
 
 import torch
 from torch import Tensor
+
+from camcli.draws import uniform
 
 
 def principal(terms: Tensor) -> Tensor:
@@ -27,6 +29,26 @@ def kernel_principal(terms: Tensor) -> Tensor:
     kernel = torch.tanh(pixels @ pixels.mT / pixels.shape[2] + 1)
     across, down = kernel.mean(dim=1, keepdim=True), kernel.mean(dim=2, keepdim=True)
     return _signed(_first(kernel - across - down + kernel.mean(dim=(1, 2), keepdim=True)), terms)
+
+
+def factorised(terms: Tensor, count: int, steps: int, seed: int) -> Tensor:
+    """Non-negative factors of relu(terms): (B,C,H,W) -> maps (B,N,H,W), the strongest first.
+
+    Multiplicative updates (Lee and Seung), which never raise |V - W H|. All images start alike.
+    """
+    pixels = terms.relu().flatten(2).mT  # V (B,HW,C)
+    size, channels = pixels.shape[1:]
+    drawn = uniform((count, size + channels), seed).to(pixels) + 0.1
+    scale = (pixels.mean(dim=(1, 2), keepdim=True) / count).sqrt()
+    maps, parts = drawn[:, :size].T * scale, drawn[:, size:] * scale
+    tiny = torch.finfo(pixels.dtype).tiny
+    for _ in range(steps):
+        parts = parts * (maps.mT @ pixels) / (maps.mT @ maps @ parts).clamp(min=tiny)
+        maps = maps * (pixels @ parts.mT) / (maps @ (parts @ parts.mT)).clamp(min=tiny)
+    maps = maps * parts.norm(dim=2)[:, None]
+    order = maps.sum(dim=1).argsort(dim=1, descending=True)
+    sorted_maps: Tensor = maps.gather(2, order[:, None].expand_as(maps)).mT
+    return sorted_maps.reshape(len(terms), count, *terms.shape[2:])
 
 
 def _pixels(terms: Tensor) -> Tensor:

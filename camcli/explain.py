@@ -12,6 +12,7 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from camcli import attention, needs
 from camcli.assemble import Canvas, Chosen, Explained, Raw, finished, mean
+from camcli.errors import MethodError
 from camcli.models import Model
 from camcli.needs import NEEDS, Pass, Tick
 from camcli.plan import Request
@@ -52,15 +53,18 @@ def explain(
     With crops a sample is V inputs in a row, (B V,3,H,W): its logits are their mean, its map is
     made of theirs, each in its place. With smoothing there is a pass for each view.
     """
+    if how.crops and any(r.method.returns == "concepts" for r in requests):
+        raise MethodError("each of ten crops has concepts of its own; choose another --fit")
     canvas = Canvas((inputs.shape[2], inputs.shape[3]), how.crops)
+    asked = _Asked(model, requests, choose, how, canvas)
     views = list(how.smoothing.views(inputs))
     chosen: list[Chosen] | None = None
     if len(views) > 1:
         with torch.no_grad():
-            chosen = _choose(model, model.network(inputs), choose, how, canvas)
+            chosen = asked.choices(model.network(inputs))
     looks = []
     for view, mirrored in views:
-        found, chosen = _look(model, view, requests, choose, how, canvas, chosen)
+        found, chosen = _look(asked, view, chosen)
         looks.append([[raw.flipped() if mirrored else raw for raw in row] for row in found])
     assert chosen is not None
     return [
@@ -72,16 +76,32 @@ def explain(
     ]
 
 
+@dataclass(frozen=True, slots=True)
+class _Asked:
+    """What is asked of a batch."""
+
+    model: Model
+    requests: Sequence[Request]
+    choose: Choose
+    how: How
+    canvas: Canvas
+
+    def choices(self, logits: Tensor) -> list[Chosen]:
+        """The targets of every sample, from the logits of its inputs."""
+        views, classes = self.canvas.views, logits.shape[1]
+        pooled = logits.detach().float().reshape(-1, views, classes).mean(dim=1)
+        probabilities = self.model.probabilities(pooled)
+        return [
+            _chosen(pooled, probabilities, column, self.how.weigh(pooled, column))
+            for column in self.choose(pooled).T
+        ]
+
+
 def _look(
-    model: Model,
-    inputs: Tensor,
-    requests: Sequence[Request],
-    choose: Choose,
-    how: How,
-    canvas: Canvas,
-    chosen: list[Chosen] | None,
+    asked: _Asked, inputs: Tensor, chosen: list[Chosen] | None
 ) -> tuple[list[list[Raw]], list[Chosen]]:
     """One forward pass, and what every request makes of it for every target."""
+    network, requests = asked.model.network, asked.requests
     wanted = [(NEEDS[need], request) for request in requests for need in request.method.needs]
     taps = dict.fromkeys(name for need, request in wanted for name in need.taps(request))
     copies = {name for need, request in wanted for name in need.copies(request)} - taps.keys()
@@ -96,26 +116,16 @@ def _look(
         for modules in {_unfused(request) for request in requests}:
             stack.enter_context(attention.unfuse(modules))
         recorded = stack.enter_context(
-            record(model.network, list(taps), readings, copies, graph=own_graph)
+            record(network, list(taps), readings, copies, graph=own_graph)
         )
-        logits = model.network(source)
-        targets = chosen or _choose(model, logits, choose, how, canvas)
-        passes = [_pass(model, source, logits, recorded, target, how, canvas) for target in targets]
-    found = [[_raw(request, seen) for seen in passes] for request in requests]
-    return found, targets
+        logits = network(source)
+        targets = chosen or asked.choices(logits)
+        passes = [_pass(asked, source, logits, recorded, target) for target in targets]
+    return [[_raw(request, seen) for seen in passes] for request in requests], targets
 
 
 def _unfused(request: Request) -> tuple[object, ...]:
     return tuple(m for own in (request.rows, request.matrices) if own for m in own.unfused)
-
-
-def _choose(model: Model, logits: Tensor, choose: Choose, how: How, canvas: Canvas) -> list[Chosen]:
-    pooled = logits.detach().float().reshape(-1, canvas.views, logits.shape[1]).mean(dim=1)
-    probabilities = model.probabilities(pooled)
-    return [
-        _chosen(pooled, probabilities, classes, how.weigh(pooled, classes))
-        for classes in choose(pooled).T
-    ]
 
 
 def _chosen(logits: Tensor, probabilities: Tensor, classes: Tensor, weights: Tensor) -> Chosen:
@@ -127,31 +137,24 @@ def _chosen(logits: Tensor, probabilities: Tensor, classes: Tensor, weights: Ten
 
 
 def _pass(
-    model: Model,
-    inputs: Tensor,
-    logits: Tensor,
-    recorded: Recorded,
-    target: Chosen,
-    how: How,
-    canvas: Canvas,
+    asked: _Asked, inputs: Tensor, logits: Tensor, recorded: Recorded, target: Chosen
 ) -> Pass:
-    score = target.weights.repeat_interleave(canvas.views, dim=0)
-    sources = dict(recorded.taps) | ({"": inputs} if inputs.requires_grad else {})
-    slopes = (
-        torch.autograd.grad(
-            (logits * score).sum(),
-            list(sources.values()),
-            retain_graph=True,
-            materialize_grads=True,
-        )
-        if sources
-        else ()
-    )
-    gradients = dict(zip(sources, slopes, strict=True))
+    score = target.weights.repeat_interleave(asked.canvas.views, dim=0)
+    sources = recorded.taps | ({"": inputs} if inputs.requires_grad else {})
+    gradients = _gradients((logits * score).sum(), sources) if sources else {}
+    how = asked.how
     return Pass(
-        *(model.network, inputs, logits, recorded, score, gradients),
-        *(model.probabilities, how.chunk, how.tick),
+        *(asked.model.network, inputs, logits, recorded, score, gradients),
+        *(asked.model.probabilities, how.chunk, how.tick),
     )
+
+
+def _gradients(score: Tensor, sources: dict[str, Tensor]) -> dict[str, Tensor]:
+    """Of the sum of all images' scores: samples do not mix, so it is each one's own."""
+    found = torch.autograd.grad(
+        score, list(sources.values()), retain_graph=True, materialize_grads=True
+    )
+    return dict(zip(sources, found, strict=True))
 
 
 def _raw(request: Request, seen: Pass) -> Raw:
@@ -163,10 +166,25 @@ def _raw(request: Request, seen: Pass) -> Raw:
         with torch.no_grad():
             return request.join(method.function(*wanted, **request.options))
 
+    if method.returns == "concepts":
+        return _concepts(request, of)
     if method.per_layer:
         dead = {la.name: _dead(request, seen, la) for la in request.layers}
         return Raw({layer.name: of(layer) for layer in request.layers}, dead)
     return Raw({"fused": of(None), **_parts(request, seen)})
+
+
+def _concepts(request: Request, of: Callable[[Layer | None], Tensor]) -> Raw:
+    """Each concept of each layer; the layer's own map is the strongest of them everywhere."""
+    maps: dict[str, Tensor] = {}
+    for layer in request.layers:
+        found = of(layer)
+        maps[layer.name] = found.amax(dim=1)
+        before = f"{layer.name} " if len(request.layers) > 1 else ""
+        for n, one in enumerate(found.unbind(dim=1), start=1):
+            maps[f"{before}concept {n}"] = one
+    alive = torch.zeros(len(found), dtype=torch.bool, device=found.device)
+    return Raw(maps, {layer.name: alive for layer in request.layers})
 
 
 def _dead(request: Request, seen: Pass, layer: Layer) -> Tensor:

@@ -24,7 +24,17 @@ from camcli.errors import OutputError
 from camcli.labels import Labels
 from camcli.maps import to_original, visible
 from camcli.records import Explanation, Floats, Panel, Result, View
-from camcli.render import Cell, caption, cell_size, draw_boxes, grid, heatmap, no_answer, overlay
+from camcli.render import (
+    Cell,
+    caption,
+    cell_size,
+    concepts,
+    draw_boxes,
+    grid,
+    heatmap,
+    no_answer,
+    overlay,
+)
 
 COLUMNS = 7  # pictures a row in a grid
 
@@ -56,13 +66,16 @@ def _title(result: Result, shown: Explanation) -> str:
 
 
 def _overlay(result: Result, shown: Explanation, style: Style) -> tuple[str, bytes]:
-    picture = over(result.sample.picture, shown.fused, result.sample.view, style)
+    picture = answer(result, shown, result.sample.picture, result.sample.view, style)
     if style.boxed:
         draw_boxes(picture, shown.boxes)
     return _picture(caption(picture, _title(result, shown)), style.image_format)
 
 
 def _heatmap(result: Result, shown: Explanation, style: Style) -> tuple[str, bytes]:
+    if result.concepts:
+        blank = Image.new("RGB", result.sample.picture.size, (255, 255, 255))
+        return _picture(answer(result, shown, blank, result.sample.view, style), "png")
     heat = _heat(shown.fused, result.sample.view, style)
     if heat is None:
         return _picture(no_answer(result.sample.picture, REASONS[shown.fused.status]), "png")
@@ -78,11 +91,15 @@ def _grid(result: Result, shown: Explanation, style: Style) -> tuple[str, bytes]
         return Cell(result.labels.get(panel.name, panel.name), over(small, panel, view, style))
 
     layers = [cell(panel) for panel in shown.layers]
-    answer = [] if shown.fused in shown.layers else [cell(shown.fused)]
+    if result.concepts:
+        together = Cell("all", answer(result, shown, small, view, style))
+        rows = _wrapped([Cell("image", small), *map(cell, shown.parts), together], COLUMNS)
+        return _picture(grid(_title(result, shown), rows), style.image_format)
+    fused = [] if shown.fused in shown.layers else [cell(shown.fused)]
     if shown.parts:
-        rows = [[Cell("image", small), *map(cell, shown.parts), *answer], *_wrapped(layers, 6)]
+        rows = [[Cell("image", small), *map(cell, shown.parts), *fused], *_wrapped(layers, 6)]
     else:
-        rows = _wrapped([Cell("image", small), *layers, *answer], COLUMNS)
+        rows = _wrapped([Cell("image", small), *layers, *fused], COLUMNS)
     return _picture(grid(_title(result, shown), rows), style.image_format)
 
 
@@ -106,6 +123,23 @@ KINDS: Mapping[str, Callable[[Result, Explanation, Style], tuple[str, bytes]]] =
     "boxes": _boxes,
 }
 ARRAY = "array"
+
+
+def answer(
+    result: Result, shown: Explanation, picture: Image.Image, view: View, style: Style
+) -> Image.Image:
+    """The map over a picture; of concepts all of them, each in its colour, with a legend."""
+    if not result.concepts or shown.fused.status != "ok":
+        return over(picture, shown.fused, view, style)
+    strongest = max(float(panel.values.max()) for panel in shown.parts)
+    total = sum(float(panel.values.sum()) for panel in shown.parts)
+    heats = [
+        to_original(part, view) * (float(panel.values.max()) / strongest)
+        for panel in shown.parts
+        for part in [visible(panel.shown, view, style.size)]
+    ]
+    names = [f"{p.name}  {float(p.values.sum()) / total:.0%}" for p in shown.parts]
+    return concepts(picture, heats, names)
 
 
 def over(picture: Image.Image, panel: Panel, view: View, style: Style) -> Image.Image:

@@ -180,6 +180,7 @@ def _results(job: Job, samples: list[Sample], found: Sequence[Explained]) -> lis
             _labels(request),
             _tag(job, request),
             request.head.kind if request.head else None,
+            request.method.returns == "concepts",
         )
         for b, sample in enumerate(samples)
     ]
@@ -243,7 +244,7 @@ def boxed(job: Job, result: Result) -> Result:
 
 
 def _with_boxes(job: Job, result: Result, found: Explanation) -> Explanation:
-    if found.fused.status != "ok":
+    if found.fused.status != "ok" or result.concepts:
         return found
     view = result.sample.view
     part = visible(found.fused.shown, view, job.model.size)

@@ -85,6 +85,8 @@ def plan(
 
 
 def _join(m: Method, smoothing: Smoothing, besides: Mapping[str, Any]) -> Callable[..., Tensor]:
+    if smoothing.moves and m.returns == "concepts":
+        raise MethodError(f"{m.name} finds other concepts in every view: leave --smooth out")
     if smoothing.eigen and m.returns != "terms":
         able = ", ".join(name for name, other in METHODS.items() if other.returns == "terms")
         raise MethodError(f"--smooth eigen joins channels; {m.name} has none. It is for {able}")

@@ -184,7 +184,7 @@ class Result:
     """What one method says of one image, and the files that show it, a table a class.
 
     `labels` has the words under which a grid shows a layer or part; `tag` goes into file names
-    where one run asks several things of an image.
+    where one run asks several things of an image; `concepts` says that the parts are the answer.
     """
 
     sample: Sample
@@ -195,4 +195,5 @@ class Result:
     labels: Mapping[str, str]
     tag: str = ""
     head: str | None = None
+    concepts: bool = False
     files: tuple[dict[str, str], ...] = ()

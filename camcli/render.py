@@ -64,6 +64,40 @@ def overlay(picture: Image.Image, heat: Floats, colormap: str, alpha: float) -> 
     return blended
 
 
+def concepts(picture: Image.Image, heats: Sequence[Floats], names: Sequence[str]) -> Image.Image:
+    """Where each concept is strongest, in its colour over the greyed picture, with a legend."""
+    stack = np.nan_to_num(np.stack(heats))
+    first, strength = stack.argmax(axis=0), stack.max(axis=0)[..., None]
+    colours = _hues(len(heats))
+    grey = np.asarray(picture.convert("L").convert("RGB"), np.float32)
+    mixed = grey * (1 - 0.75 * strength) + colours[first] * (0.75 * strength)
+    shown = Image.fromarray(np.rint(mixed).astype(np.uint8))
+    if min(shown.size) >= SMALLEST * 3:
+        _legend(shown, names, colours)
+    return shown
+
+
+def _hues(count: int) -> NDArray[np.float32]:
+    """Colours that are told apart: matplotlib's tab10, and round again."""
+    known = matplotlib.colormaps["tab10"](np.arange(count) % 10)
+    return np.asarray(known[:, :3] * 255, np.float32)
+
+
+def _legend(picture: Image.Image, names: Sequence[str], colours: NDArray[np.float32]) -> None:
+    """A row a concept in the lower left corner, each with a square of its colour."""
+    size = max(10, _text_size(picture.size) * 3 // 4)
+    font = _font(size, "".join(names))
+    draw = ImageDraw.Draw(picture, "RGBA")
+    wide = max(font.getlength(name) for name in names)
+    high = size + 5
+    top = picture.height - high * len(names) - 8
+    draw.rectangle((0, top - 6, wide + 2 * size + 8, picture.height), SHADE)
+    for n, name in enumerate(names):
+        y = top + n * high
+        draw.rectangle((8, y, 8 + size, y + size), tuple(colours[n].astype(int).tolist()))
+        draw.text((14 + size, y + size / 2), name, PAPER, font, anchor="lm")
+
+
 def no_answer(picture: Image.Image, reason: str) -> Image.Image:
     """The picture in pale grey, crossed out, saying why there is no map: never an answer."""
     grey = picture.convert("L").point(lambda level: 150 + level // 3).convert("RGB")

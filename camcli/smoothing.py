@@ -20,10 +20,14 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class Smoothing:
-    """Views of inputs (B,3,H,W), each with whether it is mirrored; and how channels are joined."""
+    """Views of inputs (B,3,H,W), each with whether it is mirrored; and how channels are joined.
+
+    `moves` says that the views are others than the image itself.
+    """
 
     views: Callable[[Tensor], Iterator[View]]
     eigen: bool = False
+    moves: bool = False
 
 
 def parse(spec: str, seed: int = 0) -> Smoothing:
@@ -31,10 +35,10 @@ def parse(spec: str, seed: int = 0) -> Smoothing:
     noise = re.fullmatch(r"noise(?::(\d{1,4}))?", spec)
     if noise and noise[1] != "0":
         count = int(noise[1] or 10)
-        return Smoothing(lambda inputs: _noisy(inputs, count, seed))
+        return Smoothing(lambda inputs: _noisy(inputs, count, seed), moves=True)
     known = {
         "none": Smoothing(_plain),
-        "augment": Smoothing(_augmented),
+        "augment": Smoothing(_augmented, moves=True),
         "eigen": Smoothing(_plain, eigen=True),
     }
     if spec not in known:

@@ -20,7 +20,12 @@ from camcli.methods import get
 from camcli.models import Model
 from camcli.plan import plan
 
-SWIN = {"window_size": 4, "depths": (2, 2, 2, 2), "embed_dim": 32, "num_heads": (1, 2, 4, 8)}
+SWIN: dict[str, Any] = {
+    "window_size": 4,
+    "depths": (2, 2, 2, 2),
+    "embed_dim": 32,
+    "num_heads": (1, 2, 4, 8),
+}
 # Sides differ wherever the network allows it: a map that is transposed must not pass.
 NETWORKS: dict[str, tuple[str, int, int, dict[str, Any]]] = {
     "resnet": ("test_resnet", 96, 128, {}),

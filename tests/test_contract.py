@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from typing import Any
 
 import pytest
 import torch
 from conftest import noise, small
+from networks import SWIN
 from torch import Tensor, nn
 
 from camcli.assemble import Explained
@@ -28,20 +30,44 @@ KINDS = {
     "deit_tiny_distilled_patch16_224": "ViT",
     "swin_tiny_patch4_window7_224": "Swin",
 }
-SIZES = {"vgg11": (224, 224), "swin_tiny_patch4_window7_224": (224, 224)}
-# VGG's classifier is no single linear layer after pooling, so CAM must refuse it.
-REFUSED = {("cam", "vgg11")}
+SIZES = {"vgg11": (224, 224), "swin_tiny_patch4_window7_224": (128, 96)}
+OPTIONS: dict[str, dict[str, Any]] = {
+    "vgg11": {"mlp_ratio": 0.02},
+    "swin_tiny_patch4_window7_224": SWIN,
+}
+GUIDED = ("guidedbackprop", "guided-gradcam")
+REFUSED = {
+    # No single linear layer after pooling.
+    ("cam", "vgg11"),
+    # LayerNorm adds no fixed bias; SiLU and GELU are no ReLU.
+    ("fullgrad", "test_convnext"),
+    *((m, n) for m in GUIDED for n in ("test_efficientnet", "test_convnext")),
+}
+# Methods that run the network many times do so a few times.
+FEW = {"samples": 2, "steps": 2, "masks": 20, "channels": 6, "window": 48, "stride": 48}
+# What takes seconds is left to methods of one kind each.
+LARGE = {"vgg11", "vit_tiny_patch16_224", "deit_tiny_distilled_patch16_224"}
+OF_A_KIND = {"gradcam", "eigencam", "guidedbackprop", "tscam", "rollout", "chefer"}
 CASES = [
-    (method, model)
-    for method in METHODS
+    (name, model)
+    for name, m in METHODS.items()
     for model, kind in KINDS.items()
-    if kind in METHODS[method].works_on and (method, model) not in REFUSED
+    if kind in m.works_on and (name, model) not in REFUSED
+    if model not in LARGE or name in OF_A_KIND
 ]
-OTHERS = sorted({(m, model) for m in METHODS for model in KINDS} - set(CASES))
+REFUSALS = sorted(
+    {
+        (name, model)
+        for name, m in METHODS.items()
+        for model, kind in KINDS.items()
+        if kind not in m.works_on
+    }
+    | REFUSED
+)
 
 
 def model_of(name: str) -> Model:
-    return small(name, *SIZES.get(name, (96, 128)))
+    return small(name, *SIZES.get(name, (96, 128)), **OPTIONS.get(name, {}))
 
 
 def top(logits: Tensor) -> Tensor:
@@ -49,7 +75,8 @@ def top(logits: Tensor) -> Tensor:
 
 
 def run(model: Model, method: str, inputs: Tensor) -> list[Explained]:
-    return explain(model, inputs, plan(model, [get(method)]), top)[0]
+    few = {key: value for key, value in FEW.items() if key in get(method).options}
+    return explain(model, inputs, plan(model, [get(method)], options={method: few}), top)[0]
 
 
 def hooks(network: nn.Module) -> Iterator[object]:
@@ -73,8 +100,8 @@ def test_maps_of_every_method_on_every_kind_of_model(method: str, name: str) -> 
             assert bool(values.max() > values.min()) == (status == "ok")
             assert shown.min() == 0
             assert shown.max() == (1 if status == "ok" else 0)
-    # relu may leave nothing of a random network's map, but not of every one.
-    assert any("ok" in explained.fused.status for explained in found)
+    # relu may leave nothing of a random network's map, but not of every one, unless by chance.
+    assert any("ok" in explained.fused.status for explained in found) or method == "randomcam"
 
 
 @pytest.mark.parametrize(("method", "name"), CASES)
@@ -87,7 +114,9 @@ def test_a_batch_equals_its_singles(method: str, name: str) -> None:
         for one, all_ in zip(alone, together, strict=True):
             assert one.chosen.classes[0] == all_.chosen.classes[b]
             scale = all_.fused.values[b].abs().max()
-            assert (one.fused.values[0] - all_.fused.values[b]).abs().max() <= 1e-5 * (1 + scale)
+            # A probability magnifies what rounding does to large logits.
+            share = 1e-4 if "rescore" in METHODS[method].needs else 1e-5
+            assert (one.fused.values[0] - all_.fused.values[b]).abs().max() <= share * (1 + scale)
 
 
 @pytest.mark.parametrize(("method", "name"), CASES)
@@ -106,7 +135,7 @@ def test_nothing_is_left_behind(method: str, name: str) -> None:
         assert torch.equal(value, before[key]), key
 
 
-@pytest.mark.parametrize(("method", "name"), OTHERS)
+@pytest.mark.parametrize(("method", "name"), REFUSALS)
 def test_a_method_that_cannot_apply_names_those_that_can(method: str, name: str) -> None:
     with pytest.raises(MethodError, match=r"[Tt]ry .*gradcam"):
         plan(model_of(name), [get(method)])

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from copy import deepcopy
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -10,6 +12,7 @@ import pytest
 import slow
 import slow_activation
 import slow_attention
+import slow_parts
 import slow_perturbation
 import slow_saliency
 import torch
@@ -29,6 +32,7 @@ from networks import (
     tokens,
 )
 from slow import Doubles
+from timm.layers.norm_act import BatchNormAct2d
 from torch import Tensor, nn
 
 from camcli import draws, masks, models
@@ -44,6 +48,7 @@ SLOW = {
     "perturbation": slow_perturbation,
     "attention": slow_attention,
     "saliency": slow_saliency,
+    "parts": slow_parts,
 }
 
 
@@ -142,15 +147,20 @@ def test_shapleycam_is_gradcam_where_the_score_is_piecewise_linear() -> None:
         assert_same(found, doubles(plain))
 
 
-def relu_network() -> Model:
-    """Convolutions with biases, batch norms, ReLU, mean, linear: nothing but what is linear."""
+def relu_network(held: bool = False) -> Model:
+    """Convolutions with biases, batch norms, ReLU, mean, linear: nothing but what is linear.
+
+    The activations stand by themselves, or timm's norms hold them.
+    """
+    norm: Any = partial(BatchNormAct2d, act_layer=nn.ReLU) if held else nn.BatchNorm2d
+    after: Any = nn.Identity if held else nn.ReLU
 
     class Small(nn.Module):
         def __init__(self) -> None:
             super().__init__()
-            self.conv1, self.norm1 = nn.Conv2d(3, 6, 3, padding=1, bias=False), nn.BatchNorm2d(6)
-            self.conv2, self.norm2 = nn.Conv2d(6, 8, 3, stride=2, padding=1), nn.BatchNorm2d(8)
-            self.act1, self.act2 = nn.ReLU(), nn.ReLU(inplace=True)
+            self.conv1, self.norm1 = nn.Conv2d(3, 6, 3, padding=1, bias=False), norm(6)
+            self.conv2, self.norm2 = nn.Conv2d(6, 8, 3, stride=2, padding=1), norm(8)
+            self.act1, self.act2 = after(), after(inplace=True)
             self.fc = nn.Linear(8, 10)
 
         def forward(self, x: Tensor) -> Tensor:
@@ -169,11 +179,13 @@ def relu_network() -> Model:
 def bias_terms(network: Any, image: Tensor, target: int) -> tuple[Doubles, list[Doubles]]:
     """The gradient at the input, and bias times gradient after each layer that adds one."""
     x = image[None].clone().requires_grad_()
-    with outputs_of(network, ["norm1", "conv2", "norm2"]) as kept:
-        # In-place ReLU must not overwrite what is asked about.
-        network.act2.inplace = False
+    network = deepcopy(network)
+    for module in network.modules():  # in-place ReLU must not overwrite what is asked about
+        if isinstance(module, nn.ReLU):
+            module.inplace = False
+    drop = ".drop" if hasattr(network.norm1, "drop") else ""
+    with outputs_of(network, [f"norm1{drop}", "conv2", f"norm2{drop}"]) as kept:
         logits = network(x)
-        network.act2.inplace = True
     gradients = torch.autograd.grad(logits[0, target], [x, *kept.values()])
     biases = []
     for name in ("norm1", "conv2", "norm2"):
@@ -187,8 +199,9 @@ def bias_terms(network: Any, image: Tensor, target: int) -> tuple[Doubles, list[
     return doubles(gradients[0][0]), terms
 
 
-def test_fullgrad() -> None:
-    model = relu_network()
+@pytest.mark.parametrize("held", [False, True])
+def test_fullgrad(held: bool) -> None:
+    model = relu_network(held)
     inputs = photographs(model.size)
     found = found_by(model, "fullgrad", inputs).fused.values
     for b, target in enumerate(CLASSES):
@@ -560,10 +573,50 @@ def test_methods_that_draw_draw_the_same_for_the_same_seed() -> None:
         assert not torch.equal(of(7), of(8)), name
 
 
+# --- parts
+
+
+@pytest.mark.parametrize(("key", "layer", "read"), [LAYERS[0], LAYERS[8]])
+def test_dff(key: str, layer: str, read: Read) -> None:
+    model = model_of(key)
+    inputs = photographs(model.size)
+    options = {"concepts": 3, "steps": 40, "seed": 2}
+    found = found_by(model, "dff", inputs, spec=layer, options=options)
+    maps = torch.stack([part.values for part in found.parts], dim=1)
+    assert torch.equal(found.fused.values, maps.amax(dim=1))
+    for b, target in enumerate(CLASSES):
+        (activation,), _ = recorded(model.network, [layer], inputs[b], target)
+        a = read(activation)
+        size = a.shape[1] * a.shape[2]
+        drawn = doubles(draws.uniform((3, size + len(a)), 2)) + 0.1
+        scale = np.sqrt(np.maximum(a, 0).mean() / 3)
+        expected = slow_parts.dff(a, drawn[:, :size].T * scale, drawn[:, size:] * scale, 40)
+        for own, wanted in zip(maps[b], expected, strict=True):
+            assert_same(own, wanted, 1e-3)
+
+
+def test_dff_explains_as_much_as_another_solver() -> None:
+    from sklearn.decomposition import NMF
+
+    model = model_of("resnet")
+    inputs = photographs(model.size, 1)
+    (activation,), _ = recorded(model.network, ["layer3"], inputs[0], 1)
+    v = np.maximum(doubles(activation[0]), 0).reshape(activation.shape[1], -1).T
+    found = found_by(model, "dff", inputs, [1], "layer3", {"concepts": 4})
+    maps = np.stack([doubles(part.values[0]).ravel() for part in found.parts], axis=1)
+    parts = np.linalg.lstsq(maps, v, rcond=None)[0]
+    with np.errstate(all="ignore"):
+        peer = NMF(4, init="nndsvda", max_iter=2000, tol=1e-5).fit(v)
+    assert np.linalg.norm(v - maps @ parts) <= 1.05 * peer.reconstruction_err_
+
+
 def names(methods: Sequence[str]) -> list[str]:
     return [get(m).name for m in methods]
 
 
+BLIND = ["eigencam", "kpcacam", "fem", "randomcam"]
+
+
 def test_what_is_asked_of_the_class_and_what_is_not() -> None:
     blind = {name for name, m in METHODS.items() if not m.class_aware}
-    assert blind == {*names(["eigencam", "kpcacam", "fem", "randomcam", "attention", "rollout"])}
+    assert blind == {*names([*BLIND, "attention", "rollout", "dff"])}

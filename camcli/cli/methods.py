@@ -1,9 +1,10 @@
-"""`camcli methods`: every method, what it needs, and where it comes from."""
+"""`camcli methods`: every method, what it needs, what it costs, and where it comes from."""
 
 from __future__ import annotations
 
 import inspect
 import json
+from importlib.resources import files
 from typing import Annotated, Any, Literal
 
 from typer import Argument, Option
@@ -14,9 +15,11 @@ from camcli.methods import METHODS, Method, get
 
 def methods(
     name: Annotated[str | None, Argument(metavar="[NAME]", help="One method, in full.")] = None,
-    format_: Annotated[Literal["table", "jsonl"], Option("--format")] = "table",
+    format_: Annotated[
+        Literal["table", "jsonl", "markdown"], Option("--format", help="markdown: as in README.")
+    ] = "table",
 ) -> int:
-    """Every method: what it needs, which networks it suits, and its paper."""
+    """Every method: family, what it needs, which networks it suits, its cost, and its paper."""
     if name:
         console.emit(_in_full(get(name)))
         return 0
@@ -24,23 +27,58 @@ def methods(
     if format_ == "jsonl":
         for row in rows:
             console.emit(json.dumps(row))
-        return 0
-    cells = [
-        [row[key] if isinstance(row[key], str) else ", ".join(row[key]) for key in row]
-        for row in rows
-    ]
-    console.table([list(rows[0]), *cells])
+    elif format_ == "markdown":
+        for line in _markdown(rows):
+            console.emit(line)
+    else:
+        cells = [[_cell(row[key]) for key in row if key != "what"] for row in rows]
+        console.table([[key for key in rows[0] if key != "what"], *cells])
     return 0
+
+
+def costs() -> dict[str, float]:
+    """Of each method its cost in forward passes, as benchmarks/costs.py has measured it."""
+    text = (files("camcli.methods") / "costs.json").read_text(encoding="utf-8")
+    found: dict[str, float] = json.loads(text)
+    return found
 
 
 def _row(method: Method) -> dict[str, Any]:
     return {
         "method": method.name,
-        "needs": list(method.needs),
+        "what": _what(method),
+        "family": method.family,
+        "needs": list(method.costs),
         "works on": list(method.works_on),
-        "threshold": str(method.threshold),
+        "of the class": method.class_aware,
+        "cost": costs().get(method.name),
+        "boxes above": method.threshold,
         "paper": method.paper,
     }
+
+
+def _what(method: Method) -> str:
+    """The first sentence of its documentation, after its name."""
+    first = (inspect.getdoc(method.function) or "").partition("\n")[0]
+    return first.partition(": ")[2].rstrip(".")
+
+
+def _cell(value: Any) -> str:
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    if isinstance(value, list):
+        return ", ".join(value)
+    return f"{value:g}" if isinstance(value, float) else str(value)
+
+
+def _markdown(rows: list[dict[str, Any]]) -> list[str]:
+    """A table in which names link to papers."""
+    keys = [key for key in rows[0] if key != "paper"]
+    lines = [f"| {' | '.join(keys)} |", "|---" * len(keys) + "|"]
+    for row in rows:
+        shown = {**row, "method": f"[`{row['method']}`]({row['paper']})"}
+        lines.append(f"| {' | '.join(_cell(shown[key]) for key in keys)} |")
+    return lines
 
 
 def _choices(method: Method, key: str) -> str:
@@ -51,14 +89,18 @@ def _in_full(method: Method) -> str:
     options = [
         f"  --set {key}={value}{_choices(method, key)}" for key, value in method.options.items()
     ]
+    row = _row(method)
     return "\n".join(
         [
             method.name,
             "",
             inspect.getdoc(method.function) or "",
             "",
-            f"Needs: {', '.join(method.needs)}",
+            f"Family: {method.family}",
+            f"Needs: {', '.join(method.needs)} ({', '.join(method.costs)})",
             f"Works on: {', '.join(method.works_on)}",
+            f"Of the class: {_cell(row['of the class'])}",
+            f"Cost: {_cell(row['cost'])} forward passes",
             f"Box threshold: {method.threshold}",
             f"Paper: {method.paper}",
             *(["Options:", *options] if options else []),

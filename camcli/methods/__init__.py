@@ -27,7 +27,8 @@ layer; only what is `wanted` (B,N) is computed, the rest is 0.
 A method's keyword-only parameters are its options, set with `--set KEY=VALUE`; one called `seed`
 is `--seed`. It returns a raw map (B,H,W); or `returns` "terms": what each channel says (B,C,H,W),
 of which relu(sum) is the map; or "tokens": how much each token's answer draws on each (B,N,N), of
-which the map is the row that the classifier reads. The decorator puts it into `METHODS`, from which
+which the map is the row that the classifier reads; or "concepts": several maps (B,N,H,W). The
+decorator puts it into `METHODS`, from which
 the command line, the README's table and the contract tests are made. Nothing here imports torch at
 module level: a list of methods, or a mistyped name, must not wait for it.
 """
@@ -77,14 +78,16 @@ NEEDS: Mapping[str, Need] = {
     "semantic": Need("forward", of_class=True),
     "class_bias": Need("forward", of_class=True),
 }
-ROOMS = ("classifier", "gradient", "activation", "perturbation", "attention", "saliency")
+ROOMS = (
+    *("classifier", "gradient", "activation", "perturbation", "attention", "saliency", "parts"),
+)
 
 # What is run where none is named: the first that the model can have. Chosen by GT-known on ILSVRC
 # photographs; README has the figures.
 DEFAULTS = ("tscam", "gradcam")
 
 Work = Literal["CNN", "ViT", "Swin"]
-Returns = Literal["map", "terms", "tokens"]
+Returns = Literal["map", "terms", "tokens", "concepts"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -178,6 +181,8 @@ def method(
 def get(name: str) -> Method:
     """The method of that name, hyphens and case aside. Raises UsageError, with near matches."""
     known = {_plain(key): method for key, method in METHODS.items()}
+    if _plain(name) == "scm":
+        raise UsageError("SCM takes part in training only: its checkpoints are for --method tscam")
     if _plain(name) not in known:
         raise UsageError(f"no method {name!r}{hint(name, METHODS)} (`camcli methods` lists them)")
     return known[_plain(name)]

@@ -32,7 +32,8 @@ def tscam(
 
     `part` "attention" or "semantic" gives either factor alone: the paper's ablation.
 
-    F_c is the convolution head's output for a TS-CAM checkpoint (`"head": "conv"` in the result).
+    F_c is the convolution head's output for a TS-CAM checkpoint (`"head": "conv"` in the result),
+    and for one of SCM (arXiv 2207.10447), whose module is dropped once it is trained.
     Deviations: on a plain transformer its linear classifier is read at the normed patch tokens, for
     which it was not trained (`"head": "linear"`); without a CLS token the mean over all queries
     stands for its row.

@@ -1,0 +1,88 @@
+"""What each method costs, as a multiple of the plain forward pass, on the CPU.
+
+    python benchmarks/costs.py --write    # camcli/methods/costs.json, which `camcli methods` shows
+
+One image, with the method's own options; on the embedded CNN, or where a method needs attention on
+the embedded transformer. The forward pass and the method take turns, five times each, or once for
+methods that run the network many times; medians.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import time
+from collections.abc import Callable
+from functools import cache
+from pathlib import Path
+from statistics import median
+from typing import Any
+
+import torch
+
+from camcli import embedded, models, targets
+from camcli.explain import explain
+from camcli.methods import METHODS, Method
+from camcli.models import Model
+from camcli.plan import plan
+
+FILE = Path(__file__).parent.parent / "camcli" / "methods" / "costs.json"
+
+
+@cache
+def model_of(m: Method) -> Model:
+    """The embedded network that a method can work on."""
+    return models.load(embedded.CNN if "CNN" in m.works_on else embedded.TSCAM, device="cpu")
+
+
+def timed(run: Callable[[], Any]) -> float:
+    """Seconds."""
+    began = time.perf_counter()
+    run()
+    return time.perf_counter() - began
+
+
+def cost(m: Method) -> float:
+    """How many forward passes of one image its map takes as long as."""
+    model = model_of(m)
+    inputs = torch.randn(1, 3, *model.size, generator=torch.Generator().manual_seed(0))
+    requests = plan(model, [m])
+    best = targets.parse("predicted")(model.labels)
+
+    def choose(logits: torch.Tensor) -> torch.Tensor:
+        return targets.choose(logits, (), best.ranked)
+
+    def forward() -> None:
+        with torch.no_grad():
+            model.network(inputs)
+
+    slow = any("N " in kind for kind in m.costs)
+    rounds = 1 if slow else 5
+    forward()
+    if not slow:
+        explain(model, inputs, requests, choose)
+    pairs = [
+        (timed(forward), timed(lambda: explain(model, inputs, requests, choose)))
+        for _ in range(rounds)
+    ]
+    plain = min(own for own, _ in pairs) if slow else median(own for own, _ in pairs)
+    return median(whole for _, whole in pairs) / plain
+
+
+def main() -> None:
+    """Every method; print, and with --write keep."""
+    parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n")[0])
+    parser.add_argument("--write", action="store_true", help=f"to {FILE.name}")
+    parser.add_argument("--methods", nargs="+", choices=METHODS, default=list(METHODS))
+    options = parser.parse_args()
+    found = json.loads(FILE.read_text(encoding="utf-8")) if FILE.exists() else {}
+    for name in options.methods:
+        found[name] = float(f"{cost(METHODS[name]):.2g}")
+        print(f"{name:22}{found[name]:8g}", flush=True)
+    if options.write:
+        kept = {name: found[name] for name in METHODS if name in found}
+        FILE.write_text(json.dumps(kept, indent=2) + "\n", encoding="utf-8")
+
+
+if __name__ == "__main__":
+    main()
