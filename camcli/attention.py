@@ -101,16 +101,19 @@ class Matrices:
     """Where each block's whole attention is tapped: (B,heads,N,N) under its name in `names`.
 
     `queries` are the tokens that the classifier reads: their rows say what its answer draws on.
+    `summary` are those that sum the image up, whatever is read: CLS, or else the same.
     """
 
     blocks: tuple[Layer, ...]
     names: tuple[str, ...]
     unfused: tuple[Any, ...]
     queries: tuple[int, ...]
+    summary: tuple[int, ...]
 
-    def read(self, tokens: Tensor) -> Tensor:
+    def read(self, tokens: Tensor, *, summary: bool = False) -> Tensor:
         """From tokens to tokens (B,N,N), or from the answer to tokens (B,1,N): a map (B,H,W)."""
-        rows = tokens if tokens.shape[1] == 1 else tokens[:, list(self.queries)]
+        queries = list(self.summary if summary else self.queries)
+        rows = tokens if tokens.shape[1] == 1 else tokens[:, queries]
         patches = rows.mean(dim=1)[:, self.blocks[0].prefix :]
         return patches.reshape(-1, *self.blocks[0].grid)
 
@@ -134,8 +137,9 @@ def matrices(network: nn.Module, layers: Sequence[Layer], size: tuple[int, int])
     if not all(m is not None and _whole(m, count) for m in seen):
         return None
     (gradient,) = torch.autograd.grad(logits.max(), recorded.taps[blocks[-1].name])
-    read = gradient[0].any(dim=1).nonzero().flatten().tolist()
-    return Matrices(blocks, names, unfused, tuple(read))
+    read = tuple(gradient[0].any(dim=1).nonzero().flatten().tolist())
+    has_cls = getattr(network, "cls_token", None) is not None and blocks[0].prefix
+    return Matrices(blocks, names, unfused, read, (0,) if has_cls else read)
 
 
 def _whole(matrix: Tensor, count: int) -> bool:

@@ -34,13 +34,20 @@ COLUMNS = 8  # pictures a row where nothing asks for more
 class Row:
     """One model on given layers, and each method's job in it; None where a method has no place.
 
-    `refused` says why, by the method's name.
+    `of_model` and `of_layers` tell it from other rows, where there are; `refused` says why a method
+    has no place, by its name.
     """
 
-    label: str
+    of_model: str
+    of_layers: str
     base: Job
     jobs: tuple[Job | None, ...]
     refused: Mapping[str, str]
+
+    @property
+    def label(self) -> str:
+        """What the row is of, in words."""
+        return " · ".join(filter(None, (self.of_model, self.of_layers)))
 
     def only(self, columns: Sequence[int]) -> Row:
         """With some of the methods."""
@@ -48,7 +55,8 @@ class Row:
 
 
 def row(
-    label: str,
+    of_model: str,
+    of_layers: str,
     job: Job,
     methods: Sequence[Method | None],
     plan: Callable[[Method], tuple[Request, ...]],
@@ -65,7 +73,7 @@ def row(
         except MethodError as error:
             refused[m.name] = str(error)
             jobs.append(None)
-    return Row(label, job, tuple(jobs), refused)
+    return Row(of_model, of_layers, job, tuple(jobs), refused)
 
 
 @dataclass(frozen=True, slots=True)
@@ -144,8 +152,9 @@ def picture(found: Compared, target: int, names: Sequence[str], rows: Sequence[R
         label = f"{names[look.column]}  {1000 * look.seconds:.0f} ms"
         placed[look.row, look.column] = Cell(label, shown)
     blank = Cell("", Image.new("RGB", small.size, (255, 255, 255)))
+    columns = range(len(names))
     table = [
-        [Cell(row.label or "image", small), *(placed.get((r, c), blank) for c in range(len(names)))]
+        [_first(found, r, row, target, small), *(placed.get((r, c), blank) for c in columns)]
         for r, row in enumerate(rows)
     ]
     if len(rows) == 1:
@@ -153,7 +162,8 @@ def picture(found: Compared, target: int, names: Sequence[str], rows: Sequence[R
     about = first.explanations[target]
     sheet = grid(f"{about.label} {about.score:.2f}", table)
     labels = [
-        " · ".join(filter(None, (rows[look.row].label, names[look.column]))) for look in found.looks
+        " · ".join(filter(None, (_row_of(look, rows[look.row]), names[look.column])))
+        for look in found.looks
     ]
     if len(labels) > 1:
         side = matrix("Spearman's correlation", labels, found.spearman[target])
@@ -161,6 +171,13 @@ def picture(found: Compared, target: int, names: Sequence[str], rows: Sequence[R
     buffer = io.BytesIO()
     sheet.save(buffer, "JPEG", quality=90)
     return buffer.getvalue()
+
+
+def _first(found: Compared, r: int, row: Row, target: int, small: Image.Image) -> Cell:
+    """The image, with what the row is of; and its class, for models may see different ones."""
+    own = [look.result.explanations[target] for look in found.looks if look.row == r]
+    parts = (row.label, own[0].label if own and row.label else "")
+    return Cell(" · ".join(filter(None, parts)) or "image", small)
 
 
 def _overlaid(
@@ -193,12 +210,19 @@ def describe(
 def _map(look: Look, target: int, names: Sequence[str], rows: Sequence[Row]) -> dict[str, Any]:
     return {
         "method": names[look.column],
-        "row": rows[look.row].label,
+        "row": _row_of(look, rows[look.row]),
         "model": rows[look.row].base.model.name,
         "layers": list(look.result.layers),
         "milliseconds": round(1000 * look.seconds, 1),
         **describe_class(look.result.explanations[target]),
     }
+
+
+def _row_of(look: Look, row: Row) -> str:
+    """What tells its row from the others: not the layers, where the method reads its own."""
+    job = row.jobs[look.column]
+    layered = job is not None and job.requests[0].method.per_layer
+    return " · ".join(filter(None, (row.of_model, row.of_layers if layered else "")))
 
 
 def failure(failed: Failed) -> dict[str, Any]:

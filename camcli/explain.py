@@ -12,7 +12,6 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from camcli import attention, needs
 from camcli.assemble import Canvas, Chosen, Explained, Raw, finished, mean
-from camcli.errors import MethodError
 from camcli.models import Model
 from camcli.needs import NEEDS, Pass, Tick
 from camcli.plan import Request
@@ -53,8 +52,6 @@ def explain(
     With crops a sample is V inputs in a row, (B V,3,H,W): its logits are their mean, its map is
     made of theirs, each in its place. With smoothing there is a pass for each view.
     """
-    if how.crops and any(r.method.returns == "concepts" for r in requests):
-        raise MethodError("each of ten crops has concepts of its own; choose another --fit")
     canvas = Canvas((inputs.shape[2], inputs.shape[3]), how.crops)
     asked = _Asked(model, requests, choose, how, canvas)
     views = list(how.smoothing.views(inputs))

@@ -53,8 +53,8 @@ class Pass:
 class Need:
     """How to have something: what the shared pass taps, copies and reads; what to make of it.
 
-    `wants` is what of the input itself the graph must reach; `plain` asks for attention in steps
-    that can be differentiated twice.
+    `input_graph` asks for a graph that reaches back to the input itself, `twice` for attention in
+    steps that can be differentiated twice.
     """
 
     gather: Callable[[Pass, Request, Layer], Any]

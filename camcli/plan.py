@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any
 
 from torch import Tensor
@@ -86,15 +87,16 @@ def plan(
 
 def _join(m: Method, smoothing: Smoothing, besides: Mapping[str, Any]) -> Callable[..., Tensor]:
     if smoothing.moves and m.returns == "concepts":
-        raise MethodError(f"{m.name} finds other concepts in every view: leave --smooth out")
+        raise MethodError(
+            f"{m.name} finds other concepts in every view: leave --smooth and --fit tencrop out"
+        )
     if smoothing.eigen and m.returns != "terms":
         able = ", ".join(name for name, other in METHODS.items() if other.returns == "terms")
         raise MethodError(f"--smooth eigen joins channels; {m.name} has none. It is for {able}")
     if m.returns == "terms":
         return eigen if smoothing.eigen else summed
     if m.returns == "tokens":
-        read: Callable[..., Tensor] = besides["matrices"].read
-        return read
+        return partial(besides["matrices"].read, summary=not m.class_aware)
     return lambda maps: maps
 
 
@@ -214,9 +216,16 @@ def _refuse_layers(methods: Sequence[Method], spec: str | None, block: int | Non
 
 
 def default_model(methods: Sequence[Method]) -> str:
-    """The embedded network that these methods can work on: a transformer if any needs attention."""
-    attentive = any("CNN" not in m.works_on for m in methods)
-    return embedded.TSCAM if attentive else embedded.CNN
+    """The embedded network that these methods can work on: a transformer if any needs attention.
+
+    Methods that follow attention to what is classified want a CLS token that is; of TS-CAM's head,
+    which reads the patches, they find next to nothing.
+    """
+    attentive = [m for m in methods if "CNN" not in m.works_on]
+    if not attentive:
+        return embedded.CNN
+    followed = all("matrices" in _fields(m) and "relevance" not in m.needs for m in attentive)
+    return embedded.VIT if followed else embedded.TSCAM
 
 
 def _default(model: Model, spec: str | None, block: int | None, *given: Any) -> tuple[Request, ...]:
@@ -224,7 +233,9 @@ def _default(model: Model, spec: str | None, block: int | None, *given: Any) -> 
     *first, last = (m for m in map(get, DEFAULTS) if m.per_layer or not layers_named)
     for m in first:
         with suppress(MethodError):
-            return plan(model, [m], spec, block, *given)
+            found = plan(model, [m], spec, block, *given)
+            if all(request.head is None or request.head.kind == "conv" for request in found):
+                return found
     return plan(model, [last], spec, block, *given)
 
 

@@ -170,7 +170,7 @@ def grid(title: str, rows: Sequence[Sequence[Cell]]) -> Image.Image:
     """Rows of labelled pictures of one size under a title."""
     width, height = rows[0][0].picture.size
     label, headline = _font(14, "".join(c.label for row in rows for c in row)), _font(18, title)
-    wide, high = max(width, 110) + GAP, height + 22 + GAP
+    wide, high = max(width, 150) + GAP, height + 22 + GAP
     columns = max(len(row) for row in rows)
     sheet = Image.new("RGB", (max(columns * wide, 320) + GAP, len(rows) * high + 34 + GAP), PAPER)
     draw = ImageDraw.Draw(sheet)
@@ -206,7 +206,7 @@ def matrix(title: str, labels: Sequence[str], values: NDArray[np.float64]) -> Im
             colour = tuple(colours[round(127.5 + 85 * float(value))].tolist())
             draw.rectangle((*corner, corner[0] + side - 2, corner[1] + side - 2), colour)
             middle = (corner[0] + side / 2 - 1, corner[1] + side / 2 - 1)
-            draw.text(middle, f"{value:.2f}", INK, font, anchor="mm")
+            draw.text(middle, f"{round(float(value), 2) + 0:.2f}", INK, font, anchor="mm")
     return sheet
 
 

@@ -114,3 +114,5 @@ def opened(
     finally:
         with suppress(OSError):  # it has been said
             file.close()
+            if not path.stat().st_size:  # nothing was done: no run to be kept
+                path.unlink()

@@ -88,7 +88,7 @@ def test_layers_are_rows(cli: Cli, picture: Path, tmp_path: Path) -> None:
     (line,) = lines(tmp_path / "o")
     places = [(shown["row"], shown["method"]) for shown in line["maps"]]
     # CAM reads a layer of its own: once.
-    assert places == [("stage4", "gradcam"), ("stage4", "cam"), ("stage5", "gradcam")]
+    assert places == [("stage4", "gradcam"), ("", "cam"), ("stage5", "gradcam")]
     assert [shown["layers"] for shown in line["maps"]] == [["blocks.4"], ["bn2"], ["blocks.6"]]
 
 
@@ -156,7 +156,10 @@ def test_blank_maps_have_no_correlation(cli: Cli, picture: Path, tmp_path: Path)
         (["--smooth", "blur"], "--smooth blur"),
         (["--model", "a", "--models", "b"], "give one of them"),
         (["--smooth", "augment", "--method", "dff"], "other concepts in every view"),
-        (["--fit", "tencrop", "--method", "dff"], "choose another --fit"),
+        (["--fit", "tencrop", "--method", "dff"], "leave --smooth and --fit tencrop out"),
+        (["--fusion", "none"], "a --layers of its own"),
+        (["--models", ","], "names none"),
+        (["--method", "occlusion:window=8:stride=9"], "leave gaps"),
     ],
 )
 def test_what_cannot_be_is_one_line(
@@ -166,6 +169,13 @@ def test_what_cannot_be_is_one_line(
     assert ran.status == 2
     assert says in ran.err
     assert len(ran.err.strip().splitlines()) == 1
+
+
+def test_what_came_to_nothing_is_no_run(cli: Cli, picture: Path, tmp_path: Path) -> None:
+    wrong = ("compare", picture, "--method", "occlusion:window=8:stride=9", "--output", "o")
+    assert cli(*wrong).status == 2
+    assert not (tmp_path / "o/compare.jsonl").exists()
+    assert cli("compare", picture, *FEW, "--output", "o").status == 0
 
 
 def test_a_run_is_not_written_over(cli: Cli, picture: Path) -> None:
@@ -229,3 +239,43 @@ def test_scm_is_tscam(cli: Cli, picture: Path) -> None:
     ran = cli("explain", picture, "--method", "scm")
     assert ran.status == 2
     assert "--method tscam" in ran.err
+
+
+# --- options
+
+
+@pytest.mark.parametrize(
+    ("setting", "says"),
+    [
+        ("rise:masks=0", "from 1 to 100000"),
+        ("rise:keep=1.5", "from 0 to 1"),
+        ("rise:keep=NaN", "from 0 to 1"),
+        ("occlusion:stride=0", "from 1"),
+        ("occlusion:window=-3", "from 1"),
+        ("scorecam:channels=-1", "from 0"),
+        ("scorecam:channels=2.5", "needs a value like 0"),
+        ("scorecam:weights=best", "there are probability, softmax"),
+        ("smoothgrad:noise=-1", "from 0"),
+        ("smoothgrad:noise=Infinity", "from 0"),
+        ("rollout:discard=2", "from 0 to 1"),
+        ("integratedgradients:absolute=maybe", "needs a value like true"),
+        ("dff:concepts=21", "from 1 to 20"),
+        ("attention:block=99", "write last, mean or 0..3"),
+        ("randomcam:seed=-1", "from 0"),
+    ],
+)
+def test_options_that_cannot_be(cli: Cli, picture: Path, setting: str, says: str) -> None:
+    ran = cli("explain", picture, "--method", setting)
+    assert ran.status == 2
+    assert says in ran.err
+    assert len(ran.err.strip().splitlines()) == 1
+
+
+def test_options_may_be_numbers_or_names(cli: Cli, picture: Path) -> None:
+    ran = cli("explain", picture, "--method", "attention:block=2", "--save", "")
+    assert ran.status == 0, ran.err
+    ran = cli(
+        "explain", picture, "--method", "rise:keep=0:masks=2", "--output", "o", "--size", "64"
+    )
+    assert ran.status == 1
+    assert "it is the same everywhere" in ran.err

@@ -3,24 +3,21 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 from typer import Argument, Option
 
-from camcli import smoothing as smooth_
 from camcli import sources, targets
 from camcli.cli import console, options
-from camcli.errors import MethodError, UsageError
+from camcli.errors import LayerError, MethodError, UsageError
 from camcli.methods import METHODS, Method
 
 if TYPE_CHECKING:
     from camcli.comparison import Row
     from camcli.models import Model
     from camcli.plan import Request
-
-    Requests = tuple[Request, ...]
 
 LIST = "compare.jsonl"
 ALL, CHEAP = "all", "all-cheap"
@@ -67,11 +64,13 @@ def compare(
     """Methods, layers or models side by side: one picture an image, rank correlation and time."""
     wanted, must = _methods(method or [CHEAP])
     settings = options.settings(set_ or [], wanted, seed)
-    smoothing = smooth_.parse(smooth, seed)
+    smoothing = options.smoothing(smooth, seed, fit)
     level, input_size = options.threshold(threshold), options.size(size)
     bind = targets.parse(target)
     names = options.models(model, models, checkpoint)
     options.one_choice_of_layers(layers, block)
+    if fusion == "none":
+        raise UsageError("--fusion none: give each layer a --layers of its own")
     options.must_exist("--checkpoint", checkpoint)
     options.must_exist("--labels", labels)
     options.refuse_existing_run(output, overwrite, LIST)
@@ -83,7 +82,7 @@ def compare(
     from camcli.cli.sheet import Sheet
     from camcli.comparison import row
 
-    specs: Sequence[str | None] = layers or [None]
+    specs: Sequence[str | None] = list(dict.fromkeys(layers or [])) or [None]
     rows: list[Row] = []
     refused: dict[str, str] = {}
     for name in names:
@@ -95,16 +94,12 @@ def compare(
             *(1, level, "largest", smoothing),
         )
         for spec in specs:
-            parts = [loaded.name] * (len(names) > 1) + [str(spec)] * (len(specs) > 1)
+            told = (loaded.name if len(names) > 1 else "", str(spec) if len(specs) > 1 else "")
             # What reads layers of its own has a place in the first row only.
             first = spec == specs[0]
             asked = tuple(m if m.per_layer or first else None for m in wanted)
-
-            def requests(m: Method, spec: str | None = spec, model: Model = loaded) -> Requests:
-                where = (spec, block) if m.per_layer else (None, None)
-                return plan.plan(model, [m], *where, fusion, settings, smoothing)
-
-            rows.append(row(" · ".join(parts), job, asked, requests))
+            given = (fusion, settings, smoothing)
+            rows.append(row(*told, job, asked, _planner(loaded, spec, block, *given)))
             refused |= rows[-1].refused
     if refused and (must or len(refused) == len(wanted)):
         raise MethodError(next(iter(refused.values())))
@@ -113,8 +108,26 @@ def compare(
     kept = [c for c in range(len(wanted)) if any(r.jobs[c] for r in rows)]
     slugs = outputs.class_slugs(rows[0].base.model.labels)
     columns = tuple(wanted[c].name for c in kept)
-    sheet = Sheet(columns, tuple(r.only(kept) for r in rows), output, slugs)
+    sheet = Sheet(columns, tuple(r.only(kept) for r in rows), output, slugs, must)
     return sheet.run(found, overwrite, format_)
+
+
+def _planner(
+    model: Model, spec: str | None, block: int | None, *given: Any
+) -> Callable[[Method], tuple[Request, ...]]:
+    """What one method alone will read; MethodError too where there is no default layer."""
+    from camcli import plan
+
+    def requests(m: Method) -> tuple[Request, ...]:
+        where = (spec, block) if m.per_layer else (None, None)
+        try:
+            return plan.plan(model, [m], *where, *given)
+        except LayerError as error:
+            if any(part is not None for part in where):
+                raise
+            raise MethodError(str(error)) from None
+
+    return requests
 
 
 def _methods(given: Sequence[str]) -> tuple[list[Method], bool]:

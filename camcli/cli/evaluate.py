@@ -13,7 +13,6 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 from typer import Argument, Option, Typer
 
-from camcli import smoothing as smooth_
 from camcli.cli import options
 from camcli.errors import CamcliError, UsageError, hint, one_line
 
@@ -79,7 +78,8 @@ def localization(
     device: options.Device = "auto",
     workers: options.Workers = None,
     seed: Annotated[
-        int, Option(min=0, help="For the random map, the bootstrap, and methods that draw.")
+        int,
+        Option(min=0, max=2**31, help="For the random map, the bootstrap, and methods that draw."),
     ] = 0,
     resamples: Annotated[
         int, Option(min=0, max=10000, help="Bootstrap resamples; 0 for no intervals.")
@@ -95,7 +95,7 @@ def localization(
     """Do the boxes fit? GT-known, Loc@1/5, MaxBoxAcc, PxAP, pointing game, with baselines."""
     wanted = options.chosen(method) if method else []
     settings = options.settings(set_ or [], wanted, seed)
-    smoothing = smooth_.parse(smooth, seed)
+    smoothing = options.smoothing(smooth, seed, fit)
     level, input_size = options.threshold(threshold), options.size(size)
     names = options.models(model, models, checkpoint)
     _refuse_contradictions(layers, block, maps, (model, models, checkpoint, method, layers, block))

@@ -14,19 +14,12 @@ from typing import Annotated, Any, Literal
 
 from typer import Argument, Option
 
-from camcli import smoothing as smooth_
 from camcli import sources, targets
 from camcli.cli import console, options
 from camcli.errors import LayerError, one_line
 from camcli.records import Failed, Source, versus
 
 ImageFormat = Literal["jpg", "png", "webp"]
-
-WHY = {
-    "constant": "it is the same everywhere (all of it was cut off by relu, or nothing varies)",
-    "zero_gradient": "the class score does not depend on this layer's map (its gradient is zero)",
-    "non_finite": "it holds NaN or infinity; check the weights, and the image",
-}
 
 
 def explain(
@@ -75,7 +68,7 @@ def explain(
     """What did the network look at? Writes heatmaps, overlays, grids and boxes."""
     wanted = options.chosen(method) if method else []
     settings = options.settings(set_ or [], wanted, seed)
-    smoothing = smooth_.parse(smooth, seed)
+    smoothing = options.smoothing(smooth, seed, fit)
     kinds, level, input_size = options.saves(save), options.threshold(threshold), options.size(size)
     bind = targets.parse(target)
     options.one_choice_of_layers(layers, block)
@@ -149,7 +142,7 @@ class Tally:
                 if status != "ok":
                     self.blank[status] += 1
                     what = f"{line['method']} of {found['class_name']}, {layer}"
-                    console.complain(f"{name}: no map ({what}): {WHY[status]}")
+                    console.complain(f"{name}: no map ({what}): {options.WHY[status]}")
 
     def summarise(self, output: Path, default: Callable[[], str]) -> None:
         """Say what was done, and what to try where the gradient was zero."""

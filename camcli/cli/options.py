@@ -8,6 +8,7 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -15,12 +16,20 @@ from typing import Annotated, Any, Literal
 from typer import Option
 
 from camcli import methods
+from camcli import smoothing as smoothing_
 from camcli.errors import UsageError, hint, one_line
 from camcli.methods import METHODS, Method
 from camcli.records import Fit
+from camcli.smoothing import Smoothing
 
 Format = Literal["auto", "table", "jsonl", "quiet"]
 SAVES = ("overlay", "heatmap", "grid", "boxes", "array")
+
+WHY = {
+    "constant": "it is the same everywhere (all of it was cut off by relu, or nothing varies)",
+    "zero_gradient": "the class score does not depend on this layer's map (its gradient is zero)",
+    "non_finite": "it holds NaN or infinity; check the weights, and the image",
+}
 
 ModelName = Annotated[
     str | None,
@@ -39,7 +48,7 @@ MethodNames = Annotated[
     Option(
         "--method",
         help="See `camcli methods`; may be given several times; NAME:KEY=VALUE sets an option."
-        " Else tscam on ViTs and gradcam elsewhere.",
+        " Else tscam or chefer on ViTs, and gradcam elsewhere.",
     ),
 ]
 Block = Annotated[
@@ -60,7 +69,9 @@ HeadName = Annotated[
     Literal["softmax", "sigmoid"] | None,
     Option("--head", help="What makes probabilities: sigmoid for multi-label heads."),
 ]
-Seed = Annotated[int, Option(min=0, help="For methods and smoothing that draw at random.")]
+Seed = Annotated[
+    int, Option(min=0, max=2**31, help="For methods and smoothing that draw at random.")
+]
 Overwrite = Annotated[
     bool,
     Option(
@@ -163,6 +174,12 @@ def settings(
     }
 
 
+def smoothing(spec: str, seed: int, fit: Fit) -> Smoothing:
+    """What `--smooth` names; ten crops are other views too."""
+    found = smoothing_.parse(spec, seed)
+    return replace(found, moves=found.moves or fit == "tencrop")
+
+
 def must_exist(option: str, path: Path | None) -> None:
     """A file that an option names is there, said before anything heavy is loaded."""
     if path is not None and not os.path.isfile(path):
@@ -210,6 +227,8 @@ def refuse_existing_run(output: Path, overwrite: bool, name: str = "results.json
 def models(model: str | None, models: str | None, checkpoint: Path | None) -> Sequence[str | None]:
     """The models of `--model` or `--models`; None for the embedded one."""
     listed = [part.strip() for part in (models or "").split(",") if part.strip()]
+    if models is not None and not listed:
+        raise UsageError("--models names none")
     if model and listed:
         raise UsageError("--model and --models both name models; give one of them")
     if checkpoint and len(listed) > 1:

@@ -12,7 +12,7 @@ from typing import Any
 
 from camcli import comparison, outputs, results
 from camcli.cli import console
-from camcli.cli.options import Format
+from camcli.cli.options import WHY, Format
 from camcli.comparison import Row
 from camcli.errors import one_line
 from camcli.records import Failed, Source
@@ -22,12 +22,16 @@ LIST = "compare.jsonl"
 
 @dataclass(frozen=True, slots=True)
 class Sheet:
-    """The columns and rows of every picture, and what has been seen so far."""
+    """The columns and rows of every picture, and what has been seen so far.
+
+    `strict` says that a blank map counts as a failure: not so where methods were not named.
+    """
 
     columns: Sequence[str]
     rows: Sequence[Row]
     output: Path
     slugs: Sequence[str]
+    strict: bool
     seconds: dict[str, list[float]] = field(default_factory=lambda: defaultdict(list))
     alike: dict[str, list[float]] = field(default_factory=lambda: defaultdict(list))
     count: Counter[str] = field(default_factory=Counter)
@@ -50,7 +54,7 @@ class Sheet:
         if not machine and format_ != "quiet" and self.seconds:
             console.table(list(self._table()))
         console.say(f"{self._said()}; written to {one_line(self.output)}/")
-        return int(bool(self.count["failed"] or self.count["blank"]))
+        return int(bool(self.count["failed"] or (self.strict and self.count["blank"])))
 
     def _lines(self, rows: Sequence[Row], item: Source | Failed) -> Iterator[dict[str, Any]]:
         """What is told of an image, a line a target, once its picture is written."""
@@ -76,7 +80,7 @@ class Sheet:
             self.seconds[label].append(shown["milliseconds"])
             if shown["map_status"] != "ok":
                 self.count["blank"] += 1
-                console.complain(f"{line['path']}: no map ({label}): {shown['map_status']}")
+                console.complain(f"{line['path']}: no map ({label}): {WHY[shown['map_status']]}")
             others = [v for m, v in enumerate(line["spearman"][n]) if m != n and v is not None]
             self.alike[label] += others
 
@@ -90,7 +94,8 @@ class Sheet:
         count = self.count["pictures"]
         parts = [f"{count} picture{'s' * (count != 1)}"]
         parts += [f"{self.count['failed']} failed"] if self.count["failed"] else []
-        parts += [f"{self.count['blank']} blank maps"] if self.count["blank"] else []
+        blank = self.count["blank"]
+        parts += [f"{blank} blank map{'s' * (blank != 1)}"] if blank else []
         return ", ".join(parts)
 
 

@@ -27,10 +27,10 @@ layer; only what is `wanted` (B,N) is computed, the rest is 0.
 A method's keyword-only parameters are its options, set with `--set KEY=VALUE`; one called `seed`
 is `--seed`. It returns a raw map (B,H,W); or `returns` "terms": what each channel says (B,C,H,W),
 of which relu(sum) is the map; or "tokens": how much each token's answer draws on each (B,N,N), of
-which the map is the row that the classifier reads; or "concepts": several maps (B,N,H,W). The
-decorator puts it into `METHODS`, from which
-the command line, the README's table and the contract tests are made. Nothing here imports torch at
-module level: a list of methods, or a mistyped name, must not wait for it.
+which the map is the row that the classifier reads (of the image alone: CLS's); or "concepts":
+several maps (B,N,H,W). The decorator puts it into `METHODS`, from which the command line, the
+README's table and the contract tests are made. Nothing here imports torch at module level: a list
+of methods, or a mistyped name, must not wait for it.
 """
 
 from __future__ import annotations
@@ -82,9 +82,9 @@ ROOMS = (
     *("classifier", "gradient", "activation", "perturbation", "attention", "saliency", "parts"),
 )
 
-# What is run where none is named: the first that the model can have. Chosen by GT-known on ILSVRC
-# photographs; README has the figures.
-DEFAULTS = ("tscam", "gradcam")
+# What is run where none is named: the first that the model can have, TS-CAM with a head that was
+# trained for it. Chosen by GT-known on ILSVRC photographs; README has the figures.
+DEFAULTS = ("tscam", "chefer", "gradcam")
 
 Work = Literal["CNN", "ViT", "Swin"]
 Returns = Literal["map", "terms", "tokens", "concepts"]
@@ -106,6 +106,7 @@ class Method:
     returns: Returns = "map"
     default: str = "last"
     peak: float = 1.0
+    most: Mapping[str, float] = field(default_factory=dict)
     needs: tuple[str, ...] = field(default=())
     options: Mapping[str, Any] = field(default_factory=dict)
 
@@ -144,21 +145,22 @@ def method(
     works_on: tuple[Work, ...] = ("CNN", "ViT", "Swin"),
     threshold: float = 0.2,
     fusion: str = "max",
-    result: str = "fused",
+    result: str | None = None,
     signed: bool = False,
     choices: Mapping[str, tuple[str, ...]] | None = None,
     returns: Returns = "map",
     default: str = "last",
     peak: float = 1.0,
+    most: Mapping[str, float] | None = None,
 ) -> Callable[[_Function], _Function]:
     """Register a function as a method, under its own name or the field's: "gradcam++".
 
     `threshold` is its paper's box threshold as a fraction of the maximum, `fusion` how it joins
     several layers, `result` what its map is called in a grid, `signed` says that its maps may be
-    negative, `choices` has the values of an option that are all there are, `default` is the
-    layer that is read where none is named, and `peak` the quantile of a map that is shown as its
-    maximum. Raises ValueError at import for a need that nothing
-    provides, or a name taken twice.
+    negative, `choices` has the values of an option that are all there are and `most` its largest,
+    `default` is the layer that is read where none is named, and `peak` the quantile of a map that
+    is shown as its maximum. Raises ValueError at import for a need that nothing provides, or a name
+    taken twice.
     """
 
     def register(function: _Function) -> _Function:
@@ -170,8 +172,8 @@ def method(
             raise ValueError(f"method {called}: unknown needs {unknown}, or the name is taken")
         options = {p.name: p.default for p in parameters if p.kind is p.KEYWORD_ONLY}
         METHODS[called] = Method(
-            *(called, function, paper, works_on, threshold, fusion, result, signed),
-            *(choices or {}, returns, default, peak, needs, options),
+            *(called, function, paper, works_on, threshold, fusion, result or "fused", signed),
+            *(choices or {}, returns, default, peak, most or {}, needs, options),
         )
         return function
 
@@ -194,10 +196,7 @@ def _plain(name: str) -> str:
 
 def settings(chosen: Method, given: Mapping[str, str]) -> dict[str, Any]:
     """A method's options from KEY=VALUE text, each of its default's type. Raises UsageError."""
-    return {
-        key: _value(key, text, chosen.options[key], chosen.choices.get(key))
-        for key, text in given.items()
-    }
+    return {key: _value(key, text, chosen.options[key], chosen) for key, text in given.items()}
 
 
 def variant(name: str, given: Mapping[str, str]) -> Method:
@@ -219,18 +218,31 @@ def variant(name: str, given: Mapping[str, str]) -> Method:
     )
 
 
-def _value(key: str, text: str, default: Any, choices: tuple[str, ...] | None) -> Any:
+def _value(key: str, text: str, default: Any, chosen: Method) -> Any:
+    choices = chosen.choices.get(key)
     if choices and text not in choices:
         raise UsageError(f"--set {key}={text}: there are {', '.join(choices)}")
     try:
         value = json.loads(text)
-    except ValueError:
+    except (ValueError, RecursionError):
+        value = text
+    if isinstance(default, str):
         value = text
     if type(value) is int and type(default) is float:
         value = float(value)
     if type(value) is not type(default):
-        raise UsageError(f"--set {key}={text}: needs a value like {default!r}")
+        raise UsageError(f"--set {key}={text}: needs a value like {json.dumps(default)}")
+    if type(value) in (int, float):
+        _within(key, text, value, 0 if default == 0 or type(default) is float else 1, chosen)
     return value
+
+
+def _within(key: str, text: str, value: float, least: int, chosen: Method) -> None:
+    """Numbers are none below 0, counts none below 1 unless 0 is their default."""
+    usual = 2**31 if key == "seed" else 100_000 if type(value) is int else 1000
+    most = chosen.most.get(key, usual)
+    if not least <= value <= most:
+        raise UsageError(f"--set {key}={text}: needs a number from {least} to {most:g}")
 
 
 for _room in ROOMS:

@@ -10,7 +10,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 
-@method(paper="https://arxiv.org/abs/2008.00299")
+@method(paper="https://arxiv.org/abs/2008.00299", threshold=0.02)
 def eigencam(activations: Tensor) -> Tensor:
     """Eigen-CAM: the first principal component of a layer's channels.
 
@@ -25,7 +25,7 @@ def eigencam(activations: Tensor) -> Tensor:
     return principal(activations).relu()
 
 
-@method(paper="https://github.com/jacobgil/pytorch-grad-cam")
+@method(paper="https://github.com/jacobgil/pytorch-grad-cam", threshold=0.02)
 def eigengradcam(activations: Tensor, gradients: Tensor) -> Tensor:
     """EigenGrad-CAM: the first principal component of gradient times activation.
 
@@ -38,7 +38,7 @@ def eigengradcam(activations: Tensor, gradients: Tensor) -> Tensor:
     return principal(gradients * activations).relu()
 
 
-@method(paper="https://arxiv.org/abs/2410.00267")
+@method(paper="https://arxiv.org/abs/2410.00267", threshold=0.02)
 def kpcacam(activations: Tensor) -> Tensor:
     """KPCA-CAM: the first kernel principal component of a layer's pixels.
 
@@ -52,7 +52,7 @@ def kpcacam(activations: Tensor) -> Tensor:
     return kernel_principal(activations).relu()
 
 
-@method(paper="https://hal.science/hal-02963298", returns="terms")
+@method(paper="https://hal.science/hal-02963298", returns="terms", threshold=0.3)
 def fem(activations: Tensor, *, k: float = 2.0) -> Tensor:
     """FEM: channels weighted by how much of the image they are rare and strong in.
 

@@ -66,7 +66,11 @@ HEADS = {"heads": ("mean", "max", "min")}
 
 
 @method(
-    paper="https://arxiv.org/abs/2005.00928", works_on=("ViT",), returns="tokens", choices=HEADS
+    paper="https://arxiv.org/abs/2005.00928",
+    works_on=("ViT",),
+    returns="tokens",
+    choices=HEADS,
+    most={"discard": 1},
 )
 def rollout(matrices: Sequence[Tensor], *, heads: str = "mean", discard: float = 0.0) -> Tensor:
     """Attention rollout: attention multiplied through all blocks, residual paths included.
@@ -81,7 +85,9 @@ def rollout(matrices: Sequence[Tensor], *, heads: str = "mean", discard: float =
     return _multiplied([_with_residual(matrix) for matrix in joined])
 
 
-@method(paper="https://arxiv.org/abs/2005.00928", works_on=("ViT",), returns="tokens")
+@method(
+    paper="https://arxiv.org/abs/2005.00928", works_on=("ViT",), returns="tokens", threshold=0.1
+)
 def gradrollout(matrices: Sequence[Tensor], matrix_gradients: Sequence[Tensor]) -> Tensor:
     """Gradient rollout: rollout of that attention which speaks for the class.
 
@@ -95,9 +101,11 @@ def gradrollout(matrices: Sequence[Tensor], matrix_gradients: Sequence[Tensor]) 
     return _multiplied([_with_residual((a * g).relu().mean(dim=1)) for a, g in pairs])
 
 
-@method(paper="https://arxiv.org/abs/2103.15679", works_on=("ViT",), returns="tokens")
+@method(
+    paper="https://arxiv.org/abs/2103.15679", works_on=("ViT",), returns="tokens", threshold=0.1
+)
 def chefer(matrices: Sequence[Tensor], matrix_gradients: Sequence[Tensor]) -> Tensor:
-    """Generic attention relevance (Chefer et al.), for self-attention.
+    """Attention relevance (Chefer et al.): what of each block's attention speaks for the class.
 
     R = I; for each block R <- R + mean_h relu(A_l * dy_c/dA_l) R. (B,heads,N,N) x2 of each block
     -> tokens (B,N,N). Deviations: none; where patches are pooled, theirs are the rows that count.
@@ -108,7 +116,9 @@ def chefer(matrices: Sequence[Tensor], matrix_gradients: Sequence[Tensor]) -> Te
     return relevance
 
 
-@method(paper="https://arxiv.org/abs/2404.03214", works_on=("ViT",), returns="tokens")
+@method(
+    paper="https://arxiv.org/abs/2404.03214", works_on=("ViT",), returns="tokens", threshold=0.4
+)
 def legrad(block_gradients: Sequence[Tensor]) -> Tensor:
     """LeGrad: how the score, read after each block, would grow with that block's attention.
 
@@ -123,7 +133,11 @@ def legrad(block_gradients: Sequence[Tensor]) -> Tensor:
 
 
 @method(
-    paper="https://arxiv.org/abs/2402.05602", works_on=("ViT",), returns="terms", default="first"
+    paper="https://arxiv.org/abs/2402.05602",
+    works_on=("ViT",),
+    returns="terms",
+    default="first",
+    threshold=0.1,
 )
 def lrp(relevance: Tensor) -> Tensor:
     """AttnLRP: the logit handed back through the network, each layer sharing out what it got.

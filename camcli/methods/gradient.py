@@ -47,7 +47,7 @@ def layercam(activations: Tensor, gradients: Tensor) -> Tensor:
     return gradients.relu() * activations
 
 
-@method(paper="https://arxiv.org/abs/1710.11063", returns="terms", name="gradcam++")
+@method(paper="https://arxiv.org/abs/1710.11063", returns="terms", name="gradcam++", threshold=0.3)
 def gradcam_plus_plus(activations: Tensor, gradients: Tensor) -> Tensor:
     """Grad-CAM++: each position of a channel counts as much as the score grows with it.
 
@@ -100,6 +100,7 @@ def hirescam(activations: Tensor, gradients: Tensor) -> Tensor:
     paper="https://github.com/jacobgil/pytorch-grad-cam",
     returns="terms",
     name="gradcam-elementwise",
+    threshold=0.3,
 )
 def gradcam_elementwise(activations: Tensor, gradients: Tensor) -> Tensor:
     """Element-wise Grad-CAM: only what speaks for the class, position by position and channel.
@@ -109,7 +110,9 @@ def gradcam_elementwise(activations: Tensor, gradients: Tensor) -> Tensor:
     return (gradients * activations).relu()
 
 
-@method(paper="https://arxiv.org/abs/1908.01224", returns="terms", name="smoothgradcam++")
+@method(
+    paper="https://arxiv.org/abs/1908.01224", returns="terms", name="smoothgradcam++", threshold=0.3
+)
 def smoothgradcam_plus_plus(
     inputs: Tensor,
     activations: Tensor,

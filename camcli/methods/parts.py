@@ -10,7 +10,11 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 
-@method(paper="https://arxiv.org/abs/1806.10206", returns="concepts", result="concepts")
+# More than that are told apart neither by colour nor by eye.
+MOST = {"concepts": 10, "steps": 10_000}
+
+
+@method(paper="https://arxiv.org/abs/1806.10206", returns="concepts", result="concepts", most=MOST)
 def dff(activations: Tensor, *, concepts: int = 5, steps: int = 200, seed: int = 0) -> Tensor:
     """DFF: the concepts that a layer is made of, each with the part of the image that shows it.
 

@@ -7,6 +7,7 @@ from functools import reduce
 from operator import add
 from typing import TYPE_CHECKING, Protocol
 
+from camcli.errors import UsageError
 from camcli.methods import method
 
 if TYPE_CHECKING:
@@ -132,6 +133,7 @@ def iscam(
 @method(
     paper="https://openaccess.thecvf.com/content_WACV_2020/html/Desai_Ablation-CAM_Visual_Explanations_for_Deep_Convolutional_Network_via_Gradient-free_Localization_WACV_2020_paper.html",
     returns="terms",
+    threshold=0.3,
 )
 def ablationcam(activations: Tensor, ablate: Ablate, *, channels: int = 0) -> Tensor:
     """Ablation-CAM: each channel weighs what the score loses without it.
@@ -167,6 +169,8 @@ def occlusion(inputs: Tensor, rescore: Rescore, *, window: int = 32, stride: int
     """
     from camcli.masks import squares
 
+    if stride > window:
+        raise UsageError(f"occlusion: squares of {window} every {stride} pixels leave gaps")
     shown = squares((inputs.shape[2], inputs.shape[3]), window, stride).to(inputs.device)
     one = shown.new_ones(len(inputs), 1)
     whole = rescore(lambda b, _k: inputs[b : b + 1], one)
@@ -177,7 +181,7 @@ def occlusion(inputs: Tensor, rescore: Rescore, *, window: int = 32, stride: int
     )
 
 
-@method(paper="https://arxiv.org/abs/1806.07421")
+@method(paper="https://arxiv.org/abs/1806.07421", most={"keep": 1, "cells": 64})
 def rise(
     inputs: Tensor,
     rescore: Rescore,
@@ -200,4 +204,4 @@ def rise(
     shown = random_grids((inputs.shape[2], inputs.shape[3]), masks, cells, keep, seed)
     every = inputs.new_ones(len(inputs), masks) > 0
     weights = rescore(lambda b, k: inputs[b] * shown(k).to(inputs)[:, None], every)
-    return shown.mix(weights) / (masks * keep)
+    return shown.mix(weights) / (masks * keep or 1)  # nothing is seen through masks that are shut

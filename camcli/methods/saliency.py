@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 PEAK = 0.99
 
 
-@method(paper="https://arxiv.org/abs/1312.6034", peak=PEAK)
+@method(paper="https://arxiv.org/abs/1312.6034", peak=PEAK, threshold=0.15)
 def saliency(input_gradients: Tensor) -> Tensor:
     """Saliency: how strongly the score depends on each pixel.
 
@@ -48,7 +48,8 @@ def integratedgradients(
     M = |sum over colours of x integral_0^1 dy_c/dx (a x) da|, from the mean colour (0), by
     Gauss-Legendre quadrature with `steps` nodes. (B,3,H,W) -> (B,H,W).
 
-    `absolute=false` keeps the sign: the map's sum is then the logit less that of the plain image.
+    `absolute=false` keeps the sign, for `--save array`: the map's sum is then the logit less that
+    of the plain image.
     Deviations: the absolute value.
     """
     import numpy as np
@@ -93,6 +94,7 @@ def guidedbackprop(guided_gradients: Tensor) -> Tensor:
     name="guided-gradcam",
     works_on=("CNN",),
     peak=PEAK,
+    threshold=0.07,
 )
 def guided_gradcam(activations: Tensor, gradients: Tensor, guided_gradients: Tensor) -> Tensor:
     """Guided Grad-CAM: guided backpropagation where Grad-CAM is.
