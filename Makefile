@@ -22,9 +22,12 @@ demo: $(VENV)/installed
 	    --save overlay,grid --output camcli-demo/tscam --overwrite
 	$(BIN)/camcli evaluate localization sample_images/ --method gradcam,layercam --format table \
 	    --output camcli-demo/boxes --overwrite
+	$(BIN)/camcli compare sample_images/chelsea.jpg --format table \
+	    --output camcli-demo/methods --overwrite
 	@echo
 	@echo 'Open these first:'
 	@echo '  camcli-demo/stages/chelsea.egyptian-cat.grid.jpg: edges to object, and the fused map'
+	@echo '  camcli-demo/methods/chelsea.egyptian-cat.compare.jpg: methods side by side'
 	@echo '  camcli-demo/tscam/motorcycle_left.moped.grid.jpg: attention, semantics, and both'
 	@echo '  camcli-demo/last-layer/coffee.espresso.gradcam.overlay.jpg: where, with its box'
 	@echo '  camcli-demo/last-layer/rocket.drilling-platform.gradcam.overlay.jpg: a mistake, explained'

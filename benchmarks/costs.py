@@ -20,19 +20,19 @@ from typing import Any
 
 import torch
 
-from camcli import embedded, models, targets
+from camcli import models, targets
 from camcli.explain import explain
 from camcli.methods import METHODS, Method
 from camcli.models import Model
-from camcli.plan import plan
+from camcli.plan import default_model, plan
 
 FILE = Path(__file__).parent.parent / "camcli" / "methods" / "costs.json"
 
 
 @cache
-def model_of(m: Method) -> Model:
-    """The embedded network that a method can work on."""
-    return models.load(embedded.CNN if "CNN" in m.works_on else embedded.TSCAM, device="cpu")
+def loaded(name: str) -> Model:
+    """An embedded network."""
+    return models.load(name, device="cpu")
 
 
 def timed(run: Callable[[], Any]) -> float:
@@ -44,7 +44,7 @@ def timed(run: Callable[[], Any]) -> float:
 
 def cost(m: Method) -> float:
     """How many forward passes of one image its map takes as long as."""
-    model = model_of(m)
+    model = loaded(default_model([m]))
     inputs = torch.randn(1, 3, *model.size, generator=torch.Generator().manual_seed(0))
     requests = plan(model, [m])
     best = targets.parse("predicted")(model.labels)

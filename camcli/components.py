@@ -52,8 +52,8 @@ def factorised(terms: Tensor, count: int, steps: int, seed: int) -> Tensor:
 
 
 def _pixels(terms: Tensor) -> Tensor:
-    """Pixels as rows, centred, in double precision: (B,C,H,W) -> (B,HW,C)."""
-    pixels = terms.flatten(2).mT.double()
+    """Pixels as rows, centred, in double precision, which not every device has: (B,HW,C)."""
+    pixels = terms.flatten(2).mT.cpu().double()
     centred: Tensor = pixels - pixels.mean(dim=1, keepdim=True)
     return centred
 
@@ -67,5 +67,5 @@ def _first(gram: Tensor) -> Tensor:
 
 def _signed(scores: Tensor, terms: Tensor) -> Tensor:
     maps = scores.reshape(len(terms), *terms.shape[2:])
-    along = (maps * terms.sum(dim=1)).sum(dim=(1, 2), keepdim=True)
-    return torch.where(along < 0, -maps, maps).to(terms.dtype)
+    along = (maps * terms.sum(dim=1).cpu()).sum(dim=(1, 2), keepdim=True)
+    return torch.where(along < 0, -maps, maps).to(terms)

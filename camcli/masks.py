@@ -102,6 +102,7 @@ class Grids:
     def __call__(self, which: Tensor) -> Tensor:
         """Some of them, (n,H,W) in [0, 1]."""
         rows, cols = self.size
+        which = which.cpu()
         high, wide = (-(-length // self.cells.shape[1]) for length in self.size)
         large = resize(self.cells[which], (rows + high, cols + wide))
         cut = (self.shifts[which] * torch.tensor([high, wide])).long().tolist()

@@ -275,3 +275,35 @@ def test_eigen_needs_channels() -> None:
 def test_smoothing_that_there_is_not(spec: str) -> None:
     with pytest.raises(UsageError, match="write none, augment, noise:10 or eigen"):
         smoothing.parse(spec)
+
+
+# --- what must hold of any right implementation
+
+
+@pytest.mark.parametrize("key", ["resnet", "efficientnet", "swin"])
+def test_gradcam_of_a_pooled_layer_is_cam(key: str) -> None:
+    """Up to relu and the number of positions: the gradient is the classifier's row over them."""
+    model = model_of(key)
+    inputs = photographs(model.size)
+    cam = found_by(model, "cam", inputs).fused.values
+    grad = found_by(model, "gradcam", inputs).fused.values
+    positions = cam[0].numel()
+    assert torch.allclose(positions * grad, cam.relu(), atol=1e-4 * float(cam.abs().max()))
+
+
+def test_hirescam_is_gradcam_where_a_map_is_one_position() -> None:
+    generator = torch.Generator().manual_seed(0)
+    a, g = (torch.randn(3, 7, 1, 1, generator=generator) for _ in range(2))
+    one, other = (get(name).function(a, g).sum(dim=1) for name in ("hirescam", "gradcam"))
+    assert torch.allclose(one, other)
+
+
+def test_finer_is_linear_in_its_target() -> None:
+    model = model_of("resnet")
+    inputs = photographs(model.size, 1)
+    logits = model.network(inputs)[0]
+    best, *rivals = (logits - logits.max()).abs().argsort()[:4].tolist()
+    maps = [found_by(model, "cam", inputs, [c]).fused.values for c in (best, *rivals)]
+    expected = maps[0] - 0.2 * (maps[1] + maps[2] + maps[3])
+    found = explained(model, "cam", inputs, "finer:3").fused.values
+    assert torch.allclose(found, expected, atol=1e-4 * float(maps[0].abs().max()))

@@ -96,9 +96,13 @@ def test_without_fusion_each_layer_is_an_answer_of_its_own(cli: Cli, tmp_path: P
     assert names == [f"chelsea.egyptian-cat.gradcam.blocks.{n}.overlay.jpg" for n in (4, 6)]
 
 
-def test_a_vit_is_explained_by_tscam_unless_layers_are_named(cli: Cli, tmp_path: Path) -> None:
+def test_a_vit_is_explained_by_its_attention_unless_layers_are_named(
+    cli: Cli, tmp_path: Path
+) -> None:
+    trained = cli("explain", PHOTOS[0], "--model", "tscam_vit_lite0", "--output", "t")
+    assert trained.lines[0]["method"] == "tscam"  # for a head that was trained for it
     command = ("explain", PHOTOS[0], "--model", "test_vit", "--checkpoint", vit_file(tmp_path))
-    assert cli(*command).lines[0]["method"] == "tscam"
+    assert cli(*command).lines[0]["method"] == "chefer"
     for layers in (("--block", "-1"), ("--layers", "last")):
         assert cli(*command, *layers, "--overwrite").lines[0]["method"] == "gradcam"
     assert cli("explain", PHOTOS[0], "--overwrite").lines[0]["method"] == "gradcam"

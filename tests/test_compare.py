@@ -259,13 +259,14 @@ def test_scm_is_tscam(cli: Cli, picture: Path) -> None:
         ("smoothgrad:noise=Infinity", "from 0"),
         ("rollout:discard=2", "from 0 to 1"),
         ("integratedgradients:absolute=maybe", "needs a value like true"),
-        ("dff:concepts=21", "from 1 to 20"),
+        ("dff:concepts=11", "from 1 to 10"),
         ("attention:block=99", "write last, mean or 0..3"),
         ("randomcam:seed=-1", "from 0"),
+        ("kpcacam --layers stage1", "name a deeper layer"),
     ],
 )
 def test_options_that_cannot_be(cli: Cli, picture: Path, setting: str, says: str) -> None:
-    ran = cli("explain", picture, "--method", setting)
+    ran = cli("explain", picture, "--method", *setting.split())
     assert ran.status == 2
     assert says in ran.err
     assert len(ran.err.strip().splitlines()) == 1

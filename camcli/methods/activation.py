@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from camcli.errors import UsageError
 from camcli.methods import method
 
 if TYPE_CHECKING:
@@ -45,10 +46,14 @@ def kpcacam(activations: Tensor) -> Tensor:
     M = relu(u sqrt(lambda)), the first of the centred kernel K_ij = tanh(a_i . a_j / C + 1) of
     centred pixels a (HW,C). (B,C,H,W) -> (B,H,W). The same for every class.
 
+    Raises UsageError for a map of more than 4096 positions, whose kernel would be too large.
     Deviations: the sign is the one that goes with the sum over channels.
     """
     from camcli.components import kernel_principal
 
+    positions = activations[0, 0].numel()
+    if positions > 4096:
+        raise UsageError(f"kpcacam: {positions} positions are too many; name a deeper layer")
     return kernel_principal(activations).relu()
 
 
