@@ -8,14 +8,20 @@ from torch import Tensor, nn
 def find(network: nn.Module) -> dict[str, Tensor] | None:
     """Of each layer with biases the name under which its output can be tapped, and they (C,).
 
-    Convolutions have theirs; a batch norm's is beta - mean gamma / sigma. None where a LayerNorm
-    stands among them, for it adds no fixed amount, and where there are none.
+    Convolutions have theirs; a batch norm's is beta - mean gamma / sigma. None where a norm of
+    another kind stands among them, for it adds no fixed amount, and where there are none.
     """
     modules = dict(network.named_modules())
-    if any(isinstance(module, nn.LayerNorm) for module in modules.values()):
+    norms = [m for m in modules.values() if "norm" in type(m).__name__.lower()]
+    if not all(_fixed(norm) for norm in norms):
         return None
     found = {_tap(name, m): bias for name, m in modules.items() if (bias := _bias(m)) is not None}
     return found or None
+
+
+def _fixed(norm: nn.Module) -> bool:
+    """A batch norm with statistics and weights of its own."""
+    return isinstance(norm, nn.BatchNorm2d) and norm.affine and norm.running_var is not None
 
 
 def _tap(name: str, module: nn.Module) -> str:
@@ -26,8 +32,9 @@ def _tap(name: str, module: nn.Module) -> str:
 def _bias(module: nn.Module) -> Tensor | None:
     if isinstance(module, nn.Conv2d):
         return module.bias
-    if not isinstance(module, nn.BatchNorm2d) or module.running_var is None:
+    if not isinstance(module, nn.BatchNorm2d):
         return None
     assert module.running_mean is not None
+    assert module.running_var is not None
     gain = module.weight / (module.running_var + module.eps).sqrt()
     return module.bias - module.running_mean * gain

@@ -18,7 +18,7 @@ def principal(terms: Tensor) -> Tensor:
     if pixels.shape[1] <= pixels.shape[2]:
         scores = _first(pixels @ pixels.mT)
     else:
-        _, vectors = torch.linalg.eigh(pixels.mT @ pixels)
+        _, vectors = _eigh(pixels.mT @ pixels)
         scores = (pixels @ vectors[:, :, -1:])[..., 0]
     return _signed(scores, terms)
 
@@ -60,9 +60,16 @@ def _pixels(terms: Tensor) -> Tensor:
 
 def _first(gram: Tensor) -> Tensor:
     """The first eigenvector times the root of its eigenvalue: (B,N,N) -> (B,N)."""
-    values, vectors = torch.linalg.eigh(gram)
+    values, vectors = _eigh(gram)
     scores: Tensor = vectors[:, :, -1] * values[:, -1:].clamp(min=0).sqrt()
     return scores
+
+
+def _eigh(gram: Tensor) -> tuple[Tensor, Tensor]:
+    """Eigenvalues, rising, and vectors; NaN for a matrix that is not finite, and for that alone."""
+    sound = torch.isfinite(gram).all(dim=2).all(dim=1)[:, None, None]
+    values, vectors = torch.linalg.eigh(gram.where(sound, 0))
+    return values.where(sound[:, 0], torch.nan), vectors.where(sound, torch.nan)
 
 
 def _signed(scores: Tensor, terms: Tensor) -> Tensor:

@@ -56,7 +56,7 @@ def explain(
     asked = _Asked(model, requests, choose, how, canvas)
     views = list(how.smoothing.views(inputs))
     chosen: list[Chosen] | None = None
-    if len(views) > 1:
+    if how.smoothing.moves or len(views) > 1:  # the classes are the image's own
         with torch.no_grad():
             chosen = asked.choices(model.network(inputs))
     looks = []
@@ -116,9 +116,12 @@ def _look(
             record(network, list(taps), readings, copies, graph=own_graph)
         )
         logits = network(source)
-        targets = chosen or asked.choices(logits)
-        passes = [_pass(asked, source, logits, recorded, target) for target in targets]
-    return [[_raw(request, seen) for seen in passes] for request in requests], targets
+    targets = chosen or asked.choices(logits)
+    columns = []
+    for target in targets:  # one after another: each holds the gradients of every tap
+        seen = _pass(asked, source, logits, recorded, target)
+        columns.append([_raw(request, seen) for request in requests])
+    return [list(row) for row in zip(*columns, strict=True)], targets
 
 
 def _unfused(request: Request) -> tuple[object, ...]:

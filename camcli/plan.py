@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
@@ -76,6 +77,7 @@ def plan(
         join = _join(m, smoothing, besides)
         given = (options or {}).get(m.name, {})
         chosen = asked.layers(m.default) if m.per_layer else ()
+        _refuse_large(m, chosen)
         groups = [(layer,) for layer in chosen] if fusion == "none" and chosen else [chosen]
         # One layer is shown as it is: scaling serves the comparison with other layers.
         requests += [
@@ -207,6 +209,15 @@ def _refusal(model: Model, m: Method, name: str) -> str:
     lacking = FINDERS[name].lacking.format(model=model.name, attention=kind)
     able = [n for n, other in METHODS.items() if not _fields(other)]
     return f"{m.name} needs {lacking}. Try {', '.join(able[:4])}; `camcli methods` lists more"
+
+
+def _refuse_large(m: Method, chosen: Sequence[Layer]) -> None:
+    for layer in chosen:
+        if m.positions is not None and math.prod(layer.grid) > m.positions:
+            raise MethodError(
+                f"{m.name}: {layer.name} has {math.prod(layer.grid)} positions, more than "
+                f"{m.positions}; name a deeper layer"
+            )
 
 
 def _refuse_layers(methods: Sequence[Method], spec: str | None, block: int | None) -> None:

@@ -103,7 +103,8 @@ def resumed(network: nn.Module, name: str, inputs: Tensor) -> Iterator[Callable[
         def run(known: Mapping[nn.Module, Tensor], outputs: Tensor) -> Tensor:
             count = len(outputs)
             spread = {module: o.expand(count, *o.shape[1:]) for module, o in known.items()}
-            with _replaced({**spread, layer: outputs}):
+            # A copy: what comes after may change it in place.
+            with _replaced({**spread, layer: outputs.clone()}):
                 answer: Tensor = network(inputs.expand(count, *inputs.shape[1:]))
             return answer
 

@@ -237,6 +237,15 @@ def test_augmented_views_are_averaged(key: str, method: str) -> None:
     assert torch.allclose(found.chosen.scores, expected)  # of the image itself, not of its views
 
 
+def test_classes_are_those_of_the_image_even_of_one_noisy_view() -> None:
+    model = model_of("efficientnet")
+    inputs = photographs(model.size, 2)
+    found = smoothed(model, "gradcam", inputs, "noise:1")
+    assert torch.allclose(
+        found.chosen.scores, found_by(model, "gradcam", inputs, [1, 1]).chosen.scores
+    )
+
+
 def test_noisy_views_are_averaged_and_drawn_from_the_seed() -> None:
     model = model_of("efficientnet")
     inputs = photographs(model.size, 2)

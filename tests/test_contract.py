@@ -203,3 +203,25 @@ def test_of_equal_logits_the_first_class_ranks_first_and_nan_ranks_last() -> Non
 @pytest.mark.parametrize("name", ["HiRes-CAM", "grad_cam++", "gradcamelementwise", "TSCAM"])
 def test_hyphens_and_case_do_not_matter(name: str) -> None:
     assert get(name).name in METHODS
+
+
+def test_methods_that_change_a_layer_leave_the_record_to_the_others() -> None:
+    """What follows this layer works in place: it must work on a copy."""
+    model = small("test_resnet", 96, 128)
+    layer = "layer3.0.bn3"
+    inputs = noise(2, model.size)
+    methods = [get("ablationcam"), get("gradcam")]
+    both = plan(model, methods, layer, options={"ablationcam": {"channels": 4}})
+    together = explain(model, inputs, both, top)[1]
+    alone = explain(model, inputs, plan(model, [get("gradcam")], layer), top)[0]
+    for one, other in zip(alone, together, strict=True):
+        assert torch.equal(one.fused.values, other.fused.values)
+
+
+@pytest.mark.parametrize("method", ["eigencam", "kpcacam", "eigengradcam", "dff"])
+def test_a_layer_that_is_not_finite_is_told_of_its_image_alone(method: str) -> None:
+    model = small("test_resnet", 96, 128)
+    inputs = noise(3, model.size)
+    inputs[1] = float("nan")
+    found = run(model, method, inputs)[0].fused.status
+    assert found == ["ok", "non_finite", "ok"]

@@ -37,8 +37,10 @@ from torch import Tensor, nn
 
 from camcli import draws, masks, models
 from camcli.attention import unfuse
+from camcli.errors import MethodError
 from camcli.methods import METHODS, get
 from camcli.models import Model
+from camcli.plan import plan
 from camcli.records import Transform
 
 SLOW = {
@@ -212,6 +214,14 @@ def test_fullgrad(held: bool) -> None:
         network: Any = model.network
         logit = float(network(inputs[b : b + 1])[0, target] - network.fc.bias[target])
         assert abs(whole - logit) <= 1e-4 * abs(logit)
+
+
+def test_fullgrad_is_refused_where_a_bias_is_not_fixed() -> None:
+    model = relu_network()
+    network: Any = model.network
+    network.norm1 = nn.GroupNorm(2, 6)
+    with pytest.raises(MethodError, match="whose bias is not fixed"):
+        plan(model, [get("fullgrad")])
 
 
 # --- perturbations

@@ -19,7 +19,6 @@ if TYPE_CHECKING:
     from camcli.models import Model
     from camcli.plan import Request
 
-LIST = "compare.jsonl"
 ALL, CHEAP = "all", "all-cheap"
 
 
@@ -73,7 +72,7 @@ def compare(
         raise UsageError("--fusion none: give each layer a --layers of its own")
     options.must_exist("--checkpoint", checkpoint)
     options.must_exist("--labels", labels)
-    options.refuse_existing_run(output, overwrite, LIST)
+    options.refuse_existing_run(output, overwrite, options.COMPARED)
     listed = sources.read_list(sys.stdin.read()) if "-" in inputs else []
     found = sources.find(inputs, listed, skip=output)
 
@@ -103,9 +102,10 @@ def compare(
             refused |= rows[-1].refused
     if refused and (must or len(refused) == len(wanted)):
         raise MethodError(next(iter(refused.values())))
-    if refused:
-        console.say(f"left out, for the model has no place for them: {', '.join(refused)}")
     kept = [c for c in range(len(wanted)) if any(r.jobs[c] for r in rows)]
+    left = [m.name for c, m in enumerate(wanted) if c not in kept]
+    if left:
+        console.say(f"left out, for the model has no place for them: {', '.join(left)}")
     slugs = outputs.class_slugs(rows[0].base.model.labels)
     columns = tuple(wanted[c].name for c in kept)
     sheet = Sheet(columns, tuple(r.only(kept) for r in rows), output, slugs, must)

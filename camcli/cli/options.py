@@ -23,6 +23,7 @@ from camcli.records import Fit
 from camcli.smoothing import Smoothing
 
 Format = Literal["auto", "table", "jsonl", "quiet"]
+COMPARED = "compare.jsonl"
 SAVES = ("overlay", "heatmap", "grid", "boxes", "array")
 
 WHY = {

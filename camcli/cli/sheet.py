@@ -12,12 +12,10 @@ from typing import Any
 
 from camcli import comparison, outputs, results
 from camcli.cli import console
-from camcli.cli.options import WHY, Format
+from camcli.cli.options import COMPARED, WHY, Format
 from camcli.comparison import Row
 from camcli.errors import one_line
 from camcli.records import Failed, Source
-
-LIST = "compare.jsonl"
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,7 +38,7 @@ class Sheet:
         """Compare on every image; the exit status."""
         machine = console.for_machines(format_)
         with (
-            results.opened(self.output, overwrite, LIST) as write,
+            results.opened(self.output, overwrite, COMPARED) as write,
             console.progress("comparing", len(found), format_ == "quiet") as bar,
         ):
             rows = [_ticking(row, bar) for row in self.rows]

@@ -107,6 +107,7 @@ class Method:
     default: str = "last"
     peak: float = 1.0
     most: Mapping[str, float] = field(default_factory=dict)
+    positions: int | None = None
     needs: tuple[str, ...] = field(default=())
     options: Mapping[str, Any] = field(default_factory=dict)
 
@@ -152,15 +153,16 @@ def method(
     default: str = "last",
     peak: float = 1.0,
     most: Mapping[str, float] | None = None,
+    positions: int | None = None,
 ) -> Callable[[_Function], _Function]:
     """Register a function as a method, under its own name or the field's: "gradcam++".
 
     `threshold` is its paper's box threshold as a fraction of the maximum, `fusion` how it joins
     several layers, `result` what its map is called in a grid, `signed` says that its maps may be
     negative, `choices` has the values of an option that are all there are and `most` its largest,
-    `default` is the layer that is read where none is named, and `peak` the quantile of a map that
-    is shown as its maximum. Raises ValueError at import for a need that nothing provides, or a name
-    taken twice.
+    `default` is the layer that is read where none is named, `peak` the quantile of a map that is
+    shown as its maximum, and `positions` how many a layer may have at most. Raises ValueError at
+    import for a need that nothing provides, or a name taken twice.
     """
 
     def register(function: _Function) -> _Function:
@@ -173,7 +175,8 @@ def method(
         options = {p.name: p.default for p in parameters if p.kind is p.KEYWORD_ONLY}
         METHODS[called] = Method(
             *(called, function, paper, works_on, threshold, fusion, result or "fused", signed),
-            *(choices or {}, returns, default, peak, most or {}, needs, options),
+            *(choices or {}, returns, default, peak, most or {}, positions),
+            *(needs, options),
         )
         return function
 

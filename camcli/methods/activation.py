@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from camcli.errors import UsageError
 from camcli.methods import method
 
 if TYPE_CHECKING:
@@ -39,21 +38,18 @@ def eigengradcam(activations: Tensor, gradients: Tensor) -> Tensor:
     return principal(gradients * activations).relu()
 
 
-@method(paper="https://arxiv.org/abs/2410.00267", threshold=0.02)
+@method(paper="https://arxiv.org/abs/2410.00267", threshold=0.02, positions=4096)
 def kpcacam(activations: Tensor) -> Tensor:
     """KPCA-CAM: the first kernel principal component of a layer's pixels.
 
     M = relu(u sqrt(lambda)), the first of the centred kernel K_ij = tanh(a_i . a_j / C + 1) of
     centred pixels a (HW,C). (B,C,H,W) -> (B,H,W). The same for every class.
 
-    Raises UsageError for a map of more than 4096 positions, whose kernel would be too large.
-    Deviations: the sign is the one that goes with the sum over channels.
+    Not of more than 4096 positions, whose kernel would be too large. Deviations: the sign is the
+    one that goes with the sum over channels.
     """
     from camcli.components import kernel_principal
 
-    positions = activations[0, 0].numel()
-    if positions > 4096:
-        raise UsageError(f"kpcacam: {positions} positions are too many; name a deeper layer")
     return kernel_principal(activations).relu()
 
 

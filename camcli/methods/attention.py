@@ -79,7 +79,8 @@ def rollout(matrices: Sequence[Tensor], *, heads: str = "mean", discard: float =
     (B,heads,N,N) of each block -> tokens (B,N,N). The same for every class.
 
     `heads` says how heads are joined; `discard` is the share of each row's smallest weights that is
-    dropped first, CLS's own column excepted. Deviations: none for heads=mean, discard=0.
+    dropped first, the first token's column (CLS's, where there is one) excepted. Deviations: none
+    for heads=mean, discard=0.
     """
     joined = (_pruned(_over_heads(matrix, heads), discard) for matrix in matrices)
     return _multiplied([_with_residual(matrix) for matrix in joined])
