@@ -50,17 +50,16 @@ def explain(
     `choose` turns logits (B,K) into classes (B,T). One forward pass; one backward pass a target,
     from the shallowest tap only, if any method needs gradients; and what some methods need besides.
     With crops a sample is V inputs in a row, (B V,3,H,W): its logits are their mean, its map is
-    made of theirs, each in its place. With smoothing there is a pass for each view.
+    made of theirs, each in its place. With smoothing there is a pass for each view besides.
     """
     canvas = Canvas((inputs.shape[2], inputs.shape[3]), how.crops)
     asked = _Asked(model, requests, choose, how, canvas)
-    views = list(how.smoothing.views(inputs))
     chosen: list[Chosen] | None = None
-    if how.smoothing.moves or len(views) > 1:  # the classes are the image's own
+    if how.smoothing.moves:  # the classes are those of the image itself
         with torch.no_grad():
             chosen = asked.choices(model.network(inputs))
     looks = []
-    for view, mirrored in views:
+    for view, mirrored in how.smoothing.views(inputs):
         found, chosen = _look(asked, view, chosen)
         looks.append([[raw.flipped() if mirrored else raw for raw in row] for row in found])
     assert chosen is not None

@@ -88,7 +88,7 @@ def plan(
 
 
 def _join(m: Method, smoothing: Smoothing, besides: Mapping[str, Any]) -> Callable[..., Tensor]:
-    if smoothing.moves and m.returns == "concepts":
+    if (smoothing.moves or smoothing.cropped) and m.returns == "concepts":
         raise MethodError(
             f"{m.name} finds other concepts in every view: leave --smooth and --fit tencrop out"
         )

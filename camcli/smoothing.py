@@ -22,12 +22,13 @@ if TYPE_CHECKING:
 class Smoothing:
     """Views of inputs (B,3,H,W), each with whether it is mirrored; and how channels are joined.
 
-    `moves` says that the views are others than the image itself.
+    `moves` says that the views are others than the image itself, `cropped` that inputs are crops.
     """
 
     views: Callable[[Tensor], Iterator[View]]
     eigen: bool = False
     moves: bool = False
+    cropped: bool = False
 
 
 def parse(spec: str, seed: int = 0) -> Smoothing:

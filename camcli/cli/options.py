@@ -177,8 +177,7 @@ def settings(
 
 def smoothing(spec: str, seed: int, fit: Fit) -> Smoothing:
     """What `--smooth` names; ten crops are other views too."""
-    found = smoothing_.parse(spec, seed)
-    return replace(found, moves=found.moves or fit == "tencrop")
+    return replace(smoothing_.parse(spec, seed), cropped=fit == "tencrop")
 
 
 def must_exist(option: str, path: Path | None) -> None:
