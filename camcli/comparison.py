@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import io
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from PIL import Image
 from scipy.stats import rankdata
 
-from camcli import outputs, pipeline
+from camcli import outputs, pipeline, results
 from camcli.errors import MethodError
 from camcli.maps import upsample, visible
 from camcli.methods import Method
@@ -24,7 +24,6 @@ from camcli.pipeline import Job
 from camcli.plan import Request
 from camcli.records import Explanation, Failed, Floats, Result, Source
 from camcli.render import Cell, cell_size, grid, matrix, stacked
-from camcli.results import describe_class
 
 COMMON = (64, 64)  # cells at which maps of any size are ranked
 COLUMNS = 8  # pictures a row where nothing asks for more
@@ -58,21 +57,13 @@ def row(
     of_model: str,
     of_layers: str,
     job: Job,
-    methods: Sequence[Method | None],
-    plan: Callable[[Method], tuple[Request, ...]],
+    methods: Sequence[Method],
+    planned: Mapping[str, tuple[Request, ...] | MethodError],
 ) -> Row:
-    """Each method by itself, as `plan` has it; where it raises MethodError there is none."""
-    jobs: list[Job | None] = []
-    refused = {}
-    for m in methods:
-        if m is None:
-            jobs.append(None)
-            continue
-        try:
-            jobs.append(replace(job, requests=plan(m)[:1]))
-        except MethodError as error:
-            refused[m.name] = str(error)
-            jobs.append(None)
+    """Each method by itself, as it is planned under its name; where it is not there is none."""
+    found = [planned.get(m.name) for m in methods]
+    jobs = (replace(job, requests=own[:1]) if isinstance(own, tuple) else None for own in found)
+    refused = {name: str(why) for name, why in planned.items() if isinstance(why, MethodError)}
     return Row(of_model, of_layers, job, tuple(jobs), refused)
 
 
@@ -191,14 +182,8 @@ def describe(
     found: Compared, target: int, names: Sequence[str], rows: Sequence[Row]
 ) -> dict[str, Any]:
     """One line of compare.jsonl."""
-    view = found.looks[0].result.sample.view
     return {
-        "schema_version": 1,
-        "image": found.source.name,
-        "path": str(found.source.path),
-        "width": view.width,
-        "height": view.height,
-        "status": "ok",
+        **results.about(found.looks[0].result.sample),
         "maps": [_map(look, target, names, rows) for look in found.looks],
         "spearman": [
             [None if np.isnan(value) else round(float(value), 4) for value in row]
@@ -214,7 +199,7 @@ def _map(look: Look, target: int, names: Sequence[str], rows: Sequence[Row]) -> 
         "model": rows[look.row].base.model.name,
         "layers": list(look.result.layers),
         "milliseconds": round(1000 * look.seconds, 1),
-        **describe_class(look.result.explanations[target]),
+        **results.describe_class(look.result.explanations[target]),
     }
 
 
@@ -223,14 +208,3 @@ def _row_of(look: Look, row: Row) -> str:
     job = row.jobs[look.column]
     layered = job is not None and job.requests[0].method.per_layer
     return " · ".join(filter(None, (row.of_model, row.of_layers if layered else "")))
-
-
-def failure(failed: Failed) -> dict[str, Any]:
-    """The line of an image that cannot be compared on."""
-    return {
-        "schema_version": 1,
-        "image": failed.name,
-        "path": failed.path,
-        "status": "failed",
-        "error": failed.reason,
-    }

@@ -141,10 +141,16 @@ def _pass(
     score = target.weights.repeat_interleave(asked.canvas.views, dim=0)
     sources = recorded.taps | ({"": inputs} if inputs.requires_grad else {})
     gradients = _gradients((logits * score).sum(), sources) if sources else {}
-    how = asked.how
     return Pass(
-        *(asked.model.network, inputs, logits, recorded, score, gradients),
-        *(asked.model.probabilities, how.chunk, how.tick),
+        network=asked.model.network,
+        inputs=inputs,
+        logits=logits,
+        recorded=recorded,
+        score=score,
+        gradients=gradients,
+        probabilities=asked.model.probabilities,
+        chunk=asked.how.chunk,
+        tick=asked.how.tick,
     )
 
 
@@ -165,15 +171,15 @@ def _raw(request: Request, seen: Pass) -> Raw:
         with torch.no_grad():
             return request.join(method.function(*wanted, **request.options))
 
-    if method.returns == "concepts":
-        return _concepts(request, of)
     if method.per_layer:
         dead = {la.name: _dead(request, seen, la) for la in request.layers}
+        if method.returns == "concepts":
+            return Raw(_concepts(request, of), dead)
         return Raw({layer.name: of(layer) for layer in request.layers}, dead)
     return Raw({"fused": of(None), **_parts(request, seen)})
 
 
-def _concepts(request: Request, of: Callable[[Layer | None], Tensor]) -> Raw:
+def _concepts(request: Request, of: Callable[[Layer | None], Tensor]) -> dict[str, Tensor]:
     """Each concept of each layer; the layer's own map is the strongest of them everywhere."""
     maps: dict[str, Tensor] = {}
     for layer in request.layers:
@@ -182,8 +188,7 @@ def _concepts(request: Request, of: Callable[[Layer | None], Tensor]) -> Raw:
         before = f"{layer.name} " if len(request.layers) > 1 else ""
         for n, one in enumerate(found.unbind(dim=1), start=1):
             maps[f"{before}concept {n}"] = one
-    alive = torch.zeros(len(found), dtype=torch.bool, device=found.device)
-    return Raw(maps, {layer.name: alive for layer in request.layers})
+    return maps
 
 
 def _dead(request: Request, seen: Pass, layer: Layer) -> Tensor:

@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Mapping
 from contextlib import ExitStack
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any
 
 import torch
@@ -17,6 +18,7 @@ from torch import Tensor, nn
 from camcli import heads
 from camcli.attention import unfuse
 from camcli.layers import spatial, tokens
+from camcli.methods import NEEDS as COSTS
 from camcli.plan import Request
 from camcli.records import Layer
 from camcli.taps import Reading, Recorded, Rule, record, resumed, rewired
@@ -67,7 +69,7 @@ class Need:
 
 def gather(need: str, seen: Pass, request: Request, layer: Layer | None) -> Any:
     """A need of a method, had once for all methods that share it."""
-    where = layer or NOWHERE
+    where = layer if layer and COSTS[need].of_layer else NOWHERE
     key = (need, where.name)
     if key not in seen.found:
         seen.found[key] = NEEDS[need].gather(seen, request, where)
@@ -226,10 +228,15 @@ def _matrices_and_blocks(request: Request) -> Iterable[str]:
     return (*_matrix_names(request), *(block.name for block in blocks))
 
 
-def _semantic(seen: Pass, request: Request, _layer: Layer) -> tuple[Tensor, Tensor]:
-    assert request.head is not None
-    output = seen.recorded.output(request.head.layer.name)
-    return heads.semantic(request.head, output.detach(), seen.score)
+def _of_head(part: int, seen: Pass, request: Request, _layer: Layer) -> Tensor:
+    """The semantic map, or its bias: both are had at once."""
+    key = ("semantic and bias", "")
+    if key not in seen.found:
+        assert request.head is not None
+        output = seen.recorded.output(request.head.layer.name)
+        seen.found[key] = heads.semantic(request.head, output.detach(), seen.score)
+    found: Tensor = seen.found[key][part]
+    return found
 
 
 def _head_layer(request: Request) -> Iterable[str]:
@@ -255,6 +262,6 @@ NEEDS: Mapping[str, Need] = {
     "matrices": Need(_matrices, copies=_matrix_names),
     "matrix_gradients": Need(_matrix_gradients, taps=_matrix_names),
     "block_gradients": Need(_block_gradients, taps=_matrices_and_blocks),
-    "semantic": Need(lambda *of: _semantic(*of)[0], copies=_head_layer),
-    "class_bias": Need(lambda *of: _semantic(*of)[1], copies=_head_layer),
+    "semantic": Need(partial(_of_head, 0), copies=_head_layer),
+    "class_bias": Need(partial(_of_head, 1), copies=_head_layer),
 }

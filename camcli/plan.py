@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from functools import partial
@@ -70,21 +70,47 @@ def plan(
         return _default(model, spec, block, fusion, options, smoothing)
     _refuse_layers(methods, spec, block)
     asked = _Asked(model, spec, block)
-    requests = []
+    return tuple(r for m in methods for r in _requests(asked, m, fusion, options, smoothing))
+
+
+def separately(
+    model: Model, methods: Sequence[Method], spec: str | None, block: int | None, *given: Any
+) -> Iterator[tuple[Request, ...] | MethodError]:
+    """What each method alone would read, or why it has no place; `given` as `plan` is told it.
+
+    Raises LayerError for layers that are named and are not there.
+    """
+    asked = _Asked(model, spec, block)
     for m in methods:
-        fusing = FUSIONS[m.fusion if fusion in (None, "none") else fusion]
-        besides = {name: asked.of(name, m) for name in _fields(m)}
-        join = _join(m, smoothing, besides)
-        given = (options or {}).get(m.name, {})
-        chosen = asked.layers(m.default) if m.per_layer else ()
-        _refuse_large(m, chosen)
-        groups = [(layer,) for layer in chosen] if fusion == "none" and chosen else [chosen]
-        # One layer is shown as it is: scaling serves the comparison with other layers.
-        requests += [
-            Request(m, g, fusing if len(g) > 1 else FUSIONS["max"], given, join, **besides)
-            for g in groups
-        ]
-    return tuple(requests)
+        try:
+            yield _requests(asked, m, *given)
+        except MethodError as error:
+            yield error
+        except LayerError as error:
+            if spec is not None or block is not None:
+                raise
+            yield MethodError(str(error))
+
+
+def _requests(
+    asked: _Asked,
+    m: Method,
+    fusion: str | None,
+    options: Mapping[str, Mapping[str, Any]] | None,
+    smoothing: Smoothing,
+) -> tuple[Request, ...]:
+    fusing = FUSIONS[m.fusion if fusion in (None, "none") else fusion]
+    besides = {name: asked.of(name, m) for name in _fields(m)}
+    join = _join(m, smoothing, besides)
+    given = (options or {}).get(m.name, {})
+    chosen = asked.layers(m.default) if m.per_layer else ()
+    _refuse_large(m, chosen)
+    groups = [(layer,) for layer in chosen] if fusion == "none" and chosen else [chosen]
+    # One layer is shown as it is: scaling serves the comparison with other layers.
+    return tuple(
+        Request(m, g, fusing if len(g) > 1 else FUSIONS["max"], given, join, **besides)
+        for g in groups
+    )
 
 
 def _join(m: Method, smoothing: Smoothing, besides: Mapping[str, Any]) -> Callable[..., Tensor]:
@@ -164,8 +190,9 @@ def _matrices(model: Model) -> Matrices | None:
 
 
 def _lrp(model: Model) -> Mapping[str, Rule] | None:
-    found = _matrices(model)
-    return rules.attnlrp(model.network, tuple(b.name for b in found.blocks)) if found else None
+    """Of a model that has matrices: they are asked for first."""
+    blocks = tuple(layer.name for layer in model.layers if layer.block is not None)
+    return rules.attnlrp(model.network, blocks)
 
 
 GLOBAL = "attention over all patch tokens; {model} has {attention}"

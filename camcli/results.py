@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from camcli.errors import OutputError
-from camcli.records import Explanation, Failed, Result
+from camcli.records import Explanation, Failed, Result, Sample
 
 SCHEMA_VERSION = 1
 FILE = "results.jsonl"
@@ -22,18 +22,37 @@ FILE = "results.jsonl"
 
 def describe(outcome: Result | Failed, model: str) -> dict[str, Any]:
     """One line of results.jsonl: what a method found in an image, or why there is nothing."""
-    return _failure(outcome, model) if isinstance(outcome, Failed) else _success(outcome, model)
+    if isinstance(outcome, Failed):
+        return failure(outcome) | {"model": model}
+    return _success(outcome, model)
+
+
+def about(sample: Sample) -> dict[str, Any]:
+    """What every line says first of an image that could be read."""
+    return {
+        "schema_version": SCHEMA_VERSION,
+        "image": sample.source.name,
+        "path": str(sample.source.path),
+        "width": sample.view.width,
+        "height": sample.view.height,
+        "status": "ok",
+    }
+
+
+def failure(failed: Failed) -> dict[str, Any]:
+    """The line of an image that there is nothing of."""
+    return {
+        "schema_version": SCHEMA_VERSION,
+        "image": failed.name,
+        "path": failed.path,
+        "status": "failed",
+        "error": failed.reason,
+    }
 
 
 def _success(result: Result, model: str) -> dict[str, Any]:
-    source, view = result.sample.source, result.sample.view
     line = {
-        "schema_version": SCHEMA_VERSION,
-        "image": source.name,
-        "path": str(source.path),
-        "width": view.width,
-        "height": view.height,
-        "status": "ok",
+        **about(result.sample),
         "model": model,
         "method": result.method,
         "layers": list(result.layers),
@@ -44,17 +63,6 @@ def _success(result: Result, model: str) -> dict[str, Any]:
         ],
     }
     return line | ({"head": result.head} if result.head else {})
-
-
-def _failure(failed: Failed, model: str) -> dict[str, Any]:
-    return {
-        "schema_version": SCHEMA_VERSION,
-        "image": failed.name,
-        "path": failed.path,
-        "status": "failed",
-        "error": failed.reason,
-        "model": model,
-    }
 
 
 def describe_class(shown: Explanation) -> dict[str, Any]:

@@ -3,21 +3,19 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 from typer import Argument, Option
 
 from camcli import sources, targets
 from camcli.cli import console, options
-from camcli.errors import LayerError, MethodError, UsageError
+from camcli.errors import MethodError, UsageError
 from camcli.methods import METHODS, Method
 
 if TYPE_CHECKING:
     from camcli.comparison import Row
-    from camcli.models import Model
-    from camcli.plan import Request
 
 ALL, CHEAP = "all", "all-cheap"
 
@@ -95,10 +93,10 @@ def compare(
         for spec in specs:
             told = (loaded.name if len(names) > 1 else "", str(spec) if len(specs) > 1 else "")
             # What reads layers of its own has a place in the first row only.
-            first = spec == specs[0]
-            asked = tuple(m if m.per_layer or first else None for m in wanted)
-            given = (fusion, settings, smoothing)
-            rows.append(row(*told, job, asked, _planner(loaded, spec, block, *given)))
+            asked = [m for m in wanted if m.per_layer or spec == specs[0]]
+            found_out = plan.separately(loaded, asked, spec, block, fusion, settings, smoothing)
+            planned = dict(zip((m.name for m in asked), found_out, strict=True))
+            rows.append(row(*told, job, wanted, planned))
             refused |= rows[-1].refused
     if refused and (must or len(refused) == len(wanted)):
         raise MethodError(next(iter(refused.values())))
@@ -110,24 +108,6 @@ def compare(
     columns = tuple(wanted[c].name for c in kept)
     sheet = Sheet(columns, tuple(r.only(kept) for r in rows), output, slugs, must)
     return sheet.run(found, overwrite, format_)
-
-
-def _planner(
-    model: Model, spec: str | None, block: int | None, *given: Any
-) -> Callable[[Method], tuple[Request, ...]]:
-    """What one method alone will read; MethodError too where there is no default layer."""
-    from camcli import plan
-
-    def requests(m: Method) -> tuple[Request, ...]:
-        where = (spec, block) if m.per_layer else (None, None)
-        try:
-            return plan.plan(model, [m], *where, *given)
-        except LayerError as error:
-            if any(part is not None for part in where):
-                raise
-            raise MethodError(str(error)) from None
-
-    return requests
 
 
 def _methods(given: Sequence[str]) -> tuple[list[Method], bool]:

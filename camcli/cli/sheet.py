@@ -58,7 +58,7 @@ class Sheet:
         """What is told of an image, a line a target, once its picture is written."""
         found = comparison.compare(rows, item)
         if isinstance(found, Failed):
-            yield comparison.failure(found)
+            yield results.failure(found)
             return
         for target in range(len(found.spearman)):
             shown = found.looks[0].result.explanations[target]

@@ -38,7 +38,7 @@ from __future__ import annotations
 import inspect
 import json
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from functools import partial
 from importlib import import_module
 from typing import TYPE_CHECKING, Any, Literal
@@ -103,13 +103,13 @@ class Method:
     result: str
     signed: bool
     choices: Mapping[str, tuple[str, ...]]
-    returns: Returns = "map"
-    default: str = "last"
-    peak: float = 1.0
-    most: Mapping[str, float] = field(default_factory=dict)
-    positions: int | None = None
-    needs: tuple[str, ...] = field(default=())
-    options: Mapping[str, Any] = field(default_factory=dict)
+    returns: Returns
+    default: str
+    peak: float
+    most: Mapping[str, float]
+    positions: int | None
+    needs: tuple[str, ...]
+    options: Mapping[str, Any]
 
     @property
     def per_layer(self) -> bool:
@@ -146,7 +146,7 @@ def method(
     works_on: tuple[Work, ...] = ("CNN", "ViT", "Swin"),
     threshold: float = 0.2,
     fusion: str = "max",
-    result: str | None = None,
+    result: str = "fused",
     signed: bool = False,
     choices: Mapping[str, tuple[str, ...]] | None = None,
     returns: Returns = "map",
@@ -174,9 +174,22 @@ def method(
             raise ValueError(f"method {called}: unknown needs {unknown}, or the name is taken")
         options = {p.name: p.default for p in parameters if p.kind is p.KEYWORD_ONLY}
         METHODS[called] = Method(
-            *(called, function, paper, works_on, threshold, fusion, result or "fused", signed),
-            *(choices or {}, returns, default, peak, most or {}, positions),
-            *(needs, options),
+            name=called,
+            function=function,
+            paper=paper,
+            works_on=works_on,
+            threshold=threshold,
+            fusion=fusion,
+            result=result,
+            signed=signed,
+            choices=choices or {},
+            returns=returns,
+            default=default,
+            peak=peak,
+            most=most or {},
+            positions=positions,
+            needs=needs,
+            options=options,
         )
         return function
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import reduce
 from operator import add
 from typing import TYPE_CHECKING, Protocol
@@ -30,6 +30,17 @@ class Ablate(Protocol):
         """(B,N), 0 where nothing is wanted."""
 
 
+def _scored(rescore: Rescore, alters: Sequence[Alter], weights: str) -> Callable[[Tensor], Tensor]:
+    """What scores masks: the mean over several ways of seeing an image through them."""
+
+    def scores(wanted: Tensor) -> Tensor:
+        plain = weights != "softmax"
+        each = (rescore(alter, wanted, probability=plain) for alter in alters)
+        return reduce(add, each) / len(alters)
+
+    return scores
+
+
 WEIGHTS = {"weights": ("probability", "softmax")}
 
 
@@ -54,7 +65,7 @@ def scorecam(
     from camcli.masks import of_channels
 
     masks = of_channels(activations, inputs, channels)
-    return masks.weigh(lambda w: rescore(masks.seen, w, probability=weights != "softmax"), weights)
+    return masks.weigh(_scored(rescore, [masks.seen], weights), weights)
 
 
 @method(paper="https://arxiv.org/abs/2006.14255", returns="terms", choices=WEIGHTS)
@@ -83,18 +94,10 @@ def sscam(
     fields = noise * normal((samples, *inputs.shape[2:]), seed).to(inputs)
     masks = of_channels(activations, inputs, channels)
 
-    def scores(wanted: Tensor) -> Tensor:
-        plain = weights != "softmax"
+    def through(field: Tensor) -> Alter:
+        return lambda b, which: inputs[b] * (masks.of(b, which) + field)
 
-        def of(field: Tensor) -> Tensor:
-            def seen(b: int, which: Tensor) -> Tensor:
-                return inputs[b] * (masks.of(b, which) + field)
-
-            return rescore(seen, wanted, probability=plain)
-
-        return reduce(add, map(of, fields)) / samples
-
-    return masks.weigh(scores, weights)
+    return masks.weigh(_scored(rescore, [*map(through, fields)], weights), weights)
 
 
 @method(paper="https://arxiv.org/abs/2010.03023", returns="terms", choices=WEIGHTS)
@@ -118,16 +121,11 @@ def iscam(
 
     masks = of_channels(activations, inputs, channels)
 
-    def scores(wanted: Tensor) -> Tensor:
-        plain = weights != "softmax"
+    def faded(step: int) -> Alter:
+        share = step * (step + 1) / (2 * steps)
+        return lambda b, which: share * masks.seen(b, which)
 
-        def of(step: int) -> Tensor:
-            share = step * (step + 1) / (2 * steps)
-            return rescore(lambda b, k: share * masks.seen(b, k), wanted, probability=plain)
-
-        return reduce(add, map(of, range(1, steps + 1))) / steps
-
-    return masks.weigh(scores, weights)
+    return masks.weigh(_scored(rescore, [*map(faded, range(1, steps + 1))], weights), weights)
 
 
 @method(

@@ -102,9 +102,9 @@ def guided_gradcam(activations: Tensor, gradients: Tensor, guided_gradients: Ten
     M = max over colours of |R| times Grad-CAM, upsampled. (B,C,h,w) x2, (B,3,H,W) -> (B,H,W).
     Deviations: none.
     """
-    from camcli.maps import resize
+    from camcli.maps import resize, summed
     from camcli.methods.gradient import gradcam
 
-    where = gradcam(activations, gradients).sum(dim=1).relu()
+    where = summed(gradcam(activations, gradients))
     fine = guidedbackprop(guided_gradients)
     return fine * resize(where, (fine.shape[1], fine.shape[2]))
