@@ -1,4 +1,4 @@
-"""From a block's attention to the patch grid: its CLS row, or all of it. Knows no methods."""
+"""From attention to the patch grid: its CLS row, or all of it. Knows no methods."""
 
 from __future__ import annotations
 
@@ -12,9 +12,35 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from camcli.layers import probe
+from camcli.families import Family
 from camcli.records import Layer
-from camcli.taps import Reading, record
+from camcli.survey import probe
+from camcli.taps import Reading, module, record
+
+
+@dataclass(frozen=True, slots=True)
+class Softmax:
+    """One attention module and the shape of its matrices: (B,heads,queries,N), rows summing to 1.
+
+    `layer` is the map that it reads, whose tokens are its N; `block` the layer that shows it.
+    """
+
+    name: str
+    module: Any
+    layer: Layer
+    block: Layer
+    heads: int
+    queries: int
+    whole: bool
+
+    @property
+    def tokens(self) -> int:
+        """N, prefix tokens included."""
+        return self.layer.prefix + math.prod(self.layer.grid)
+
+    def matrix(self, seen: Tensor) -> Tensor:
+        """(B,heads,Q,N) of what `attn_drop` hands on, which may have heads beside images."""
+        return seen.reshape(-1, self.heads, self.queries, self.tokens)
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,53 +61,124 @@ class ClassRows:
         return rows.reshape(*rows.shape[:2], *self.blocks[0].grid)
 
 
-def find(network: nn.Module, layers: Sequence[Layer], size: tuple[int, int]) -> ClassRows | None:
+def softmaxes(
+    network: nn.Module, family: Family, layers: Sequence[Layer], size: tuple[int, int]
+) -> tuple[Softmax, ...]:
+    """Every attention module that mixes places, measured on a probe; `whole` if over all tokens.
+
+    Those of another kind (windows, pooled keys, channels, talking heads) are there, and not whole.
+    """
+    fed = {
+        name: layer
+        for layer in layers
+        for name in layer.feeds
+        if name.rsplit(".", 1)[-1] not in family.beside
+    }
+    modules = [module(network, name) for name in fed]
+    drops = [f"{n}.attn_drop" for n, m in zip(fed, modules, strict=True) if _drops(m)]
+    if not fed:
+        return ()
+    with unfuse(modules), record(network, readings=dict.fromkeys(drops, _shape)) as recorded:
+        network(probe(network, size))
+    seen = {n.removesuffix(".attn_drop"): found for n, found in recorded.readings.items()}
+    return tuple(
+        Softmax(name, m, layer, _shown(name, layer, layers), *_matrix(layer, seen.get(name)))
+        for m, (name, layer) in zip(modules, fed.items(), strict=True)
+    )
+
+
+def _drops(attention: nn.Module) -> bool:
+    return isinstance(getattr(attention, "attn_drop", None), nn.Module)
+
+
+def _shape(seen: Tensor) -> Tensor:
+    """What must be known of matrices, which are too large to keep: heads, Q, N, and if all is 1."""
+    sums = seen.sum(dim=-1)
+    one = torch.allclose(sums, torch.ones_like(sums), atol=1e-3)
+    plain = 3 <= seen.ndim <= 4
+    return torch.tensor([*seen.shape[-3:], int(one)] if plain else [0, 0, 0, 0])
+
+
+def _matrix(layer: Layer, seen: Tensor | None) -> tuple[int, int, bool]:
+    """Heads, queries, and whether they see all tokens of a layer and nothing else."""
+    heads, queries, keys, one = (0, 0, 0, 0) if seen is None else map(int, seen)
+    tokens = layer.prefix + math.prod(layer.grid)
+    return heads, queries, bool(one) and keys == tokens and queries in (1, tokens)
+
+
+def _shown(name: str, layer: Layer, layers: Sequence[Layer]) -> Layer:
+    """The block around an attention module, or what it reads where the block ends otherwise."""
+    around = [la for la in layers if name.startswith(f"{la.name.partition('[')[0]}.")]
+    same = [la for la in around if (la.grid, la.prefix) == (layer.grid, layer.prefix)]
+    numbered = [la for la in same if la.block is not None]
+    return next(iter((*numbered, *same)), layer)
+
+
+def kind(found: Sequence[Softmax]) -> str:
+    """In words, why attention cannot be followed through the whole network."""
+    if not found:
+        return "no attention"
+    if not any(softmax.whole for softmax in found):
+        return "attention in windows, or over channels, only"
+    if not all(softmax.whole for softmax in found):
+        return "attention of other kinds too"
+    return "attention on several grids" if _grids(found) > 1 else "attention of another kind"
+
+
+def _grids(found: Sequence[Softmax]) -> int:
+    return len({softmax.layer.grid for softmax in found})
+
+
+def rows(network: nn.Module, found: Sequence[Softmax], size: tuple[int, int]) -> ClassRows | None:
     """The cheapest reading that is right for this network; None where there is no global attention.
 
     From `qkv` alone the row is softmax(q_cls K^T scale), with the fused kernel left on. Whether
     that is all this network's attention does (no relative positions, no rotation) is measured
-    against the full matrices on a probe; otherwise the matrices are read.
+    against the full matrices on a probe; otherwise the matrices are read. Only blocks in which
+    there is a CLS token are read; without any, the mean over all tokens, if all attention is whole.
     """
-    blocks = tuple(layer for layer in layers if layer.block is not None)
-    modules = [getattr(network.get_submodule(b.name), "attn", None) for b in blocks]
     has_cls = getattr(network, "cls_token", None) is not None
-    # A CLS token that joins after these blocks has no row in their attention.
-    if not blocks or (has_cls and not blocks[0].prefix):
+    used = [s for s in found if s.whole and (s.layer.prefix or not has_cls)]
+    if not used or _grids(used) > 1 or not (has_cls or all(s.whole for s in found)):
         return None
     queries = slice(0, 1) if has_cls else slice(None)
+    blocks = tuple(softmax.block for softmax in used)
     full = ClassRows(
         blocks,
-        {f"{b.name}.attn.attn_drop": partial(from_matrix, b.prefix, queries) for b in blocks},
-        tuple(m for m in modules if m is not None and hasattr(m, "fused_attn")),
+        {f"{s.name}.attn_drop": partial(from_matrix, s, queries) for s in used},
+        tuple(s.module for s in used if hasattr(s.module, "fused_attn")),
     )
     short = ClassRows(
         blocks,
-        {
-            f"{b.name}.attn.qkv": partial(from_qkv, m, b.prefix, queries)
-            for b, m in zip(blocks, modules, strict=True)
-        },
+        {f"{s.name}.qkv": partial(from_qkv, s.module, s.layer.prefix, queries) for s in used},
     )
     image = probe(network, size)
-    expected, found = (_try(network, rows, image) for rows in (full, short))
+    expected, cheap = (_try(network, reading, image) for reading in (full, short))
     if expected is None:
         return None
-    same = found is not None and torch.allclose(found, expected, rtol=1e-3, atol=1e-6)
+    same = cheap is not None and torch.allclose(cheap, expected, rtol=1e-3, atol=1e-6)
     return short if same else full
 
 
-def _try(network: nn.Module, rows: ClassRows, image: Tensor) -> Tensor | None:
+def _try(network: nn.Module, reading: ClassRows, image: Tensor) -> Tensor | None:
     """The rows of a probe image, or None where the network has no such layers or shapes."""
     try:
-        with unfuse(rows.unfused), record(network, readings=rows.readings) as recorded:
+        with unfuse(reading.unfused), record(network, readings=reading.readings) as recorded:
             network(image)
-        return rows.stack(recorded.readings)
+        return reading.stack(recorded.readings)
     except (AttributeError, KeyError, RuntimeError, IndexError):
         return None
 
 
-def from_matrix(prefix: int, queries: slice, matrix: Tensor) -> Tensor:
-    """Mean over heads and the chosen queries of softmax attention: (B,heads,N,N) -> (B,H*W)."""
-    return matrix[:, :, queries].float().mean(dim=(1, 2))[:, prefix:]
+def from_matrix(softmax: Softmax, queries: slice, seen: Tensor) -> Tensor:
+    """Mean over heads and the chosen queries of softmax attention: (B,heads,Q,N) -> (B,H*W)."""
+    rows = softmax.matrix(seen)[:, :, queries].float().mean(dim=(1, 2))
+    return _placed(rows[:, softmax.layer.prefix :], softmax.layer)
+
+
+def _placed(rows: Tensor, layer: Layer) -> Tensor:
+    """Patches (B,H*W) row by row."""
+    return rows[:, list(layer.order)] if layer.order else rows
 
 
 def from_qkv(attention: Any, prefix: int, queries: slice, qkv: Tensor) -> Tensor:
@@ -98,64 +195,88 @@ def from_qkv(attention: Any, prefix: int, queries: slice, qkv: Tensor) -> Tensor
 
 @dataclass(frozen=True, slots=True)
 class Matrices:
-    """Where each block's whole attention is tapped: (B,heads,N,N) under its name in `names`.
+    """Where each block's whole attention is tapped, by `names`; as (B,heads,N,N) by `filled`.
 
     `queries` are the tokens that the classifier reads: their rows say what its answer draws on.
     `summary` are those that sum the image up, whatever is read: CLS, or else the same.
     """
 
-    blocks: tuple[Layer, ...]
-    names: tuple[str, ...]
-    unfused: tuple[Any, ...]
+    used: tuple[Softmax, ...]
     queries: tuple[int, ...]
     summary: tuple[int, ...]
+
+    @property
+    def blocks(self) -> tuple[Layer, ...]:
+        """The layers that show the blocks."""
+        return tuple(softmax.block for softmax in self.used)
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """What is tapped of each block."""
+        return tuple(f"{softmax.name}.attn_drop" for softmax in self.used)
+
+    @property
+    def unfused(self) -> tuple[Any, ...]:
+        """The attention modules whose fused kernel hides the matrix."""
+        return tuple(s.module for s in self.used if hasattr(s.module, "fused_attn"))
+
+    def filled(self, seen: Sequence[Tensor], diagonal: float) -> list[Tensor]:
+        """All matrices at the size of the largest: (B,heads,N,N).
+
+        Tokens that are not there yet, or that a block does not update (class attention), see
+        themselves: `diagonal` is 1 for attention and 0 for its gradients.
+        """
+        tokens = max(softmax.tokens for softmax in self.used)
+        found = (s.matrix(m).float() for s, m in zip(self.used, seen, strict=True))
+        return [_filled(matrix, tokens, diagonal) for matrix in found]
 
     def read(self, tokens: Tensor, *, summary: bool = False) -> Tensor:
         """From tokens to tokens (B,N,N), or from the answer to tokens (B,1,N): a map (B,H,W)."""
         queries = list(self.summary if summary else self.queries)
         rows = tokens if tokens.shape[1] == 1 else tokens[:, queries]
-        patches = rows.mean(dim=1)[:, self.blocks[0].prefix :]
-        return patches.reshape(-1, *self.blocks[0].grid)
+        last = self.used[-1].layer
+        return _placed(rows.mean(dim=1)[:, last.prefix :], last).reshape(-1, *last.grid)
 
 
-def matrices(network: nn.Module, layers: Sequence[Layer], size: tuple[int, int]) -> Matrices | None:
+def _filled(matrix: Tensor, tokens: int, diagonal: float) -> Tensor:
+    queries, keys = matrix.shape[-2:]
+    if queries == keys == tokens:
+        return matrix
+    whole = matrix.new_zeros(*matrix.shape[:2], tokens, tokens)
+    whole.diagonal(dim1=-2, dim2=-1).fill_(diagonal)
+    top = 0 if queries < keys else tokens - queries
+    whole[..., top : top + queries, tokens - keys :] = matrix
+    return whole
+
+
+def matrices(
+    network: nn.Module, found: Sequence[Softmax], size: tuple[int, int]
+) -> Matrices | None:
     """Where the attention of all blocks can be tapped; None unless it is softmax over all tokens.
 
     Which tokens the classifier reads is measured: those of the last block's output on which the
     logits of a probe depend.
     """
-    blocks = tuple(layer for layer in layers if layer.block is not None)
-    modules = tuple(getattr(network.get_submodule(b.name), "attn", None) for b in blocks)
-    names = tuple(f"{block.name}.attn.attn_drop" for block in blocks)
-    unfused = tuple(m for m in modules if hasattr(m, "fused_attn"))
-    if not blocks or any(not hasattr(m, "attn_drop") for m in modules):
+    if not found or not all(softmax.whole for softmax in found) or _grids(found) > 1:
         return None
-    with unfuse(unfused), record(network, taps=(*names, blocks[-1].name)) as recorded:
+    last = found[-1].block
+    with record(network, taps=[last.name]) as recorded:
         logits = network(probe(network, size))
-    seen = [recorded.taps.get(name) for name in names]
-    count = blocks[0].prefix + math.prod(blocks[0].grid)
-    if not all(m is not None and _whole(m, count) for m in seen):
-        return None
-    (gradient,) = torch.autograd.grad(logits.max(), recorded.taps[blocks[-1].name])
-    read = tuple(gradient[0].any(dim=1).nonzero().flatten().tolist())
-    has_cls = getattr(network, "cls_token", None) is not None and blocks[0].prefix
-    return Matrices(blocks, names, unfused, read, (0,) if has_cls else read)
-
-
-def _whole(matrix: Tensor, count: int) -> bool:
-    """Whether it is a softmax over all tokens: (1,heads,N,N), its rows summing to 1."""
-    sums = matrix.detach().sum(dim=-1)
-    return matrix.shape[2:] == (count, count) and torch.allclose(sums, torch.ones_like(sums))
+        (gradient,) = torch.autograd.grad(logits.max(), recorded.taps[last.name])
+    live = gradient[0].flatten(0, -2).any(dim=1).nonzero().flatten().tolist()
+    read = tuple(live) if found[-1].queries > 1 else (0,)
+    has_cls = getattr(network, "cls_token", None) is not None and found[-1].layer.prefix
+    return Matrices(tuple(found), read, (0,) if has_cls else read)
 
 
 @contextmanager
 def unfuse(modules: Sequence[Any]) -> Iterator[None]:
     """Turn the fused kernels off where the matrices must be seen, and back as they were."""
-    before = [bool(m.fused_attn) for m in modules]
+    fused = [(m, bool(m.fused_attn)) for m in modules if hasattr(m, "fused_attn")]
     try:
-        for module in modules:
-            module.fused_attn = False
+        for each, _ in fused:
+            each.fused_attn = False
         yield
     finally:
-        for module, fused in zip(modules, before, strict=True):
-            module.fused_attn = fused
+        for each, before in fused:
+            each.fused_attn = before

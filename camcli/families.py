@@ -7,14 +7,19 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
+import torch
 from torch import nn
 
 Names = tuple[str, ...]
+Order = tuple[int, ...]
 
 
-def _none(_network: nn.Module) -> Names:
-    return ()
+def _feature_info(network: nn.Module) -> Names:
+    """timm's own list of where the resolution falls; of one resolution it lists the blocks."""
+    info = getattr(network, "feature_info", None)
+    return tuple(entry["module"] for entry in info) if isinstance(info, list) else ()
 
 
 def _pools(network: nn.Module) -> Names:
@@ -23,14 +28,27 @@ def _pools(network: nn.Module) -> Names:
     return tuple(f"features.{n}" for n, m in features.named_children() if isinstance(m, POOLS))
 
 
-def _feature_info(network: nn.Module) -> Names:
-    """timm's own list of the layers after which the resolution falls."""
-    info = network.feature_info
-    return tuple(entry["module"] for entry in info) if isinstance(info, list) else ()
+def _serial(_network: nn.Module) -> Names:
+    """CoaT's stages; timm lists blocks that put the maps of all stages out at once."""
+    return tuple(f"serial_blocks{stage}" for stage in range(1, 5))
 
 
-def _blocks(network: nn.Module) -> Names:
-    return tuple(f"blocks.{n}" for n, _ in network.get_submodule("blocks").named_children())
+def _none(_network: nn.Module) -> Names:
+    """Both branches of CrossViT come out of what timm lists."""
+    return ()
+
+
+def _row_by_row(_network: nn.Module, _name: str, _count: int) -> Order:
+    return ()
+
+
+def _by_mask_unit(network: Any, name: str, count: int) -> Order:
+    """Hiera keeps the tokens of a mask unit together; its own `reroll` says where each belongs."""
+    grids = {rows * cols: block for block, (_, (rows, cols)) in network.reroll.schedule.items()}
+    if not name.startswith(("blocks", "unroll")) or count not in grids:
+        return ()
+    places = network.reroll.forward(torch.arange(count).reshape(1, count, 1), grids[count])
+    return tuple(places.flatten().tolist())
 
 
 POOLS = (nn.MaxPool2d, nn.AvgPool2d)
@@ -38,28 +56,26 @@ POOLS = (nn.MaxPool2d, nn.AvgPool2d)
 
 @dataclass(frozen=True, slots=True)
 class Family:
-    """The stages and transformer blocks of a kind of network, and whether attention is global."""
+    """The stages of a kind of network, the order of its tokens, and attention that mixes no places.
+
+    `beside` are names of attention modules that work inside a patch, or that pool.
+    """
 
     name: str
     has: Names
-    stages: Callable[[nn.Module], Names] = _none
-    blocks: Callable[[nn.Module], Names] = _none
-    attention: str = "no attention"
+    stages: Callable[[nn.Module], Names] = _feature_info
+    order: Callable[[nn.Module, str, int], Order] = _row_by_row
+    beside: Names = ("attn_pool",)
 
 
 FAMILIES = (
     Family("vgg", ("features", "pre_logits"), stages=_pools),
-    Family(
-        "vit", ("blocks", "patch_embed", "num_prefix_tokens"), blocks=_blocks, attention="global"
-    ),
-    Family(
-        "swin",
-        ("layers", "patch_embed", "feature_info"),
-        stages=_feature_info,
-        attention="attention in windows only",
-    ),
-    Family("cnn", ("feature_info",), stages=_feature_info),
-    Family("other", ()),
+    Family("vgg of torchvision", ("features", "avgpool", "classifier"), stages=_pools),
+    Family("coat", ("serial_blocks1", "parallel_blocks"), stages=_serial),
+    Family("crossvit", ("img_size_scaled",), stages=_none),
+    Family("hiera", ("unroll", "reroll"), order=_by_mask_unit),
+    Family("tnt", ("pixel_embed",), beside=("attn_in",)),
+    Family("any", ()),
 )
 
 

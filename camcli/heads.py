@@ -7,14 +7,16 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
 
-from camcli.layers import probe, proper, spatial
 from camcli.records import Layer
-from camcli.taps import record
+from camcli.survey import probe, proper, spatial
+from camcli.taps import module, record
+
+AFFINE = (nn.Linear, nn.Conv2d)
 
 
 class ConvHead(nn.Module):
@@ -60,24 +62,54 @@ class Head:
 
     kind: Literal["conv", "linear"]
     layer: Layer
-    weight: Tensor
     bias: Tensor
+    weight: Tensor | None = None
     norm: nn.LayerNorm | None = None
     exact: bool = True
 
 
-def find(network: nn.Module, layers: Sequence[Layer], size: tuple[int, int]) -> Head | None:
+def find(
+    network: nn.Module, layers: Sequence[Layer], size: tuple[int, int], classes: int
+) -> Head | None:
     """The head of a network, or None when its logits are not linear in any map.
 
     Measured, not assumed: a map belongs to the head when pooling it and applying the classifier
-    gives the logits of a probe image.
+    gives the logits of a probe image, or when it is one a class and its mean goes into the logit.
     """
-    head = getattr(network, "head", None)
-    if isinstance(head, ConvHead):
-        assert head.conv.bias is not None
-        layer = Layer("head.conv", "NCHW", head.conv.out_channels, head.grid)
-        return Head("conv", layer, head.conv.weight, head.conv.bias)
-    classifiers = _classifiers(network)
+    return _conv(network, [la for la in layers if la.channels == classes], size) or _linear(
+        network, layers, size, classes
+    )
+
+
+def _conv(network: nn.Module, layers: Sequence[Layer], size: tuple[int, int]) -> Head | None:
+    """Maps (B,K,H,W) of which the logits are the means, and perhaps something else besides.
+
+    Then the gradient of sum_k r_k y_k is r_k / HW everywhere in the k-th map, whatever r.
+    """
+    if not layers:
+        return None
+    with record(network, taps=[layer.name for layer in layers]) as recorded:
+        logits = network(probe(network, size))
+        weights = torch.arange(1.0, 1 + logits.shape[1], device=logits.device)
+        tapped = [recorded.taps[layer.name] for layer in layers]
+        found = torch.autograd.grad((logits @ weights).sum(), tapped, materialize_grads=True)
+    for layer, output, gradient in zip(layers, tapped, found, strict=True):
+        maps, slope = spatial(output, layer), spatial(gradient, layer)
+        even = weights[None, :, None, None].expand_as(slope) / slope[0, 0].numel()
+        if torch.allclose(slope, even, rtol=1e-3):
+            own = module(network, layer.name)
+            bias = own.bias if isinstance(own, nn.Conv2d) else None
+            bias = torch.zeros_like(weights) if bias is None else bias
+            return Head(
+                "conv", layer, bias, exact=_same(maps.mean(dim=(2, 3)).detach(), logits.detach())
+            )
+    return None
+
+
+def _linear(
+    network: nn.Module, layers: Sequence[Layer], size: tuple[int, int], classes: int
+) -> Head | None:
+    classifiers = _classifiers(network) or _last(network, classes)
     if not classifiers:
         return None
     weight = torch.stack([w for w, _ in classifiers]).mean(0)
@@ -90,9 +122,9 @@ def find(network: nn.Module, layers: Sequence[Layer], size: tuple[int, int]) -> 
         pooled = spatial(features, layer).mean(dim=(2, 3))
         for norm in (None, *_norms(network, pooled.shape[1])):
             if _same(_normed(pooled, norm) @ weight.T + bias, logits):
-                return Head("linear", proper(layer, wide), weight, bias, norm)
+                return Head("linear", proper(layer, wide), bias, weight, norm)
         if layer.prefix >= len(classifiers) and _same(_of_tokens(features, classifiers), logits):
-            return Head("linear", layer, weight, bias, exact=False)
+            return Head("linear", layer, bias, weight, exact=False)
     return None
 
 
@@ -122,8 +154,17 @@ def _classifiers(network: nn.Module) -> list[tuple[Tensor, Tensor]]:
     ask = getattr(network, "get_classifier", None)
     found = ask() if callable(ask) else None
     heads = found if isinstance(found, tuple) else (found,)
-    if not all(isinstance(h, nn.Linear | nn.Conv2d) for h in heads):
-        return []
+    return _affine(heads) if all(isinstance(h, AFFINE) for h in heads) else []
+
+
+def _last(network: nn.Module, classes: int) -> list[tuple[Tensor, Tensor]]:
+    """The last layer with a row a class, where the network does not say what classifies."""
+    rows = (classes, 1) if classes == 2 else (classes,)
+    found = [m for m in network.modules() if isinstance(m, AFFINE) and len(m.weight) in rows]
+    return _affine(found[-1:])
+
+
+def _affine(heads: Sequence[Any]) -> list[tuple[Tensor, Tensor]]:
     weights = [h.weight.flatten(1) for h in heads]
     biases = [h.weight.new_zeros(len(h.weight)) if h.bias is None else h.bias for h in heads]
     # A single logit stands for two classes, as everywhere: the second, and with -1 the first.
@@ -173,7 +214,7 @@ def semantic(head: Head, output: Tensor, score: Tensor) -> tuple[Tensor, Tensor]
     into both: F_c = sum_k w_ck gamma_k (A_k - mean_k A) / sigma, bias b_c + sum_k w_ck beta_k.
     """
     features, bias = spatial(output, head.layer).float(), score @ head.bias.float()
-    if head.kind == "conv":
+    if head.weight is None:
         own = torch.einsum("bk,bkhw->bhw", score, features)
         return own - bias[:, None, None], bias
     weight = score @ head.weight.float()

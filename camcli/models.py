@@ -13,19 +13,20 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 
-from camcli import families, labels, layers, zoo
+from camcli import families, labels, zoo
+from camcli.attention import Softmax, softmaxes
 from camcli.errors import ModelError, UsageError
-from camcli.families import Family
 from camcli.labels import Labels
 from camcli.logits import adapt, find, two_sided
 from camcli.records import Layer, Transform
+from camcli.survey import survey
 
 Head = Literal["softmax", "sigmoid"]
 
 
 @dataclass(frozen=True, slots=True)
 class Model:
-    """A frozen network in eval mode and what is known of it; `layers` in forward order.
+    """A frozen network in eval mode and what is known of it; its parts in forward order.
 
     `thresholds` are box thresholds that its file brings, by method; `architecture` is the name of
     its bare structure; `head` says what makes probabilities of logits.
@@ -35,8 +36,8 @@ class Model:
     network: nn.Module
     transform: Transform
     labels: Labels
-    family: Family
     layers: tuple[Layer, ...]
+    attention: tuple[Softmax, ...]
     device: torch.device
     thresholds: Mapping[str, float] = field(default_factory=dict)
     architecture: str = ""
@@ -100,23 +101,22 @@ def wrap(
         network.to(memory_format=torch.channels_last)
     family = families.of(network)
     try:
-        with torch.inference_mode():
-            answer = network(layers.probe(network, transform.size))
+        found, answer = survey(network, family, transform.size)
         logits = find(answer)
         single = logits is not None and logits.shape[1] == 1
         if logits is not None and (logits is not answer or single):
             network, logits = adapt(network), two_sided(logits)
-        found = layers.survey(network, family, transform.size)
     except (RuntimeError, AssertionError, ValueError) as error:
         wanted = "x".join(map(str, transform.size))
         reason = str(error).partition("\n")[0]
         raise ModelError(f"{name} does not run on a {wanted} input: {reason}") from None
     if logits is None:
         raise ModelError(f"{name} is no classifier: it does not yield (B, K) logits")
+    matrices = softmaxes(network, family, found, transform.size)
     classes = logits.shape[1]
     names = labels.load(label_file, classes) if label_file else labels.default(classes)
     head: Head = "sigmoid" if single else "softmax"
-    return Model(name, network, transform, names, family, found, where, head=head)
+    return Model(name, network, transform, names, found, matrices, where, head=head)
 
 
 def pick_device(spec: str) -> torch.device:

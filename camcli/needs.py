@@ -17,10 +17,10 @@ from torch import Tensor, nn
 
 from camcli import heads
 from camcli.attention import unfuse
-from camcli.layers import spatial, tokens
 from camcli.methods import NEEDS as COSTS
 from camcli.plan import Request
 from camcli.records import Layer
+from camcli.survey import spatial, tokens
 from camcli.taps import Reading, Recorded, Rule, record, resumed, rewired
 
 Alter = Callable[[int, Tensor], Tensor]
@@ -204,11 +204,15 @@ def _matrix_names(request: Request) -> Iterable[str]:
 
 
 def _matrices(seen: Pass, request: Request, _layer: Layer) -> list[Tensor]:
-    return [seen.recorded.output(name).detach().float() for name in _matrix_names(request)]
+    assert request.matrices is not None
+    outputs = [seen.recorded.output(name).detach() for name in request.matrices.names]
+    return request.matrices.filled(outputs, diagonal=1)
 
 
 def _matrix_gradients(seen: Pass, request: Request, _layer: Layer) -> list[Tensor]:
-    return [seen.gradients[name].float() for name in _matrix_names(request)]
+    assert request.matrices is not None
+    gradients = [seen.gradients[name] for name in request.matrices.names]
+    return request.matrices.filled(gradients, diagonal=0)
 
 
 def _block_gradients(seen: Pass, request: Request, _layer: Layer) -> list[Tensor]:
@@ -220,7 +224,7 @@ def _block_gradients(seen: Pass, request: Request, _layer: Layer) -> list[Tensor
         read = request.reader(seen.recorded.taps[block.name])
         tap = seen.recorded.taps[name]
         found += torch.autograd.grad(seen.summed(read), tap, retain_graph=True)
-    return found
+    return request.matrices.filled(found, diagonal=0)
 
 
 def _matrices_and_blocks(request: Request) -> Iterable[str]:

@@ -11,7 +11,7 @@ from typing import Any
 
 from torch import Tensor
 
-from camcli import attention, biases, embedded, heads, layers, rules
+from camcli import attention, biases, embedded, heads, layers, rules, survey
 from camcli.attention import ClassRows, Matrices
 from camcli.errors import LayerError, MethodError
 from camcli.heads import Head
@@ -174,24 +174,20 @@ class Finder:
 
 
 def _head(model: Model) -> Head | None:
-    return heads.find(model.network, model.layers, model.size)
+    return heads.find(model.network, model.layers, model.size, len(model.labels.names))
 
 
 def _rows(model: Model) -> ClassRows | None:
-    if model.family.attention != "global":
-        return None
-    return attention.find(model.network, model.layers, model.size)
+    return attention.rows(model.network, model.attention, model.size)
 
 
 def _matrices(model: Model) -> Matrices | None:
-    if model.family.attention != "global":
-        return None
-    return attention.matrices(model.network, model.layers, model.size)
+    return attention.matrices(model.network, model.attention, model.size)
 
 
 def _lrp(model: Model) -> Mapping[str, Rule] | None:
     """Of a model that has matrices: they are asked for first."""
-    blocks = tuple(layer.name for layer in model.layers if layer.block is not None)
+    blocks = tuple(softmax.block.name for softmax in model.attention)
     return rules.attnlrp(model.network, blocks)
 
 
@@ -232,7 +228,7 @@ def _fields(m: Method) -> list[str]:
 
 
 def _refusal(model: Model, m: Method, name: str) -> str:
-    kind = model.family.attention.replace("global", "attention of another kind")
+    kind = attention.kind(model.attention)
     lacking = FINDERS[name].lacking.format(model=model.name, attention=kind)
     able = [n for n, other in METHODS.items() if not _fields(other)]
     return f"{m.name} needs {lacking}. Try {', '.join(able[:4])}; `camcli methods` lists more"
@@ -293,5 +289,5 @@ def several(
 
 
 def default_layer(model: Model) -> Layer:
-    """The model's default layer: see `layers.default`."""
-    return layers.default(model.network, model.layers, model.size)
+    """The model's default layer: see `survey.default`."""
+    return survey.default(model.network, model.layers, model.size)

@@ -7,7 +7,7 @@ Pixel rectangles are half-open: left <= x < right.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
@@ -117,7 +117,12 @@ class Sample:
 
 @dataclass(frozen=True, slots=True)
 class Layer:
-    """A module whose output is a map: (B,C,H,W), (B,H,W,C), or (B,prefix+H*W,C) tokens."""
+    """A module whose output is a map: (B,C,H,W), (B,H,W,C), or (B,prefix+H*W,C) tokens.
+
+    Tokens lie row by row, or as `order` has them: its n-th is the token at the n-th place of the
+    grid. Layers of equal `output` hand on the very same tensor; `feeds` are the attention modules
+    whose input it is.
+    """
 
     name: str
     layout: Layout
@@ -126,6 +131,9 @@ class Layer:
     prefix: int = 0
     stage: int | None = None
     block: int | None = None
+    order: tuple[int, ...] = field(default=(), compare=False, repr=False)
+    output: str = field(default="", compare=False, repr=False)
+    feeds: tuple[str, ...] = field(default=(), compare=False, repr=False)
 
 
 @dataclass(frozen=True, slots=True)

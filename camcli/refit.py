@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from camcli.checkpoints import classifiers
 from camcli.errors import MethodError
 from camcli.heads import ConvHead, PooledHead
-from camcli.layers import probe
+from camcli.survey import probe
 
 Size = tuple[int, int]
 

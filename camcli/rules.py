@@ -70,7 +70,7 @@ def _plain(block: Any) -> bool:
     """Whether a block is attention from `qkv`, LayerNorm and GELU, and nothing else."""
     norms = [m for m in block.modules() if "norm" in type(m).__name__.lower()]
     return (
-        hasattr(block.attn, "qkv")
+        hasattr(getattr(block, "attn", None), "qkv")
         and getattr(block.attn, "gate", None) is None
         and all(isinstance(norm, nn.LayerNorm) for norm in norms)
         and not {type(m).__name__ for m in activations(block).values()} - {*GELUS}

@@ -1,4 +1,7 @@
-"""The only hooks in the program: from layer names to tensors. Knows not what they are for."""
+"""The only hooks in the program: from layer names to tensors. Knows not what they are for.
+
+A layer is a module's name; `name[1]` is the second of the tensors that a module hands on.
+"""
 
 from __future__ import annotations
 
@@ -11,6 +14,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+Seen = Callable[[str, Any], None]
 Reading = Callable[[Tensor], Tensor]
 Rule = Callable[[Any, tuple[Any, ...], Tensor], Tensor]
 
@@ -51,31 +55,71 @@ def record(
         reading = {name: (recorded.readings, read) for name, read in (readings or {}).items()}
         copying = dict.fromkeys(copies, (recorded.copies, Tensor.clone))
         for name, (kept, read) in (*reading.items(), *copying.items()):
-            hook = network.get_submodule(name).register_forward_hook(_reader(name, read, kept))
+            hook = module(network, name).register_forward_hook(_reader(name, read, kept))
             stack.callback(hook.remove)
         for name in taps:
-            hook = network.get_submodule(name).register_forward_hook(_tapper(name, recorded))
+            hook = module(network, name).register_forward_hook(_tapper(name, recorded))
             stack.callback(hook.remove)
         yield recorded
 
 
-def _tapper(name: str, recorded: Recorded) -> Callable[..., Tensor]:
-    def hook(_module: nn.Module, _inputs: Any, output: Tensor) -> Tensor:
-        if not output.requires_grad:
-            output = output.detach().requires_grad_()
-        recorded.taps[name] = output
+def module(network: nn.Module, name: str) -> nn.Module:
+    """The module of a layer. Raises AttributeError where there is none."""
+    return network.get_submodule(name.partition("[")[0])
+
+
+def _place(name: str) -> int | None:
+    """Which of a module's tensors a layer is; None where there is but one."""
+    _, bracket, rest = name.partition("[")
+    return int(rest[:-1]) if bracket else None
+
+
+def _part(name: str, output: Any) -> Tensor:
+    place = _place(name)
+    part: Tensor = output if place is None else output[place]
+    return part
+
+
+def _with_part(name: str, output: Any, part: Tensor) -> Any:
+    place = _place(name)
+    if place is None:
+        return part
+    return type(output)(part if n == place else other for n, other in enumerate(output))
+
+
+def _tapper(name: str, recorded: Recorded) -> Callable[..., Any]:
+    def hook(_module: nn.Module, _inputs: Any, output: Any) -> Any:
+        part = _part(name, output)
+        if not part.requires_grad:
+            part = part.detach().requires_grad_()
+        recorded.taps[name] = part
         # The network goes on with a copy: an in-place ReLU after the tap would change the record.
-        return output.clone()
+        return _with_part(name, output, part.clone())
 
     return hook
 
 
 def _reader(name: str, read: Reading, kept: dict[str, Tensor]) -> Callable[..., None]:
-    def hook(_module: nn.Module, _inputs: Any, output: Tensor) -> None:
+    def hook(_module: nn.Module, _inputs: Any, output: Any) -> None:
         with torch.no_grad():
-            kept[name] = read(output).detach()
+            kept[name] = read(_part(name, output)).detach()
 
     return hook
+
+
+@contextmanager
+def watched(network: nn.Module, see: Seen) -> Iterator[None]:
+    """Inside the context `see` is shown what every module hands on, the innermost first."""
+    with ExitStack() as stack:
+        for name, inner in network.named_modules():
+            if name:
+                hook = partial(_shown, see, name)
+                stack.callback(inner.register_forward_hook(hook).remove)
+        yield
+
+
+def _shown(see: Seen, name: str, _module: nn.Module, _inputs: Any, output: Any) -> None:
+    see(name, output)
 
 
 @contextmanager
@@ -83,7 +127,7 @@ def rewired(network: nn.Module, rules: Mapping[str, Rule]) -> Iterator[None]:
     """Inside the context, what a rule makes of a module's inputs and output takes its place."""
     with ExitStack() as stack:
         for name, rule in rules.items():
-            stack.callback(network.get_submodule(name).register_forward_hook(rule).remove)
+            stack.callback(module(network, name).register_forward_hook(rule).remove)
         yield
 
 
@@ -96,20 +140,22 @@ def resumed(network: nn.Module, name: str, inputs: Tensor) -> Iterator[Callable[
     found. Where that does not give the logits back, everything runs again, and only the layer is
     replaced.
     """
-    layer = network.get_submodule(name)
+    layer = module(network, name)
     with torch.no_grad():
         found, output, logits = _before(network, name, inputs)
 
         def run(known: Mapping[nn.Module, Tensor], outputs: Tensor) -> Tensor:
             count = len(outputs)
-            spread = {module: o.expand(count, *o.shape[1:]) for module, o in known.items()}
+            spread = {each: _spread(o, count) for each, o in known.items()}
             # A copy: what comes after may change it in place.
-            with _replaced({**spread, layer: outputs.clone()}):
+            given = _with_part(name, _spread(output, count), outputs.clone())
+            with _replaced({**spread, layer: given}):
                 answer: Tensor = network(inputs.expand(count, *inputs.shape[1:]))
             return answer
 
         try:
-            again = run(found, output.repeat(2, *[1] * (output.ndim - 1)))
+            part = _part(name, output)
+            again = run(found, part.repeat(2, *[1] * (part.ndim - 1)))
             same = torch.allclose(again, logits.expand(2, -1), rtol=1e-3, atol=1e-4)
         except RuntimeError:  # something changes in place what it was handed
             same = False
@@ -118,24 +164,24 @@ def resumed(network: nn.Module, name: str, inputs: Tensor) -> Iterator[Callable[
 
 def _before(
     network: nn.Module, name: str, inputs: Tensor
-) -> tuple[dict[nn.Module, Tensor], Tensor, Tensor]:
+) -> tuple[dict[nn.Module, Tensor], Any, Tensor]:
     """What each module found that was done, once, before a layer was; the layer's output; logits.
 
     Of modules inside one another it is the outermost: the children of those that hold the layer.
     """
-    layer = network.get_submodule(name)
+    layer = module(network, name)
     holding = [network, *(network.get_submodule(p) for p in _parents(name))]
     beside = [m for parent in holding for m in parent.children() if m not in (layer, *holding)]
     calls: dict[nn.Module, list[Any]] = {module: [] for module in (*beside, layer)}
     done: list[nn.Module] = []
 
-    def note(module: nn.Module, _inputs: Any, output: Any) -> None:
-        calls[module].append(output)
-        done.append(module)
+    def note(each: nn.Module, _inputs: Any, output: Any) -> None:
+        calls[each].append(output)
+        done.append(each)
 
     with ExitStack() as stack:
-        for module in calls:
-            stack.callback(module.register_forward_hook(note).remove)
+        for each in calls:
+            stack.callback(each.register_forward_hook(note).remove)
         logits = network(inputs)
     earlier = set(done[: done.index(layer)])
     kept = {m: calls[m][0] for m in beside if m in earlier and len(calls[m]) == 1}
@@ -146,13 +192,22 @@ def _before(
     )
 
 
+def _spread(output: Any, count: int) -> Any:
+    """What one image gave as what so many of it would give."""
+    if isinstance(output, Tensor):
+        return output.expand(count, *output.shape[1:])
+    if isinstance(output, tuple | list):
+        return type(output)(_spread(part, count) for part in output)
+    return output
+
+
 def _parents(name: str) -> Iterator[str]:
     parts = name.split(".")
     return (".".join(parts[:n]) for n in range(1, len(parts)))
 
 
 @contextmanager
-def _replaced(outputs: Mapping[nn.Module, Tensor]) -> Iterator[None]:
+def _replaced(outputs: Mapping[nn.Module, Any]) -> Iterator[None]:
     """Modules that do nothing but hand out what they are given here."""
     with ExitStack() as stack:
         for module, output in outputs.items():
@@ -161,5 +216,5 @@ def _replaced(outputs: Mapping[nn.Module, Tensor]) -> Iterator[None]:
         yield
 
 
-def _handed_out(output: Tensor, *_inputs: Any, **_named: Any) -> Tensor:
+def _handed_out(output: Any, *_inputs: Any, **_named: Any) -> Any:
     return output

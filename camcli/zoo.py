@@ -136,8 +136,17 @@ def blank(name: str, size: Size) -> Built:
     if name in embedded.NAMES:
         return offline(name, size)
     _check(name)
-    network = _create(name, size)
+    network = enlivened(_create(name, size))
     return Built(name, network, _transform(network, size))
+
+
+def enlivened(network: nn.Module) -> nn.Module:
+    """Random numbers for classifiers that start at zero, as some do: of those nothing is seen."""
+    heads = (network.get_submodule(name) for name in checkpoints.classifiers(network))
+    for parameter in (p for head in heads for p in head.parameters() if p.ndim > 1):
+        if not parameter.any():
+            nn.init.trunc_normal_(parameter, std=0.02)
+    return network
 
 
 def _check(name: str) -> None:

@@ -7,7 +7,7 @@ import timm
 import torch
 from conftest import lively, noise, small
 
-from camcli import layers, models
+from camcli import layers, models, survey
 from camcli.errors import LayerError
 from camcli.explain import explain
 from camcli.heads import ConvHead
@@ -101,7 +101,7 @@ def test_a_single_patch_and_its_cls_token_are_no_map_of_two() -> None:
 def test_tokens_become_maps_row_by_row() -> None:
     layer = Layer("x", "NLC", 1, (2, 3), prefix=1)
     tokens = torch.arange(7.0).reshape(1, 7, 1)
-    assert layers.spatial(tokens, layer).tolist() == [[[[1, 2, 3], [4, 5, 6]]]]
+    assert survey.spatial(tokens, layer).tolist() == [[[[1, 2, 3], [4, 5, 6]]]]
 
 
 def test_names_lists_and_duplicates() -> None:

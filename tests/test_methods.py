@@ -142,7 +142,7 @@ POOLED += ["vit, patches pooled", "vit, no CLS but a register", "vit, relative p
 def test_the_mean_of_a_class_map_is_the_logit(key: str) -> None:
     model = model_of(key)
     inputs = photographs(model.size)
-    head = heads.find(model.network, model.layers, model.size)
+    head = heads.find(model.network, model.layers, model.size, len(model.labels.names))
     assert head is not None
     assert head.exact
     with outputs_of(model.network, [head.layer.name]) as kept:

@@ -1,0 +1,279 @@
+"""Which modules of a network yield maps, measured by one forward pass. Knows not how users say it.
+
+What feeds attention, what is a stage or a block, and which names are of the same tensor is seen on
+the way.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from camcli.errors import LayerError
+from camcli.families import Family
+from camcli.records import Layer, Layout
+from camcli.taps import record, watched
+
+HEADS = ("num_heads", "num_attention_heads", "heads")
+MIXING = (nn.Linear, nn.Conv2d)
+PREFIXES = (0, 1, 2)  # tokens before the patches, where the network does not say how many
+PASSING = (nn.Identity, nn.Dropout)  # they hand on what they were given
+NEAR = 24  # layers from the end, among which the default nearly always is
+
+
+def probe(network: nn.Module, size: tuple[int, int]) -> Tensor:
+    """A fixed noise image (1, 3, H, W) on the network's device: any real input would do."""
+    noise = torch.randn(1, 3, *size, generator=torch.Generator().manual_seed(0))
+    where = next(network.parameters(), noise)
+    return noise.to(where.device)
+
+
+@dataclass(slots=True)
+class _Watch:
+    """What is seen while a probe passes: maps in the order in which they are finished."""
+
+    read: Callable[[str, Any], Layer | None]
+    inside: Mapping[str, str]  # the attention module in which a module lies
+    layers: dict[str, Layer] = field(default_factory=dict)
+    feeds: dict[str, str] = field(default_factory=dict)  # by attention, the map before it
+    previous: Any = None
+    version: int = 0
+    maker: str = ""
+
+    def see(self, name: str, output: Any) -> None:
+        version = getattr(output, "_version", 0)  # an in-place ReLU hands on what it was given
+        if output is not self.previous or version != self.version:
+            self.maker, self.previous, self.version = name, output, version
+        attention = self.inside.get(name)
+        if attention and attention not in self.feeds and self.layers:
+            self.feeds[attention] = next(reversed(self.layers))
+        layer = None if attention else self.read(name, output)
+        if layer:
+            self.layers.pop(layer.name, None)
+            self.layers[layer.name] = replace(layer, output=self.maker)
+
+
+def survey(
+    network: nn.Module, family: Family, size: tuple[int, int]
+) -> tuple[tuple[Layer, ...], Any]:
+    """Every layer that is a map, in the order in which a pass completes them, and the answer."""
+    known = dict(network.named_modules())
+    passing = {name for name, module in known.items() if isinstance(module, PASSING)}
+    watch = _Watch(_reader(network, family, size, passing), _inside(known))
+    with torch.no_grad(), watched(network, watch.see):
+        answer = network(probe(network, size))
+    fed: dict[str, tuple[str, ...]] = {}
+    for attention, name in watch.feeds.items():
+        fed[name] = (*fed.get(name, ()), attention)
+    layers = [replace(layer, feeds=fed.get(name, ())) for name, layer in watch.layers.items()]
+    return _parted(network, family, layers), answer
+
+
+def _reader(
+    network: nn.Module, family: Family, size: tuple[int, int], passing: set[str]
+) -> Callable[[str, Any], Layer | None]:
+    declared = getattr(network, "num_prefix_tokens", None)
+    prefixes = PREFIXES if declared is None else tuple(dict.fromkeys((int(declared), 0)))
+    fmt = str(getattr(network, "output_fmt", "NCHW"))
+
+    def read(name: str, output: Any) -> Layer | None:
+        if name in passing:
+            return None
+        if isinstance(output, Tensor):
+            found = _layer(name, tuple(output.shape), size, prefixes, fmt)
+        else:
+            found = _only(name, output, size, prefixes, fmt)
+        if found is None or found.layout != "NLC":
+            return found
+        return replace(found, order=family.order(network, name, math.prod(found.grid)))
+
+    return read
+
+
+def _only(name: str, output: Any, *given: Any) -> Layer | None:
+    """The one map among the tensors of a tuple; of several none can be meant."""
+    parts = output if isinstance(output, tuple | list) else ()
+    shapes = ((n, tuple(p.shape)) for n, p in enumerate(parts) if isinstance(p, Tensor))
+    found = [layer for n, s in shapes if (layer := _layer(f"{name}[{n}]", s, *given))]
+    return found[0] if len(found) == 1 else None
+
+
+def _inside(known: Mapping[str, nn.Module]) -> dict[str, str]:
+    """By module, the attention in which it lies: split heads and matrices can look like maps.
+
+    Blocks around attention, and relative positions inside it, may know its number of heads too;
+    attention itself is what projects, or what is called so.
+    """
+    headed = [n for n, m in known.items() if n and any(_counts(m, heads) for heads in HEADS)]
+    projecting = [n for n in headed if any(isinstance(c, MIXING) for c in known[n].children())]
+    called = [n for n in headed if "att" in type(known[n]).__name__.casefold()]
+    found = [*projecting, *(n for n in called if not any(_nested(n, p) for p in projecting))]
+    outermost = [n for n in found if not any(n.startswith(f"{o}.") for o in found)]
+    return {n: a for a in outermost for n in known if n.startswith(f"{a}.")}
+
+
+def _nested(one: str, other: str) -> bool:
+    inner, outer = sorted((one, other), key=len, reverse=True)
+    return f"{inner}.".startswith(f"{outer}.")
+
+
+def _counts(module: nn.Module, attribute: str) -> bool:
+    value = getattr(module, attribute, None)
+    return isinstance(value, int) and value > 0
+
+
+def _layer(
+    name: str, shape: tuple[int, ...], size: tuple[int, int], prefixes: Iterable[int], fmt: str
+) -> Layer | None:
+    if len(shape) == 4 and shape[0] == 1:
+        for layout in sorted(_ORDERS, key=lambda known: known != fmt):
+            channels, *grid = (shape[i] for i in _ORDERS[layout])
+            if _aspect(grid[0], grid[1], size):
+                return Layer(name, layout, channels, (grid[0], grid[1]))
+    if len(shape) == 3 and shape[0] == 1:
+        for extra in prefixes:
+            rows = round(math.sqrt(max(shape[1] - extra, 0) * size[0] / size[1])) or 1
+            cols = (shape[1] - extra) // rows
+            if rows * cols == shape[1] - extra and _aspect(rows, cols, size):
+                return Layer(name, "NLC", shape[2], (rows, cols), extra)
+    return None
+
+
+_ORDERS: Mapping[Layout, tuple[int, int, int]] = {"NCHW": (1, 2, 3), "NHWC": (3, 1, 2)}
+
+
+def _aspect(rows: int, cols: int, size: tuple[int, int]) -> bool:
+    """Whether rows x cols is the input's grid at one stride, but for padding under a cell."""
+    stride = size[0] / rows
+    return rows * cols > 1 and rows <= size[0] and abs(size[1] / stride - cols) < 1
+
+
+def _parted(network: nn.Module, family: Family, layers: Sequence[Layer]) -> tuple[Layer, ...]:
+    """Layers with the numbers of stages, or of blocks where the resolution never changes."""
+    listed = [layer for name in family.stages(network) if (layer := _meant(name, layers))]
+    listed = list({layer.name: layer for layer in listed}.values())
+    isotropic = len(listed) > 1 and len({layer.grid for layer in listed}) == 1
+    blocks = listed if isotropic else []
+    stages = [] if isotropic else listed or _falls(network, layers)
+    if not stages and not blocks:
+        blocks = _blocks(network, layers)
+    stage = {layer.name: number for number, layer in enumerate(stages, start=1)}
+    block = {layer.name: number for number, layer in enumerate(blocks)}
+    return tuple(
+        replace(layer, stage=stage.get(layer.name), block=block.get(layer.name)) for layer in layers
+    )
+
+
+def _meant(name: str, layers: Sequence[Layer]) -> Layer | None:
+    """The layer of a listed name: it, one that ends so, or else the last one inside."""
+    plain = {layer.name.partition("[")[0]: layer for layer in layers}
+    if not name or name in plain:
+        return plain.get(name)
+    ending = [layer for known, layer in plain.items() if known.endswith(f".{name}")]
+    inside = [layer for known, layer in plain.items() if known.startswith(f"{name}.")]
+    shallow = min((layer.name.count(".") for layer in inside), default=0)
+    found = ending if len(ending) == 1 else [la for la in inside if la.name.count(".") == shallow]
+    return found[-1] if found else None
+
+
+def _falls(network: nn.Module, layers: Sequence[Layer]) -> list[Layer]:
+    """The last layer of each resolution on the trunk: in nothing that ends at another one."""
+    grids = {layer.name.partition("[")[0]: layer.grid for layer in layers}
+
+    def on_trunk(layer: Layer) -> bool:
+        above = [name for name in _parents(layer.name) if grids.get(name, layer.grid) != layer.grid]
+        return all(isinstance(network.get_submodule(name), nn.Sequential) for name in above)
+
+    trunk = {layer.grid: layer for layer in layers if on_trunk(layer)}
+    sizes = [math.prod(grid) for grid in trunk]
+    falling = len(sizes) > 2 and sizes == sorted(sizes, reverse=True)
+    return list(trunk.values()) if falling else []
+
+
+def _blocks(network: nn.Module, layers: Sequence[Layer]) -> list[Layer]:
+    """Members of a list of modules that have attention inside."""
+    plain = {layer.name.partition("[")[0]: layer for layer in layers}
+    found = {_member(network, attention): None for la in layers for attention in la.feeds}
+    return [plain[name] for name in found if name in plain]
+
+
+def _member(network: nn.Module, name: str) -> str:
+    """The innermost module around a name that is one of a list."""
+    lists = (nn.Sequential, nn.ModuleList)
+    parents = [*_parents(name), name]
+    members = [
+        inner
+        for outer, inner in zip(["", *parents], parents, strict=False)
+        if isinstance(network.get_submodule(outer), lists)
+    ]
+    return members[-1] if members else name
+
+
+def _parents(name: str) -> list[str]:
+    parts = name.split(".")
+    return [".".join(parts[:n]) for n in range(1, len(parts))]
+
+
+def spatial(tensor: Tensor, layer: Layer) -> Tensor:
+    """A layer's output as a map: NCHW, NHWC or tokens -> (B, C, H, W)."""
+    if layer.layout == "NCHW":
+        return tensor
+    if layer.layout == "NHWC":
+        return tensor.permute(0, 3, 1, 2)
+    patches = tensor[:, layer.prefix :]
+    patches = patches[:, list(layer.order)] if layer.order else patches
+    return patches.transpose(1, 2).reshape(len(tensor), -1, *layer.grid)
+
+
+def tokens(maps: Tensor, like: Tensor, layer: Layer) -> Tensor:
+    """Maps (n,C,H,W) as a layer's output, prefix tokens as in `like` (1,...): undoes `spatial`."""
+    if layer.layout == "NCHW":
+        return maps
+    if layer.layout == "NHWC":
+        return maps.permute(0, 2, 3, 1)
+    prefix = like[:, : layer.prefix].expand(len(maps), -1, -1)
+    patches = maps.flatten(2).transpose(1, 2)
+    if layer.order:
+        patches = patches[:, torch.tensor(layer.order).argsort()]
+    return torch.cat([prefix, patches], dim=1)
+
+
+def default(network: nn.Module, layers: Sequence[Layer], size: tuple[int, int]) -> Layer:
+    """The last layer whose map the predicted class depends on: its gradient there is not zero.
+
+    CLS-pooled transformers have exactly zero patch gradient after their last attention, so it is
+    measured. A map a class (TS-CAM's head) is an answer, not a feature.
+    """
+    if not layers:
+        raise LayerError("no layer of this model yields a map at this input size; try --size")
+    # The last few first: the graph, and so the memory, is theirs only.
+    last = _live(network, layers[-NEAR:], size) or _live(network, layers, size)
+    if last is None:
+        raise LayerError("the class score depends on no map in this model; name one with --layers")
+    return proper(last, layers)
+
+
+def _live(network: nn.Module, layers: Sequence[Layer], size: tuple[int, int]) -> Layer | None:
+    with record(network, taps=[layer.name for layer in layers]) as recorded:
+        logits = network(probe(network, size))
+        tapped = [recorded.taps[layer.name] for layer in layers]
+        gradients = torch.autograd.grad(logits.max(), tapped, materialize_grads=True)
+    for layer, gradient in zip(reversed(layers), reversed(gradients), strict=True):
+        moved = spatial(gradient, layer)[0].flatten(1) != 0
+        answers = layer.channels == logits.shape[1] and int(moved.any(dim=1).sum()) == 1
+        # One place only: the class is read off elsewhere, and this is the maximum of an aside.
+        if int(moved.any(dim=0).sum()) > 1 and not answers:
+            return layer
+    return None
+
+
+def proper(found: Layer, layers: Iterable[Layer]) -> Layer:
+    """Among names for the same output (`stages`, `stages.3`) the stage or block, if any."""
+    same = (layer for layer in layers if layer.output == found.output)
+    known = (layer for layer in same if layer.stage is not None or layer.block is not None)
+    return next(known, found)
