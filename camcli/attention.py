@@ -119,7 +119,7 @@ def kind(found: Sequence[Softmax]) -> str:
     if not found:
         return "no attention"
     if not any(softmax.whole for softmax in found):
-        return "attention in windows, or over channels, only"
+        return "attention in windows, over channels, or whose matrices cannot be seen"
     if not all(softmax.whole for softmax in found):
         return "attention of other kinds too"
     return "attention on several grids" if _grids(found) > 1 else "attention of another kind"

@@ -8,9 +8,10 @@ from __future__ import annotations
 import argparse
 import pickle
 import warnings
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 import safetensors
@@ -22,6 +23,7 @@ from torch import Tensor, nn
 from camcli.errors import CheckpointError
 
 State = dict[str, Tensor]
+Content = TypeVar("Content")
 
 # Plain data that training scripts store beside their weights.
 HARMLESS: list[Any] = [
@@ -35,13 +37,52 @@ WRAPPINGS = ("state_dict", "model", "state_dict_ema", "model_ema", "model_state_
 PREFIXES = ("module.", "_orig_mod.", "model.", "backbone.")
 
 
+@dataclass(frozen=True, slots=True)
+class Held:
+    """A file of weights: shapes by key, what it holds besides, and how to have its tensors."""
+
+    shapes: Mapping[str, tuple[int, ...]]
+    content: Any
+    load: Callable[[], State]
+
+
+def held(path: Path) -> Held:
+    """What a file of weights holds; of safetensors only the header is read.
+
+    Raises CheckpointError as `read` does.
+    """
+    if path.suffix.lower() == ".safetensors":
+        shapes = _guarded(path, _header)
+        return Held(shapes, {}, lambda: read(path))
+    content = _guarded(path, load)
+    state = _found(path, content)
+    return Held(_shapes(state), content, lambda: state)
+
+
+def _header(path: Path) -> dict[str, tuple[int, ...]]:
+    with safetensors.safe_open(path, "pt") as opened:
+        names = opened.keys()  # which is all that can be listed of it
+        return {name: tuple(opened.get_slice(name).get_shape()) for name in names}
+
+
 def read(path: Path) -> State:
     """The tensors of a .safetensors, .pth, .pt or .bin file, unwrapped, as float32 on the CPU.
 
     Raises CheckpointError when the file cannot be read, carries pickled code, or holds no tensors.
     """
+    return _found(path, _guarded(path, load))
+
+
+def _found(path: Path, content: Any) -> State:
+    state = _unprefixed(_tensors(content))
+    if not state:
+        raise CheckpointError(f"{path} holds no weights (no named tensors)")
+    return state
+
+
+def _guarded(path: Path, opened: Callable[[Path], Content]) -> Content:
     try:
-        content = load(path)
+        return opened(path)
     except pickle.UnpicklingError as error:
         if "weights_only" in str(error).lower() or "unsupported" in str(error).lower():
             raise CheckpointError(
@@ -54,10 +95,6 @@ def read(path: Path) -> State:
     except (RuntimeError, ValueError, EOFError, KeyError, IndexError, AttributeError, TypeError,
             safetensors.SafetensorError):  # fmt: skip
         raise CheckpointError(f"{path} is not a checkpoint that torch can read") from None
-    state = _unprefixed(_tensors(content))
-    if not state:
-        raise CheckpointError(f"{path} holds no weights (no named tensors)")
-    return state
 
 
 def load(path: Path) -> Any:
@@ -116,8 +153,15 @@ def aligned(state: State, network: nn.Module) -> State:
             state = stripped
     for name in classifiers(network):
         if f"{name}.weight" not in state:
-            state = {_renamed(key, "head.fc", name): value for key, value in state.items()}
+            old = _only_linear(name, state) or "head.fc"
+            state = {_renamed(key, old, name): value for key, value in state.items()}
     return state
+
+
+def _only_linear(name: str, state: State) -> str | None:
+    """The one layer inside a classifier that somebody has made of several, of dropout and it."""
+    inside = [key for key, value in state.items() if key.startswith(f"{name}.") and value.ndim > 1]
+    return inside[0].removesuffix(".weight") if len(inside) == 1 else None
 
 
 def _renamed(key: str, old: str, new: str) -> str:
@@ -127,14 +171,20 @@ def _renamed(key: str, old: str, new: str) -> str:
 def classifiers(network: nn.Module) -> tuple[str, ...]:
     """The names of a timm network's classifier layers."""
     named = getattr(network, "default_cfg", {}).get("classifier") or ()
-    return (named,) if isinstance(named, str) else tuple(named)
+    listed = (named,) if isinstance(named, str) else tuple(named)
+    return listed or _last_linear(network)
 
 
-def is_tscam(state: State) -> bool:
+def _last_linear(network: nn.Module) -> tuple[str, ...]:
+    """Of a network that does not say: torchvision's classify by their last linear layer."""
+    found = [n for n, m in network.named_modules() if isinstance(m, nn.Linear | nn.Conv2d)]
+    linear = [n for n in found if isinstance(network.get_submodule(n), nn.Linear)]
+    return tuple((linear or found)[-1:])
+
+
+def is_tscam(shapes: Mapping[str, tuple[int, ...]]) -> bool:
     """Whether this is a TS-CAM transformer: its head is a convolution over the patch grid."""
-    head = state.get("head.weight")
-    positions = state.get("pos_embed")
-    return head is not None and head.ndim == 4 and positions is not None and positions.ndim == 3
+    return len(shapes.get("head.weight", ())) == 4 and len(shapes.get("pos_embed", ())) == 3
 
 
 def fits(network: nn.Module, state: State) -> bool:

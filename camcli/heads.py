@@ -5,6 +5,7 @@ Knows nothing of methods.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
@@ -175,14 +176,9 @@ def _affine(heads: Sequence[Any]) -> list[tuple[Tensor, Tensor]]:
 
 
 def _norms(network: nn.Module, channels: int) -> list[nn.LayerNorm]:
-    """The LayerNorms, with scale and shift, that may stand between pool and classifier."""
-    norms = (m for m in network.modules() if isinstance(m, nn.LayerNorm))
-    affine = {"weight", "bias"}
-    return [
-        m
-        for m in norms
-        if m.normalized_shape == (channels,) and affine <= dict(m.named_parameters()).keys()
-    ]
+    """The LayerNorms that may stand between pool and classifier: the last is the likeliest."""
+    norms = [m for m in network.modules() if isinstance(m, nn.LayerNorm)]
+    return [m for m in reversed(norms) if m.normalized_shape == (channels,)]
 
 
 def _normed(pooled: Tensor, norm: nn.LayerNorm | None) -> Tensor:
@@ -201,7 +197,13 @@ def _of_tokens(features: Tensor, classifiers: Sequence[tuple[Tensor, Tensor]]) -
 def _same(found: Tensor, logits: Tensor) -> bool:
     """Up to rounding, which goes by the largest logit: small ones are sums of large terms."""
     scale = float(logits.abs().max())
-    return torch.allclose(found, logits, rtol=0, atol=1e-3 * scale + 1e-4)
+    return math.isfinite(scale) and torch.allclose(found, logits, rtol=0, atol=1e-3 * scale + 1e-4)
+
+
+def _affine_of(norm: nn.LayerNorm, like: Tensor) -> tuple[Tensor, Tensor]:
+    """Scale and shift (C,); 1 and 0 where it has none."""
+    own = dict(norm.named_parameters())
+    return own.get("weight", torch.ones_like(like)), own.get("bias", torch.zeros_like(like))
 
 
 def semantic(head: Head, output: Tensor, score: Tensor) -> tuple[Tensor, Tensor]:
@@ -221,6 +223,7 @@ def semantic(head: Head, output: Tensor, score: Tensor) -> tuple[Tensor, Tensor]
     if head.norm is not None:
         pooled = features.mean(dim=(2, 3))
         sigma = (pooled.var(dim=1, correction=0) + head.norm.eps).sqrt()
-        bias, weight = bias + weight @ head.norm.bias, weight * head.norm.weight / sigma[:, None]
+        gamma, beta = _affine_of(head.norm, weight[0])
+        bias, weight = bias + weight @ beta, weight * gamma / sigma[:, None]
         features = features - features.mean(dim=1, keepdim=True)
     return torch.einsum("bc,bchw->bhw", weight, features), bias

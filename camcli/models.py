@@ -8,18 +8,18 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
 
-from camcli import families, labels, zoo
+from camcli import architectures, families, labels, zoo
 from camcli.attention import Softmax, softmaxes
 from camcli.errors import ModelError, UsageError
 from camcli.labels import Labels
 from camcli.logits import adapt, find, two_sided
 from camcli.records import Layer, Transform
-from camcli.survey import survey
+from camcli.survey import numbered, survey
 
 Head = Literal["softmax", "sigmoid"]
 
@@ -29,7 +29,8 @@ class Model:
     """A frozen network in eval mode and what is known of it; its parts in forward order.
 
     `thresholds` are box thresholds that its file brings, by method; `architecture` is the name of
-    its bare structure; `head` says what makes probabilities of logits.
+    its bare structure; `head` says what makes probabilities of logits; `note` what was chosen where
+    nobody did.
     """
 
     name: str
@@ -42,6 +43,7 @@ class Model:
     thresholds: Mapping[str, float] = field(default_factory=dict)
     architecture: str = ""
     head: Head = "softmax"
+    note: str = ""
 
     @property
     def size(self) -> tuple[int, int]:
@@ -61,24 +63,27 @@ def load(
     device: str = "auto",
     weights: bool = True,
     head: Head | None = None,
+    transform: Mapping[str, Any] | None = None,
 ) -> Model:
-    """A model by timm name, from a checkpoint file, or the embedded default.
+    """A model by name, from a checkpoint file, or the embedded default.
 
-    Without `weights` a timm name gives the bare architecture, for a look at its layers. Raises
-    ModelError, CheckpointError, LabelsError or UsageError, each with what to do.
+    Without `weights` a name gives the bare architecture, for a look at its layers; `transform` has
+    what of the model's own is not to be used. Raises ModelError, CheckpointError, LabelsError or
+    UsageError, each with what to do.
     """
     where = pick_device(device)
     bare = name is not None and not weights
-    built = zoo.blank(str(name), size) if bare else zoo.build(name, checkpoint, size)
-    model = wrap(built.name, built.network, built.transform, label_file, where)
-    named = labels.make(built.classes) if built.classes and not label_file else model.labels
-    structure = built.architecture or built.name
+    built = architectures.blank(str(name), size) if bare else zoo.build(name, checkpoint, size)
+    wanted = replace(built.transform, **transform or {})
+    model = wrap(built.name, built.network, wanted, label_file, where)
+    own = built.classes if built.classes and len(built.classes) == len(model.labels.names) else None
     return replace(
         model,
-        labels=named,
+        labels=labels.make(own) if own and not label_file else model.labels,
         thresholds=built.thresholds,
-        architecture=structure,
+        architecture=built.architecture or built.name,
         head=head or model.head,
+        note=built.note,
     )
 
 
@@ -99,6 +104,11 @@ def wrap(
         where.type == "cpu"
     ):  # convolutions there are up to twice as fast so; the numbers are the same
         network.to(memory_format=torch.channels_last)
+    if architectures.has_no_classifier(network):
+        raise ModelError(
+            f"{name} has no classifier, so there is no class to explain; give weights that have "
+            f"one: --model {name} --checkpoint FILE"
+        )
     family = families.of(network)
     try:
         found, answer = survey(network, family, transform.size)
@@ -112,8 +122,9 @@ def wrap(
         raise ModelError(f"{name} does not run on a {wanted} input: {reason}") from None
     if logits is None:
         raise ModelError(f"{name} is no classifier: it does not yield (B, K) logits")
-    matrices = softmaxes(network, family, found, transform.size)
     classes = logits.shape[1]
+    found = numbered(network, family, found, classes)
+    matrices = softmaxes(network, family, found, transform.size)
     names = labels.load(label_file, classes) if label_file else labels.default(classes)
     head: Head = "sigmoid" if single else "softmax"
     return Model(name, network, transform, names, found, matrices, where, head=head)

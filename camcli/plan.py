@@ -156,6 +156,12 @@ class _Asked:
 
 
 def _layers(model: Model, spec: str | None, block: int | None) -> tuple[Layer, ...]:
+    if not model.layers:
+        able = ", ".join(n for n, m in METHODS.items() if not m.per_layer and not _fields(m))
+        raise LayerError(
+            f"{model.name} has no layer that can be tapped at {model.size[0]}x{model.size[1]}; "
+            f"methods that need none: {able}"
+        )
     if block is not None:
         return (layers.block(block, model.layers),)
     if spec == "first":

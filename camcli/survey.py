@@ -38,7 +38,7 @@ class _Watch:
     """What is seen while a probe passes: maps in the order in which they are finished."""
 
     read: Callable[[str, Any], Layer | None]
-    inside: Mapping[str, str]  # the attention module in which a module lies
+    inside: Mapping[str, str]  # the attention module that a module is, or lies in
     layers: dict[str, Layer] = field(default_factory=dict)
     feeds: dict[str, str] = field(default_factory=dict)  # by attention, the map before it
     previous: Any = None
@@ -52,7 +52,7 @@ class _Watch:
         attention = self.inside.get(name)
         if attention and attention not in self.feeds and self.layers:
             self.feeds[attention] = next(reversed(self.layers))
-        layer = None if attention else self.read(name, output)
+        layer = self.read(name, output) if attention in (None, name) else None
         if layer:
             self.layers.pop(layer.name, None)
             self.layers[layer.name] = replace(layer, output=self.maker)
@@ -61,7 +61,10 @@ class _Watch:
 def survey(
     network: nn.Module, family: Family, size: tuple[int, int]
 ) -> tuple[tuple[Layer, ...], Any]:
-    """Every layer that is a map, in the order in which a pass completes them, and the answer."""
+    """Every layer that is a map, in the order in which a pass completes them, and the answer.
+
+    `numbered` says which of them are stages or blocks.
+    """
     known = dict(network.named_modules())
     passing = {name for name, module in known.items() if isinstance(module, PASSING)}
     watch = _Watch(_reader(network, family, size, passing), _inside(known))
@@ -71,7 +74,7 @@ def survey(
     for attention, name in watch.feeds.items():
         fed[name] = (*fed.get(name, ()), attention)
     layers = [replace(layer, feeds=fed.get(name, ())) for name, layer in watch.layers.items()]
-    return _parted(network, family, layers), answer
+    return tuple(layers), answer
 
 
 def _reader(
@@ -114,7 +117,7 @@ def _inside(known: Mapping[str, nn.Module]) -> dict[str, str]:
     called = [n for n in headed if "att" in type(known[n]).__name__.casefold()]
     found = [*projecting, *(n for n in called if not any(_nested(n, p) for p in projecting))]
     outermost = [n for n in found if not any(n.startswith(f"{o}.") for o in found)]
-    return {n: a for a in outermost for n in known if n.startswith(f"{a}.")}
+    return {n: a for a in outermost for n in known if f"{n}.".startswith(f"{a}.")}
 
 
 def _nested(one: str, other: str) -> bool:
@@ -131,10 +134,11 @@ def _layer(
     name: str, shape: tuple[int, ...], size: tuple[int, int], prefixes: Iterable[int], fmt: str
 ) -> Layer | None:
     if len(shape) == 4 and shape[0] == 1:
-        for layout in sorted(_ORDERS, key=lambda known: known != fmt):
-            channels, *grid = (shape[i] for i in _ORDERS[layout])
-            if _aspect(grid[0], grid[1], size):
-                return Layer(name, layout, channels, (grid[0], grid[1]))
+        for fits in (_aspect, _unpadded):
+            for layout in sorted(_ORDERS, key=lambda known: known != fmt):
+                channels, *grid = (shape[i] for i in _ORDERS[layout])
+                if fits(grid[0], grid[1], size):
+                    return Layer(name, layout, channels, (grid[0], grid[1]))
     if len(shape) == 3 and shape[0] == 1:
         for extra in prefixes:
             rows = round(math.sqrt(max(shape[1] - extra, 0) * size[0] / size[1])) or 1
@@ -153,13 +157,23 @@ def _aspect(rows: int, cols: int, size: tuple[int, int]) -> bool:
     return rows * cols > 1 and rows <= size[0] and abs(size[1] / stride - cols) < 1
 
 
-def _parted(network: nn.Module, family: Family, layers: Sequence[Layer]) -> tuple[Layer, ...]:
+def _unpadded(rows: int, cols: int, size: tuple[int, int]) -> bool:
+    """Whether both sides lack the same few cells at one stride: convolutions that pad nothing."""
+    lost = ((size[0] / stride - rows, size[1] / stride - cols) for stride in (2, 4, 8, 16, 32))
+    few = [(down, across) for down, across in lost if 0 <= down < 4 and 0 <= across < 4]
+    return rows * cols > 1 and any(abs(down - across) < 1 for down, across in few)
+
+
+def numbered(
+    network: nn.Module, family: Family, layers: Sequence[Layer], classes: int
+) -> tuple[Layer, ...]:
     """Layers with the numbers of stages, or of blocks where the resolution never changes."""
+    features = [layer for layer in layers if layer.channels != classes]
     listed = [layer for name in family.stages(network) if (layer := _meant(name, layers))]
     listed = list({layer.name: layer for layer in listed}.values())
     isotropic = len(listed) > 1 and len({layer.grid for layer in listed}) == 1
     blocks = listed if isotropic else []
-    stages = [] if isotropic else listed or _falls(network, layers)
+    stages = [] if isotropic else listed or _falls(network, features)
     if not stages and not blocks:
         blocks = _blocks(network, layers)
     stage = {layer.name: number for number, layer in enumerate(stages, start=1)}
@@ -249,8 +263,6 @@ def default(network: nn.Module, layers: Sequence[Layer], size: tuple[int, int]) 
     CLS-pooled transformers have exactly zero patch gradient after their last attention, so it is
     measured. A map a class (TS-CAM's head) is an answer, not a feature.
     """
-    if not layers:
-        raise LayerError("no layer of this model yields a map at this input size; try --size")
     # The last few first: the graph, and so the memory, is theirs only.
     last = _live(network, layers[-NEAR:], size) or _live(network, layers, size)
     if last is None:
@@ -258,11 +270,25 @@ def default(network: nn.Module, layers: Sequence[Layer], size: tuple[int, int]) 
     return proper(last, layers)
 
 
-def _live(network: nn.Module, layers: Sequence[Layer], size: tuple[int, int]) -> Layer | None:
+def alive(network: nn.Module, layers: Sequence[Layer], size: tuple[int, int]) -> frozenset[str]:
+    """The layers whose map the predicted class of a probe depends on, by name."""
+    _logits, gradients = _gradients(network, layers, size)
+    return frozenset(
+        la.name for la, g in zip(layers, gradients, strict=True) if spatial(g, la).any()
+    )
+
+
+def _gradients(
+    network: nn.Module, layers: Sequence[Layer], size: tuple[int, int]
+) -> tuple[Tensor, Sequence[Tensor]]:
     with record(network, taps=[layer.name for layer in layers]) as recorded:
         logits = network(probe(network, size))
         tapped = [recorded.taps[layer.name] for layer in layers]
-        gradients = torch.autograd.grad(logits.max(), tapped, materialize_grads=True)
+        return logits, torch.autograd.grad(logits.max(), tapped, materialize_grads=True)
+
+
+def _live(network: nn.Module, layers: Sequence[Layer], size: tuple[int, int]) -> Layer | None:
+    logits, gradients = _gradients(network, layers, size)
     for layer, gradient in zip(reversed(layers), reversed(gradients), strict=True):
         moved = spatial(gradient, layer)[0].flatten(1) != 0
         answers = layer.channels == logits.shape[1] and int(moved.any(dim=1).sum()) == 1

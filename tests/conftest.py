@@ -103,3 +103,17 @@ def gradient_image(width: int, height: int) -> Image.Image:
     """Every pixel tells where it was: red grows to the right, green downwards."""
     x, y = np.meshgrid(np.linspace(0, 255, width), np.linspace(0, 255, height))
     return Image.fromarray(np.stack([x, y, np.zeros_like(x)], axis=2).astype(np.uint8))
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    """What every timm module has, and why not: of what `test_zoo` recorded, here or on workers."""
+    passed = terminalreporter.stats.get("passed", [])
+    rows = sorted(
+        value for report in passed for name, value in report.user_properties if name == "zoo"
+    )
+    if rows:
+        terminalreporter.section("the zoo: a map, or why there is none")
+        for row in [["module", "gradcam", "layercam", "rollout", "tscam"], *rows]:
+            module, gradcam, layercam, rollout, tscam = row
+            line = f"{module:26}{gradcam:9}{layercam:10}{rollout:54}{tscam}"
+            terminalreporter.write_line(line.rstrip())

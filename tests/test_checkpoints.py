@@ -17,7 +17,7 @@ from conftest import lively
 from safetensors.torch import save_file
 from torch import Tensor
 
-from camcli import checkpoints, models, zoo
+from camcli import checkpoints, hub, models
 from camcli.errors import CheckpointError, ModelError, UsageError
 
 NAME = "test_resnet"
@@ -82,7 +82,7 @@ def test_numbers_as_numpy_1_pickled_them(tmp_path: Path) -> None:
 def test_a_tscam_head_on_an_impossible_grid(tmp_path: Path, shape: tuple[int, ...]) -> None:
     weights = {"head.weight": torch.zeros(3, 192, 3, 3), "pos_embed": torch.zeros(shape)}
     torch.save(weights, tmp_path / "w.pth")
-    with pytest.raises(UsageError, match=r"position embeddings|architecture"):
+    with pytest.raises(UsageError, match=r"position embeddings|nothing that timm"):
         models.load(str(tmp_path / "w.pth"))
 
 
@@ -160,9 +160,9 @@ def test_a_misfit_is_counted_named_and_advised(tmp_path: Path) -> None:
     assert "camcli models" in message
 
 
-def test_a_checkpoint_that_does_not_say_its_architecture(tmp_path: Path) -> None:
-    torch.save(state(), tmp_path / "w.pth")
-    with pytest.raises(UsageError, match="--model NAME --checkpoint"):
+def test_a_checkpoint_of_nothing_that_is_known(tmp_path: Path) -> None:
+    torch.save({"encoder.weight": torch.zeros(3, 3)}, tmp_path / "w.pth")
+    with pytest.raises(ModelError, match=r"package\.module:function"):
         models.load(str(tmp_path / "w.pth"))
 
 
@@ -172,8 +172,8 @@ def test_an_unknown_name_suggests_near_ones() -> None:
 
 
 def test_without_the_hub_the_message_names_checkpoint(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(zoo, "_hub_reachable", lambda: False)
-    monkeypatch.setattr(zoo, "_cached", lambda _repository: False)
+    monkeypatch.setattr(hub, "reachable", lambda _address: False)
+    monkeypatch.setattr(hub, "_cached", lambda _repository, _names: False)
     with pytest.raises(ModelError, match="--checkpoint FILE"):
         models.load("resnet18")
 
@@ -187,7 +187,7 @@ def test_weights_from_the_hub_are_loaded_by_timm(monkeypatch: pytest.MonkeyPatch
         return lively(real(name))
 
     real = timm.create_model
-    monkeypatch.setattr(zoo, "_cached", lambda _repository: True)
+    monkeypatch.setattr(hub, "_cached", lambda _repository, _names: True)
     monkeypatch.setattr(timm, "create_model", create)
     assert models.load("test_resnet", size=(64, 64)).name == "test_resnet"
     assert asked == {"name": "test_resnet", "pretrained": True}

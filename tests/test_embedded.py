@@ -40,10 +40,10 @@ def test_it_is_an_ordinary_transformer(tscam: Model) -> None:
     assert isinstance(tscam.network, timm.models.VisionTransformer)
     blocks = [layer for layer in tscam.layers if layer.block is not None]
     assert [layer.grid for layer in blocks] == [(14, 14)] * embedded.DEPTH
-    rows = attention.find(tscam.network, tscam.layers, tscam.size)
+    rows = attention.rows(tscam.network, tscam.attention, tscam.size)
     assert rows is not None
     assert not rows.unfused  # the fused kernel stays on
-    head = heads.find(tscam.network, tscam.layers, tscam.size)
+    head = heads.find(tscam.network, tscam.layers, tscam.size, 1000)
     assert head is not None
     assert head.kind == "conv"
     assert tscam.labels.names[285] == "Egyptian cat"
@@ -51,7 +51,7 @@ def test_it_is_an_ordinary_transformer(tscam: Model) -> None:
 
 def test_its_other_head_reads_the_cls_token() -> None:
     loaded = models.load(embedded.VIT, device="cpu")
-    head = heads.find(loaded.network, loaded.layers, loaded.size)
+    head = heads.find(loaded.network, loaded.layers, loaded.size, 1000)
     assert head is not None
     assert (head.kind, head.exact) == ("linear", False)
 
@@ -138,7 +138,7 @@ def test_the_student_is_the_network(known: Known, monkeypatch: pytest.MonkeyPatc
     features = found.network.patch_embed.backbone  # type: ignore[union-attr]
     cached = torch.cat([whole[0], whole[1].repeat_interleave(2, 1).repeat_interleave(2, 2)], dim=3)
     features.forward = lambda _: cached.permute(0, 3, 1, 2)  # type: ignore[union-attr]
-    rows = attention.find(found.network, found.layers, found.size)
+    rows = attention.rows(found.network, found.attention, found.size)
     assert rows is not None
     hold: list[torch.Tensor] = []
     conv = found.network.head.conv  # type: ignore[union-attr]

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 import timm
 import torch
@@ -15,6 +17,7 @@ from camcli.methods import get
 from camcli.models import Model
 from camcli.plan import default_layer, plan
 from camcli.records import Layer, Transform
+from camcli.taps import record
 
 DEFAULTS = {
     "test_resnet": "layer4",
@@ -126,6 +129,48 @@ def test_layers_that_are_not_there(name: str, spec: str, says: str) -> None:
     model = model_of(name)
     with pytest.raises(LayerError, match=says):
         layers.resolve(spec, model.layers, lambda: default_layer(model))
+
+
+@pytest.mark.parametrize(("size", "grids"), [((299, 299), (147, 71, 35, 17, 8)), ((128, 192), ...)])
+def test_what_pads_nothing_is_a_map_all_the_same(size: tuple[int, int], grids: Any) -> None:
+    """Inception loses cells at every border, as many below as beside."""
+    model = small("inception_v3", *size)
+    stages = [layer.grid for layer in model.layers if layer.stage is not None]
+    assert len(stages) == 5
+    assert grids is ... or stages == [(side, side) for side in grids]
+    assert default_layer(model).name == "Mixed_7c"
+
+
+@pytest.mark.parametrize("pattern", ["blocks.*.norm1", "blocks.?.norm1"])
+def test_patterns_of_names(pattern: str) -> None:
+    model = model_of("test_vit")
+    found = layers.resolve(pattern, model.layers, lambda: default_layer(model))
+    assert [la.name for la in found] == [f"blocks.{n}.norm1" for n in range(6)]
+    with pytest.raises(LayerError, match="is like"):
+        layers.resolve("blocks.*", model.layers[:3], lambda: default_layer(model))
+
+
+def test_a_map_in_a_tuple_is_named_by_its_place() -> None:
+    model = small("pit_ti_224", 224, 224)
+    stages = layers.resolve("stage1..3", model.layers, lambda: default_layer(model))
+    assert [la.name for la in stages] == [f"transformers.{n}[0]" for n in range(3)]
+    assert layers.named("transformers.1", model.layers) == stages[1]
+
+
+def test_hieras_tokens_are_put_in_order() -> None:
+    """A bright patch of the image is where the first block's map changes most."""
+    model = small("hiera_tiny_224", 224, 224)
+    layer = by_name(model)["blocks.0"]
+    images = torch.zeros(2, 3, 224, 224)
+    images[1, :, 128:144, 48:64] = 3.0
+    with record(model.network, copies=[layer.name]) as recorded:
+        model.network(images)
+    maps = survey.spatial(recorded.copies[layer.name], layer)
+    row, col = divmod(int((maps[1] - maps[0]).abs().sum(0).argmax()), layer.grid[1])
+    assert 31 <= row <= 36
+    assert 11 <= col <= 16
+    again = survey.tokens(maps, recorded.copies[layer.name][:1], layer)
+    assert torch.equal(again, recorded.copies[layer.name])
 
 
 @pytest.mark.parametrize(("number", "layer"), [(0, 0), (5, 5), (-1, 5), (-6, 0)])

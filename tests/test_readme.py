@@ -14,7 +14,7 @@ import timm
 import torch
 from conftest import SAMPLES, Cli, lively
 
-from camcli import refit, trained, zoo
+from camcli import architectures, hub, refit, trained
 from camcli.cli.methods import costs
 from camcli.methods import METHODS
 from camcli.records import Transform
@@ -66,12 +66,12 @@ def workplace(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
         trained.pack(fitted.state_dict(), card)
     )
 
-    def random_weights(name: str, size: tuple[int, int] | None) -> zoo.Built:
-        built = zoo.blank(name, size)
+    def random_weights(name: str, size: tuple[int, int] | None) -> architectures.Built:
+        built = architectures.blank(name, size)
         lively(built.network, seed=1)
         return built
 
-    monkeypatch.setattr(zoo, "pretrained", random_weights)
+    monkeypatch.setattr(hub, "pretrained", random_weights)
     return tmp_path
 
 

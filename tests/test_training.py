@@ -566,7 +566,7 @@ def test_a_gap_head_makes_cam_exact(name: str) -> None:
     for parameter in network.parameters():
         parameter.data.mul_(0.5)
     model = models.wrap(name, network, Transform((96, 96)))
-    head = heads.find(model.network, model.layers, model.size)
+    head = heads.find(model.network, model.layers, model.size, 7)
     assert head is not None
     assert head.exact
     found = next(m for m in network.modules() if isinstance(m, PooledHead))

@@ -54,6 +54,9 @@ def compare(
     threshold: options.Threshold = None,
     fit: options.FitName = "squash",
     size: options.Size = None,
+    mean: options.Mean = None,
+    std: options.Std = None,
+    interpolation: options.Interpolation = None,
     batch_size: options.BatchSize = None,
     device: options.Device = "auto",
     format_: options.FormatName = "auto",
@@ -62,6 +65,7 @@ def compare(
     wanted, must = _methods(method or [CHEAP])
     settings = options.settings(set_ or [], wanted, seed)
     smoothing = options.smoothing(smooth, seed, fit)
+    normalised = options.transform(mean, std, interpolation)
     level, input_size = options.threshold(threshold), options.size(size)
     bind = targets.parse(target)
     names = options.models(model, models, checkpoint)
@@ -84,7 +88,10 @@ def compare(
     refused: dict[str, str] = {}
     for name in names:
         known = name if name or checkpoint else plan.default_model(wanted if must else [])
-        loaded = loading.load(known, checkpoint, labels, input_size, device, head=head)
+        loaded = loading.load(
+            *(known, checkpoint, labels, input_size, device), head=head, transform=normalised
+        )
+        console.note(loaded.note)
         job = pipeline.Job(
             *(loaded, (), bind(loaded.labels), fit),
             options.batch_size(batch_size, loaded.device.type, fit),

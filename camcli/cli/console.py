@@ -50,6 +50,12 @@ def say(text: str) -> None:
         _discard(sys.stderr)
 
 
+def note(text: str) -> None:
+    """What was chosen where the user did not; nothing if nothing was."""
+    if text:
+        say(text)
+
+
 def close() -> None:
     """Flush what is left, with no complaint about a reader that has gone."""
     try:

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 from typer import Argument, Option, Typer
 
-from camcli.cli import options
+from camcli.cli import console, options
 from camcli.errors import CamcliError, UsageError, hint, one_line
 
 if TYPE_CHECKING:
@@ -74,6 +74,9 @@ def localization(
     boxes: options.Boxes = "largest",
     fit: options.FitName = "squash",
     size: options.Size = None,
+    mean: options.Mean = None,
+    std: options.Std = None,
+    interpolation: options.Interpolation = None,
     batch_size: options.BatchSize = None,
     device: options.Device = "auto",
     workers: options.Workers = None,
@@ -96,6 +99,7 @@ def localization(
     wanted = options.chosen(method) if method else []
     settings = options.settings(set_ or [], wanted, seed)
     smoothing = options.smoothing(smooth, seed, fit)
+    normalised = options.transform(mean, std, interpolation)
     level, input_size = options.threshold(threshold), options.size(size)
     names = options.models(model, models, checkpoint)
     _refuse_contradictions(layers, block, maps, (model, models, checkpoint, method, layers, block))
@@ -130,7 +134,10 @@ def localization(
 
     def of_model(run: Run, name: str | None) -> None:
         known = name if name or checkpoint else plan.default_model(wanted)
-        loaded = loading.load(known, checkpoint, labels, input_size, device, head=head)
+        loaded = loading.load(
+            *(known, checkpoint, labels, input_size, device), head=head, transform=normalised
+        )
+        console.note(loaded.note)
         if name and os.path.isfile(name):  # checkpoints of one architecture are told apart
             loaded = replace(loaded, name=one_line(name))
         job = pipeline.Job(

@@ -60,6 +60,9 @@ def explain(
     alpha: Annotated[float, Option(min=0, max=1, help="Opacity of the heatmap.")] = 0.5,
     fit: options.FitName = "squash",
     size: options.Size = None,
+    mean: options.Mean = None,
+    std: options.Std = None,
+    interpolation: options.Interpolation = None,
     batch_size: options.BatchSize = None,
     device: options.Device = "auto",
     workers: options.Workers = None,
@@ -69,6 +72,7 @@ def explain(
     wanted = options.chosen(method) if method else []
     settings = options.settings(set_ or [], wanted, seed)
     smoothing = options.smoothing(smooth, seed, fit)
+    normalised = options.transform(mean, std, interpolation)
     kinds, level, input_size = options.saves(save), options.threshold(threshold), options.size(size)
     bind = targets.parse(target)
     options.one_choice_of_layers(layers, block)
@@ -86,7 +90,10 @@ def explain(
     from camcli import models, outputs, pipeline, plan, results
 
     name = model if model or checkpoint else plan.default_model(wanted)
-    loaded = models.load(name, checkpoint, labels, input_size, device, head=head)
+    loaded = models.load(
+        *(name, checkpoint, labels, input_size, device), head=head, transform=normalised
+    )
+    console.note(loaded.note)
     job = pipeline.Job(
         loaded,
         plan.plan(loaded, wanted, layers, block, fusion, settings, smoothing),

@@ -11,6 +11,7 @@ from typer import Argument, Option
 
 from camcli.cli import console, options
 from camcli.cli.options import Checkpoint, Device, ModelName, Size
+from camcli.cli.tree import draw
 from camcli.errors import LayerError, UsageError
 
 
@@ -26,6 +27,10 @@ def layers(
     every: Annotated[
         bool, Option("--all", help="Every layer, not only stages and blocks.")
     ] = False,
+    tree: Annotated[
+        bool,
+        Option("--tree", help="Every layer where it lies, and which methods can use it."),
+    ] = False,
     format_: Annotated[Literal["table", "jsonl"], Option("--format")] = "table",
 ) -> int:
     """What can be tapped: name, stage or block, shape, layout; the default is marked."""
@@ -34,13 +39,18 @@ def layers(
     if name and model:
         raise UsageError("the model is named twice; give it once")
 
-    from camcli import models, plan
+    from camcli import models, plan, suited
 
     loaded = models.load(name or model, checkpoint, size=input_size, device=device, weights=weights)
+    console.note(loaded.note)
     default = None
     with suppress(LayerError):  # a list of layers is what helps where no default can be found
         default = plan.default_layer(loaded)
-    rows = [
+    if tree and format_ == "table":
+        draw(loaded, default)
+        return 0
+    live = suited.alive(loaded) if tree else frozenset()
+    rows: list[dict[str, object]] = [
         {
             "layer": layer.name,
             "stage": layer.stage,
@@ -50,9 +60,10 @@ def layers(
             "layout": layer.layout,
             "prefix_tokens": layer.prefix,
             "default": layer == default,
+            **({"gradient": layer.name in live} if tree else {}),
         }
         for layer in loaded.layers
-        if every or layer.stage is not None or layer.block is not None or layer == default
+        if every or tree or layer.stage is not None or layer.block is not None or layer == default
     ]
     if format_ == "jsonl":
         for row in rows:

@@ -19,18 +19,21 @@ def models(
         bool, Option("--loadable", help="Only those whose weights are on this machine.")
     ] = False,
 ) -> int:
-    """The embedded ones, then timm's names."""
+    """The embedded ones, then timm's names, then torchvision's."""
     import timm
+    from torchvision import models as of_torchvision
 
-    from camcli import zoo
+    from camcli import hub
+    from camcli.architectures import TORCHVISION
     from camcli.embedded import NAMES
 
-    known = [*NAMES, *(n for n in timm.list_models() if n not in NAMES)]
+    others = [f"{TORCHVISION}{n}" for n in of_torchvision.list_models(module=of_torchvision)]
+    known = [*NAMES, *(n for n in timm.list_models() if n not in NAMES), *others]
     wanted = pattern if pattern and "*" in pattern else f"*{pattern or ''}*"
     names = fnmatch.filter(known, wanted)
     if not names:
         raise UsageError(f"no model matches {pattern!r}{hint(str(pattern), known)}")
     for name in names:
-        if not loadable or zoo.loadable(name):
+        if not loadable or hub.loadable(name):
             console.emit(f"{name}  (embedded)" if name in NAMES else name)
     return 0

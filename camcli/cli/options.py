@@ -34,13 +34,26 @@ WHY = {
 
 ModelName = Annotated[
     str | None,
-    Option(metavar="NAME", help="A timm name or a checkpoint file; else an embedded network."),
+    Option(
+        metavar="NAME",
+        help="A timm name, torchvision:NAME, hf-hub:ORG/NAME, a checkpoint file, program:FILE, or"
+        " package.module:function; else an embedded network.",
+    ),
 ]
 Checkpoint = Annotated[
     Path | None, Option(metavar="FILE", help="Weights for --model: .safetensors .pth .pt .bin.")
 ]
 LabelFile = Annotated[
     Path | None, Option(metavar="FILE", help="Class names: one a line, or JSON {index: name}.")
+]
+Mean = Annotated[
+    str | None,
+    Option(metavar="M", help="Of the input, 0.5 or 0.485,0.456,0.406; else the model's."),
+]
+Std = Annotated[str | None, Option(metavar="S", help="Of the input; else the model's.")]
+Interpolation = Annotated[
+    Literal["nearest", "bilinear", "bicubic", "lanczos"] | None,
+    Option(help="How images are resized; else the model's."),
 ]
 Size = Annotated[str | None, Option(metavar="N|HxW", help="Input size; else the model's.")]
 Device = Annotated[str, Option(metavar="NAME", help="auto, cpu, cuda, cuda:N or mps.")]
@@ -123,6 +136,29 @@ def size(text: str | None) -> tuple[int, int] | None:
     if len(parts) > 2 or not all(re.fullmatch(r"0*[1-9]\d{0,3}", p) for p in parts):
         raise UsageError(f"--size {text}: write 384 or 224x320 (height x width)")
     return int(parts[0]), int(parts[-1])
+
+
+def transform(mean: str | None, std: str | None, interpolation: str | None) -> dict[str, Any]:
+    """What of the model's own transform is not to be used."""
+    given = {
+        "mean": _channels("--mean", mean, 0),
+        "std": _channels("--std", std, 1e-6),
+        "interpolation": interpolation,
+    }
+    return {key: value for key, value in given.items() if value is not None}
+
+
+def _channels(option: str, text: str | None, least: float) -> tuple[float, ...] | None:
+    """One number for all three channels, or three; in units of white."""
+    if text is None:
+        return None
+    try:
+        values = tuple(float(part) for part in text.split(","))
+    except ValueError:
+        values = ()
+    if len(values) not in (1, 3) or not all(least <= value <= 1 for value in values):
+        raise UsageError(f"{option} {text}: write 0.5, or a number a channel: 0.485,0.456,0.406")
+    return values * 3 if len(values) == 1 else values
 
 
 def saves(text: str) -> tuple[str, ...]:

@@ -117,6 +117,11 @@ class Method:
         return any(NEEDS[need].of_layer for need in self.needs)
 
     @property
+    def class_through_layer(self) -> bool:
+        """Whether it asks how the class depends on the layer, and so is blank where it does not."""
+        return any(NEEDS[need].of_layer and NEEDS[need].of_class for need in self.needs)
+
+    @property
     def class_aware(self) -> bool:
         """Whether its map is about the class, and not about the image alone."""
         return any(NEEDS[need].of_class for need in self.needs)

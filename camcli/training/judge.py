@@ -10,7 +10,7 @@ from functools import partial
 import torch
 from torch import Tensor, nn
 
-from camcli import models, pipeline, plan, refit, targets, zoo
+from camcli import architectures, models, pipeline, plan, refit, targets
 from camcli.errors import MethodError, TrainingError
 from camcli.evaluation import given, localization, tally
 from camcli.evaluation.datasets import Item
@@ -28,7 +28,7 @@ METHOD: Mapping[Kind, str] = {"tscam": "tscam", "gap": "cam"}  # the method that
 
 def can_be_explained(network: nn.Module, kind: Kind, before: Model) -> None:
     """Raises MethodError where the network with its new head could not be loaded and explained."""
-    again = zoo.blank(before.architecture, before.size)
+    again = architectures.blank(before.architecture, before.size)
     refit.REFITS[kind](again.network, 2, before.size, before.name)
     if again.network.state_dict().keys() != network.state_dict().keys():
         raise MethodError(f"{before.name} with a new head could not be loaded again")
