@@ -18,8 +18,9 @@ from camcli.attention import Softmax, softmaxes
 from camcli.errors import ModelError, UsageError
 from camcli.labels import Labels
 from camcli.logits import adapt, find, two_sided
+from camcli.numbering import numbered
 from camcli.records import Layer, Transform
-from camcli.survey import numbered, survey
+from camcli.survey import survey
 
 Head = Literal["softmax", "sigmoid"]
 

@@ -21,6 +21,7 @@ ORDER = [
     "taps",
     "families",
     "survey",
+    "numbering",
     "layers",
     "heads",
     "attention",
