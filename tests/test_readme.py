@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 import timm
 import torch
+import torchvision
 from conftest import SAMPLES, Cli, lively
 
 from camcli import architectures, hub, refit, trained
@@ -49,6 +50,11 @@ def workplace(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
             shutil.copy(SAMPLES / f"{name}.jpg", tmp_path / "photos" / name / f"{copy}.jpg")
     mine = lively(timm.create_model("resnet18", num_classes=3))
     torch.save({"state_dict": mine.state_dict()}, tmp_path / "mine.pth")
+    found = torchvision.models.shufflenet_v2_x0_5(num_classes=3)
+    torch.save(lively(found).state_dict(), tmp_path / "best.pth")
+    (tmp_path / "my_networks.py").write_text(
+        "import timm\ndef small():\n    return timm.create_model('resnet10t', num_classes=4)\n"
+    )
     (tmp_path / "names.txt").write_text("cup\nsaucer\nspoon\n")
     trunk = lively(timm.create_model("deit_tiny_patch16_224", num_classes=0)).state_dict()
     head = torch.nn.Conv2d(192, 5, 3, padding=1).state_dict()
