@@ -5,9 +5,10 @@ Knows nothing of files of weights, methods, layers or labels.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -16,13 +17,15 @@ import torch
 from timm.data.config import resolve_data_config
 from torch import nn
 
-from camcli import checkpoints, embedded
+from camcli import embedded
 from camcli.errors import ModelError, hint
 from camcli.records import Transform
 
 Size = tuple[int, int] | None
 TORCHVISION = "torchvision:"
 HUB = ("hf-hub:", "hf_hub:")
+FETCHED = ("pretrained", "weights", "progress")  # what brings weights, of which a sketch has none
+BUILDING = (AssertionError, TypeError, RuntimeError, ValueError)  # what is raised for bad sizes
 WITHOUT_AUXILIARY = {"inception_v3", "googlenet"}
 
 
@@ -48,16 +51,21 @@ def blank(name: str, size: Size) -> Built:
     if name in embedded.NAMES:
         return offline(name, size)
     known(name)
-    network = enlivened(create(name, size))
+    try:
+        network = enlivened(create(name, size))
+    except OSError as error:
+        reason = str(error).partition("\n")[0]
+        raise ModelError(f"what {name} is cannot be asked: {reason}") from None
     return Built(name, network, transform(name, network, size))
 
 
 def enlivened(network: nn.Module) -> nn.Module:
-    """Random numbers for classifiers that start at zero, as some do: of those nothing is seen."""
-    heads = (network.get_submodule(name) for name in checkpoints.classifiers(network))
-    for parameter in (p for head in heads for p in head.parameters() if p.ndim > 1):
-        if not parameter.any():
+    """Other numbers for what starts at zero, as classifiers and scales may: they hide the rest."""
+    for name, parameter in network.named_parameters():
+        if not parameter.any() and parameter.ndim > 1:
             nn.init.trunc_normal_(parameter, std=0.02)
+        elif not parameter.any() and "bias" not in name.rpartition(".")[2]:
+            nn.init.ones_(parameter)
     return network
 
 
@@ -96,38 +104,41 @@ def create(name: str, size: Size, **options: Any) -> nn.Module:
 
     Raises ModelError where it cannot be, or would not fit into memory.
     """
-    if name.startswith(TORCHVISION):
-        return _of_torchvision(name.removeprefix(TORCHVISION), **options)
-    config = None if name.startswith(HUB) else timm.get_pretrained_cfg(name)
+    ours = name.startswith(TORCHVISION)
+    config = None if ours or name.startswith(HUB) else timm.get_pretrained_cfg(name)
     if size is not None and config is not None and config.fixed_input_size:
         options["img_size"] = size
-    if not name.startswith(HUB):
-        _fits(name, **{key: value for key, value in options.items() if key != "pretrained"})
+    make = partial(_of_torchvision if ours else timm.create_model, name)
     try:
-        network: nn.Module = timm.create_model(name, **options)
-    except (AssertionError, TypeError) as error:
+        if not name.startswith(HUB):
+            _fits(name, partial(make, **{k: v for k, v in options.items() if k not in FETCHED}))
+        network: nn.Module = make(**options)
+    except BUILDING as error:
+        if options.keys() & {*FETCHED}:
+            raise  # it may be the weights
         wanted = f" for a {size[0]}x{size[1]} input" if size else ""
-        raise ModelError(f"{name} cannot be built{wanted}: {error}") from None
+        reason = str(error).partition("\n")[0]
+        raise ModelError(f"{name} cannot be built{wanted}: {reason}") from None
     return network
 
 
 def _of_torchvision(name: str, **options: Any) -> nn.Module:
     from torchvision import models
 
+    name = name.removeprefix(TORCHVISION)
     if name in WITHOUT_AUXILIARY:  # with weights of their own they set both themselves
         options |= {} if options.get("weights") else {"aux_logits": False, "init_weights": False}
     network: nn.Module = models.get_model(name, **options)
     return network
 
 
-def _fits(name: str, **options: Any) -> None:
+def _fits(name: str, make: Callable[[], nn.Module]) -> None:
     """Weights that exceed the memory would not raise: the system would end the process."""
     free = _available()
     if free is None:
         return
-    with torch.device("meta"), suppress(AssertionError, TypeError, NotImplementedError):
-        sketch = timm.create_model(name, **options)
-        needed = sum(p.numel() * p.element_size() for p in sketch.parameters())
+    with torch.device("meta"), suppress(NotImplementedError):
+        needed = sum(p.numel() * p.element_size() for p in make().parameters())
         if needed > free:
             raise ModelError(
                 f"{name} needs {needed / 2**30:.1f} GB for its weights, and {free / 2**30:.1f} GB "
@@ -150,7 +161,7 @@ def transform(name: str, network: nn.Module, size: Size) -> Transform:
         return _torchvision_transform(name.removeprefix(TORCHVISION), size)
     config = resolve_data_config(model=network)
     return Transform(
-        size or config["input_size"][1:],
+        size or tuple(config["input_size"][1:]),
         tuple(config["mean"]),
         tuple(config["std"]),
         config["interpolation"],
@@ -170,6 +181,15 @@ def _torchvision_transform(name: str, size: Size) -> Transform:
         said.interpolation.value,
         crop / resize,
     )
+
+
+def of_file(name: str) -> dict[str, Any]:
+    """What published weights of torchvision's ask for that their loader, and no file, would tell.
+
+    Its GoogLeNet and Inception normalise their inputs once more, to a mean and deviation of 0.5.
+    """
+    again = name.removeprefix(TORCHVISION) in WITHOUT_AUXILIARY
+    return {"mean": (0.5,) * 3, "std": (0.5,) * 3} if again and name.startswith(TORCHVISION) else {}
 
 
 def has_no_classifier(network: Any) -> bool:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import argparse
 import pickle
+import re
 import warnings
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -33,6 +34,8 @@ HARMLESS: list[Any] = [
     (multiarray.scalar, "numpy.core.multiarray.scalar"),  # as NumPy 1 wrote it
     *(type(np.dtype(kind)) for kind in ("float32", "float64", "int32", "int64", "bool")),
 ]
+OLD_DENSENET = re.compile(r"(denselayer\d+\.(?:norm|conv))\.([12])\.")  # published so
+SHARED = 4  # tensors that share their numbers, as tied layers do: so many times at most
 WRAPPINGS = ("state_dict", "model", "state_dict_ema", "model_ema", "model_state_dict", "weights")
 PREFIXES = ("module.", "_orig_mod.", "model.", "backbone.")
 
@@ -52,7 +55,9 @@ def held(path: Path) -> Held:
     Raises CheckpointError as `read` does.
     """
     if path.suffix.lower() == ".safetensors":
-        shapes = _guarded(path, _header)
+        shapes = _unprefixed(_guarded(path, _header))
+        if not shapes:
+            raise CheckpointError(f"{path} holds no weights (no named tensors)")
         return Held(shapes, {}, lambda: read(path))
     content = _guarded(path, load)
     state = _found(path, content)
@@ -116,6 +121,9 @@ def _tensors(content: Any) -> State:
     if not isinstance(content, Mapping):
         return {}
     found = {k: v for k, v in content.items() if isinstance(k, str) and _is_whole(v)}
+    stored = {v.untyped_storage().data_ptr(): v.untyped_storage().nbytes() for v in found.values()}
+    if sum(v.numel() for v in found.values()) > SHARED * sum(stored.values()):
+        return {}  # many views of a few numbers would each become as many numbers
     return {k: v.float() if v.is_floating_point() else v for k, v in found.items()}
 
 
@@ -124,6 +132,7 @@ def _is_whole(value: Any) -> bool:
     return (
         isinstance(value, Tensor)
         and value.layout == torch.strided
+        and not (value.is_quantized or value.is_complex())
         and value.device.type == "cpu"
         and value.untyped_storage().nbytes() >= value.numel() * value.element_size()
     )
@@ -133,8 +142,9 @@ def _is_table(content: Any, key: str) -> bool:
     return isinstance(content, Mapping) and isinstance(content.get(key), Mapping)
 
 
-def _unprefixed(state: State) -> State:
-    """Without the prefixes that every key shares."""
+def _unprefixed(state: dict[str, Content]) -> dict[str, Content]:
+    """Without the prefixes that every key shares, and under today's names."""
+    state = {OLD_DENSENET.sub(r"\1\2.", key): value for key, value in state.items()}
     for prefix in PREFIXES * 2:
         if state and all(key.startswith(prefix) for key in state):
             state = {key.removeprefix(prefix): value for key, value in state.items()}
@@ -216,7 +226,8 @@ def load_into(network: nn.Module, state: State, path: Path, name: str) -> None:
     try:
         network.load_state_dict(state, strict=False)
     except RuntimeError as error:
-        raise CheckpointError(f"{path} does not fit {name}: {error}") from None
+        reason = str(error).partition("\n")[0]
+        raise CheckpointError(f"{path} does not fit {name}: {reason}") from None
 
 
 def _some(what: str, keys: list[str], total: int | None = None) -> str:

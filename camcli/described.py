@@ -6,7 +6,6 @@ Knows nothing of architectures: what is said is a hint, and shapes decide.
 from __future__ import annotations
 
 import json
-import math
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
@@ -18,7 +17,9 @@ import yaml
 
 from camcli.images import RESAMPLING
 
-LARGEST = 4 * 2**20  # bytes of a file of settings; 22,000 class names are less
+LARGEST = {".json": 4 * 2**20, ".yaml": 2**16, ".yml": 2**16}  # bytes; YAML is slow to read
+LEAST = 1e-3  # a deviation, as a share of white
+MOST = 100  # tables inside one another
 BESIDE = ("config.json", "args.yaml", "args.yml")
 ARCHITECTURES = ("architecture", "arch", "model", "model_name", "_name", "backbone")
 CLASSES = ("label_names", "class_names", "classes", "CLASSES", "idx_to_class", "id2label", "names")
@@ -34,6 +35,10 @@ class Described:
     transform: Mapping[str, Any] = field(default_factory=dict)
 
 
+# What Python and yaml raise for values that are not what they are said to be.
+MALFORMED = (ValueError, TypeError, LookupError, AttributeError, OverflowError)
+
+
 def described(path: Path, content: Any) -> Described:
     """All that is said of a file of weights: in it, in its header, and in what lies beside it."""
     said = [*_tables(content), *_tables(_header(path))]
@@ -42,18 +47,24 @@ def described(path: Path, content: Any) -> Described:
     return Described(
         tuple(dict.fromkeys(name for table in said for name in _names(table))),
         next((names for table in said if (names := _classes(table))), None),
-        {key: value for table in reversed(said) for key, value in _transform(table).items()},
+        {key: value for table in reversed(said) for key, value in transform_of(table).items()},
     )
 
 
 def _tables(content: Any) -> list[Mapping[str, Any]]:
-    """A table and the tables inside it that training scripts nest their settings in."""
-    if hasattr(content, "__dict__"):  # argparse's
-        content = vars(content)
-    if not isinstance(content, Mapping):
-        return []
-    inner = [content.get(key) for key in INSIDE]
-    return [content, *(table for one in inner if one is not content for table in _tables(one))]
+    """A table and the tables inside it that training scripts nest their settings in.
+
+    Each once: a hostile one may hold itself, or the same ones over and over.
+    """
+    found: dict[int, Mapping[str, Any]] = {}
+    waiting = [content]
+    while waiting and len(found) < MOST:
+        one = waiting.pop(0)
+        table = one if isinstance(one, Mapping) else getattr(one, "__dict__", None)  # argparse's
+        if isinstance(table, Mapping) and id(table) not in found:
+            found[id(table)] = table
+            waiting += [table.get(key) for key in INSIDE]
+    return list(found.values())
 
 
 def _header(path: Path) -> Mapping[str, Any]:
@@ -75,8 +86,8 @@ def _parsed(text: str) -> Any:
 
 def _read(path: Path) -> Any:
     """A file of settings, JSON or YAML; None where there is none that makes sense."""
-    with suppress(OSError, ValueError, RecursionError, yaml.YAMLError):
-        if path.is_file() and path.stat().st_size <= LARGEST:
+    with suppress(OSError, RecursionError, yaml.YAMLError, *MALFORMED):
+        if path.is_file() and path.stat().st_size <= LARGEST[path.suffix]:
             text = path.read_text(encoding="utf-8")
             return json.loads(text) if path.suffix == ".json" else yaml.safe_load(text)
     return None
@@ -93,7 +104,7 @@ def _classes(table: Mapping[str, Any]) -> tuple[str, ...] | None:
     """A list of names, {index: name}, or {name: index}."""
     for key in (*CLASSES, "class_to_idx", "label2id"):
         value = table.get(key)
-        with suppress(ValueError, TypeError, KeyError):
+        with suppress(*MALFORMED):
             found = _in_order(value) if isinstance(value, Mapping) else value
             if isinstance(found, Sequence) and not isinstance(found, str):
                 names = tuple(found)
@@ -112,22 +123,23 @@ def _counts(values: Any) -> bool:
     return all(isinstance(value, int) for value in values)
 
 
-def _transform(table: Mapping[str, Any]) -> Mapping[str, Any]:
+def transform_of(table: Mapping[str, Any]) -> dict[str, Any]:
     """Those of mean, std, interpolation and crop_pct that make sense."""
     found: dict[str, Any] = {}
     for key in ("mean", "std"):
         value = table.get(key)
-        if isinstance(value, list | tuple) and len(value) == 3 and all(map(_finite, value)):
+        if isinstance(value, list | tuple) and len(value) == 3 and all(map(_share, value)):
             found[key] = tuple(float(v) for v in value)
-    if min(found.get("std", (1,))) <= 0:
+    if min(found.get("std", (1,))) < LEAST:
         del found["std"]
-    if table.get("interpolation") in RESAMPLING:
-        found["interpolation"] = table["interpolation"]
-    crop: Any = table.get("crop_pct")
-    if _finite(crop) and 0 < crop <= 1:
+    interpolation, crop = table.get("interpolation"), table.get("crop_pct")
+    if isinstance(interpolation, str) and interpolation in RESAMPLING:
+        found["interpolation"] = interpolation
+    if _share(crop) and crop:
         found["crop_pct"] = float(crop)
     return found
 
 
-def _finite(value: Any) -> bool:
-    return isinstance(value, int | float) and math.isfinite(value)
+def _share(value: Any) -> bool:
+    """Whether it is a number from 0 to 1, as of white or of a side."""
+    return isinstance(value, int | float) and 0 <= value <= 1

@@ -156,6 +156,8 @@ def _pass(
 
 def _gradients(score: Tensor, sources: dict[str, Tensor]) -> dict[str, Tensor]:
     """Of the sum of all images' scores: samples do not mix, so it is each one's own."""
+    if not score.requires_grad:  # the network keeps gradients to itself
+        return {name: torch.zeros_like(source) for name, source in sources.items()}
     found = torch.autograd.grad(
         score, list(sources.values()), retain_graph=True, materialize_grads=True
     )

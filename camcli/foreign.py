@@ -6,10 +6,11 @@ Knows nothing of timm. Code is run only where a user says so: `package.module:fu
 
 from __future__ import annotations
 
+import logging
 import sys
 import warnings
 import zipfile
-from contextlib import suppress
+from contextlib import redirect_stdout, suppress
 from importlib import import_module
 from pathlib import Path
 from types import ModuleType
@@ -20,7 +21,7 @@ from torch import Tensor, nn
 
 from camcli import checkpoints
 from camcli.architectures import Built, Size
-from camcli.described import described
+from camcli.described import described, transform_of
 from camcli.errors import CheckpointError, ModelError, hint
 from camcli.records import Transform
 
@@ -35,6 +36,8 @@ def called(name: str, checkpoint: Path | None, size: Size) -> Built:
     Raises ModelError for what cannot be imported, called, or is no network.
     """
     module, _, function = name.partition(":")
+    if not module or not function:
+        raise ModelError(f"--model {name}: write package.module:function")
     network = _made(name, _member(_imported(module), function, name))
     said: dict[str, Any] = {}
     classes = None
@@ -53,8 +56,9 @@ def _imported(module: str) -> ModuleType:
     if here not in sys.path:
         sys.path.insert(0, here)
     try:
-        return import_module(module)
-    except Exception as error:
+        with redirect_stdout(sys.stderr):  # standard output is data
+            return import_module(module)
+    except (Exception, SystemExit, GeneratorExit) as error:
         raise ModelError(
             f"{module} cannot be imported ({type(error).__name__}: {error}); for a network of your "
             f"own write package.module:function, as Python would import it from here"
@@ -75,8 +79,9 @@ def _made(name: str, maker: Any) -> nn.Module:
     if isinstance(maker, nn.Module):
         return maker
     try:
-        network = maker()
-    except Exception as error:
+        with redirect_stdout(sys.stderr):
+            network = maker()
+    except (Exception, SystemExit, GeneratorExit) as error:
         raise ModelError(
             f"{name}() raised {type(error).__name__}: {error}; it is called without arguments"
         ) from error
@@ -88,10 +93,11 @@ def _made(name: str, maker: Any) -> nn.Module:
 
 def _transform(network: nn.Module, size: Size, said: dict[str, Any]) -> Transform:
     config = getattr(network, "pretrained_cfg", None)
-    own = dict(config) if isinstance(config, dict) else {}
-    wanted = tuple(own.get("input_size", (3, *USUAL)))[1:]
-    named = {key: own[key] for key in ("mean", "std", "interpolation", "crop_pct") if key in own}
-    return Transform(size or wanted, **{**named, **said})
+    own = config if isinstance(config, dict) else {}
+    wanted = own.get("input_size")
+    sides = wanted[1:] if isinstance(wanted, tuple | list) and len(wanted) == 3 else USUAL
+    rows, cols = sides if all(isinstance(side, int) for side in sides) else USUAL
+    return Transform(size or (rows, cols), **{**transform_of(own), **said})
 
 
 def refuse_program(path: Path) -> None:
@@ -108,6 +114,8 @@ def refuse_program(path: Path) -> None:
 
 
 def _format(path: Path) -> str | None:
+    if not path.is_file():  # a pipe would never end
+        return None
     with suppress(OSError, zipfile.BadZipFile), zipfile.ZipFile(path) as opened:
         names = [name.partition("/")[2] or name for name in opened.namelist()]
         if any(name.startswith("code/") for name in names) and "constants.pkl" in names:
@@ -144,12 +152,15 @@ def program(name: str, size: Size) -> Built:
     Raises CheckpointError for a file that is neither, or that torch cannot load.
     """
     path = Path(name.removeprefix(PROGRAM))
+    if not path.is_file():
+        raise CheckpointError(f"{path}: no such file")
     kind = _format(path)
     if kind is None:
         raise CheckpointError(f"{path} is no program that TorchScript or torch.export has written")
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # that the format is old: the file is what it is
+            logging.getLogger("torch.export").setLevel(logging.CRITICAL)
             network, wanted = FORMATS[kind](path)
     except (RuntimeError, ValueError, OSError, KeyError, AttributeError, TypeError) as error:
         reason = str(error).strip().partition("\n")[0]

@@ -91,6 +91,8 @@ def _conv(network: nn.Module, layers: Sequence[Layer], size: tuple[int, int]) ->
         return None
     with record(network, taps=[layer.name for layer in layers]) as recorded:
         logits = network(probe(network, size))
+        if not logits.requires_grad:  # the network keeps gradients to itself
+            return None
         weights = torch.arange(1.0, 1 + logits.shape[1], device=logits.device)
         tapped = [recorded.taps[layer.name] for layer in layers]
         found = torch.autograd.grad((logits @ weights).sum(), tapped, materialize_grads=True)

@@ -21,7 +21,16 @@ from timm.models import load_model_config_from_hf
 from torch import nn
 
 from camcli import embedded
-from camcli.architectures import HUB, TORCHVISION, Built, Size, create, known, transform
+from camcli.architectures import (
+    BUILDING,
+    HUB,
+    TORCHVISION,
+    Built,
+    Size,
+    create,
+    known,
+    transform,
+)
 from camcli.errors import ModelError
 
 SAVED = ("model.safetensors", "pytorch_model.bin")
@@ -44,7 +53,7 @@ def pretrained(name: str, size: Size) -> Built:
     logging.getLogger("huggingface_hub").setLevel(logging.ERROR)
     try:
         network = create(name, size, pretrained=True)
-    except (OSError, RuntimeError, ValueError) as error:
+    except (OSError, *BUILDING) as error:
         raise _cannot_be_had(name, error) from None
     # A repository of the hub says which of timm's architectures it holds, and of which classes.
     config = getattr(network, "pretrained_cfg", None) or {}
@@ -126,7 +135,7 @@ def _of_torchvision(name: str, size: Size) -> Built:
         )
     try:
         network = create(name, size, weights=weights, progress=False)
-    except (OSError, RuntimeError, URLError) as error:
+    except (OSError, URLError, *BUILDING) as error:
         raise _cannot_be_had(name, error) from None
     return Built(name, network, transform(name, network, size), tuple(weights.meta["categories"]))
 

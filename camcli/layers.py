@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Iterator, Sequence
+from fnmatch import fnmatchcase
 
 from camcli.errors import LayerError, hint
 from camcli.records import Layer
@@ -40,14 +41,19 @@ def _part(part: str, layers: Sequence[Layer], last: Callable[[], Layer]) -> Iter
 
 
 def _alike(pattern: str, layers: Sequence[Layer]) -> list[Layer]:
-    escaped = re.escape(pattern).replace(r"\*", "[^.]*").replace(r"\?", "[^.]")
-    found = [layer for layer in layers if re.fullmatch(escaped, layer.name)]
+    found = [layer for layer in layers if _is_like(layer.name, pattern)]
     if not found:
         raise LayerError(
             f"no layer that yields a map is like {pattern!r}; * stands for one part of a name "
             f"(`camcli layers --all` lists them)"
         )
     return found
+
+
+def _is_like(name: str, pattern: str) -> bool:
+    """Part by part; a bracket is one, and starts no set."""
+    parts, patterns = name.split("."), pattern.replace("[", "[[]").split(".")
+    return len(parts) == len(patterns) and all(map(fnmatchcase, parts, patterns))
 
 
 def named(name: str, layers: Sequence[Layer]) -> Layer:

@@ -20,7 +20,7 @@ def find(output: Any) -> Tensor | None:
     """
     if isinstance(output, Tensor):
         flat = output[:, None] if output.ndim == 1 else output
-        return flat if flat.ndim == 2 else None
+        return flat if flat.ndim == 2 and flat.numel() and flat.is_floating_point() else None
     named = output.get("logits") if isinstance(output, Mapping) else _attribute(output)
     if named is not None:
         return find(named)

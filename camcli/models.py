@@ -73,7 +73,7 @@ def load(
     UsageError, each with what to do.
     """
     where = pick_device(device)
-    bare = name is not None and not weights
+    bare = name is not None and not weights and zoo.is_name(name)
     built = architectures.blank(str(name), size) if bare else zoo.build(name, checkpoint, size)
     wanted = replace(built.transform, **transform or {})
     model = wrap(built.name, built.network, wanted, label_file, where)
@@ -100,27 +100,23 @@ def wrap(
     Whatever it answers with is made logits (B,K); one logit is that of "yes", beside its negative.
     """
     where = device or torch.device("cpu")
-    network.requires_grad_(False).eval().to(where)
-    if (
-        where.type == "cpu"
-    ):  # convolutions there are up to twice as fast so; the numbers are the same
-        network.to(memory_format=torch.channels_last)
-    if architectures.has_no_classifier(network):
-        raise ModelError(
-            f"{name} has no classifier, so there is no class to explain; give weights that have "
-            f"one: --model {name} --checkpoint FILE"
-        )
-    family = families.of(network)
     try:
+        network.requires_grad_(False).eval().to(where)
+        if where.type == "cpu":  # there up to twice as fast so; the numbers are the same
+            network.to(memory_format=torch.channels_last)
+        _refuse_features(name, network)
+        family = families.of(network)
         found, answer = survey(network, family, transform.size)
         logits = find(answer)
         single = logits is not None and logits.shape[1] == 1
         if logits is not None and (logits is not answer or single):
             network, logits = adapt(network), two_sided(logits)
-    except (RuntimeError, AssertionError, ValueError) as error:
+    except ModelError:
+        raise
+    except (Exception, SystemExit) as error:  # the code of a network may be a user's own
         wanted = "x".join(map(str, transform.size))
-        reason = str(error).partition("\n")[0]
-        raise ModelError(f"{name} does not run on a {wanted} input: {reason}") from None
+        reason = str(error).partition("\n")[0] or type(error).__name__
+        raise ModelError(f"{name} does not run on a {wanted} input: {reason}") from error
     if logits is None:
         raise ModelError(f"{name} is no classifier: it does not yield (B, K) logits")
     classes = logits.shape[1]
@@ -129,6 +125,14 @@ def wrap(
     names = labels.load(label_file, classes) if label_file else labels.default(classes)
     head: Head = "sigmoid" if single else "softmax"
     return Model(name, network, transform, names, found, matrices, where, head=head)
+
+
+def _refuse_features(name: str, network: nn.Module) -> None:
+    if architectures.has_no_classifier(network):
+        raise ModelError(
+            f"{name} has no classifier, so there is no class to explain; give weights that have "
+            f"one: --model {name} --checkpoint FILE"
+        )
 
 
 def pick_device(spec: str) -> torch.device:

@@ -65,7 +65,7 @@ def survey(
     `numbering` says which of them are stages or blocks.
     """
     known = dict(network.named_modules())
-    passing = {name for name, module in known.items() if isinstance(module, PASSING)}
+    passing = {n for n, m in known.items() if isinstance(m, PASSING) or not _can_be_named(n, known)}
     watch = _Watch(_reader(network, family, size, passing), _inside(known))
     with torch.no_grad(), watched(network, watch.see):
         answer = network(probe(network, size))
@@ -74,6 +74,12 @@ def survey(
         fed[name] = (*fed.get(name, ()), attention)
     layers = [replace(layer, feeds=fed.get(name, ())) for name, layer in watch.layers.items()]
     return tuple(layers), answer
+
+
+def _can_be_named(name: str, known: Mapping[str, nn.Module]) -> bool:
+    """Whether each part of a name is a module's own, as it is not where names have dots in them."""
+    parts = name.split(".")
+    return "[" not in name and all(".".join(parts[: n + 1]) in known for n in range(len(parts)))
 
 
 def _reader(
@@ -86,7 +92,7 @@ def _reader(
     def read(name: str, output: Any) -> Layer | None:
         if name in passing:
             return None
-        if isinstance(output, Tensor):
+        if isinstance(output, Tensor) and output.is_floating_point():
             found = _layer(name, tuple(output.shape), size, prefixes, fmt)
         else:
             found = _only(name, output, size, prefixes, fmt)
@@ -214,6 +220,8 @@ def _gradients(
     with record(network, taps=[layer.name for layer in layers]) as recorded:
         logits = network(probe(network, size))
         tapped = [recorded.taps[layer.name] for layer in layers]
+        if not logits.requires_grad:  # the network keeps gradients to itself
+            return logits, [torch.zeros_like(output) for output in tapped]
         return logits, torch.autograd.grad(logits.max(), tapped, materialize_grads=True)
 
 

@@ -7,16 +7,27 @@ from __future__ import annotations
 
 import math
 import sys
-from collections.abc import Mapping, Sequence
+import warnings
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import timm
+import torch
 from torch import nn
 
 from camcli import checkpoints, conformer, refit, trained
-from camcli.architectures import TORCHVISION, Built, Size, blank, create, known, refuse_other
+from camcli.architectures import (
+    TORCHVISION,
+    Built,
+    Size,
+    blank,
+    create,
+    known,
+    of_file,
+    refuse_other,
+)
 from camcli.architectures import transform as usual
 from camcli.checkpoints import Held, State
 from camcli.described import Described, described
@@ -26,7 +37,7 @@ from camcli.hub import structure
 from camcli.recognition import Recognised, recognise
 from camcli.records import Transform
 from camcli.signatures import AUXILIARY
-from camcli.trained import Card
+from camcli.trained import LARGEST, Card
 
 
 def from_file(path: Path, name: str | None, size: Size) -> Built:
@@ -38,16 +49,12 @@ def from_file(path: Path, name: str | None, size: Size) -> Built:
     if card is not None and name in (None, card.model):
         return refitted(path, card, size)
     held = checkpoints.held(path)
-    if checkpoints.is_tscam(_bare(held.shapes)):
+    if checkpoints.is_tscam(held.shapes):
         return tscam(path, held.load(), size)
-    if conformer.is_conformer(_bare(held.shapes)) or conformer.is_plain(_bare(held.shapes)):
+    if conformer.is_conformer(held.shapes) or conformer.is_plain(held.shapes):
         return coupled(path, held, size)
     said = described(path, held.content)
     return _named(path, name, held, said, size) if name else _recognised(path, held, said, size)
-
-
-def _bare(shapes: Mapping[str, tuple[int, ...]]) -> dict[str, tuple[int, ...]]:
-    return {key.removeprefix("module."): shape for key, shape in shapes.items()}
 
 
 def refitted(path: Path, card: Card, size: Size) -> Built:
@@ -67,6 +74,11 @@ def _recognised(path: Path, held: Held, said: Described, size: Size) -> Built:
     hints = (*said.names, path.stem, path.absolute().parent.name)
     found = recognise(held.shapes, hints)
     if found is None:
+        # Older layouts have other names for the same tensors: timm can convert many of them.
+        named = (hint.removeprefix("timm/") for hint in (*said.names, path.stem))
+        known_name = next((hint for hint in named if timm.is_model(hint.partition(".")[0])), None)
+        if known_name:
+            return _loaded(path, known_name, held.load(), said, size)
         raise ModelError(
             f"{path} has the shapes of nothing that timm or torchvision has; give what it is: "
             f"--model NAME, or --model package.module:function, and --checkpoint {path}"
@@ -129,17 +141,29 @@ def _named(path: Path, name: str, held: Held, said: Described, size: Size) -> Bu
 
 def _loaded(path: Path, name: str, state: State, said: Described, size: Size) -> Built:
     """An architecture with weights; its head's rows are the number of classes."""
-    plain = structure(name.partition(".")[0] if ":" not in name else name, size, None)
+    with torch.device("meta"):  # its names and shapes only
+        plain = structure(name.partition(".")[0] if ":" not in name else name, size, None)
     state = {k: v for k, v in state.items() if k.partition(".")[0] not in AUXILIARY}
     state = checkpoints.aligned(state, plain)
     trained_at = size or _trained_at(plain, state)
-    weights = [state.get(f"{layer}.weight") for layer in checkpoints.classifiers(plain)]
-    counts = {weight.shape[0] for weight in weights if weight is not None and weight.ndim}
-    classes = counts.pop() if counts else None
-    network = structure(name, trained_at, classes) if trained_at or counts or classes else plain
+    classes = _rows(plain, state)
+    network = structure(name, trained_at, classes)
     checkpoints.load_into(network, _converted(network, state), path, name)
-    transform = replace(usual(name, network, trained_at), **said.transform)
+    told = {**of_file(name), **said.transform}
+    transform = replace(usual(name, network, trained_at), **told)
     return Built(name, network, transform, said.classes)
+
+
+def _rows(plain: nn.Module, state: State) -> int | None:
+    """How many classes a classifier of the architecture's own width has; None without one.
+
+    No other width is believed: a head of no columns would cost its file nothing, and us a network.
+    """
+    own = plain.state_dict()
+    keys = [f"{layer}.weight" for layer in checkpoints.classifiers(plain)]
+    heads = [(state[key].shape, own[key].shape) for key in keys if key in state and key in own]
+    counts = {theirs[0] for theirs, ours in heads if theirs[1:] == ours[1:] and theirs.numel()}
+    return counts.pop() if counts else None
 
 
 def _trained_at(network: Any, state: State) -> Size:
@@ -152,7 +176,8 @@ def _trained_at(network: Any, state: State) -> Size:
     patches = theirs.shape[1] - own.shape[1] + rows * cols
     side = math.isqrt(max(patches, 0))
     fits = rows and side and side != rows and side * side == patches
-    return (side * embed.patch_size[0],) * 2 if fits else None
+    wanted = side * embed.patch_size[0] if fits else 0
+    return (wanted, wanted) if 0 < wanted <= LARGEST else None
 
 
 def _converted(network: nn.Module, state: State) -> State:
@@ -161,7 +186,9 @@ def _converted(network: nn.Module, state: State) -> State:
     if convert is None or checkpoints.fits(network, state):
         return state
     try:
-        return dict(convert(dict(state), network))
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # about how tensors lie in memory
+            return dict(convert(dict(state), network))
     except (KeyError, RuntimeError, ValueError, TypeError, IndexError, AttributeError):
         return state  # not a layout that it knows; the misfit is reported as it stands
 
@@ -175,6 +202,8 @@ def tscam(path: Path, state: State, size: Size) -> Built:
     classes, width = state["head.weight"].shape[:2]
     tokens = state["pos_embed"].shape[1]
     grid = math.isqrt(max(tokens - 1, 0))
+    if not state["head.weight"].numel() or not state["pos_embed"].numel() or grid * 16 > LARGEST:
+        raise CheckpointError(f"{path}: a TS-CAM head or position embeddings of no possible size")
     if grid < 1 or grid * grid + 1 != tokens:
         raise CheckpointError(f"{path}: {tokens} position embeddings are no CLS and square grid")
     variants = {192: "deit_tiny", 384: "deit_small", 768: "deit_base"}

@@ -9,16 +9,19 @@ from camcli import embedded, foreign, hub, weights
 from camcli.architectures import HUB, TORCHVISION, Built, Size, offline
 from camcli.errors import ModelError
 
+SUFFIXES = (".safetensors", ".pth", ".pt", ".bin", ".pth.tar", ".ckpt", ".pt2")
 FILES = ("model.safetensors", "pytorch_model.bin", "model_best.pth.tar", "model_best.pth")
 
 
 def build(name: str | None, checkpoint: Path | None, size: Size) -> Built:
     """The network that `--model` and `--checkpoint` name, with its weights and its transform."""
-    itself = _file(name)
     if name is not None and name.startswith(foreign.PROGRAM):
         return foreign.program(name, size)
+    itself = _file(name)
     if name is not None and _is_code(name) and itself is None:
         return foreign.called(name, checkpoint, size)
+    if checkpoint and itself:
+        raise ModelError(f"--model {name} and --checkpoint are two files of weights: give one")
     file = checkpoint or itself
     if file is None:
         known = embedded.CNN if name is None else name
@@ -27,13 +30,22 @@ def build(name: str | None, checkpoint: Path | None, size: Size) -> Built:
     return weights.from_file(file, None if itself else name, size)
 
 
+def is_name(name: str) -> bool:
+    """Whether it is one of a library's, and no file or function."""
+    return not os.path.exists(name) and not _is_code(name)
+
+
 def _file(name: str | None) -> Path | None:
     """The file that a name is of, or the weights in the folder that it is of."""
+    if name and name.lower().endswith(SUFFIXES) and not os.path.exists(name):
+        raise ModelError(f"--model {name}: no such file")
     if not name or not os.path.exists(name):
         return None
     path = Path(name)
     if path.is_file():
         return path
+    if not path.is_dir():
+        raise ModelError(f"--model {name} is neither a file nor a folder")
     inside = [path / each for each in FILES if (path / each).is_file()]
     if not inside:
         raise ModelError(f"--model {name}: a folder that holds none of {', '.join(FILES)}")

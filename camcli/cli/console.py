@@ -11,6 +11,8 @@ from dataclasses import dataclass
 
 from camcli.errors import OutputError, one_line
 
+LONGEST = 2000  # characters of a complaint: names from elsewhere can be of any length
+
 
 def prepare() -> None:
     """Names of any spelling can be printed, whatever the locale; a closed stream is silent."""
@@ -39,7 +41,8 @@ def emit(text: str) -> None:
 
 def complain(text: object) -> None:
     """One line on standard error."""
-    say(f"camcli: {one_line(text)}")
+    line = one_line(text)
+    say(f"camcli: {line if len(line) < LONGEST else line[:LONGEST] + ' …'}")
 
 
 def say(text: str) -> None:
@@ -53,7 +56,7 @@ def say(text: str) -> None:
 def note(text: str) -> None:
     """What was chosen where the user did not; nothing if nothing was."""
     if text:
-        say(text)
+        say(one_line(text))
 
 
 def close() -> None:

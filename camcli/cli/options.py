@@ -23,6 +23,7 @@ from camcli.records import Fit
 from camcli.smoothing import Smoothing
 
 Format = Literal["auto", "table", "jsonl", "quiet"]
+LARGEST = 4096  # pixels of an input's side
 COMPARED = "compare.jsonl"
 SAVES = ("overlay", "heatmap", "grid", "boxes", "array")
 
@@ -135,7 +136,10 @@ def size(text: str | None) -> tuple[int, int] | None:
     parts = text.lower().split("x")
     if len(parts) > 2 or not all(re.fullmatch(r"0*[1-9]\d{0,3}", p) for p in parts):
         raise UsageError(f"--size {text}: write 384 or 224x320 (height x width)")
-    return int(parts[0]), int(parts[-1])
+    rows, cols = int(parts[0]), int(parts[-1])
+    if max(rows, cols) > LARGEST:
+        raise UsageError(f"--size {text}: more than {LARGEST} pixels a side")
+    return rows, cols
 
 
 def transform(mean: str | None, std: str | None, interpolation: str | None) -> dict[str, Any]:
