@@ -1,4 +1,4 @@
-"""The marks by which camcli knows an architecture: camcli/signatures.json.
+"""The marks by which camcli knows an architecture: camcli/zoo/signatures.json.
 
     python benchmarks/signatures.py       # every timm and torchvision classifier; some minutes
 
@@ -27,9 +27,9 @@ from torch import nn
 from torchvision.models.regnet import BlockParams
 
 from camcli import checkpoints
-from camcli.signatures import AUXILIARY, Signature, digest, signature, under
+from camcli.zoo.signatures import AUXILIARY, Signature, digest, signature, under
 
-FILE = Path(__file__).parent.parent / "camcli" / "signatures.json"
+FILE = Path(__file__).parent.parent / "camcli" / "zoo" / "signatures.json"
 CLASSES = 7  # few, so that no other tensor has as many rows by chance
 TORCHVISION = "torchvision:"
 

@@ -13,7 +13,7 @@ from typing import Any, Literal
 import torch
 from torch import Tensor, nn
 
-from camcli import architectures, families, labels, zoo
+from camcli import families, labels, zoo
 from camcli.attention import Softmax, softmaxes
 from camcli.errors import ModelError, UsageError
 from camcli.labels import Labels
@@ -21,6 +21,7 @@ from camcli.logits import adapt, find, two_sided
 from camcli.numbering import numbered
 from camcli.records import Layer, Transform
 from camcli.survey import survey
+from camcli.zoo import architectures
 
 Head = Literal["softmax", "sigmoid"]
 

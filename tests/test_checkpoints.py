@@ -17,8 +17,9 @@ from conftest import lively
 from safetensors.torch import save_file
 from torch import Tensor
 
-from camcli import checkpoints, hub, models
+from camcli import checkpoints, models
 from camcli.errors import CheckpointError, ModelError, UsageError
+from camcli.zoo import hub
 
 NAME = "test_resnet"
 State = dict[str, Tensor]

@@ -12,8 +12,8 @@ from conftest import lively, noise
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from camcli.conformer import Conformer, from_shapes, is_conformer, is_plain
 from camcli.errors import CheckpointError
+from camcli.zoo.conformer import Conformer, from_shapes, is_conformer, is_plain
 
 State = dict[str, Tensor]
 Shapes = dict[str, tuple[int, ...]]

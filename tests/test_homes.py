@@ -22,7 +22,7 @@ from huggingface_hub import constants
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
-from camcli import architectures, labels, models
+from camcli import labels, models
 from camcli.errors import LayerError, ModelError
 from camcli.explain import explain
 from camcli.images import decode, place, preprocess
@@ -30,7 +30,7 @@ from camcli.methods import get
 from camcli.models import Model
 from camcli.plan import plan
 from camcli.records import Transform
-from camcli.zoo import FILES
+from camcli.zoo import FILES, architectures
 
 State = dict[str, Tensor]
 Wrap = Callable[[State], Any]

@@ -15,10 +15,11 @@ import torch
 import torchvision
 from conftest import SAMPLES, Cli, lively
 
-from camcli import architectures, hub, refit, trained
+from camcli import refit, trained
 from camcli.cli.methods import costs
 from camcli.methods import METHODS
 from camcli.records import Transform
+from camcli.zoo import architectures, hub
 
 ROOT = Path(__file__).parent.parent
 README = (ROOT / "README.md").read_text()

@@ -10,8 +10,8 @@ import timm
 import torch
 import torchvision
 
-from camcli import recognition
-from camcli.recognition import index, recognise
+from camcli.zoo import recognition
+from camcli.zoo.recognition import index, recognise
 
 Shapes = dict[str, tuple[int, ...]]
 

@@ -23,9 +23,9 @@ def models(
     import timm
     from torchvision import models as of_torchvision
 
-    from camcli import hub
-    from camcli.architectures import TORCHVISION
     from camcli.embedded import NAMES
+    from camcli.zoo import hub
+    from camcli.zoo.architectures import TORCHVISION
 
     others = [f"{TORCHVISION}{n}" for n in of_torchvision.list_models(module=of_torchvision)]
     known = [*NAMES, *(n for n in timm.list_models() if n not in NAMES), *others]

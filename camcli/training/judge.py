@@ -10,7 +10,7 @@ from functools import partial
 import torch
 from torch import Tensor, nn
 
-from camcli import architectures, models, pipeline, plan, refit, targets
+from camcli import models, pipeline, plan, refit, targets
 from camcli.errors import MethodError, TrainingError
 from camcli.evaluation import given, localization, tally
 from camcli.evaluation.datasets import Item
@@ -22,6 +22,7 @@ from camcli.trained import Kind
 from camcli.training.answers import Answers
 from camcli.training.inputs import Batch
 from camcli.training.lesson import Judged, Lesson
+from camcli.zoo import architectures
 
 METHOD: Mapping[Kind, str] = {"tscam": "tscam", "gap": "cam"}  # the method that a head is for
 

@@ -21,7 +21,8 @@ from timm.models import load_model_config_from_hf
 from torch import nn
 
 from camcli import embedded
-from camcli.architectures import (
+from camcli.errors import ModelError
+from camcli.zoo.architectures import (
     BUILDING,
     HUB,
     TORCHVISION,
@@ -31,7 +32,6 @@ from camcli.architectures import (
     known,
     transform,
 )
-from camcli.errors import ModelError
 
 SAVED = ("model.safetensors", "pytorch_model.bin")
 

@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 from functools import cache
 from pathlib import Path
 
-from camcli.signatures import Shapes, Signature, marks, rows, under
+from camcli.zoo.signatures import Shapes, Signature, marks, rows, under
 
 FILE = Path(__file__).parent / "signatures.json"
 LARGEST = 10_000  # keys; the longest of timm's networks has 3108, its teacher as many

@@ -17,8 +17,14 @@ import timm
 import torch
 from torch import nn
 
-from camcli import checkpoints, conformer, refit, trained
-from camcli.architectures import (
+from camcli import checkpoints, refit, trained
+from camcli.checkpoints import Held, State
+from camcli.errors import CheckpointError, ModelError
+from camcli.heads import ConvHead
+from camcli.records import Transform
+from camcli.trained import LARGEST, Card
+from camcli.zoo import conformer
+from camcli.zoo.architectures import (
     TORCHVISION,
     Built,
     Size,
@@ -28,16 +34,11 @@ from camcli.architectures import (
     of_file,
     refuse_other,
 )
-from camcli.architectures import transform as usual
-from camcli.checkpoints import Held, State
-from camcli.described import Described, described
-from camcli.errors import CheckpointError, ModelError
-from camcli.heads import ConvHead
-from camcli.hub import structure
-from camcli.recognition import Recognised, recognise
-from camcli.records import Transform
-from camcli.signatures import AUXILIARY
-from camcli.trained import LARGEST, Card
+from camcli.zoo.architectures import transform as usual
+from camcli.zoo.described import Described, described
+from camcli.zoo.hub import structure
+from camcli.zoo.recognition import Recognised, recognise
+from camcli.zoo.signatures import AUXILIARY
 
 
 def from_file(path: Path, name: str | None, size: Size) -> Built:

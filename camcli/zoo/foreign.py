@@ -20,10 +20,10 @@ import torch
 from torch import Tensor, nn
 
 from camcli import checkpoints
-from camcli.architectures import Built, Size
-from camcli.described import described, transform_of
 from camcli.errors import CheckpointError, ModelError, hint
 from camcli.records import Transform
+from camcli.zoo.architectures import Built, Size
+from camcli.zoo.described import described, transform_of
 
 USUAL = (224, 224)
 PROGRAM = "program:"

@@ -5,9 +5,10 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
-from camcli import embedded, foreign, hub, weights
-from camcli.architectures import HUB, TORCHVISION, Built, Size, offline
+from camcli import embedded
 from camcli.errors import ModelError
+from camcli.zoo import foreign, hub, weights
+from camcli.zoo.architectures import HUB, TORCHVISION, Built, Size, offline
 
 SUFFIXES = (".safetensors", ".pth", ".pt", ".bin", ".pth.tar", ".ckpt", ".pt2")
 FILES = ("model.safetensors", "pytorch_model.bin", "model_best.pth.tar", "model_best.pth")
