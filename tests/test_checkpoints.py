@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import pickle
+import re
 import zipfile
 from collections.abc import Callable
 from pathlib import Path
@@ -213,3 +214,45 @@ def test_the_embedded_weights_classify_the_samples() -> None:
         "rocket": ("drilling platform", 0.5),  # a mistake worth explaining
         "motorcycle_left": ("moped", 0.5),
     }
+
+
+@pytest.mark.parametrize("prefix", ["module.", "model.backbone.", "_orig_mod."])
+def test_a_prefix_in_safetensors(tmp_path: Path, prefix: str) -> None:
+    path = tmp_path / "test_resnet.safetensors"
+    save_file(prefixed(prefix)(state()), path)
+    assert checkpoints.held(path).shapes.keys() == checkpoints.read(path).keys()
+    assert models.load(str(path), size=(64, 64)).name == NAME
+
+
+@pytest.mark.parametrize("shape", [(10**7, 0), (2 * 10**18, 0), (0, 96), (5, 1)])
+@pytest.mark.parametrize("name", [NAME, "torchvision:shufflenet_v2_x0_5"])
+def test_a_head_of_no_width_is_no_reason_to_build_a_huge_one(
+    tmp_path: Path, name: str, shape: tuple[int, int]
+) -> None:
+    torch.save(state() | {"fc.weight": torch.zeros(shape)}, tmp_path / "w.pth")
+    with pytest.raises(CheckpointError, match="does not fit"):
+        models.load(name, tmp_path / "w.pth", size=(64, 64))
+
+
+def test_positions_of_an_absurd_image_are_not_believed(tmp_path: Path) -> None:
+    weights = state("test_vit") | {"pos_embed": torch.zeros(1, 1 + 10**4, 64)}
+    torch.save(weights, tmp_path / "test_vit.pth")
+    assert models.load("test_vit", tmp_path / "test_vit.pth").size[0] < 3000
+
+
+def test_many_views_of_few_numbers_are_no_weights(tmp_path: Path) -> None:
+    few = torch.zeros(1000, dtype=torch.float16)
+    torch.save({f"{n}.weight": few.view(10, 100) for n in range(300)}, tmp_path / "w.pth")
+    with pytest.raises(CheckpointError, match="no weights"):
+        checkpoints.read(tmp_path / "w.pth")
+
+
+def test_densenets_as_torchvision_published_them(tmp_path: Path) -> None:
+    network = lively(timm.create_model("densenet121", num_classes=3))
+    old = re.compile(r"(denselayer\d+\.(?:norm|conv))([12])\.")
+    found = {old.sub(r"\1.\2.", key): value for key, value in network.state_dict().items()}
+    assert "features.denseblock1.denselayer1.norm.1.weight" in found
+    torch.save(found, tmp_path / "densenet121.pth")
+    loaded = models.load(str(tmp_path / "densenet121.pth"), size=(64, 64))
+    image = torch.ones(1, 3, 64, 64)
+    torch.testing.assert_close(loaded.network(image), network.eval()(image).detach())

@@ -150,6 +150,12 @@ def test_patterns_of_names(pattern: str) -> None:
         layers.resolve("blocks.*", model.layers[:3], lambda: default_layer(model))
 
 
+def test_a_pattern_of_ten_thousand_stars_ends() -> None:
+    model = model_of("test_vit")
+    with pytest.raises(LayerError, match="is like"):
+        layers.resolve("*?" * 5000 + "!", model.layers, lambda: default_layer(model))
+
+
 def test_a_map_in_a_tuple_is_named_by_its_place() -> None:
     model = small("pit_ti_224", 224, 224)
     stages = layers.resolve("stage1..3", model.layers, lambda: default_layer(model))

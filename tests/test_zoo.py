@@ -133,7 +133,7 @@ ZOO: dict[str, tuple[str, Size | None]] = {
     "vision_transformer": ("vit_tiny_patch16_224", None),
     "vision_transformer_hybrid": ("vit_tiny_r_s16_p8_224", None),
     "vision_transformer_relpos": ("vit_srelpos_small_patch16_224", None),
-    "vision_transformer_sam": ("samvit_base_patch16_224", None),
+    "vision_transformer_sam": ("samvit_base_patch16_224", (224, 224)),
     "vitamin": ("vitamin_small_224", None),
     "volo": ("volo_d1_224", None),
     "vovnet": ("ese_vovnet19b_slim_dw", None),
@@ -209,6 +209,7 @@ ROLLOUT = {
     "vision_transformer",
     "vision_transformer_hybrid",
     "vision_transformer_relpos",
+    "vision_transformer_sam",
     "vitamin",
 }
 TSCAM = {
@@ -223,6 +224,7 @@ TSCAM = {
     "vision_transformer",
     "vision_transformer_hybrid",
     "vision_transformer_relpos",
+    "vision_transformer_sam",
     "vitamin",
     "xcit",
 }

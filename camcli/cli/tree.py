@@ -21,7 +21,7 @@ def draw(model: Model, default: Layer | None) -> None:
     rows, told = model.layers, ""
     for layer in sorted(rows, key=lambda la: _place(la, rows)):
         depth, label = _branch(layer.name, told)
-        told = layer.name
+        told = layer.name.partition("[")[0]
         for line in label:
             console.emit(line)
         console.emit(_leaf(layer, depth, live, default))
