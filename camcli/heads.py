@@ -57,7 +57,7 @@ class Head:
 
     kind "conv": `layer` already yields a map a class (B, K, H, W), its bias included. kind
     "linear": `layer` yields features (B, C, H, W), pooled and weighted by `weight` (K, C), with
-    LayerNorm's `norm` after the pool where there is one. `exact` says whether the logits are the
+    `norm` after the pool where there is one. `exact` says whether the logits are the
     mean of the class maps: not so where a CLS token, and not the patches, is classified.
     """
 
@@ -65,7 +65,7 @@ class Head:
     layer: Layer
     bias: Tensor
     weight: Tensor | None = None
-    norm: nn.LayerNorm | None = None
+    norm: nn.Module | None = None
     exact: bool = True
 
 
@@ -177,17 +177,51 @@ def _affine(heads: Sequence[Any]) -> list[tuple[Tensor, Tensor]]:
     ]
 
 
-def _norms(network: nn.Module, channels: int) -> list[nn.LayerNorm]:
-    """The LayerNorms that may stand between pool and classifier: the last is the likeliest."""
-    norms = [m for m in network.modules() if isinstance(m, nn.LayerNorm)]
-    return [m for m in reversed(norms) if m.normalized_shape == (channels,)]
+@dataclass(frozen=True, slots=True)
+class Scaling:
+    """How a norm of a vector p of channels goes: (p - c mean p) / sqrt(spread(p) + eps)."""
+
+    centred: bool
+    spread: Callable[[Tensor], Tensor]
 
 
-def _normed(pooled: Tensor, norm: nn.LayerNorm | None) -> Tensor:
-    """LayerNorm over channels; as a function, for timm's 2-D variants want maps."""
+# By how the names of their classes begin, for every library has its own of each.
+SCALINGS = {
+    "layernorm": Scaling(True, lambda pooled: pooled.var(dim=1, correction=0)),
+    "rmsnorm": Scaling(False, lambda pooled: pooled.square().mean(dim=1)),
+    "simplenorm": Scaling(False, lambda pooled: pooled.var(dim=1)),
+}
+
+
+def _scaling(norm: nn.Module) -> Scaling | None:
+    name = type(norm).__name__.casefold()
+    return next((s for start, s in SCALINGS.items() if name.startswith(start)), None)
+
+
+def _norms(network: nn.Module, channels: int) -> list[nn.Module]:
+    """The norms that may stand between pool and classifier: the last is the likeliest."""
+    known = [m for m in network.modules() if _scaling(m)]
+    return [m for m in reversed(known) if getattr(m, "normalized_shape", ()) == (channels,)]
+
+
+def _steps(pooled: Tensor, norm: Any) -> tuple[bool, Tensor, Tensor, Tensor]:
+    """Whether it centres, its 1 / sigma (B,), and its scale and shift (C,): 1 and 0 without."""
+    scaling = _scaling(norm)
+    assert scaling is not None
+    eps = torch.finfo(pooled.dtype).eps if norm.eps is None else norm.eps
+    own = dict(norm.named_parameters())
+    gamma = own.get("weight", torch.ones_like(pooled[0]))
+    beta = own.get("bias", torch.zeros_like(pooled[0]))
+    return scaling.centred, (scaling.spread(pooled) + eps).rsqrt(), gamma, beta
+
+
+def _normed(pooled: Tensor, norm: nn.Module | None) -> Tensor:
+    """A norm over channels (B,C); as a function, for timm's 2-D variants want maps."""
     if norm is None:
         return pooled
-    return nn.functional.layer_norm(pooled, pooled.shape[1:], norm.weight, norm.bias, norm.eps)
+    centred, scale, gamma, beta = _steps(pooled, norm)
+    moved = pooled - pooled.mean(dim=1, keepdim=True) if centred else pooled
+    return moved * scale[:, None] * gamma + beta
 
 
 def _of_tokens(features: Tensor, classifiers: Sequence[tuple[Tensor, Tensor]]) -> Tensor:
@@ -202,12 +236,6 @@ def _same(found: Tensor, logits: Tensor) -> bool:
     return math.isfinite(scale) and torch.allclose(found, logits, rtol=0, atol=1e-3 * scale + 1e-4)
 
 
-def _affine_of(norm: nn.LayerNorm, like: Tensor) -> tuple[Tensor, Tensor]:
-    """Scale and shift (C,); 1 and 0 where it has none."""
-    own = dict(norm.named_parameters())
-    return own.get("weight", torch.ones_like(like)), own.get("bias", torch.zeros_like(like))
-
-
 def semantic(head: Head, output: Tensor, score: Tensor) -> tuple[Tensor, Tensor]:
     """The map of one score an image, and its bias: (B,C,H,W), (B,K) -> (B,H,W), (B,).
 
@@ -215,7 +243,8 @@ def semantic(head: Head, output: Tensor, score: Tensor) -> tuple[Tensor, Tensor]
 
     F_c = sum_k w_ck A_k, bias b_c; for exact heads the mean of F_c + b_c is the logit. A LayerNorm
     after the pool is linear in the map once the pooled vector's deviation is fixed, so it goes
-    into both: F_c = sum_k w_ck gamma_k (A_k - mean_k A) / sigma, bias b_c + sum_k w_ck beta_k.
+    into both: F_c = sum_k w_ck gamma_k (A_k - mean_k A) / sigma, bias b_c + sum_k w_ck beta_k. An
+    RMS norm takes no mean away.
     """
     features, bias = spatial(output, head.layer).float(), score @ head.bias.float()
     if head.weight is None:
@@ -223,9 +252,7 @@ def semantic(head: Head, output: Tensor, score: Tensor) -> tuple[Tensor, Tensor]
         return own - bias[:, None, None], bias
     weight = score @ head.weight.float()
     if head.norm is not None:
-        pooled = features.mean(dim=(2, 3))
-        sigma = (pooled.var(dim=1, correction=0) + head.norm.eps).sqrt()
-        gamma, beta = _affine_of(head.norm, weight[0])
-        bias, weight = bias + weight @ beta, weight * gamma / sigma[:, None]
-        features = features - features.mean(dim=1, keepdim=True)
+        centred, scale, gamma, beta = _steps(features.mean(dim=(2, 3)), head.norm)
+        bias, weight = bias + weight @ beta, weight * gamma * scale[:, None]
+        features = features - features.mean(dim=1, keepdim=True) if centred else features
     return torch.einsum("bc,bchw->bhw", weight, features), bias

@@ -115,5 +115,5 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
         terminalreporter.section("the zoo: a map, or why there is none")
         for row in [["module", "gradcam", "layercam", "rollout", "tscam"], *rows]:
             module, gradcam, layercam, rollout, tscam = row
-            line = f"{module:26}{gradcam:9}{layercam:10}{rollout:54}{tscam}"
+            line = f"{module:26}{gradcam:9}{layercam:10}{rollout:70}{tscam}"
             terminalreporter.write_line(line.rstrip())

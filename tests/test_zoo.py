@@ -11,6 +11,7 @@ import gc
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from functools import partial
+from pathlib import Path
 from typing import Any, cast
 
 import numpy as np
@@ -216,8 +217,10 @@ TSCAM = {
     "beit",
     "cait",
     "convit",
+    "deepseek_vit",
     "deit",
     "eva",
+    "gemma4_vit",
     "naflexvit",
     "qwen3_vit",
     "tnt",
@@ -559,7 +562,8 @@ def summed_rows(network: nn.Module, images: Tensor, layer: Layer) -> Doubles:
 
 def semantic(model: Model, head: Head, images: Tensor, classes: Sequence[int]) -> Doubles:
     """Class scores at every patch, of features of which the network's own logits are made."""
-    classifier = cast(Any, model.network).get_classifier()
+    network = cast(Any, model.network)
+    classifier = network.get_submodule(network.default_cfg["classifier"])
     weight = classifier.weight.numpy().astype(np.float64)[list(classes)]
     bias = classifier.bias.numpy().astype(np.float64)[list(classes)]
     with torch.no_grad(), kept(model.network, [head.layer.name]) as found:
@@ -569,11 +573,13 @@ def semantic(model: Model, head: Head, images: Tensor, classes: Sequence[int]) -
     features = placed(values, head.layer)
     if head.norm is not None:  # of the mean, and linear in the map once its deviation is known
         pooled = features.mean(axis=(2, 3))
-        deviation = np.sqrt(pooled.var(axis=1) + head.norm.eps)[:, None, None, None]
-        features = (features - features.mean(axis=1, keepdims=True)) / deviation
-        if dict(head.norm.named_parameters()):
-            gamma, beta = (p.numpy().astype(np.float64) for p in (head.norm.weight, head.norm.bias))
-            features = features * gamma[:, None, None] + beta[:, None, None]
+        with_mean = isinstance(head.norm, nn.LayerNorm)
+        spread = pooled.var(axis=1) if with_mean else (pooled**2).mean(axis=1)
+        deviation = np.sqrt(spread + cast(Any, head.norm).eps)[:, None, None, None]
+        features = (features - with_mean * features.mean(axis=1, keepdims=True)) / deviation
+        own = {k: p.numpy().astype(np.float64) for k, p in head.norm.named_parameters()}
+        features = features * own.get("weight", np.ones(1))[:, None, None]
+        features = features + own.get("bias", np.zeros(1))[:, None, None]
     maps: Doubles = np.einsum("bc,bchw->bhw", weight, features) + bias[:, None, None]
     of_cls = None if head.exact else (values[:, 0].numpy() * weight).sum(axis=1) + bias
     read = maps.mean(axis=(1, 2)) if of_cls is None else of_cls
@@ -587,3 +593,9 @@ def refused(model: Model, method: str) -> str:
         plan(model, [get(method)])
     reason = str(error.value).partition(". Try")[0]
     return reason.rpartition(f"{model.name} has ")[2]
+
+
+def test_the_readme_has_the_count() -> None:
+    readme = " ".join((Path(__file__).parent.parent / "README.md").read_text().split())
+    said = f"Of the {len(ZOO)}, **{len(ZOO)} have Grad-CAM and LayerCAM, {len(ROLLOUT)} attention"
+    assert f"{said} rollout, {len(TSCAM)} TS-CAM**" in readme
