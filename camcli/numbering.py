@@ -65,7 +65,7 @@ def _blocks(network: nn.Module, layers: Sequence[Layer]) -> list[Layer]:
 
 
 def _member(network: nn.Module, name: str) -> str:
-    """The innermost module around a name that is one of a list."""
+    """The innermost module around a name that is one of a list, else the one that holds it."""
     lists = (nn.Sequential, nn.ModuleList)
     parents = [*_parents(name), name]
     members = [
@@ -73,7 +73,7 @@ def _member(network: nn.Module, name: str) -> str:
         for outer, inner in zip(["", *parents], parents, strict=False)
         if isinstance(network.get_submodule(outer), lists)
     ]
-    return members[-1] if members else name
+    return members[-1] if members else name.rpartition(".")[0] or name
 
 
 def _parents(name: str) -> list[str]:

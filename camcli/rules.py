@@ -45,7 +45,7 @@ def _positive(_module: Any, _inputs: tuple[Any, ...], output: Tensor) -> Tensor:
 
 
 def attnlrp(network: nn.Module, blocks: tuple[str, ...]) -> dict[str, Rule] | None:
-    """AttnLRP as rules for gradients; None where the blocks are not plain attention and GELU.
+    """AttnLRP as rules for gradients; None where there is more to rule than attention and GELU.
 
     Then activation times gradient is relevance: LayerNorm with its deviation, and GELU with its
     slope, held fixed; each factor of a product of two gets half. Source: arXiv 2402.05602
@@ -53,6 +53,9 @@ def attnlrp(network: nn.Module, blocks: tuple[str, ...]) -> dict[str, Rule] | No
     if getattr(network, "attn_pool", None) is not None or not all(
         _plain(network.get_submodule(block)) for block in blocks
     ):
+        return None
+    outside = {n: m for n, m in activations(network).items() if not n.startswith(_under(blocks))}
+    if {type(m).__name__ for m in outside.values()} & {*GELUS}:
         return None
     rules: dict[str, Rule] = {
         name: _deviation_fixed
@@ -64,6 +67,10 @@ def attnlrp(network: nn.Module, blocks: tuple[str, ...]) -> dict[str, Rule] | No
         rules |= {f"{block}.{name}": _slope_fixed for name in inside}
         rules |= {f"{block}.attn.{name}": _halved for name in ("qkv", "attn_drop")}
     return rules
+
+
+def _under(blocks: tuple[str, ...]) -> tuple[str, ...]:
+    return tuple(f"{block}." for block in blocks)
 
 
 def _plain(block: Any) -> bool:

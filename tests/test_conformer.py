@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from functools import cache
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -12,7 +13,10 @@ from conftest import lively, noise
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from camcli import models
 from camcli.errors import CheckpointError
+from camcli.explain import explain
+from camcli.plan import plan
 from camcli.zoo.conformer import Conformer, from_shapes, is_conformer, is_plain
 
 State = dict[str, Tensor]
@@ -114,6 +118,7 @@ class Slow:
 
     def __init__(self, state: State, heads: int) -> None:
         self.state, self.heads = state, heads
+        self.rows: list[Tensor] = []  # of CLS, a block each
 
     def conv(self, x: Tensor, key: str, stride: int = 1) -> Tensor:
         w = self.state[f"{key}.weight"]
@@ -137,10 +142,9 @@ class Slow:
     def block(self, t: Tensor, key: str) -> Tensor:
         q, k, v = self.linear(self.ln(t, f"{key}.norm1"), f"{key}.attn.qkv").chunk(3, dim=-1)
         parts = zip(*(x.chunk(self.heads, dim=-1) for x in (q, k, v)), strict=True)
-        mixed = [
-            torch.softmax(a @ b.transpose(1, 2) / a.shape[-1] ** 0.5, dim=-1) @ c
-            for a, b, c in parts
-        ]
+        seen = [(torch.softmax(a @ b.mT / a.shape[-1] ** 0.5, dim=-1), c) for a, b, c in parts]
+        self.rows.append(torch.stack([row for row, _ in seen]).mean(dim=0)[:, 0, 1:])
+        mixed = [row @ c for row, c in seen]
         t = t + self.linear(torch.cat(mixed, dim=-1), f"{key}.attn.proj")
         hidden = F.gelu(self.linear(self.ln(t, f"{key}.norm2"), f"{key}.mlp.fc1"))
         return t + self.linear(hidden, f"{key}.mlp.fc2")
@@ -315,3 +319,23 @@ def test_nonsense_is_refused_in_one_line(spoil: Callable[[Shapes], Shapes], says
         from_shapes(spoil(shapes_of(tiny())))
     assert says in str(raised.value)
     assert "\n" not in str(raised.value)
+
+
+def test_from_an_official_file_to_ts_cams_map(tmp_path: Path) -> None:
+    """Attention of all blocks, summed, CLS row, times the class's map, as the authors have it."""
+    network = tiny()
+    state = {f"module.{key}": value for key, value in network.state_dict().items()}
+    torch.save({"epoch": 1, "state_dict": state, "best_map": 0.5}, tmp_path / "model_best.pth")
+    model = models.load(str(tmp_path / "model_best.pth"), size=(64, 96), device="cpu")
+    images = noise(2, (64, 96))
+    requests = plan(model, [])
+    assert [request.method.name for request in requests] == ["tscam"]
+    found = explain(model, images, requests, lambda _: torch.tensor([[1], [3]]))[0][0]
+    slow = Slow(network.state_dict(), heads=2)
+    _, tokens, grid = slow.branches(images, depth=6)
+    maps = slow.conv(tokens[:, 1:].permute(0, 2, 1).reshape(2, -1, *grid), "trans_cls_head")
+    expected = torch.stack(slow.rows).sum(dim=0).reshape(2, *grid)
+    expected *= torch.stack([maps[0, 1], maps[1, 3]])
+    torch.testing.assert_close(found.fused.values, expected, rtol=1e-3, atol=1e-4)
+    blocks = [layer.name for layer in model.layers if layer.block is not None]
+    assert blocks == ["trans_1", *(f"conv_trans_{n}.trans_block" for n in range(2, 7))]

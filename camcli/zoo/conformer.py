@@ -166,7 +166,7 @@ class Conformer(nn.Module):
         super().__init__()
         self.grid = (grid, grid)
         self.plain = plain
-        self.depth = depth
+        self.depth, self.width, self.patch = depth, width, patch
         channels = base * channel_ratio
         self.cls_token = nn.Parameter(torch.randn(1, 1, width) * 0.02)
         self.conv1 = nn.Conv2d(3, base, 7, 2, padding=3, bias=False)

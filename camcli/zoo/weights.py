@@ -229,7 +229,7 @@ def _conv_key(key: str) -> str:
 def coupled(path: Path, held: Held, size: Size) -> Built:
     """A Conformer, with TS-CAM's head or its own, recognised by the file alone."""
     state = held.load()
-    network: Any = conformer.from_shapes({k: tuple(value.shape) for k, value in state.items()})
+    network = conformer.from_shapes({k: tuple(value.shape) for k, value in state.items()})
     checkpoints.load_into(network, state, path, "Conformer")
     side = conformer.SIZE
     if size is not None and any(length % network.patch for length in size):
