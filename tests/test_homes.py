@@ -30,7 +30,7 @@ from camcli.methods import get
 from camcli.models import Model
 from camcli.plan import plan
 from camcli.records import Transform
-from camcli.zoo import FILES, architectures
+from camcli.zoo import FILES, architectures, build
 
 State = dict[str, Tensor]
 Wrap = Callable[[State], Any]
@@ -563,3 +563,15 @@ def test_a_network_is_run_no_more_than_needed(
         assert len(ran.lines) == count, ran.err
         assert [n for n in passes if n > 1] == [min(count, 10)] * -(-count // 10)
         assert passes.count(1) <= calls + 2  # the default layer is named again where a map is blank
+
+
+def test_a_file_named_after_published_weights_has_their_transform(tmp_path: Path) -> None:
+    """Of one architecture timm has weights that want other means: the tag in the name tells."""
+    with torch.device("meta"):
+        shapes = timm.create_model("mobilenetv3_large_100", num_classes=3).state_dict()
+    state = {key: torch.zeros(value.shape) for key, value in shapes.items()}
+    tagged = "mobilenetv3_large_100.miil_in21k_ft_in1k"
+    save_file(state, tmp_path / f"{tagged}.safetensors")
+    built = build(str(tmp_path / f"{tagged}.safetensors"), None, None)
+    assert built.name == tagged
+    assert (built.transform.mean, built.transform.std) == ((0.0,) * 3, (1.0,) * 3)

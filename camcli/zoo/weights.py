@@ -91,8 +91,15 @@ def _recognised(path: Path, held: Held, said: Described, size: Size) -> Built:
         )
     if found.classes is None:
         raise ModelError(f"{path} is a {found.name} without its classifier: nothing to explain")
-    built = _loaded(path, found.name, _inner(held.load(), found), said, size)
+    name = _tagged(found.name, hints)
+    built = _loaded(path, name, _inner(held.load(), found), said, size)
     return replace(built, note=_note(path, found, built.transform, said))
+
+
+def _tagged(name: str, hints: Sequence[str]) -> str:
+    """With the tag of timm's published weights that the file is named after, if it is after one."""
+    tags = {f"{name}.{hint.partition(f'{name}.')[2]}" for hint in hints}
+    return next(iter(sorted(tags & {*timm.list_pretrained(f"{name}.*")})), name)
 
 
 def _listed(names: Sequence[str]) -> str:
