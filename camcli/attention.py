@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from camcli.families import Family
 from camcli.records import Layer
-from camcli.survey import probe
+from camcli.survey import probe, said
 from camcli.taps import Reading, module, record
 
 
@@ -137,7 +137,7 @@ def rows(network: nn.Module, found: Sequence[Softmax], size: tuple[int, int]) ->
     against the full matrices on a probe; otherwise the matrices are read. Only blocks in which
     there is a CLS token are read; without any, the mean over all tokens, if all attention is whole.
     """
-    has_cls = getattr(network, "cls_token", None) is not None
+    has_cls = said(network, "cls_token") is not None
     used = [s for s in found if s.whole and (s.layer.prefix or not has_cls)]
     if not used or _grids(used) > 1 or not (has_cls or all(s.whole for s in found)):
         return None
@@ -262,10 +262,15 @@ def matrices(
     last = found[-1].block
     with record(network, taps=[last.name]) as recorded:
         logits = network(probe(network, size))
-        (gradient,) = torch.autograd.grad(logits.max(), recorded.taps[last.name])
-    live = gradient[0].flatten(0, -2).any(dim=1).nonzero().flatten().tolist()
+        if not logits.requires_grad:  # the network keeps gradients to itself
+            return None
+        (gradient,) = torch.autograd.grad(
+            logits.max(), recorded.taps[last.name], materialize_grads=True
+        )
+    by_token = gradient[0].flatten(1).T if last.layout == "NCHW" else gradient[0].flatten(0, -2)
+    live = by_token.any(dim=1).nonzero().flatten().tolist()
     read = tuple(live) if found[-1].queries > 1 else (0,)
-    has_cls = getattr(network, "cls_token", None) is not None and found[-1].layer.prefix
+    has_cls = said(network, "cls_token") is not None and found[-1].layer.prefix
     return Matrices(tuple(found), read, (0,) if has_cls else read)
 
 

@@ -37,6 +37,7 @@ HARMLESS: list[Any] = [
 OLD_DENSENET = re.compile(r"(denselayer\d+\.(?:norm|conv))\.([12])\.")  # published so
 SHARED = 4  # tensors that share their numbers, as tied layers do: so many times at most
 WRAPPINGS = ("state_dict", "model", "state_dict_ema", "model_ema", "model_state_dict", "weights")
+HEADS = ("head.fc", "head", "fc", "classifier")  # beside a trunk, under whatever name
 PREFIXES = ("module.", "_orig_mod.", "model.", "backbone.")
 
 
@@ -161,9 +162,13 @@ def aligned(state: State, network: nn.Module) -> State:
         stripped = {key.removeprefix(prefix): value for key, value in state.items()}
         if len(stripped.keys() & wanted) > len(state.keys() & wanted):
             state = stripped
+        added = {f"{prefix}{key}": value for key, value in state.items()}
+        if len(added.keys() & wanted) > len(state.keys() & wanted):
+            state = added  # a network that is wrapped itself
     for name in classifiers(network):
         if f"{name}.weight" not in state:
-            old = _only_linear(name, state) or "head.fc"
+            others = (n for n in HEADS if f"{n}.weight" in state and f"{n}.weight" not in wanted)
+            old = _only_linear(name, state) or next(others, "head.fc")
             state = {_renamed(key, old, name): value for key, value in state.items()}
     return state
 

@@ -19,12 +19,15 @@ Order = tuple[int, ...]
 def _feature_info(network: nn.Module) -> Names:
     """timm's own list of where the resolution falls; of one resolution it lists the blocks."""
     info = getattr(network, "feature_info", None)
-    return tuple(entry["module"] for entry in info) if isinstance(info, list) else ()
+    listed = info if isinstance(info, list) else ()
+    return tuple(
+        entry["module"] for entry in listed if isinstance(entry, dict) and "module" in entry
+    )
 
 
 def _pools(network: nn.Module) -> Names:
     """LayerCAM's stages: every stage of VGG ends in a pool. timm lists the layers before them."""
-    features = network.get_submodule("features")
+    features = dict(network.named_children()).get("features", nn.Identity())
     return tuple(f"features.{n}" for n, m in features.named_children() if isinstance(m, POOLS))
 
 

@@ -101,7 +101,7 @@ def _conv(network: nn.Module, layers: Sequence[Layer], size: tuple[int, int]) ->
         even = weights[None, :, None, None].expand_as(slope) / slope[0, 0].numel()
         if torch.allclose(slope, even, rtol=1e-3):
             own = module(network, layer.name)
-            bias = own.bias if isinstance(own, nn.Conv2d) else None
+            bias = own.bias if isinstance(own, AFFINE) else None
             bias = torch.zeros_like(weights) if bias is None else bias
             return Head(
                 "conv", layer, bias, exact=_same(maps.mean(dim=(2, 3)).detach(), logits.detach())

@@ -85,7 +85,7 @@ def block(number: int, layers: Sequence[Layer]) -> Layer:
     if not -len(blocks) <= number < len(blocks):
         raise LayerError(f"--block {number}: this model has blocks 0..{len(blocks) - 1}")
     inside = f"{blocks[number].name.partition('[')[0]}."
-    sides = [la for la in layers if any(name.startswith(inside) for name in la.feeds)]
+    sides = [la for la in layers if any(f"{name}.".startswith(inside) for name in la.feeds)]
     if not sides:
         raise LayerError(f"--block {number}: that block has no attention; use --layers")
     return sides[-1]

@@ -132,7 +132,7 @@ class Layer:
     stage: int | None = None
     block: int | None = None
     order: tuple[int, ...] = field(default=(), compare=False, repr=False)
-    output: str = field(default="", compare=False, repr=False)
+    output: int = field(default=0, compare=False, repr=False)
     feeds: tuple[str, ...] = field(default=(), compare=False, repr=False)
 
 

@@ -26,6 +26,7 @@ def of_whole(model: Model) -> dict[str, str | None]:
     whole = [m for m in METHODS.values() if not m.per_layer]
     found = separately(model, whole, None, None, None, None, NONE)
     reasons = (
-        str(one).partition(" needs ")[2] if isinstance(one, MethodError) else None for one in found
+        (str(one).partition(" needs ")[2] or str(one)) if isinstance(one, MethodError) else None
+        for one in found
     )
     return {m.name: reason for m, reason in zip(whole, reasons, strict=True)}

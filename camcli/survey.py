@@ -18,7 +18,7 @@ from camcli.families import Family
 from camcli.records import Layer, Layout
 from camcli.taps import record, watched
 
-HEADS = ("num_heads", "num_attention_heads", "heads")
+HEADS = ("num_heads", "num_attention_heads", "heads", "n_heads", "n_head", "nhead", "num_head")
 MIXING = (nn.Linear, nn.Conv2d)
 PREFIXES = (0, 1, 2)  # tokens before the patches, where the network does not say how many
 PASSING = (nn.Identity, nn.Dropout)  # they hand on what they were given
@@ -42,19 +42,34 @@ class _Watch:
     feeds: dict[str, str] = field(default_factory=dict)  # by attention, the map before it
     previous: Any = None
     version: int = 0
-    maker: str = ""
+    made: int = 0
 
     def see(self, name: str, output: Any) -> None:
-        version = getattr(output, "_version", 0)  # an in-place ReLU hands on what it was given
+        version = _version(output)  # an in-place ReLU hands on what it was given
         if output is not self.previous or version != self.version:
-            self.maker, self.previous, self.version = name, output, version
+            self.made += 1  # a new tensor, whoever made it: a module may be called again
+            self.previous, self.version = output, version
         attention = self.inside.get(name)
         if attention and attention not in self.feeds and self.layers:
             self.feeds[attention] = next(reversed(self.layers))
         layer = self.read(name, output) if attention in (None, name) else None
-        if layer:
+        if layer and not self._finer(layer):
             self.layers.pop(layer.name, None)
-            self.layers[layer.name] = replace(layer, output=self.maker)
+            self.layers[layer.name] = replace(layer, output=self.made)
+
+    def _finer(self, layer: Layer) -> bool:
+        """Whether tokens are of a grid finer than any before, as classifiers make none.
+
+        Channels may be as many as a square, and latents that are no places too.
+        """
+        before = [math.prod(known.grid) for known in self.layers.values()]
+        return layer.layout == "NLC" and bool(before) and math.prod(layer.grid) > max(before)
+
+
+def _version(output: Any) -> int:
+    """How often a tensor was changed in place; of what is no tensor, or keeps no count, 0."""
+    counts = isinstance(output, Tensor) and not output.is_inference()
+    return int(output._version) if counts else 0
 
 
 def survey(
@@ -76,6 +91,12 @@ def survey(
     return tuple(layers), answer
 
 
+def said(network: nn.Module, attribute: str) -> Any:
+    """What a network, or one inside it, says of itself; None where none says anything."""
+    values = (getattr(module, attribute, None) for module in network.modules())
+    return next((value for value in values if value is not None), None)
+
+
 def _can_be_named(name: str, known: Mapping[str, nn.Module]) -> bool:
     """Whether each part of a name is a module's own, as it is not where names have dots in them."""
     parts = name.split(".")
@@ -85,9 +106,9 @@ def _can_be_named(name: str, known: Mapping[str, nn.Module]) -> bool:
 def _reader(
     network: nn.Module, family: Family, size: tuple[int, int], passing: set[str]
 ) -> Callable[[str, Any], Layer | None]:
-    declared = getattr(network, "num_prefix_tokens", None)
+    declared = said(network, "num_prefix_tokens")
     prefixes = PREFIXES if declared is None else tuple(dict.fromkeys((int(declared), 0)))
-    fmt = str(getattr(network, "output_fmt", "NCHW"))
+    fmt = str(said(network, "output_fmt") or "NCHW")
 
     def read(name: str, output: Any) -> Layer | None:
         if name in passing:
@@ -106,7 +127,8 @@ def _reader(
 def _only(name: str, output: Any, *given: Any) -> Layer | None:
     """The one map among the tensors of a tuple; of several none can be meant."""
     parts = output if isinstance(output, tuple | list) else ()
-    shapes = ((n, tuple(p.shape)) for n, p in enumerate(parts) if isinstance(p, Tensor))
+    tensors = ((n, p) for n, p in enumerate(parts) if isinstance(p, Tensor))
+    shapes = ((n, tuple(p.shape)) for n, p in tensors if p.is_floating_point())
     found = [layer for n, s in shapes if (layer := _layer(f"{name}[{n}]", s, *given))]
     return found[0] if len(found) == 1 else None
 
@@ -118,8 +140,12 @@ def _inside(known: Mapping[str, nn.Module]) -> dict[str, str]:
     attention itself is what projects, or what is called so.
     """
     headed = [n for n, m in known.items() if n and any(_counts(m, heads) for heads in HEADS)]
-    projecting = [n for n in headed if any(isinstance(c, MIXING) for c in known[n].children())]
-    called = [n for n in headed if "att" in type(known[n]).__name__.casefold()]
+    called = [n for n, m in known.items() if n and "att" in type(m).__name__.casefold()]
+    either = dict.fromkeys((*headed, *called))
+    mixing = [n for n in either if any(isinstance(c, MIXING) for c in known[n].children())]
+    # What holds something that projects is a block or a network around it.
+    projecting = [n for n in mixing if not any(o.startswith(f"{n}.") for o in mixing)]
+    called = [n for n in called if n in headed]
     found = [*projecting, *(n for n in called if not any(_nested(n, p) for p in projecting))]
     outermost = [n for n in found if not any(n.startswith(f"{o}.") for o in found)]
     return {n: a for a in outermost for n in known if f"{n}.".startswith(f"{a}.")}
@@ -229,7 +255,8 @@ def _live(network: nn.Module, layers: Sequence[Layer], size: tuple[int, int]) ->
     logits, gradients = _gradients(network, layers, size)
     for layer, gradient in zip(reversed(layers), reversed(gradients), strict=True):
         moved = spatial(gradient, layer)[0].flatten(1) != 0
-        answers = layer.channels == logits.shape[1] and int(moved.any(dim=1).sum()) == 1
+        widths = (2, 1) if logits.shape[1] == 2 else (logits.shape[1],)  # one logit is two classes
+        answers = layer.channels in widths and int(moved.any(dim=1).sum()) == 1
         # One place only: the class is read off elsewhere, and this is the maximum of an aside.
         if int(moved.any(dim=0).sum()) > 1 and not answers:
             return layer

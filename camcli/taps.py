@@ -84,7 +84,12 @@ def _with_part(name: str, output: Any, part: Tensor) -> Any:
     place = _place(name)
     if place is None:
         return part
-    return type(output)(part if n == place else other for n, other in enumerate(output))
+    return _like(output, [part if n == place else other for n, other in enumerate(output)])
+
+
+def _like(output: Any, parts: list[Any]) -> Any:
+    """A tuple or list of the same kind; a named one takes its parts one by one."""
+    return type(output)(*parts) if hasattr(output, "_fields") else type(output)(parts)
 
 
 def _tapper(name: str, recorded: Recorded) -> Callable[..., Any]:
@@ -195,9 +200,9 @@ def _before(
 def _spread(output: Any, count: int) -> Any:
     """What one image gave as what so many of it would give."""
     if isinstance(output, Tensor):
-        return output.expand(count, *output.shape[1:])
+        return output.expand(count, *output.shape[1:]) if output.shape[:1] == (1,) else output
     if isinstance(output, tuple | list):
-        return type(output)(_spread(part, count) for part in output)
+        return _like(output, [_spread(part, count) for part in output])
     return output
 
 

@@ -256,3 +256,33 @@ def test_densenets_as_torchvision_published_them(tmp_path: Path) -> None:
     loaded = models.load(str(tmp_path / "densenet121.pth"), size=(64, 64))
     image = torch.ones(1, 3, 64, 64)
     torch.testing.assert_close(loaded.network(image), network.eval()(image).detach())
+
+
+def test_the_weights_of_a_network_that_is_wrapped_itself(tmp_path: Path) -> None:
+    """Everybody's training code has `self.model = ...`, and saves it with that in front."""
+    network = torch.nn.Module()
+    network.model = lively(timm.create_model(NAME, num_classes=7))
+    torch.save(network.state_dict(), tmp_path / "w.pth")
+    held = checkpoints.aligned(checkpoints.read(tmp_path / "w.pth"), network)
+    assert held.keys() == network.state_dict().keys()
+
+
+def test_another_patch_size_is_another_variant(tmp_path: Path) -> None:
+    weights = state("test_vit")
+    kernel = weights["patch_embed.proj.weight"]
+    weights["patch_embed.proj.weight"] = torch.zeros(*kernel.shape[:2], 8, 8)
+    torch.save(weights, tmp_path / "w.pth")
+    with pytest.raises(CheckpointError, match="patches of 8x8"):
+        models.load("test_vit", tmp_path / "w.pth")
+
+
+def test_what_lies_beside_a_trunk_is_its_classifier_or_is_named(tmp_path: Path) -> None:
+    weights = state("resnet10t")
+    trunk = {f"backbone.{k}": v for k, v in weights.items() if not k.startswith("fc.")}
+    head = {f"classifier.{k[3:]}": v for k, v in weights.items() if k.startswith("fc.")}
+    neck = {"neck.weight": torch.zeros(3)}
+    torch.save(trunk | head | neck, tmp_path / "resnet10t.pth")
+    loaded = models.load(str(tmp_path / "resnet10t.pth"))
+    assert (loaded.name, len(loaded.labels.names)) == ("resnet10t", 7)
+    assert "neck" in loaded.note
+    assert torch.equal(loaded.network.state_dict()["fc.weight"], weights["fc.weight"])

@@ -212,3 +212,47 @@ def test_the_graph_starts_at_the_shallowest_tap() -> None:
         model.network(noise(1, model.size))
     assert recorded.taps["layer3"].is_leaf
     assert not recorded.taps["layer4"].is_leaf
+
+
+class Shared(torch.nn.Sequential):
+    """Four convolutions, each halving the map, with one activation for all of them."""
+
+    def __init__(self, act: torch.nn.Module) -> None:
+        blocks = [torch.nn.Conv2d(3 if n == 0 else 8, 8, 3, 2, 1) for n in range(4)]
+        pooled = [torch.nn.AdaptiveAvgPool2d(1), torch.nn.Flatten(), torch.nn.Linear(8, 5)]
+        super().__init__(*(torch.nn.Sequential(block, act) for block in blocks), *pooled)
+
+
+def test_one_activation_for_all_blocks_does_not_make_them_one() -> None:
+    model = models.wrap("shared", Shared(torch.nn.SiLU()), Transform((64, 64)))
+    assert default_layer(model).name == "3"
+    assert [la.grid for la in model.layers if la.stage is not None][-1] == (4, 4)
+
+
+class Wrapped(torch.nn.Module):
+    """A network inside another, as in everybody's training code."""
+
+    def __init__(self, name: str) -> None:
+        super().__init__()
+        self.model = lively(timm.create_model(name, num_classes=5, img_size=96))
+
+    def forward(self, images: torch.Tensor) -> torch.Tensor:
+        logits: torch.Tensor = self.model(images)
+        return logits
+
+
+@pytest.mark.parametrize("name", ["test_vit", "test_vit3"])
+def test_a_network_inside_another_is_read_as_it_is_alone(name: str) -> None:
+    inner, outer = (
+        models.wrap(name, network, Transform((96, 96)))
+        for network in (Wrapped(name).model, Wrapped(name))
+    )
+    assert default_layer(outer).name == f"model.{default_layer(inner).name}"
+    assert [s.layer.prefix for s in outer.attention] == [s.layer.prefix for s in inner.attention]
+    for method in ("attention", "rollout", "chefer", "gradcam"):
+        images = noise(1, (96, 96))
+        one, other = (
+            explain(m, images, plan(m, [get(method)]), lambda _: torch.tensor([[1]]))[0][0]
+            for m in (inner, outer)
+        )
+        torch.testing.assert_close(one.fused.values, other.fused.values)

@@ -19,7 +19,9 @@ def draw(model: Model, default: Layer | None) -> None:
 
     live = suited.alive(model)
     rows, told = model.layers, ""
-    for layer in sorted(rows, key=lambda la: _place(la, rows)):
+    order = _order(rows)
+    # A parent stands before what it holds, though it is finished after it.
+    for layer in sorted(rows, key=lambda la: [order[name] for name in _path(la)]):
         depth, label = _branch(layer.name, told)
         told = layer.name.partition("[")[0]
         for line in label:
@@ -30,18 +32,19 @@ def draw(model: Model, default: Layer | None) -> None:
     console.say(f"{model.name} at {model.size[0]}x{model.size[1]}: {len(rows)} layers")
 
 
-def _place(layer: Layer, layers: Sequence[Layer]) -> tuple[int, ...]:
-    """A parent stands before what it holds, though it is finished after it."""
-    order = {
-        each.name.partition("[")[0]: number for number, each in reversed(list(enumerate(layers)))
-    }
+def _order(layers: Sequence[Layer]) -> dict[str, int]:
+    """When the first layer of each module, in it or itself, is finished."""
+    order: dict[str, int] = {}
+    for number, layer in enumerate(layers):
+        for name in _path(layer):
+            order.setdefault(name, number)
+    return order
+
+
+def _path(layer: Layer) -> list[str]:
+    """A layer's name, and before it those of the modules that hold it."""
     parts = layer.name.partition("[")[0].split(".")
-    inside = (".".join(parts[: n + 1]) for n in range(len(parts)))
-    return tuple(_first(name, order) for name in inside)
-
-
-def _first(name: str, order: dict[str, int]) -> int:
-    return min(n for known, n in order.items() if known == name or known.startswith(f"{name}."))
+    return [".".join(parts[: n + 1]) for n in range(len(parts))]
 
 
 def _branch(name: str, before: str) -> tuple[int, list[str]]:

@@ -5,6 +5,8 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
+import timm
+
 from camcli import embedded
 from camcli.errors import ModelError
 from camcli.zoo import foreign, hub, weights
@@ -33,7 +35,7 @@ def build(name: str | None, checkpoint: Path | None, size: Size) -> Built:
 
 def is_name(name: str) -> bool:
     """Whether it is one of a library's, and no file or function."""
-    return not os.path.exists(name) and not _is_code(name)
+    return not _is_code(name) and _file(name) is None
 
 
 def _file(name: str | None) -> Path | None:
@@ -45,6 +47,8 @@ def _file(name: str | None) -> Path | None:
     path = Path(name)
     if path.is_file():
         return path
+    if path.is_dir() and timm.is_model(name):
+        return None  # what a run has written, perhaps, under the model's name
     if not path.is_dir():
         raise ModelError(f"--model {name} is neither a file nor a folder")
     inside = [path / each for each in FILES if (path / each).is_file()]

@@ -183,6 +183,8 @@ def _program(path: Path) -> tuple[nn.Module, Size]:
     batch, _, rows, cols = (
         side if isinstance(side, int) else None for side in image.meta["val"].shape
     )
+    if batch not in (None, 1):
+        raise ValueError(f"it takes {batch} images at once; export it with one, or any number")
     return Program(graph, batch), (rows, cols) if rows and cols else None
 
 

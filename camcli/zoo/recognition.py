@@ -19,6 +19,7 @@ from camcli.zoo.signatures import Shapes, Signature, marks, rows, under
 FILE = Path(__file__).parent / "signatures.json"
 LARGEST = 10_000  # keys; the longest of timm's networks has 3108, its teacher as many
 WRAPPED = 4  # module.model.backbone.encoder.: no deeper
+PASSING = ("n_averaged", "epoch", "step")  # numbers that training keeps
 SHARE = 4  # a prefix is one that a fourth of the keys have: student and teacher, query and key
 
 
@@ -28,13 +29,16 @@ class Recognised:
 
     `candidates` have its names and shapes, best first; `name` is one of them, or None where they
     compute different things. `prefix` is in front of the architecture's own keys; `classes` is None
-    for a network without a classifier.
+    for a network without a classifier. Of the keys without the prefix, `heads` are layers that
+    classify, and `beside` begin those that are no part of it.
     """
 
     name: str | None
     candidates: tuple[str, ...]
     classes: int | None
     prefix: str
+    heads: tuple[str, ...] = ()
+    beside: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,7 +98,12 @@ def recognise(shapes: Shapes, hints: Sequence[str] = ()) -> Recognised | None:
             found = index().equal(marks(kept, dropped))
             if found:
                 names = tuple(entry.name for entry in found)
-                return Recognised(chosen(found, hints), names, _classes(view, dropped), view.prefix)
+                beside = dict.fromkeys(key.partition(".")[0] for key in view.beside)
+                heads = () if _counts(view.shapes, dropped) else _heads(view.beside)
+                return Recognised(
+                    *(chosen(found, hints), names, _classes(view, dropped), view.prefix, heads),
+                    tuple(name for name in beside if name not in heads and name not in PASSING),
+                )
     return None
 
 
@@ -124,9 +133,15 @@ def droppable(shapes: Shapes) -> Iterator[tuple[str, ...]]:
     yield from sorted(found | {()}, key=lambda keys: (len(keys), keys))
 
 
+def _heads(shapes: Shapes) -> tuple[str, ...]:
+    """The layers that classify, of any architecture, that have keys here."""
+    layers = dict.fromkeys(layer for known in index().classifiers for layer in known)
+    return tuple(layer for layer in layers if under(shapes, [layer]))
+
+
 def _classes(view: View, dropped: tuple[str, ...]) -> int | None:
     """As many as the classifier has, or one that sits beside a trunk of another prefix."""
-    heads = under(view.beside, (layer for layers in index().classifiers for layer in layers))
+    heads = under(view.beside, _heads(view.beside))
     inner, outer = _counts(view.shapes, dropped), _counts(view.beside, heads)
     return next(iter(inner or outer), None)
 

@@ -38,7 +38,7 @@ from camcli.zoo.architectures import transform as usual
 from camcli.zoo.described import Described, described
 from camcli.zoo.hub import structure
 from camcli.zoo.recognition import Recognised, recognise
-from camcli.zoo.signatures import AUXILIARY
+from camcli.zoo.signatures import AUXILIARY, under
 
 
 def from_file(path: Path, name: str | None, size: Size) -> Built:
@@ -112,13 +112,15 @@ def _inner(state: State, found: Recognised) -> State:
     inside = {k: v for k, v in state.items() if k.startswith(found.prefix)}
     own = {k.removeprefix(found.prefix): v for k, v in inside.items()}
     beside = {k: v for k, v in state.items() if k not in inside}
-    return {**{k: v for k, v in beside.items() if k.startswith(("head.", "fc."))}, **own}
+    return {**{k: beside[k] for k in under(beside, found.heads)}, **own}
 
 
 def _note(path: Path, found: Recognised, transform: Transform, said: Described) -> str:
     """What was chosen, and what else the file may be, where that makes a difference."""
     others = [name for name in found.candidates if name != found.name]
     note = f"{path.name} is a {found.name} of {found.classes} classes"
+    if found.beside:
+        note += f" (what is not under {found.prefix} is left out: {_listed(found.beside)})"
     differ = [name for name in others if _normalisation(name) != _normalised(transform)]
     if not differ or {"mean", "std"} <= said.transform.keys():
         return note
@@ -153,6 +155,7 @@ def _loaded(path: Path, name: str, state: State, said: Described, size: Size) ->
         plain = structure(name.partition(".")[0] if ":" not in name else name, size, None)
     state = {k: v for k, v in state.items() if k.partition(".")[0] not in AUXILIARY}
     state = checkpoints.aligned(state, plain)
+    _refuse_other_patches(path, name, plain, state)
     trained_at = size or _trained_at(plain, state)
     classes = _rows(plain, state)
     network = structure(name, trained_at, classes)
@@ -160,6 +163,19 @@ def _loaded(path: Path, name: str, state: State, said: Described, size: Size) ->
     told = {**of_file(name), **said.transform}
     transform = replace(usual(name, network, trained_at), **told)
     return Built(name, network, transform, said.classes)
+
+
+def _refuse_other_patches(path: Path, name: str, plain: nn.Module, state: State) -> None:
+    """timm would resample the kernel of another patch size, and the rest would be nonsense."""
+    key = "patch_embed.proj.weight"
+    own, theirs = plain.state_dict().get(key), state.get(key)
+    if own is None or theirs is None or not own.ndim == theirs.ndim == 4:
+        return
+    if own.shape[2:] != theirs.shape[2:]:
+        raise CheckpointError(
+            f"{path} has patches of {theirs.shape[2]}x{theirs.shape[3]}, and {name} of "
+            f"{own.shape[2]}x{own.shape[3]}: it is another variant"
+        )
 
 
 def _rows(plain: nn.Module, state: State) -> int | None:
