@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -14,7 +13,7 @@ from torch import Tensor, nn
 
 from camcli.families import Family
 from camcli.records import Layer
-from camcli.survey import probe, said
+from camcli.survey import patches, probe, said
 from camcli.taps import Reading, module, record
 
 
@@ -33,14 +32,9 @@ class Softmax:
     queries: int
     whole: bool
 
-    @property
-    def tokens(self) -> int:
-        """N, prefix tokens included."""
-        return self.layer.prefix + math.prod(self.layer.grid)
-
     def matrix(self, seen: Tensor) -> Tensor:
         """(B,heads,Q,N) of what `attn_drop` hands on, which may have heads beside images."""
-        return seen.reshape(-1, self.heads, self.queries, self.tokens)
+        return seen.reshape(-1, self.heads, self.queries, self.layer.tokens)
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,13 +96,13 @@ def _shape(seen: Tensor) -> Tensor:
 def _matrix(layer: Layer, seen: Tensor | None) -> tuple[int, int, bool]:
     """Heads, queries, and whether they see all tokens of a layer and nothing else."""
     heads, queries, keys, one = (0, 0, 0, 0) if seen is None else map(int, seen)
-    tokens = layer.prefix + math.prod(layer.grid)
-    return heads, queries, bool(one) and keys == tokens and queries in (1, tokens)
+    whole = keys == layer.tokens and queries in (1, layer.tokens)
+    return heads, queries, bool(one) and whole
 
 
 def _shown(name: str, layer: Layer, layers: Sequence[Layer]) -> Layer:
     """The block around an attention module, or what it reads where the block ends otherwise."""
-    around = [la for la in layers if name.startswith(f"{la.name.partition('[')[0]}.")]
+    around = [la for la in layers if name.startswith(f"{la.module}.")]
     same = [la for la in around if (la.grid, la.prefix) == (layer.grid, layer.prefix)]
     numbered = [la for la in same if la.block is not None]
     return next(iter((*numbered, *same)), layer)
@@ -146,7 +140,7 @@ def rows(network: nn.Module, found: Sequence[Softmax], size: tuple[int, int]) ->
     full = ClassRows(
         blocks,
         {f"{s.name}.attn_drop": partial(from_matrix, s, queries) for s in used},
-        tuple(s.module for s in used if hasattr(s.module, "fused_attn")),
+        tuple(s.module for s in used),
     )
     short = ClassRows(
         blocks,
@@ -173,12 +167,7 @@ def _try(network: nn.Module, reading: ClassRows, image: Tensor) -> Tensor | None
 def from_matrix(softmax: Softmax, queries: slice, seen: Tensor) -> Tensor:
     """Mean over heads and the chosen queries of softmax attention: (B,heads,Q,N) -> (B,H*W)."""
     rows = softmax.matrix(seen)[:, :, queries].float().mean(dim=(1, 2))
-    return _placed(rows[:, softmax.layer.prefix :], softmax.layer)
-
-
-def _placed(rows: Tensor, layer: Layer) -> Tensor:
-    """Patches (B,H*W) row by row."""
-    return rows[:, list(layer.order)] if layer.order else rows
+    return patches(rows, softmax.layer)
 
 
 def from_qkv(attention: Any, prefix: int, queries: slice, qkv: Tensor) -> Tensor:
@@ -217,8 +206,8 @@ class Matrices:
 
     @property
     def unfused(self) -> tuple[Any, ...]:
-        """The attention modules whose fused kernel hides the matrix."""
-        return tuple(s.module for s in self.used if hasattr(s.module, "fused_attn"))
+        """The attention modules, whose fused kernel, if any, hides the matrix."""
+        return tuple(softmax.module for softmax in self.used)
 
     def filled(self, seen: Sequence[Tensor], diagonal: float) -> list[Tensor]:
         """All matrices at the size of the largest: (B,heads,N,N).
@@ -226,7 +215,7 @@ class Matrices:
         Tokens that are not there yet, or that a block does not update (class attention), see
         themselves: `diagonal` is 1 for attention and 0 for its gradients.
         """
-        tokens = max(softmax.tokens for softmax in self.used)
+        tokens = max(softmax.layer.tokens for softmax in self.used)
         found = (s.matrix(m).float() for s, m in zip(self.used, seen, strict=True))
         return [_filled(matrix, tokens, diagonal) for matrix in found]
 
@@ -235,7 +224,7 @@ class Matrices:
         queries = list(self.summary if summary else self.queries)
         rows = tokens if tokens.shape[1] == 1 else tokens[:, queries]
         last = self.used[-1].layer
-        return _placed(rows.mean(dim=1)[:, last.prefix :], last).reshape(-1, *last.grid)
+        return patches(rows.mean(dim=1), last).reshape(-1, *last.grid)
 
 
 def _filled(matrix: Tensor, tokens: int, diagonal: float) -> Tensor:

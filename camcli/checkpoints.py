@@ -6,10 +6,12 @@ Knows nothing of where architectures come from.
 from __future__ import annotations
 
 import argparse
+import json
 import pickle
 import re
 import warnings
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
@@ -56,19 +58,25 @@ def held(path: Path) -> Held:
     Raises CheckpointError as `read` does.
     """
     if path.suffix.lower() == ".safetensors":
-        shapes = _unprefixed(_guarded(path, _header))
-        if not shapes:
-            raise CheckpointError(f"{path} holds no weights (no named tensors)")
-        return Held(shapes, {}, lambda: read(path))
+        shapes, metadata = _guarded(path, _header)
+        return Held(_named(path, _unprefixed(shapes)), metadata, lambda: read(path))
     content = _guarded(path, load)
     state = _found(path, content)
     return Held(_shapes(state), content, lambda: state)
 
 
-def _header(path: Path) -> dict[str, tuple[int, ...]]:
+def _header(path: Path) -> tuple[dict[str, tuple[int, ...]], dict[str, Any]]:
+    """Shapes by key, and the metadata: its values are text, and may be JSON."""
     with safetensors.safe_open(path, "pt") as opened:
         names = opened.keys()  # which is all that can be listed of it
-        return {name: tuple(opened.get_slice(name).get_shape()) for name in names}
+        shapes = {name: tuple(opened.get_slice(name).get_shape()) for name in names}
+        return shapes, {key: _parsed(text) for key, text in (opened.metadata() or {}).items()}
+
+
+def _parsed(text: str) -> Any:
+    with suppress(ValueError, RecursionError):
+        return json.loads(text) if text[:1] in ("[", "{") else text
+    return text
 
 
 def read(path: Path) -> State:
@@ -80,10 +88,13 @@ def read(path: Path) -> State:
 
 
 def _found(path: Path, content: Any) -> State:
-    state = _unprefixed(_tensors(content))
-    if not state:
+    return _named(path, _unprefixed(_tensors(content)))
+
+
+def _named(path: Path, found: dict[str, Content]) -> dict[str, Content]:
+    if not found:
         raise CheckpointError(f"{path} holds no weights (no named tensors)")
-    return state
+    return found
 
 
 def _guarded(path: Path, opened: Callable[[Path], Content]) -> Content:
@@ -192,9 +203,11 @@ def classifiers(network: nn.Module) -> tuple[str, ...]:
 
 def _last_linear(network: nn.Module) -> tuple[str, ...]:
     """Of a network that does not say: torchvision's classify by their last linear layer."""
-    found = [n for n, m in network.named_modules() if isinstance(m, nn.Linear | nn.Conv2d)]
-    linear = [n for n in found if isinstance(network.get_submodule(n), nn.Linear)]
-    return tuple((linear or found)[-1:])
+    for kind in (nn.Linear, nn.Conv2d):
+        found = [name for name, module in network.named_modules() if isinstance(module, kind)]
+        if found:
+            return (found[-1],)
+    return ()
 
 
 def is_tscam(shapes: Mapping[str, tuple[int, ...]]) -> bool:

@@ -17,7 +17,7 @@ from camcli.needs import NEEDS, Pass, Tick
 from camcli.plan import Request
 from camcli.records import Crops, Layer
 from camcli.smoothing import NONE, Smoothing
-from camcli.taps import Reading, Recorded, record
+from camcli.taps import Reading, Recorded, record, slopes
 from camcli.targets import one_class
 
 Choose = Callable[[Tensor], Tensor]
@@ -156,11 +156,7 @@ def _pass(
 
 def _gradients(score: Tensor, sources: dict[str, Tensor]) -> dict[str, Tensor]:
     """Of the sum of all images' scores: samples do not mix, so it is each one's own."""
-    if not score.requires_grad:  # the network keeps gradients to itself
-        return {name: torch.zeros_like(source) for name, source in sources.items()}
-    found = torch.autograd.grad(
-        score, list(sources.values()), retain_graph=True, materialize_grads=True
-    )
+    found = slopes(score, list(sources.values()), keep=True)
     return dict(zip(sources, found, strict=True))
 
 

@@ -14,10 +14,8 @@ import torch
 from torch import Tensor, nn
 
 from camcli.records import Layer
-from camcli.survey import probe, proper, spatial
-from camcli.taps import module, record
-
-AFFINE = (nn.Linear, nn.Conv2d)
+from camcli.survey import AFFINE, probe, proper, spatial
+from camcli.taps import module, record, slopes
 
 
 class ConvHead(nn.Module):
@@ -91,11 +89,9 @@ def _conv(network: nn.Module, layers: Sequence[Layer], size: tuple[int, int]) ->
         return None
     with record(network, taps=[layer.name for layer in layers]) as recorded:
         logits = network(probe(network, size))
-        if not logits.requires_grad:  # the network keeps gradients to itself
-            return None
         weights = torch.arange(1.0, 1 + logits.shape[1], device=logits.device)
         tapped = [recorded.taps[layer.name] for layer in layers]
-        found = torch.autograd.grad((logits @ weights).sum(), tapped, materialize_grads=True)
+        found = slopes((logits @ weights).sum(), tapped)
     for layer, output, gradient in zip(layers, tapped, found, strict=True):
         maps, slope = spatial(output, layer), spatial(gradient, layer)
         even = weights[None, :, None, None].expand_as(slope) / slope[0, 0].numel()

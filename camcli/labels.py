@@ -52,24 +52,14 @@ def _plain(text: str) -> str:
     return " ".join(text.replace("_", " ").casefold().split())
 
 
-# Of timm's: 1k, 12k, 21k as it was pruned, and 21k with and without a class of its own for faults.
-IMAGENET = {
-    1000: "imagenet-1k",
-    11221: "imagenet-21k-miil",
-    11821: "imagenet-12k",
-    21841: "imagenet-22k",
-    21842: "imagenet-22k-ms",
-    21843: "imagenet-21k",
-}
-
-
 def default(classes: int) -> Labels:
     """ImageNet's names, with synonyms and WordNet ids, where the number is its; else `class N`."""
-    if classes not in IMAGENET:
-        return make([f"class {i}" for i in range(classes)])
-    from timm.data.imagenet_info import ImageNetInfo
+    from timm.data.imagenet_info import ImageNetInfo, infer_imagenet_subset
 
-    info = ImageNetInfo(IMAGENET[classes])
+    subset = infer_imagenet_subset({"num_classes": classes})
+    if subset is None:
+        return make([f"class {i}" for i in range(classes)])
+    info = ImageNetInfo(subset)
     synonyms = [info.index_to_description(i).split(", ") for i in range(classes)]
     ids = [info.index_to_label_name(i) for i in range(classes)]
     others = [(*names, ", ".join(names), i) for names, i in zip(synonyms, ids, strict=True)]

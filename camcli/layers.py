@@ -58,7 +58,7 @@ def _is_like(name: str, pattern: str) -> bool:
 
 def named(name: str, layers: Sequence[Layer]) -> Layer:
     """The layer of that name. Raises LayerError, with near matches."""
-    known = {layer.name.partition("[")[0]: layer for layer in layers}
+    known = {layer.module: layer for layer in layers}
     known |= {layer.name: layer for layer in layers}
     if name not in known:
         near = hint(name, known)
@@ -84,7 +84,7 @@ def block(number: int, layers: Sequence[Layer]) -> Layer:
         raise LayerError("--block: this model has no transformer blocks; use --layers")
     if not -len(blocks) <= number < len(blocks):
         raise LayerError(f"--block {number}: this model has blocks 0..{len(blocks) - 1}")
-    inside = f"{blocks[number].name.partition('[')[0]}."
+    inside = f"{blocks[number].module}."
     sides = [la for la in layers if any(f"{name}.".startswith(inside) for name in la.feeds)]
     if not sides:
         raise LayerError(f"--block {number}: that block has no attention; use --layers")

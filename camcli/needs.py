@@ -21,7 +21,7 @@ from camcli.methods import NEEDS as COSTS
 from camcli.plan import Request
 from camcli.records import Layer
 from camcli.survey import spatial, tokens
-from camcli.taps import Reading, Recorded, Rule, record, resumed, rewired
+from camcli.taps import Reading, Recorded, Rule, record, resumed, rewired, slopes
 
 Alter = Callable[[int, Tensor], Tensor]
 Tick = Callable[[int, int], None]
@@ -115,7 +115,7 @@ def _again(
         source = inputs.detach().requires_grad_(not tap)
         score = seen.summed(seen.network(source))
         output = recorded.taps[tap] if tap else source
-        (gradient,) = torch.autograd.grad(score, output, materialize_grads=True)
+        (gradient,) = slopes(score, [output])
     return output.detach().float(), gradient.float()
 
 

@@ -10,6 +10,7 @@ from torch import nn
 
 from camcli.families import Family
 from camcli.records import Layer
+from camcli.taps import parents
 
 
 def numbered(
@@ -33,7 +34,7 @@ def numbered(
 
 def _meant(name: str, layers: Sequence[Layer]) -> Layer | None:
     """The layer of a listed name: it, one that ends so, or else the last one inside."""
-    plain = {layer.name.partition("[")[0]: layer for layer in layers}
+    plain = {layer.module: layer for layer in layers}
     if not name or name in plain:
         return plain.get(name)
     ending = [layer for known, layer in plain.items() if known.endswith(f".{name}")]
@@ -45,10 +46,10 @@ def _meant(name: str, layers: Sequence[Layer]) -> Layer | None:
 
 def _falls(network: nn.Module, layers: Sequence[Layer]) -> list[Layer]:
     """The last layer of each resolution on the trunk: in nothing that ends at another one."""
-    grids = {layer.name.partition("[")[0]: layer.grid for layer in layers}
+    grids = {layer.module: layer.grid for layer in layers}
 
     def on_trunk(layer: Layer) -> bool:
-        above = [name for name in _parents(layer.name) if grids.get(name, layer.grid) != layer.grid]
+        above = [name for name in parents(layer.name) if grids.get(name, layer.grid) != layer.grid]
         return all(isinstance(network.get_submodule(name), nn.Sequential) for name in above)
 
     trunk = {layer.grid: layer for layer in layers if on_trunk(layer)}
@@ -59,7 +60,7 @@ def _falls(network: nn.Module, layers: Sequence[Layer]) -> list[Layer]:
 
 def _blocks(network: nn.Module, layers: Sequence[Layer]) -> list[Layer]:
     """Members of a list of modules that have attention inside."""
-    plain = {layer.name.partition("[")[0]: layer for layer in layers}
+    plain = {layer.module: layer for layer in layers}
     found = {_member(network, attention): None for la in layers for attention in la.feeds}
     return [plain[name] for name in found if name in plain]
 
@@ -67,15 +68,10 @@ def _blocks(network: nn.Module, layers: Sequence[Layer]) -> list[Layer]:
 def _member(network: nn.Module, name: str) -> str:
     """The innermost module around a name that is one of a list, else the one that holds it."""
     lists = (nn.Sequential, nn.ModuleList)
-    parents = [*_parents(name), name]
+    around = [*parents(name), name]
     members = [
         inner
-        for outer, inner in zip(["", *parents], parents, strict=False)
+        for outer, inner in zip(["", *around], around, strict=False)
         if isinstance(network.get_submodule(outer), lists)
     ]
     return members[-1] if members else name.rpartition(".")[0] or name
-
-
-def _parents(name: str) -> list[str]:
-    parts = name.split(".")
-    return [".".join(parts[:n]) for n in range(1, len(parts))]

@@ -135,6 +135,16 @@ class Layer:
     output: int = field(default=0, compare=False, repr=False)
     feeds: tuple[str, ...] = field(default=(), compare=False, repr=False)
 
+    @property
+    def module(self) -> str:
+        """The module's name, without the place among what it hands on."""
+        return self.name.partition("[")[0]
+
+    @property
+    def tokens(self) -> int:
+        """How many it has as tokens, the prefix included."""
+        return self.prefix + self.grid[0] * self.grid[1]
+
 
 @dataclass(frozen=True, slots=True)
 class Panel:

@@ -54,8 +54,9 @@ def attnlrp(network: nn.Module, blocks: tuple[str, ...]) -> dict[str, Rule] | No
         _plain(network.get_submodule(block)) for block in blocks
     ):
         return None
-    outside = {n: m for n, m in activations(network).items() if not n.startswith(_under(blocks))}
-    if {type(m).__name__ for m in outside.values()} & {*GELUS}:
+    within = tuple(f"{block}." for block in blocks)
+    outside = [m for n, m in activations(network).items() if not n.startswith(within)]
+    if {type(m).__name__ for m in outside} & {*GELUS}:
         return None
     rules: dict[str, Rule] = {
         name: _deviation_fixed
@@ -67,10 +68,6 @@ def attnlrp(network: nn.Module, blocks: tuple[str, ...]) -> dict[str, Rule] | No
         rules |= {f"{block}.{name}": _slope_fixed for name in inside}
         rules |= {f"{block}.attn.{name}": _halved for name in ("qkv", "attn_drop")}
     return rules
-
-
-def _under(blocks: tuple[str, ...]) -> tuple[str, ...]:
-    return tuple(f"{block}." for block in blocks)
 
 
 def _plain(block: Any) -> bool:

@@ -16,10 +16,10 @@ from torch import Tensor, nn
 from camcli.errors import LayerError
 from camcli.families import Family
 from camcli.records import Layer, Layout
-from camcli.taps import record, watched
+from camcli.taps import parents, record, slopes, watched
 
 HEADS = ("num_heads", "num_attention_heads", "heads", "n_heads", "n_head", "nhead", "num_head")
-MIXING = (nn.Linear, nn.Conv2d)
+AFFINE = (nn.Linear, nn.Conv2d)
 PREFIXES = (0, 1, 2)  # tokens before the patches, where the network does not say how many
 PASSING = (nn.Identity, nn.Dropout)  # they hand on what they were given
 NEAR = 24  # layers from the end, among which the default nearly always is
@@ -43,6 +43,7 @@ class _Watch:
     previous: Any = None
     version: int = 0
     made: int = 0
+    finest: int = 0  # places of any map so far
 
     def see(self, name: str, output: Any) -> None:
         version = _version(output)  # an in-place ReLU hands on what it was given
@@ -54,6 +55,7 @@ class _Watch:
             self.feeds[attention] = next(reversed(self.layers))
         layer = self.read(name, output) if attention in (None, name) else None
         if layer and not self._finer(layer):
+            self.finest = max(self.finest, math.prod(layer.grid))
             self.layers.pop(layer.name, None)
             self.layers[layer.name] = replace(layer, output=self.made)
 
@@ -62,8 +64,7 @@ class _Watch:
 
         Channels may be as many as a square, and latents that are no places too.
         """
-        before = [math.prod(known.grid) for known in self.layers.values()]
-        return layer.layout == "NLC" and bool(before) and math.prod(layer.grid) > max(before)
+        return layer.layout == "NLC" and 0 < self.finest < math.prod(layer.grid)
 
 
 def _version(output: Any) -> int:
@@ -99,8 +100,7 @@ def said(network: nn.Module, attribute: str) -> Any:
 
 def _can_be_named(name: str, known: Mapping[str, nn.Module]) -> bool:
     """Whether each part of a name is a module's own, as it is not where names have dots in them."""
-    parts = name.split(".")
-    return "[" not in name and all(".".join(parts[: n + 1]) in known for n in range(len(parts)))
+    return "[" not in name and all(outer in known for outer in parents(name))
 
 
 def _reader(
@@ -142,7 +142,7 @@ def _inside(known: Mapping[str, nn.Module]) -> dict[str, str]:
     headed = [n for n, m in known.items() if n and any(_counts(m, heads) for heads in HEADS)]
     called = [n for n, m in known.items() if n and "att" in type(m).__name__.casefold()]
     either = dict.fromkeys((*headed, *called))
-    mixing = [n for n in either if any(isinstance(c, MIXING) for c in known[n].children())]
+    mixing = [n for n in either if any(isinstance(c, AFFINE) for c in known[n].children())]
     # What holds something that projects is a block or a network around it.
     projecting = [n for n in mixing if not any(o.startswith(f"{n}.") for o in mixing)]
     called = [n for n in called if n in headed]
@@ -201,9 +201,13 @@ def spatial(tensor: Tensor, layer: Layer) -> Tensor:
         return tensor
     if layer.layout == "NHWC":
         return tensor.permute(0, 3, 1, 2)
-    patches = tensor[:, layer.prefix :]
-    patches = patches[:, list(layer.order)] if layer.order else patches
-    return patches.transpose(1, 2).reshape(len(tensor), -1, *layer.grid)
+    return patches(tensor, layer).transpose(1, 2).reshape(len(tensor), -1, *layer.grid)
+
+
+def patches(tokens: Tensor, layer: Layer) -> Tensor:
+    """The tokens of the patches alone, row by row: (B,prefix+H*W,...) -> (B,H*W,...)."""
+    own = tokens[:, layer.prefix :]
+    return own[:, list(layer.order)] if layer.order else own
 
 
 def tokens(maps: Tensor, like: Tensor, layer: Layer) -> Tensor:
@@ -213,10 +217,9 @@ def tokens(maps: Tensor, like: Tensor, layer: Layer) -> Tensor:
     if layer.layout == "NHWC":
         return maps.permute(0, 2, 3, 1)
     prefix = like[:, : layer.prefix].expand(len(maps), -1, -1)
-    patches = maps.flatten(2).transpose(1, 2)
-    if layer.order:
-        patches = patches[:, torch.tensor(layer.order).argsort()]
-    return torch.cat([prefix, patches], dim=1)
+    rows = maps.flatten(2).transpose(1, 2)
+    own = rows[:, torch.tensor(layer.order).argsort()] if layer.order else rows
+    return torch.cat([prefix, own], dim=1)
 
 
 def default(network: nn.Module, layers: Sequence[Layer], size: tuple[int, int]) -> Layer:
@@ -246,9 +249,7 @@ def _gradients(
     with record(network, taps=[layer.name for layer in layers]) as recorded:
         logits = network(probe(network, size))
         tapped = [recorded.taps[layer.name] for layer in layers]
-        if not logits.requires_grad:  # the network keeps gradients to itself
-            return logits, [torch.zeros_like(output) for output in tapped]
-        return logits, torch.autograd.grad(logits.max(), tapped, materialize_grads=True)
+        return logits, slopes(logits.max(), tapped)
 
 
 def _live(network: nn.Module, layers: Sequence[Layer], size: tuple[int, int]) -> Layer | None:

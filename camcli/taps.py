@@ -5,7 +5,7 @@ A layer is a module's name; `name[1]` is the second of the tensors that a module
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from functools import partial
@@ -66,6 +66,22 @@ def record(
 def module(network: nn.Module, name: str) -> nn.Module:
     """The module of a layer. Raises AttributeError where there is none."""
     return network.get_submodule(name.partition("[")[0])
+
+
+def parents(name: str) -> list[str]:
+    """The modules that hold a module, the outermost first; the network itself left out."""
+    parts = name.split(".")
+    return [".".join(parts[:n]) for n in range(1, len(parts))]
+
+
+def slopes(score: Tensor, sources: Sequence[Tensor], *, keep: bool = False) -> Sequence[Tensor]:
+    """The gradient of a score by each source: zeros where the network keeps gradients to itself.
+
+    `keep` leaves the graph for another pass.
+    """
+    if not score.requires_grad:
+        return [torch.zeros_like(source) for source in sources]
+    return torch.autograd.grad(score, sources, retain_graph=keep, materialize_grads=True)
 
 
 def _place(name: str) -> int | None:
@@ -175,7 +191,7 @@ def _before(
     Of modules inside one another it is the outermost: the children of those that hold the layer.
     """
     layer = module(network, name)
-    holding = [network, *(network.get_submodule(p) for p in _parents(name))]
+    holding = [network, *(network.get_submodule(p) for p in parents(name))]
     beside = [m for parent in holding for m in parent.children() if m not in (layer, *holding)]
     calls: dict[nn.Module, list[Any]] = {module: [] for module in (*beside, layer)}
     done: list[nn.Module] = []
@@ -204,11 +220,6 @@ def _spread(output: Any, count: int) -> Any:
     if isinstance(output, tuple | list):
         return _like(output, [_spread(part, count) for part in output])
     return output
-
-
-def _parents(name: str) -> Iterator[str]:
-    parts = name.split(".")
-    return (".".join(parts[:n]) for n in range(1, len(parts)))
 
 
 @contextmanager

@@ -23,7 +23,7 @@ def draw(model: Model, default: Layer | None) -> None:
     # A parent stands before what it holds, though it is finished after it.
     for layer in sorted(rows, key=lambda la: [order[name] for name in _path(la)]):
         depth, label = _branch(layer.name, told)
-        told = layer.name.partition("[")[0]
+        told = layer.module
         for line in label:
             console.emit(line)
         console.emit(_leaf(layer, depth, live, default))
@@ -43,8 +43,9 @@ def _order(layers: Sequence[Layer]) -> dict[str, int]:
 
 def _path(layer: Layer) -> list[str]:
     """A layer's name, and before it those of the modules that hold it."""
-    parts = layer.name.partition("[")[0].split(".")
-    return [".".join(parts[: n + 1]) for n in range(len(parts))]
+    from camcli.taps import parents
+
+    return [*parents(layer.module), layer.module]
 
 
 def _branch(name: str, before: str) -> tuple[int, list[str]]:

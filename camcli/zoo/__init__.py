@@ -13,7 +13,7 @@ from camcli.zoo import foreign, hub, weights
 from camcli.zoo.architectures import HUB, TORCHVISION, Built, Size, offline
 
 SUFFIXES = (".safetensors", ".pth", ".pt", ".bin", ".pth.tar", ".ckpt", ".pt2")
-FILES = ("model.safetensors", "pytorch_model.bin", "model_best.pth.tar", "model_best.pth")
+FILES = (*hub.SAVED, "model_best.pth.tar", "model_best.pth")
 
 
 def build(name: str | None, checkpoint: Path | None, size: Size) -> Built:
@@ -40,17 +40,19 @@ def is_name(name: str) -> bool:
 
 def _file(name: str | None) -> Path | None:
     """The file that a name is of, or the weights in the folder that it is of."""
-    if name and name.lower().endswith(SUFFIXES) and not os.path.exists(name):
-        raise ModelError(f"--model {name}: no such file")
-    if not name or not os.path.exists(name):
+    if not name:
+        return None
+    if not os.path.exists(name):
+        if name.lower().endswith(SUFFIXES):
+            raise ModelError(f"--model {name}: no such file")
         return None
     path = Path(name)
     if path.is_file():
         return path
-    if path.is_dir() and timm.is_model(name):
-        return None  # what a run has written, perhaps, under the model's name
     if not path.is_dir():
         raise ModelError(f"--model {name} is neither a file nor a folder")
+    if timm.is_model(name):
+        return None  # what a run has written, perhaps, under the model's name
     inside = [path / each for each in FILES if (path / each).is_file()]
     if not inside:
         raise ModelError(f"--model {name}: a folder that holds none of {', '.join(FILES)}")

@@ -110,7 +110,7 @@ def create(name: str, size: Size, **options: Any) -> nn.Module:
         options["img_size"] = size
     make = partial(_of_torchvision if ours else timm.create_model, name)
     try:
-        if not name.startswith(HUB):
+        if not (name.startswith(HUB) or _sketching()):
             _fits(name, partial(make, **{k: v for k, v in options.items() if k not in FETCHED}))
         network: nn.Module = make(**options)
     except BUILDING as error:
@@ -130,6 +130,11 @@ def _of_torchvision(name: str, **options: Any) -> nn.Module:
         options |= {} if options.get("weights") else {"aux_logits": False, "init_weights": False}
     network: nn.Module = models.get_model(name, **options)
     return network
+
+
+def _sketching() -> bool:
+    """Whether networks are being made without memory for their numbers."""
+    return torch.empty(0).is_meta
 
 
 def _fits(name: str, make: Callable[[], nn.Module]) -> None:

@@ -12,7 +12,6 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import safetensors
 import yaml
 
 from camcli.images import RESAMPLING
@@ -40,8 +39,8 @@ MALFORMED = (ValueError, TypeError, LookupError, AttributeError, OverflowError)
 
 
 def described(path: Path, content: Any) -> Described:
-    """All that is said of a file of weights: in it, in its header, and in what lies beside it."""
-    said = [*_tables(content), *_tables(_header(path))]
+    """All that is said of a file of weights: by what it holds, and by what lies beside it."""
+    said = _tables(content)
     for name in BESIDE:
         said += _tables(_read(path.parent / name))
     return Described(
@@ -65,23 +64,6 @@ def _tables(content: Any) -> list[Mapping[str, Any]]:
             found[id(table)] = table
             waiting += [table.get(key) for key in INSIDE]
     return list(found.values())
-
-
-def _header(path: Path) -> Mapping[str, Any]:
-    """The metadata of a safetensors file; its values are text, and may be JSON."""
-    if path.suffix.lower() != ".safetensors":
-        return {}
-    with suppress(OSError, safetensors.SafetensorError):
-        with safetensors.safe_open(path, "pt") as opened:
-            found = opened.metadata() or {}
-        return {key: _parsed(text) for key, text in found.items()}
-    return {}
-
-
-def _parsed(text: str) -> Any:
-    with suppress(ValueError, RecursionError):
-        return json.loads(text) if text[:1] in "[{" else text
-    return text
 
 
 def _read(path: Path) -> Any:

@@ -97,14 +97,26 @@ def recognise(shapes: Shapes, hints: Sequence[str] = ()) -> Recognised | None:
         for dropped in droppable(view.shapes):
             found = index().equal(marks(kept, dropped))
             if found:
-                names = tuple(entry.name for entry in found)
-                beside = dict.fromkeys(key.partition(".")[0] for key in view.beside)
-                heads = () if _counts(view.shapes, dropped) else _heads(view.beside)
-                return Recognised(
-                    *(chosen(found, hints), names, _classes(view, dropped), view.prefix, heads),
-                    tuple(name for name in beside if name not in heads and name not in PASSING),
-                )
+                return _recognised(view, dropped, found, chosen(found, hints))
     return None
+
+
+def _recognised(
+    view: View, dropped: tuple[str, ...], found: Sequence[Entry], name: str | None
+) -> Recognised:
+    """With as many classes as the classifier has, or one that sits beside a trunk of a prefix."""
+    counts = _counts(view.shapes, dropped)
+    heads = () if counts else _heads(view.beside)
+    counts = counts or _counts(view.beside, under(view.beside, heads))
+    beside = dict.fromkeys(key.partition(".")[0] for key in view.beside)
+    return Recognised(
+        name,
+        tuple(entry.name for entry in found),
+        next(iter(counts), None),
+        view.prefix,
+        heads,
+        tuple(part for part in beside if part not in heads and part not in PASSING),
+    )
 
 
 def views(shapes: Shapes) -> Iterator[View]:
@@ -137,13 +149,6 @@ def _heads(shapes: Shapes) -> tuple[str, ...]:
     """The layers that classify, of any architecture, that have keys here."""
     layers = dict.fromkeys(layer for known in index().classifiers for layer in known)
     return tuple(layer for layer in layers if under(shapes, [layer]))
-
-
-def _classes(view: View, dropped: tuple[str, ...]) -> int | None:
-    """As many as the classifier has, or one that sits beside a trunk of another prefix."""
-    heads = under(view.beside, _heads(view.beside))
-    inner, outer = _counts(view.shapes, dropped), _counts(view.beside, heads)
-    return next(iter(inner or outer), None)
 
 
 def _counts(shapes: Shapes, keys: Sequence[str]) -> list[int]:

@@ -55,7 +55,10 @@ def from_file(path: Path, name: str | None, size: Size) -> Built:
     if conformer.is_conformer(held.shapes) or conformer.is_plain(held.shapes):
         return coupled(path, held, size)
     said = described(path, held.content)
-    return _named(path, name, held, said, size) if name else _recognised(path, held, said, size)
+    if name is None:
+        return _recognised(path, held, said, size)
+    known(name)
+    return _loaded(path, name, held.load(), said, size)
 
 
 def refitted(path: Path, card: Card, size: Size) -> Built:
@@ -142,11 +145,6 @@ def _normalisation(name: str) -> str:
         return _normalised(usual(name, nn.Identity(), None))
     config = timm.get_pretrained_cfg(name)
     return _normalised(Transform((0, 0), config.mean, config.std)) if config else ""
-
-
-def _named(path: Path, name: str, held: Held, said: Described, size: Size) -> Built:
-    known(name)
-    return _loaded(path, name, held.load(), said, size)
 
 
 def _loaded(path: Path, name: str, state: State, said: Described, size: Size) -> Built:
@@ -251,9 +249,8 @@ def _conv_key(key: str) -> str:
 
 def coupled(path: Path, held: Held, size: Size) -> Built:
     """A Conformer, with TS-CAM's head or its own, recognised by the file alone."""
-    state = held.load()
-    network = conformer.from_shapes({k: tuple(value.shape) for k, value in state.items()})
-    checkpoints.load_into(network, state, path, "Conformer")
+    network = conformer.from_shapes(held.shapes)
+    checkpoints.load_into(network, held.load(), path, "Conformer")
     side = conformer.SIZE
     if size is not None and any(length % network.patch for length in size):
         raise ModelError(f"--size: a Conformer takes multiples of {network.patch}")
