@@ -63,12 +63,11 @@ def _around(above: NDArray[np.bool_], part: Floats, view: View) -> tuple[Box, ..
     regions, count = ndimage.label(above, np.ones((3, 3)))
     if not count:
         return ()
-    index = np.arange(1, count + 1)
-    areas = np.bincount(regions.ravel(), minlength=count + 1)[1:]
-    scores = np.asarray(ndimage.mean(part, regions, index))
+    areas = np.bincount(regions.ravel())[1:]
+    sums = np.bincount(regions.ravel(), part.ravel())[1:]
     found = ndimage.find_objects(regions)
     order = np.argsort(-areas, kind="stable")
-    return tuple(_to_original(found[i], float(scores[i]), part, view) for i in order)
+    return tuple(_to_original(found[i], float(sums[i] / areas[i]), part, view) for i in order)
 
 
 def grabcut(

@@ -159,9 +159,7 @@ def to_original(part: Floats, view: View) -> Floats:
 
     What a crop left out is NaN, for nothing is known of it.
     """
-    left, top, right, bottom = (round(edge) for edge in view.seen)
-    left, top = min(left, view.width - 1), min(top, view.height - 1)
-    right, bottom = max(right, left + 1), max(bottom, top + 1)
+    left, top, right, bottom = view.pixels
     whole = np.full((view.height, view.width), np.nan, np.float32)
     whole[top:bottom, left:right] = upsample(part, (bottom - top, right - left))
     return whole

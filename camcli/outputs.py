@@ -76,10 +76,10 @@ def _heatmap(result: Result, shown: Explanation, style: Style) -> tuple[str, byt
     if result.concepts:
         blank = Image.new("RGB", result.sample.picture.size, (255, 255, 255))
         return _picture(answer(result, shown, blank, result.sample.view, style), "png")
-    heat = _heat(shown.fused, result.sample.view, style)
-    if heat is None:
+    part = _seen(shown.fused, result.sample.view, style)
+    if part is None:
         return _picture(no_answer(result.sample.picture, REASONS[shown.fused.status]), "png")
-    return _picture(heatmap(heat, style.colormap), "png")
+    return _picture(heatmap(part, result.sample.view, style.colormap), "png")
 
 
 def _grid(result: Result, shown: Explanation, style: Style) -> tuple[str, bytes]:
@@ -144,17 +144,17 @@ def answer(
 
 def over(picture: Image.Image, panel: Panel, view: View, style: Style) -> Image.Image:
     """A map over its picture; or the picture saying why there is no map."""
-    heat = _heat(panel, view, style)
-    if heat is None:
+    part = _seen(panel, view, style)
+    if part is None:
         blank = "constant" if panel.status == "ok" else panel.status
         return no_answer(picture, REASONS[blank])
-    return overlay(picture, heat, style.colormap, style.alpha)
+    return overlay(picture, part, view, style.colormap, style.alpha)
 
 
-def _heat(panel: Panel, view: View, style: Style) -> Floats | None:
-    """The map over the whole picture, or None where there is none to show."""
+def _seen(panel: Panel, view: View, style: Style) -> Floats | None:
+    """The visible part of a map, or None where there is nothing to show."""
     part = visible(panel.shown, view, style.size)
-    return to_original(part, view) if panel.status == "ok" and part.any() else None
+    return part if panel.status == "ok" and part.any() else None
 
 
 def _wrapped(cells: list[Cell], columns: int) -> list[list[Cell]]:

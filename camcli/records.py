@@ -77,6 +77,16 @@ class View:
     right: float
     bottom: float
 
+    @classmethod
+    def whole(cls, width: int, height: int) -> View:
+        """All of an image."""
+        return cls(width, height, 0, 0, width, height)
+
+    @property
+    def size(self) -> tuple[int, int]:
+        """The width and height of the image."""
+        return self.width, self.height
+
     @property
     def seen(self) -> tuple[float, float, float, float]:
         """The part of the original that is in view: left, top, right, bottom."""
@@ -86,6 +96,13 @@ class View:
             min(self.right, float(self.width)),
             min(self.bottom, float(self.height)),
         )
+
+    @property
+    def pixels(self) -> tuple[int, int, int, int]:
+        """The pixels of the original that are in view, one at least: left, top, right, bottom."""
+        left, top, right, bottom = (round(edge) for edge in self.seen)
+        left, top = min(left, self.width - 1), min(top, self.height - 1)
+        return left, top, max(right, left + 1), max(bottom, top + 1)
 
     def window(self, height: int, width: int) -> tuple[int, int, int, int]:
         """The pixels of an input of H x W that show the image: left, top, right, bottom."""

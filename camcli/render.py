@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import math
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
@@ -13,9 +14,10 @@ from numpy.typing import NDArray
 from PIL import Image, ImageDraw, ImageFont
 
 from camcli.errors import UsageError, hint, one_line
-from camcli.records import Box, Floats
+from camcli.records import Box, Floats, View
 
 INK, PAPER, SHADE, FAINT = (20, 20, 20), (255, 255, 255), (0, 0, 0, 170), (110, 110, 110)
+GREY = (128, 128, 128)
 CELL = 260  # pixels of the longer side of a picture in a grid
 GAP = 10
 SMALLEST = 48  # below this many pixels a side no caption would be legible
@@ -42,26 +44,37 @@ def palette(colormap: str) -> NDArray[np.uint8]:
     return np.rint(colours[:, :3] * 255).astype(np.uint8)
 
 
-def heatmap(heat: Floats, colormap: str) -> Image.Image:
-    """A map in [0, 1] in colour: (H, W) -> RGB; grey where nothing is known (NaN)."""
-    known = np.isfinite(heat)
-    levels = np.rint(np.where(known, heat, 0) * 255).astype(np.uint8)
-    coloured = Image.fromarray(levels)
-    coloured.putpalette(palette(colormap).tobytes())
-    picture = coloured.convert("RGB")
-    if not known.all():
-        picture.paste((128, 128, 128), mask=Image.fromarray(~known))
-    return picture
+def heatmap(part: Floats, view: View, colormap: str) -> Image.Image:
+    """A map in [0, 1] in colour, on the image of which it shows the part in view: (h, w) -> RGB.
+
+    Grey where nothing is known, for the view ends.
+    """
+    left, top, right, bottom = view.pixels
+    # All in Pillow, which lets other threads work. It cuts fractions off: hence the half.
+    scaled = Image.fromarray(part * 255 + 0.5)
+    levels = scaled.resize((right - left, bottom - top), Image.Resampling.BILINEAR).convert("L")
+    levels.putpalette(palette(colormap).tobytes())
+    return _surrounded(levels.convert("RGB"), view, lambda: Image.new("RGB", view.size, GREY))
 
 
-def overlay(picture: Image.Image, heat: Floats, colormap: str, alpha: float) -> Image.Image:
+def overlay(
+    picture: Image.Image, part: Floats, view: View, colormap: str, alpha: float
+) -> Image.Image:
     """The heatmap over the picture, `alpha` of it; the picture dimmed where nothing is known."""
-    blended = Image.blend(picture, heatmap(heat, colormap), alpha)
-    unknown = np.isnan(heat)
-    if unknown.any():
-        dimmed = picture.point(lambda level: level // 3)
-        blended.paste(dimmed, mask=Image.fromarray(unknown))
-    return blended
+    blended = Image.blend(picture, heatmap(part, view, colormap), alpha)
+    if view.pixels == (0, 0, *view.size):
+        return blended
+    inside = blended.crop(view.pixels)
+    return _surrounded(inside, view, lambda: picture.point(lambda level: level // 3))
+
+
+def _surrounded(inside: Image.Image, view: View, ground: Callable[[], Image.Image]) -> Image.Image:
+    """What is in view in its place, and around it a ground, where there is any around."""
+    if inside.size == view.size:
+        return inside
+    picture = ground()
+    picture.paste(inside, view.pixels[:2])
+    return picture
 
 
 def concepts(picture: Image.Image, heats: Sequence[Floats], names: Sequence[str]) -> Image.Image:
@@ -137,12 +150,16 @@ def caption(picture: Image.Image, text: str) -> Image.Image:
     font = _font(_text_size(picture.size), text)
     room = picture.width - 20
     text = _shortened(text, font, room)
-    layer = Image.new("RGBA", picture.size, (0, 0, 0, 0))
+    around = _grown(font.getbbox(text), 5)
+    corner = (0, 0, min(picture.width, math.ceil(around[2]) + 11), math.ceil(around[3]) + 9)
+    layer = Image.new("RGBA", corner[2:], (0, 0, 0, 0))
     draw = ImageDraw.Draw(layer)
-    around = draw.textbbox((10, 8), text, font)
-    draw.rounded_rectangle(_grown(around, 5), 4, SHADE)
+    draw.rounded_rectangle(tuple(map(sum, zip(around, (10, 8, 10, 8), strict=True))), 4, SHADE)
     draw.text((10, 8), text, PAPER, font)
-    return Image.alpha_composite(picture.convert("RGBA"), layer).convert("RGB")
+    below = picture.crop(corner).convert("RGBA")
+    captioned = picture.copy()
+    captioned.paste(Image.alpha_composite(below, layer).convert("RGB"))
+    return captioned
 
 
 @dataclass(frozen=True, slots=True)

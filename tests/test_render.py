@@ -9,7 +9,7 @@ from PIL import Image
 
 from camcli import render
 from camcli.errors import UsageError
-from camcli.records import Box
+from camcli.records import Box, View
 
 
 def test_a_palette_is_matplotlibs() -> None:
@@ -27,8 +27,8 @@ def test_an_unknown_colormap_suggests_near_ones() -> None:
 
 
 def test_a_heatmap_looks_each_level_up() -> None:
-    heat = np.array([[0.0, 0.5, 1.0, np.nan]], np.float32)
-    pixels = np.asarray(render.heatmap(heat, "jet"))[0]
+    heat = np.array([[0.0, 0.5, 1.0]], np.float32)
+    pixels = np.asarray(render.heatmap(heat, View(4, 1, 0, 0, 3, 1), "jet"))[0]
     table = render.palette("jet")
     assert pixels[:3].tolist() == [table[n].tolist() for n in (0, 128, 255)]
     assert pixels[3].tolist() == [128, 128, 128]
@@ -38,7 +38,7 @@ def test_a_heatmap_looks_each_level_up() -> None:
 def test_an_overlay_blends(alpha: float) -> None:
     picture = gradient_image(8, 4)
     heat = np.full((4, 8), 0.25, np.float32)
-    blended = np.asarray(render.overlay(picture, heat, "jet", alpha), np.float32)
+    blended = np.asarray(render.overlay(picture, heat, View.whole(8, 4), "jet", alpha), np.float32)
     expected = (1 - alpha) * np.asarray(picture) + alpha * render.palette("jet")[64]
     assert np.abs(blended - expected).max() <= 1
 

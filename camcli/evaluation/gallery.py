@@ -9,8 +9,7 @@ from PIL.Image import Image
 
 from camcli.evaluation.given import Given
 from camcli.evaluation.localization import placed_truth
-from camcli.maps import upsample
-from camcli.records import Box
+from camcli.records import Box, View
 from camcli.render import Cell, cell_size, draw_boxes, grid, letterbox, overlay
 
 GREEN = (60, 220, 90)
@@ -20,7 +19,7 @@ def picture(given: Given) -> Image:
     """The map over its image, the truth in green and the box of `camcli explain` in white."""
     width, height = cell_size(*given.picture.size)
     small = given.picture.resize((width, height)).convert("RGB")
-    shown = overlay(small, upsample(given.values.astype("float32"), (height, width)), "jet", 0.45)
+    shown = overlay(small, given.values.astype("float32"), View.whole(width, height), "jet", 0.45)
     size = given.picture.size
     placed, _ = placed_truth(given.item.truth, size)
     truths = placed.boxes.tolist() if placed else []

@@ -142,7 +142,7 @@ def _loaded(
     except ImageError as error:
         return Problem("image cannot be read", image, str(error))
     values, status = _shown(raw)
-    view = View(*picture.size, 0, 0, *picture.size)
+    view = View.whole(*picture.size)
     found: tuple[Box, ...] = ()
     if status == "ok":
         found = boxes(values.astype(np.float32), row.threshold, keep, view, picture)
