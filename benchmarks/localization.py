@@ -28,6 +28,7 @@ from numpy.typing import NDArray
 from camcli import methods, models, pipeline, sources, targets
 from camcli.evaluation import measures
 from camcli.evaluation.truth import Truth, place
+from camcli.job import Job
 from camcli.maps import visible
 from camcli.plan import plan
 from camcli.records import Result
@@ -42,7 +43,7 @@ def _maps(photos: str, count: int) -> Iterator[NDArray[np.float32]]:
     model = models.load(device="cpu")
     found = sources.find([photos], [], skip=Path("camcli-out"))[:count]
     requests = plan(model, [methods.get("gradcam")])
-    job = pipeline.Job(model, requests, targets.parse("predicted")(model.labels))
+    job = Job(model, requests, targets.parse("predicted")(model.labels))
     for result in pipeline.run(job, found, lambda given: given):
         if isinstance(result, Result):
             shown = result.explanations[0].fused.shown

@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor
 
-from camcli.maps import clipped, fuse, normalise, paste, statuses
+from camcli.maps import STATUSES, clipped, fuse, normalise, paste, statuses
 from camcli.methods import Method
 from camcli.plan import Request
 from camcli.records import Crops, Layer, Status
@@ -19,12 +19,20 @@ from camcli.records import Crops, Layer, Status
 
 @dataclass(frozen=True, slots=True)
 class Maps:
-    """One map a sample: as computed (B,h,w), as shown in [0, 1], and what can be said of each."""
+    """One map a sample: as computed (B,h,w), as shown in [0, 1], and what can be said of each.
+
+    `codes` (B,) are places in STATUSES.
+    """
 
     name: str
     values: Tensor
     shown: Tensor
-    status: list[Status]
+    codes: Tensor
+
+    @property
+    def status(self) -> list[Status]:
+        """What can be said of each, in words."""
+        return [STATUSES[code] for code in self.codes.tolist()]
 
 
 @dataclass(frozen=True, slots=True)
@@ -134,10 +142,11 @@ def _layer(request: Request, layer: Layer, raw: Raw, canvas: Canvas) -> Maps:
 
 def _fused(request: Request, layers: Sequence[Maps], size: tuple[int, int]) -> Maps:
     values = fuse([layer.shown for layer in layers], request.fusion, size)
-    dead = [all(layer.status[b] == "zero_gradient" for layer in layers) for b in range(len(values))]
-    return _maps("fused", values, torch.tensor(dead))
+    zero = STATUSES.index("zero_gradient")
+    dead = torch.stack([layer.codes == zero for layer in layers]).all(dim=0)
+    return _maps("fused", values, dead)
 
 
 def _maps(name: str, values: Tensor, dead: Tensor | None = None, peak: float = 1.0) -> Maps:
-    flags = torch.zeros(len(values), dtype=torch.bool) if dead is None else dead
+    flags = values.new_zeros(len(values), dtype=torch.bool) if dead is None else dead
     return Maps(name, values, normalise(clipped(values, peak)), statuses(values, flags))

@@ -16,11 +16,11 @@ from numpy.typing import NDArray
 from PIL import Image
 from scipy.stats import rankdata
 
-from camcli import outputs, pipeline, results
+from camcli import batches, outputs, pipeline, results
 from camcli.errors import MethodError
+from camcli.job import Course, Job
 from camcli.maps import upsample, visible
 from camcli.methods import Method
-from camcli.pipeline import Job
 from camcli.plan import Request
 from camcli.records import Explanation, Failed, Floats, Result, Source
 from camcli.render import Cell, cell_size, grid, matrix, stacked
@@ -103,7 +103,7 @@ def compare(rows: Sequence[Row], item: Source | Failed) -> Compared | Failed:
             if isinstance(sample, Failed):
                 return sample
             began = time.perf_counter()
-            (outcome,) = pipeline.explain_samples(job, [sample])[0]
+            (outcome,) = batches.outcomes(job, [sample], Course.of(job))[0]
             if isinstance(outcome, Failed):
                 return outcome
             looks.append(Look(r, c, pipeline.boxed(job, outcome), time.perf_counter() - began))

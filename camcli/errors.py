@@ -13,6 +13,7 @@ Each message is one line that says what is wrong and what to do::
     ├── TrainingError        training cannot go on
     ├── TargetError          the class to explain cannot be told for an image
     └── OutputError          results cannot be written
+        └── StorageError     nothing at all can be written any more: the run stops
 """
 
 from collections.abc import Iterable
@@ -61,6 +62,10 @@ class TargetError(CamcliError):
 
 class OutputError(CamcliError):
     """Results cannot be written."""
+
+
+class StorageError(OutputError):
+    """Nothing at all can be written any more: the run stops, and can be resumed."""
 
 
 def one_line(text: object) -> str:

@@ -2,17 +2,22 @@
 
 from __future__ import annotations
 
+import logging
 import math
 import os
+import stat
 import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import replace
 from functools import cache
 from pathlib import Path
+from typing import BinaryIO
 
 import numpy as np
 from PIL import Image, UnidentifiedImageError
 
-from camcli.errors import ImageError
+from camcli.errors import ImageError, one_line
 from camcli.records import Crops, Fit, Floats, Transform, View
 
 # Decoders that run no other program and follow no reference to another file.
@@ -30,7 +35,8 @@ RESAMPLING = {
     "bicubic": Image.Resampling.BICUBIC,
     "lanczos": Image.Resampling.LANCZOS,
 }
-
+# With nobody listening, what Pillow logs of a broken file would go to standard error unnamed.
+logging.getLogger("PIL").addHandler(logging.NullHandler())
 
 ORIENTATION = 0x0112
 TURNS = {
@@ -55,19 +61,33 @@ def decode(path: Path) -> Image.Image:
         with warnings.catch_warnings():
             # Oddities of metadata, and of sizes that Pillow still opens, do not harm the pixels.
             warnings.simplefilter("ignore")
-            with Image.open(path, formats=_formats()) as opened:
+            with _whole(path) as file, Image.open(file, formats=_formats()) as opened:
                 opened.load()
                 return _rgb(_upright(opened))
     except UnidentifiedImageError:
-        empty = path.stat().st_size == 0
-        what = "the file is empty" if empty else "not an image in a format that camcli reads"
-        raise ImageError(what) from None
+        raise ImageError("not an image in a format that camcli reads") from None
     except ImageError:
         raise
     except Image.DecompressionBombError:
         raise ImageError("more pixels than is safe to decode; scale it down first") from None
     except Exception as error:  # noqa: BLE001 - decoders raise whatever a broken file leads to
         raise ImageError(_reason(error)) from None
+
+
+@contextmanager
+def _whole(path: Path) -> Iterator[BinaryIO]:
+    """Open a file that may have become something else, or nothing, since it was listed."""
+    with open(path, "rb", opener=_at_once) as file:
+        found = os.fstat(file.fileno())
+        if not stat.S_ISREG(found.st_mode):
+            raise ImageError("not a regular file")
+        if not found.st_size:
+            raise ImageError("the file is empty")
+        yield file
+
+
+def _at_once(path: str, flags: int) -> int:
+    return os.open(path, flags | getattr(os, "O_NONBLOCK", 0))  # or a pipe is waited for
 
 
 @cache
@@ -78,7 +98,8 @@ def _formats() -> tuple[str, ...]:
 
 
 def _reason(error: BaseException) -> str:
-    return str(getattr(error, "strerror", None) or str(error) or type(error).__name__)
+    said = getattr(error, "strerror", None) or str(error) or type(error).__name__
+    return one_line(said)  # decoders quote what they read
 
 
 def _upright(image: Image.Image) -> Image.Image:

@@ -98,7 +98,7 @@ def _from_json(path: Path, text: str) -> list[list[str]]:
 
 
 def _spellings(entry: Any) -> list[str]:
-    names = [entry] if isinstance(entry, str) else list(entry)
-    if not names or not all(isinstance(n, str) for n in names):
+    names = [entry] if isinstance(entry, str) else entry
+    if not isinstance(names, list) or not names or not all(isinstance(n, str) for n in names):
         raise ValueError
     return names

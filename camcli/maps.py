@@ -18,6 +18,8 @@ from torch import Tensor
 from camcli.components import principal
 from camcli.records import Crops, Floats, Status, View
 
+STATUSES: tuple[Status, ...] = ("ok", "constant", "zero_gradient", "non_finite")
+
 Array = TypeVar("Array", NDArray[np.float32], NDArray[np.float64])
 
 
@@ -71,19 +73,17 @@ def paste(maps: Tensor, crops: Crops, size: tuple[int, int], *, mean: bool) -> T
     return whole / times.clamp(min=1) if mean else whole
 
 
-def statuses(maps: Tensor, zero_gradient: Tensor) -> list[Status]:
-    """What can be said of each map (B, H, W), given whether its gradients (B,) were all zero."""
-    finite = torch.isfinite(maps).all(dim=2).all(dim=1).tolist()
-    varied = (maps.amax(dim=(1, 2)) > maps.amin(dim=(1, 2))).tolist()
-    return list(map(_status, finite, zero_gradient.tolist(), varied))
+def statuses(maps: Tensor, zero_gradient: Tensor) -> Tensor:
+    """What can be said of each map (B, H, W), given whether its gradients (B,) were all zero.
 
-
-def _status(finite: bool, zero_gradient: bool, varied: bool) -> Status:
-    if not finite:
-        return "non_finite"
-    if zero_gradient:
-        return "zero_gradient"
-    return "ok" if varied else "constant"
+    (B,) of places in STATUSES: the worst that holds. It stays on the device, which need not be
+    waited for.
+    """
+    finite = torch.isfinite(maps).all(dim=2).all(dim=1)
+    flat = maps.amax(dim=(1, 2)) <= maps.amin(dim=(1, 2))
+    found = flat.long()  # constant, or ok
+    found = found.masked_fill(zero_gradient, STATUSES.index("zero_gradient"))
+    return found.masked_fill(~finite, STATUSES.index("non_finite"))
 
 
 def summed(terms: Tensor) -> Tensor:

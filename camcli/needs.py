@@ -165,7 +165,7 @@ def _ablate(seen: Pass, _request: Request, layer: Layer) -> Callable[[Alter, Ten
             with resumed(seen.network, layer.name, seen.inputs[one]) as run:
 
                 def of(_: int, which: Tensor, b: int = b, run: Any = run) -> Tensor:
-                    changed = change(b, which).to(output.dtype)
+                    changed = change(b, which)
                     logits = run(tokens(changed, output[b : b + 1], layer)).float()
                     found: Tensor = logits @ seen.score[b]
                     return found
@@ -221,7 +221,7 @@ def _block_gradients(seen: Pass, request: Request, _layer: Layer) -> list[Tensor
     assert request.reader is not None
     found: list[Tensor] = []
     for name, block in zip(request.matrices.names, request.matrices.blocks, strict=True):
-        read = request.reader(seen.recorded.taps[block.name])
+        read = request.reader(seen.recorded.taps[block.name].float())
         tap = seen.recorded.taps[name]
         found += torch.autograd.grad(seen.summed(read), tap, retain_graph=True)
     return request.matrices.filled(found, diagonal=0)

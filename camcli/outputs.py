@@ -7,20 +7,21 @@ from __future__ import annotations
 
 import hashlib
 import io
+import os
 import re
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
+from errno import EDQUOT, EEXIST, ENOSPC, EROFS
 from pathlib import Path
 from typing import Any
-from uuid import uuid4
 
 import numpy as np
 from PIL import Image
 
 from camcli import results
-from camcli.errors import OutputError
+from camcli.errors import OutputError, StorageError
 from camcli.labels import Labels
 from camcli.maps import to_original, visible
 from camcli.records import Explanation, Floats, Panel, Result, View
@@ -36,6 +37,7 @@ from camcli.render import (
     overlay,
 )
 
+NO_ROOM = (ENOSPC, EDQUOT, EROFS)  # of the whole disk, not of one file
 COLUMNS = 7  # pictures a row in a grid
 
 REASONS = {
@@ -210,16 +212,36 @@ def save(
 
 
 def write(path: Path, content: bytes) -> None:
-    """Write a file whole or not at all: under a temporary name, then moved. Raises OutputError."""
-    temporary = path.with_name(f".{uuid4().hex}.tmp")
+    """Write a file whole or not at all: under a temporary name, then moved.
+
+    Raises OutputError; StorageError where no other file could be written either.
+    """
+    # Always the same name: what a killed run leaves behind is replaced when the file is made.
+    temporary = path.with_name(f".{path.name}.tmp")
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        temporary.write_bytes(content)
+        _write_new(temporary, content)
         temporary.replace(path)
+    except RecursionError:
+        raise OutputError(f"cannot write {path}: too many folders deep") from None
     except OSError as error:
         with suppress(OSError):
             temporary.unlink()
-        raise OutputError(f"cannot write {path}: {error.strerror}") from None
+        kind = StorageError if error.errno in NO_ROOM else OutputError
+        raise kind(f"cannot write {path}: {error.strerror}") from None
+
+
+def _write_new(path: Path, content: bytes) -> None:
+    """Into a file that was not there before: never through a link."""
+    for _ in range(2):
+        try:
+            with path.open("xb") as file:
+                file.write(content)
+            return
+        except FileExistsError:
+            path.unlink()
+        except FileNotFoundError:
+            path.parent.mkdir(parents=True, exist_ok=True)
+    raise OSError(EEXIST, os.strerror(EEXIST))
 
 
 def safe_stem(stem: str) -> str:

@@ -6,7 +6,7 @@ Pixel rectangles are half-open: left <= x < right.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 Floats = NDArray[np.float32]
 Fit = Literal["squash", "crop", "pad", "tencrop"]
 Layout = Literal["NCHW", "NHWC", "NLC"]
+Stamp = tuple[int, int]  # bytes of a file, and the nanosecond at which it was last written
 Status = Literal["ok", "constant", "zero_gradient", "non_finite"]
 
 
@@ -120,16 +121,23 @@ class View:
 
 @dataclass(frozen=True, slots=True)
 class Sample:
-    """One decoded image: the upright picture, its (V,3,H,W) inputs, and its fixed target if any.
+    """One image that was read: its (V,3,H,W) inputs, its fixed target if any, and a look at it.
 
-    `view` is what a map of it shows: of one input, or of the crops' maps put together.
+    `view` is what a map of it shows: of one input, or of the crops' maps put together; `stamp`
+    tells the file from a later one of that name.
     """
 
     source: Source
-    picture: Image
+    look: Callable[[], Image]
     pixels: Floats
     view: View
     wanted: tuple[int, ...] = ()
+    stamp: Stamp | None = None
+
+    @property
+    def picture(self) -> Image:
+        """The upright original; of a large one it is decoded once more. Raises ImageError then."""
+        return self.look()
 
 
 @dataclass(frozen=True, slots=True)

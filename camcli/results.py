@@ -7,24 +7,36 @@ from __future__ import annotations
 
 import json
 import math
+import os
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import asdict
+from functools import partial
+from hashlib import sha256
+from io import FileIO
 from pathlib import Path
 from typing import Any
 
-from camcli.errors import OutputError
-from camcli.records import Explanation, Failed, Result, Sample
+from camcli.errors import OutputError, StorageError
+from camcli.records import Explanation, Failed, Result, Sample, Stamp
 
 SCHEMA_VERSION = 1
 FILE = "results.jsonl"
 
 
-def describe(outcome: Result | Failed, model: str) -> dict[str, Any]:
-    """One line of results.jsonl: what a method found in an image, or why there is nothing."""
+def describe(outcome: Result | Failed, model: str, run: str) -> dict[str, Any]:
+    """One line of results.jsonl: what a method found in an image, or why there is nothing.
+
+    `run` is the digest of what the run's results are made of besides images.
+    """
     if isinstance(outcome, Failed):
         return failure(outcome) | {"model": model}
-    return _success(outcome, model)
+    return _success(outcome, model) | {"key": key(run, outcome.sample.stamp)}
+
+
+def key(run: str, stamp: Stamp | None) -> str:
+    """What a result was made of: a run's settings and weights, and an image file as it was."""
+    return sha256(f"{run} {stamp}".encode()).hexdigest()[:16]
 
 
 def about(sample: Sample) -> dict[str, Any]:
@@ -84,43 +96,66 @@ def _named(shown: Explanation) -> list[dict[str, Any]]:
 
 
 def to_json(document: Mapping[str, Any]) -> str:
-    """One line of JSON. Names that are not Unicode (a file system may have such) are escaped."""
+    """One line of JSON; all in ASCII where a name could steer a terminal, or is not Unicode."""
     text = json.dumps(document, ensure_ascii=False, allow_nan=False)
-    try:
-        text.encode()
-    except UnicodeEncodeError:
-        return json.dumps(document, allow_nan=False)
-    return text
+    return text if text.isprintable() else json.dumps(document, allow_nan=False)
 
 
 @contextmanager
 def opened(
-    output: Path, overwrite: bool, name: str = FILE
+    output: Path, overwrite: bool, name: str = FILE, mend: Callable[[], None] | None = None
 ) -> Iterator[Callable[[Mapping[str, Any]], None]]:
-    """Open a run's list: what is yielded writes a line and flushes it. Raises OutputError.
+    """Open a run's list: what is yielded writes a line at once. Raises OutputError.
 
-    A file or a link that is there is replaced, never written through.
+    A file or a link that is there is replaced, never written through; or, once it is made whole by
+    `mend`, added to. No other run can write to it meanwhile.
     """
     path = output / name
-    try:
-        output.mkdir(parents=True, exist_ok=True)
-        if overwrite:
-            path.unlink(missing_ok=True)
-        file = path.open("x", encoding="utf-8")
-    except OSError as error:
-        raise OutputError(f"cannot write to {output}: {error.strerror}") from None
-
-    def write(document: Mapping[str, Any]) -> None:
+    with ExitStack() as stack:
         try:
-            file.write(f"{to_json(document)}\n")
-            file.flush()
-        except OSError as error:  # a full disk: the file is whole up to its last line
-            raise OutputError(f"cannot write {path}: {error.strerror}") from None
+            output.mkdir(parents=True, exist_ok=True)
+            if path.is_file() and (overwrite or mend):
+                _claim(stack.enter_context(path.open("rb", buffering=0)), output)
+            if overwrite:
+                path.unlink(missing_ok=True)
+            if mend:
+                mend()
+            file = stack.enter_context(path.open("ab" if mend else "xb", buffering=0))
+        except OSError as error:
+            raise OutputError(f"cannot write to {output}: {error.strerror}") from None
+        _claim(file, output)
+        try:
+            yield partial(_append, file, path)
+        finally:
+            with suppress(OSError):  # it has been said
+                if not path.stat().st_size:  # nothing was done: no run to be kept
+                    path.unlink()
 
+
+def _claim(file: FileIO, output: Path) -> None:
+    """Until the file is closed it is this run's; where the system has locks for files."""
+    with suppress(ImportError):
+        from fcntl import LOCK_EX, LOCK_NB, flock
+
+        try:
+            flock(file, LOCK_EX | LOCK_NB)
+        except BlockingIOError:
+            raise OutputError(f"another run is writing to {output} just now") from None
+        except OSError:  # a file system without locks
+            return
+
+
+def _append(file: FileIO, path: Path, document: Mapping[str, Any]) -> None:
+    """Add a whole line, or nothing of it."""
+    line = f"{to_json(document)}\n".encode()
+    before = os.fstat(file.fileno())
     try:
-        yield write
-    finally:
-        with suppress(OSError):  # it has been said
-            file.close()
-            if not path.stat().st_size:  # nothing was done: no run to be kept
-                path.unlink()
+        written = file.write(line)
+        if written != len(line):  # the next attempt says why
+            file.write(line[written:])
+    except OSError as error:
+        with suppress(OSError):
+            os.ftruncate(file.fileno(), before.st_size)
+        raise StorageError(f"cannot write {path}: {error.strerror}") from None
+    if not before.st_nlink:
+        raise StorageError(f"{path} was removed while the run was writing to it")

@@ -5,8 +5,9 @@ from __future__ import annotations
 import glob
 import os
 from collections import Counter
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import replace
+from itertools import islice
 from pathlib import Path, PurePosixPath
 
 from camcli.errors import UsageError, one_line
@@ -24,7 +25,8 @@ def find(inputs: Sequence[str], stdin: Iterable[str], skip: Path) -> list[Found]
     Raises UsageError when no image at all is found.
     """
     listed = (item for given in inputs for item in (stdin if given == "-" else (given,)))
-    found = list(_once(item for given in listed for item in _expand(given, skip.resolve())))
+    skip = Path(os.path.realpath(skip))  # Path.resolve raises on links that go round
+    found = list(_once(item for given in listed for item in _expand(given, skip)))
     stem = iter(stems([item.name for item in found if isinstance(item, Source)]))
     found = [replace(i, stem=next(stem)) if isinstance(i, Source) else i for i in found]
     if not any(isinstance(item, Source) for item in found):
@@ -35,8 +37,9 @@ def find(inputs: Sequence[str], stdin: Iterable[str], skip: Path) -> list[Found]
 
 def read_list(text: str) -> list[str]:
     r"""The paths in a list: one a line, or NUL-separated as `find -print0` writes them."""
-    separated = text.split("\0") if "\0" in text else text.splitlines()
-    return [line for line in separated if line.strip()]
+    if "\0" in text:
+        return [name for name in text.split("\0") if name.strip()]
+    return [line.removesuffix("\r") for line in text.split("\n") if line.strip()]
 
 
 def _expand(given: str, skip: Path) -> Iterator[Found]:
@@ -63,10 +66,12 @@ def _holds_results(folder: Path, skip: Path) -> bool:
 def _folder(folder: Path, skip: Path) -> Iterator[Found]:
     refused: list[OSError] = []
     seen = 0
-    for place, folders, files in os.walk(folder, onerror=refused.append):
+    for place, folders, files in _walk(folder, refused.append):
         here = Path(place)
         folders[:] = sorted(
-            f for f in folders if not f.startswith(".") and (here / f).resolve() != skip
+            f
+            for f in folders
+            if not f.startswith(".") and not (f == skip.name and (here / f).resolve() == skip)
         )
         for file in sorted(files):
             path = here / file
@@ -80,14 +85,26 @@ def _folder(folder: Path, skip: Path) -> Iterator[Found]:
         yield Failed(folder.name, str(folder), "no images in this folder")
 
 
+def _walk(
+    folder: Path, onerror: Callable[[OSError], None]
+) -> Iterator[tuple[str, list[str], list[str]]]:
+    """As os.walk, which before Python 3.12 recurses and ends in a tree of 1000 levels."""
+    waiting = [str(folder)]
+    while waiting:
+        for place, folders, files in islice(os.walk(waiting.pop(), onerror=onerror), 1):
+            yield place, folders, files
+            below = (os.path.join(place, f) for f in reversed(folders))  # noqa: PTH118 - as os.walk
+            waiting += [path for path in below if not os.path.islink(path)]  # noqa: PTH114
+
+
 def _glob(pattern: str, skip: Path) -> Iterator[Found]:
     parts = Path(pattern).parts
     fixed = next(i for i, part in enumerate(parts) if glob.has_magic(part))
     root = Path(*parts[:fixed])
     try:
         matches = sorted(root.glob(str(Path(*parts[fixed:]))))
-    except ValueError as error:
-        yield Failed(pattern, pattern, str(error))
+    except (ValueError, OSError, RecursionError) as error:
+        yield Failed(pattern, pattern, getattr(error, "strerror", None) or str(error))
         return
     wanted = [
         path

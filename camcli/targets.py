@@ -136,10 +136,12 @@ def _folder(source: Source, labels: Labels) -> int:
 
 
 def _read(path: Path) -> Mapping[str, str]:
+    if os.path.exists(path) and not os.path.isfile(path):
+        raise UsageError(f"--target @{path}: not a regular file")
     try:
         with path.open(newline="", encoding="utf-8-sig") as file:
             rows = [row for row in csv.reader(file) if row]
-    except (OSError, UnicodeDecodeError, csv.Error) as error:
+    except (OSError, ValueError, csv.Error) as error:
         reason = getattr(error, "strerror", None) or "not a CSV file in UTF-8"
         raise UsageError(f"--target @{path}: {reason}") from None
     header = [cell.strip() for cell in rows[0]] if rows else []

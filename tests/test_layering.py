@@ -10,6 +10,7 @@ import pytest
 ROOT = Path(__file__).parent.parent / "camcli"
 ORDER = [
     "errors",
+    "stream",
     "records",
     "images",
     "sources",
@@ -43,9 +44,15 @@ ORDER = [
     "needs",
     "assemble",
     "explain",
+    "precision",
+    "compiling",
+    "job",
+    "batches",
     "results",
+    "earlier",
     "render",
     "outputs",
+    "manifest",
     "pipeline",
     "comparison",
     "evaluation",

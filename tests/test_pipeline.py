@@ -12,13 +12,14 @@ import pytest
 import torch
 from conftest import PHOTOS, small
 
-from camcli import pipeline, targets
+from camcli import batches, pipeline, targets
 from camcli.errors import OutputError
 from camcli.explain import explain
+from camcli.job import Job
 from camcli.methods import get
-from camcli.pipeline import Job, ahead
 from camcli.plan import plan
 from camcli.records import Failed, Result, Source
+from camcli.stream import ahead
 
 
 def job(batch_size: int = 3, target: str = "predicted") -> Job:
@@ -71,9 +72,9 @@ def test_a_batch_that_does_not_fit_is_halved(monkeypatch: pytest.MonkeyPatch, me
         return explain(model, inputs, *rest)
 
     whole = run(job(4), found(*NAMES))
-    monkeypatch.setattr(pipeline, "explain", cramped)
+    monkeypatch.setattr(batches, "explain", cramped)
     halved = run(job(4), found(*NAMES))
-    assert tried == [4, 2, 1, 1, 2, 1, 1]
+    assert tried == [4, 2, 1, 1, 1, 1]  # what was found out is remembered
     for one, other in zip(whole, halved, strict=True):
         assert isinstance(one, Result)
         assert isinstance(other, Result)
@@ -85,7 +86,7 @@ def test_an_image_that_does_not_fit_alone_fails_alone(monkeypatch: pytest.Monkey
     def full(*_: Any) -> Any:
         raise torch.OutOfMemoryError("CUDA out of memory")
 
-    monkeypatch.setattr(pipeline, "explain", full)
+    monkeypatch.setattr(batches, "explain", full)
     outcomes = run(job(4), found(*NAMES))
     assert [name_of(outcome) for outcome in outcomes] == NAMES
     assert all("not enough memory" in o.reason for o in outcomes if isinstance(o, Failed))
@@ -97,7 +98,7 @@ def test_other_errors_of_the_model_are_not_taken_for_memory(
     def broken(*_: Any) -> Any:
         raise RuntimeError("shape mismatch")
 
-    monkeypatch.setattr(pipeline, "explain", broken)
+    monkeypatch.setattr(batches, "explain", broken)
     with pytest.raises(RuntimeError, match="shape mismatch"):
         run(job(), found(*NAMES))
 

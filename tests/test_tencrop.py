@@ -12,6 +12,7 @@ from PIL import Image
 
 from camcli import images, pipeline, targets
 from camcli.explain import How, explain
+from camcli.job import Job
 from camcli.maps import paste
 from camcli.methods import get
 from camcli.plan import plan
@@ -109,7 +110,7 @@ def test_a_batch_of_ten_crops_equals_its_singles() -> None:
 
     def maps(batch: int) -> list[np.ndarray]:
         target = targets.parse("predicted")(model.labels)
-        job = pipeline.Job(model, plan(model, [get("layercam")]), target, "tencrop", batch)
+        job = Job(model, plan(model, [get("layercam")]), target, "tencrop", batch)
         results: list[Result] = []
         for result in pipeline.run(job, found, lambda r: r):
             assert isinstance(result, Result)

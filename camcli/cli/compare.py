@@ -79,9 +79,10 @@ def compare(
     found = sources.find(inputs, listed, skip=output)
 
     from camcli import models as loading
-    from camcli import outputs, pipeline, plan
+    from camcli import outputs, plan
     from camcli.cli.sheet import Sheet
     from camcli.comparison import row
+    from camcli.job import Job
 
     specs: Sequence[str | None] = list(dict.fromkeys(layers or [])) or [None]
     rows: list[Row] = []
@@ -92,7 +93,7 @@ def compare(
             *(known, checkpoint, labels, input_size, device), head=head, transform=normalised
         )
         console.note(loaded.note)
-        job = pipeline.Job(
+        job = Job(
             *(loaded, (), bind(loaded.labels), fit),
             options.batch_size(batch_size, loaded.device.type, fit),
             *(1, level, "largest", smoothing),

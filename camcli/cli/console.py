@@ -5,13 +5,17 @@ from __future__ import annotations
 import io
 import os
 import sys
+import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from datetime import timedelta
 
 from camcli.errors import OutputError, one_line
 
-LONGEST = 2000  # characters of a complaint: names from elsewhere can be of any length
+EVERY = 30.0  # seconds between two lines of progress in a log
+LONGEST = 1500  # characters of a complaint: names from elsewhere can be of any length
+TAIL = 300  # and of its end, which says why
 
 
 def prepare() -> None:
@@ -22,7 +26,7 @@ def prepare() -> None:
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="backslashreplace")
     if isinstance(sys.stdin, io.TextIOWrapper):
-        sys.stdin.reconfigure(errors="surrogateescape")  # file names may be any bytes
+        sys.stdin.reconfigure(errors="surrogateescape", newline="")  # file names may be any bytes
 
 
 def emit(text: str) -> None:
@@ -42,7 +46,7 @@ def emit(text: str) -> None:
 def complain(text: object) -> None:
     """One line on standard error."""
     line = one_line(text)
-    say(f"camcli: {line if len(line) < LONGEST else line[:LONGEST] + ' …'}")
+    say(f"camcli: {line if len(line) < LONGEST else f'{line[:LONGEST]} … {line[-TAIL:]}'}")
 
 
 def say(text: str) -> None:
@@ -94,25 +98,67 @@ class Bar:
     inner: Callable[[int, int], None] = lambda _done, _of: None
 
 
+@dataclass(slots=True)
+class _Plain:
+    """Progress as a line now and then, for a log."""
+
+    doing: str
+    total: int
+    began: float = field(default_factory=time.monotonic)
+    told: float = field(default_factory=time.monotonic)
+    done: int = 0
+
+    def advance(self, count: int = 1) -> None:
+        self.done += count
+        now = time.monotonic()
+        if now - self.told >= EVERY:
+            self.told = now
+            rate = self.done / (now - self.began)
+            left = timedelta(seconds=round((self.total - self.done) / rate))
+            say(f"{self.doing} {self.done} of {self.total}, {rate:.1f} a second, {left} left")
+
+
 @contextmanager
 def progress(doing: str, total: int, quiet: bool) -> Iterator[Bar]:
     """A bar on standard error, where rows on a terminal do not already show the progress.
 
-    What a slow method does for one batch has a bar of its own while it lasts.
+    What a slow method does for one batch has a bar of its own while it lasts. Where standard error
+    is no terminal there is a line now and then.
     """
-    if quiet or not sys.stderr.isatty():
+    if quiet:
         yield Bar()
         return
+    if not sys.stderr.isatty():
+        yield Bar(_Plain(doing, total).advance)
+        return
     from rich.console import Console
-    from rich.progress import Progress
+    from rich.progress import (
+        BarColumn,
+        MofNCompleteColumn,
+        Progress,
+        TextColumn,
+        TimeRemainingColumn,
+    )
 
-    with Progress(console=Console(stderr=True), redirect_stdout=False, transient=True) as bar:
+    columns = (
+        TextColumn("{task.description}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TextColumn("{task.fields[rate]}"),
+        TimeRemainingColumn(),
+    )
+    console = Console(stderr=True)
+    with Progress(*columns, console=console, redirect_stdout=False, transient=True) as bar:
         rows = sys.stdout.isatty()
-        task = bar.add_task(doing, total=total, visible=not rows)
-        within = bar.add_task("  changed inputs", visible=False)
+        task = bar.add_task(doing, total=total, visible=not rows, rate="")
+        within = bar.add_task("  changed inputs", visible=False, rate="")
+
+        def advance(count: int = 1) -> None:
+            speed = bar.tasks[0].speed
+            bar.update(task, advance=count, rate=f"{speed:.1f} a second" if speed else "")
 
         def inner(done: int, of: int) -> None:
             bar.update(within, completed=done, total=of, visible=done < of)
             bar.refresh()
 
-        yield Bar(lambda count=1: bar.advance(task, count), inner)
+        yield Bar(advance, inner)

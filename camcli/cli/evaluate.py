@@ -121,10 +121,11 @@ def localization(
 
     from camcli import labels as naming
     from camcli import models as loading
-    from camcli import pipeline, plan, results, targets
+    from camcli import plan, results, targets
     from camcli.cli.scoreboard import Run
     from camcli.evaluation import given
     from camcli.evaluation.localization import Board
+    from camcli.job import Job
 
     def of_folder(run: Run, folder: Path) -> None:
         row = given.Row(one_line(folder), "maps", (), 0.2 if level is None else level)
@@ -140,7 +141,7 @@ def localization(
         console.note(loaded.note)
         if name and os.path.isfile(name):  # checkpoints of one architecture are told apart
             loaded = replace(loaded, name=one_line(name))
-        job = pipeline.Job(
+        job = Job(
             loaded,
             plan.several(loaded, wanted, layers or [None], block, fusion, settings, smoothing),
             targets.parse("predicted")(loaded.labels),  # each truth's class takes its place

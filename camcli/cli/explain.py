@@ -2,27 +2,29 @@
 
 from __future__ import annotations
 
-import json
+import os
 import sys
-import time
-from collections import Counter
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import suppress
-from dataclasses import dataclass, field, replace
+from collections.abc import Mapping
+from functools import partial
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from typer import Argument, Option
+from typer import Argument, Context, Option
 
 from camcli import sources, targets
 from camcli.cli import console, options
-from camcli.errors import LayerError, one_line
-from camcli.records import Failed, Source, versus
 
 ImageFormat = Literal["jpg", "png", "webp"]
 
+# Options that say where results go and how they are had, not what they are.
+ELSEWHERE = {
+    *("inputs", "output", "overwrite", "resume", "on_error", "format_"),
+    *("checkpoint", "labels", "batch_size", "device", "workers", "compile_"),
+}
+
 
 def explain(
+    context: Context,
     inputs: Annotated[
         list[str],
         Argument(metavar="INPUT...", help="Files, folders, globs, or - for a list on stdin."),
@@ -50,6 +52,12 @@ def explain(
     seed: options.Seed = 0,
     output: Annotated[Path, Option(metavar="DIR", help="Where files go.")] = Path("camcli-out"),
     overwrite: options.Overwrite = False,
+    resume: Annotated[
+        bool, Option("--resume", help="Go on with the run in --output, if one is there.")
+    ] = False,
+    on_error: Annotated[
+        Literal["continue", "stop"], Option(help="What a failed image does to the others.")
+    ] = "continue",
     save: Annotated[
         str, Option(metavar="LIST", help="Of overlay, heatmap, grid, boxes, array.")
     ] = "overlay,boxes",
@@ -65,6 +73,13 @@ def explain(
     interpolation: options.Interpolation = None,
     batch_size: options.BatchSize = None,
     device: options.Device = "auto",
+    precision: Annotated[
+        Literal["fp32", "bf16", "auto"],
+        Option(help="Of the network; auto: bf16 where it is faster here, and maps are the same."),
+    ] = "fp32",
+    compile_: Annotated[
+        bool, Option("--compile", help="torch.compile: slow to begin, then faster.")
+    ] = False,
     workers: options.Workers = None,
     format_: options.FormatName = "auto",
 ) -> int:
@@ -79,7 +94,8 @@ def explain(
     options.must_have_opencv(boxes)
     options.must_exist("--checkpoint", checkpoint)
     options.must_exist("--labels", labels)
-    options.refuse_existing_run(output, overwrite)
+    options.one_way_to_go_on(overwrite, resume)
+    options.refuse_existing_run(output, overwrite or resume, otherwise="--resume or --overwrite")
     listed = sources.read_list(sys.stdin.read()) if "-" in inputs else []
     found = sources.find(inputs, listed, skip=output)
 
@@ -87,14 +103,16 @@ def explain(
 
     palette(colormap)
 
-    from camcli import models, outputs, pipeline, plan, results
+    from camcli import manifest, models, outputs, plan
+    from camcli.cli.run import Run
+    from camcli.job import Job
 
     name = model if model or checkpoint else plan.default_model(wanted)
     loaded = models.load(
         *(name, checkpoint, labels, input_size, device), head=head, transform=normalised
     )
     console.note(loaded.note)
-    job = pipeline.Job(
+    job = Job(
         loaded,
         plan.plan(loaded, wanted, layers, block, fusion, settings, smoothing),
         bind(loaded.labels),
@@ -104,100 +122,40 @@ def explain(
         level,
         boxes,
         smoothing,
+        precision,
+        compile_,
     )
     style = outputs.Style(loaded.size, colormap, alpha, image_format, "boxes" in kinds)
     slugs = outputs.class_slugs(loaded.labels)
-    show = _shower(format_, found, [request.method.name for request in job.requests])
-    tally = Tally(time.monotonic())
-    with (
-        results.opened(output, overwrite) as write,
-        console.progress("explaining", len(found) * len(job.requests), format_ == "quiet") as bar,
-    ):
-        job = replace(job, tick=bar.inner)
-        for outcome in pipeline.run(
-            job, found, lambda result: outputs.save(result, kinds, style, output, slugs)
-        ):
-            line = results.describe(outcome, loaded.name)
-            write(line)
-            show(line)
-            tally.count(line)
-            bar.advance()
-    tally.summarise(output, lambda: plan.default_layer(loaded).name)
-    return tally.status
+    about = manifest.of_model(loaded, checkpoint or _file(name))
+    made_of = _settings(context.params) | {
+        "model": loaded.name,
+        "method": [request.method.name for request in job.requests],
+    }
+    return Run(
+        job,
+        found,
+        partial(outputs.save, kinds=kinds, style=style, output=output, slugs=slugs),
+        output,
+        manifest.begun(job, about, made_of, sys.argv[1:], len(found)),
+        format_,
+        overwrite,
+        resume,
+        on_error == "stop",
+    ).go()
 
 
-@dataclass(slots=True)
-class Tally:
-    """What became of a run's images, for the summary and the exit status."""
-
-    began: float
-    images: set[str] = field(default_factory=set)
-    failed: int = 0
-    blank: Counter[str] = field(default_factory=Counter)
-
-    def count(self, line: Mapping[str, Any]) -> None:
-        """Take in one line of results.jsonl; name at once what failed."""
-        name = line["path"]
-        if line["status"] == "failed":
-            self.failed += 1
-            console.complain(f"{name}: {line['error']}")
-            return
-        self.images.add(name)
-        for found in line["explanations"]:
-            bad = found.get("layer_status", {}) or {"map": found["map_status"]}
-            for layer, status in bad.items():
-                if status != "ok":
-                    self.blank[status] += 1
-                    what = f"{line['method']} of {found['class_name']}, {layer}"
-                    console.complain(f"{name}: no map ({what}): {options.WHY[status]}")
-
-    def summarise(self, output: Path, default: Callable[[], str]) -> None:
-        """Say what was done, and what to try where the gradient was zero."""
-        took = time.monotonic() - self.began
-        done = len(self.images)
-        parts = [f"{done} image{'s' * (done != 1)} in {took:.1f} s ({done / took:.1f} a second)"]
-        parts += [f"{self.failed} failed"] if self.failed else []
-        parts += [f"{n} without a map ({status})" for status, n in self.blank.items()]
-        console.say(f"{', '.join(parts)}; written to {one_line(output)}/")
-        layer = None
-        with suppress(LayerError):
-            layer = default() if self.blank["zero_gradient"] else None
-        if layer:
-            console.say(
-                f"zero gradient: only prefix tokens, or nothing, of that layer reaches the class "
-                f"score (CLS pooling, past the last attention); it does depend on {layer}: "
-                f"try --layers {layer}"
-            )
-
-    @property
-    def status(self) -> int:
-        """0 when every image has every map, else 1."""
-        return int(bool(self.failed or self.blank.total()))
+def _file(name: str | None) -> Path | None:
+    """The file of weights that a model is named by, if it is."""
+    path = (name or "").removeprefix("program:")
+    return Path(path) if os.path.isfile(path) else None
 
 
-def _shower(
-    chosen: options.Format, found: Sequence[Source | Failed], methods: Sequence[str]
-) -> Callable[[Mapping[str, Any]], None]:
-    if chosen == "quiet":
-        return lambda line: None
-    if console.for_machines(chosen):
-        return lambda line: console.emit(json.dumps(line))
-    width = min(40, max(len(one_line(item.name)) for item in found))
-    widest = max(9, *map(len, methods))
-    return lambda line: _show_rows(line, width, widest)
+def _settings(params: Mapping[str, Any]) -> dict[str, Any]:
+    """The options that results are made of; of a table of targets what it says."""
+    from camcli.manifest import digest_of_file
 
-
-def _show_rows(line: Mapping[str, Any], width: int, widest: int) -> None:
-    for row in _rows(line, width, widest):
-        console.emit(row)
-
-
-def _rows(line: Mapping[str, Any], width: int, widest: int) -> Iterator[str]:
-    for found in line.get("explanations", ()):
-        boxes = ["{x1},{y1}-{x2},{y2}".format(**box) for box in found["boxes"]]
-        where = boxes[0] + (f" +{len(boxes) - 1}" if boxes[1:] else "") if boxes else "-"
-        rivals = [rival["class_name"] for rival in found.get("against", ())]
-        name, label = one_line(line["image"]), one_line(versus(found["class_name"], rivals))
-        status = "" if found["map_status"] == "ok" else f"  {found['map_status']}"
-        said = f"{line['method']:{widest}} {label:24.24} {found['score'] or 0:5.2f}"
-        yield f"{name:{width}}  {said}  {where}{status}"
+    own = {name: value for name, value in params.items() if name not in ELSEWHERE}
+    target = own["target"]
+    table = digest_of_file(Path(target[1:])) if target.startswith("@") else None
+    return {**own, "target_sha256": table}

@@ -257,11 +257,19 @@ def workers() -> int:
     return min(8, len(cores))
 
 
-def refuse_existing_run(output: Path, overwrite: bool, name: str = "results.jsonl") -> None:
+def refuse_existing_run(
+    output: Path, allowed: bool, name: str = "results.jsonl", otherwise: str = "--overwrite"
+) -> None:
     """Never lose a result: an output folder that holds a run is written only when asked to."""
-    if not overwrite and os.path.lexists(output / name):
+    if not allowed and os.path.lexists(output / name):
         where = one_line(output)
-        raise UsageError(f"{where} already holds a run: name another --output, or add --overwrite")
+        raise UsageError(f"{where} already holds a run: name another --output, or add {otherwise}")
+
+
+def one_way_to_go_on(overwrite: bool, resume: bool) -> None:
+    """`--overwrite` or `--resume`: not both."""
+    if overwrite and resume:
+        raise UsageError("--resume keeps what --overwrite replaces; give one of them")
 
 
 def models(model: str | None, models: str | None, checkpoint: Path | None) -> Sequence[str | None]:

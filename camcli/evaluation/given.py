@@ -15,14 +15,14 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from camcli import images, pipeline
+from camcli import images, pipeline, stream
 from camcli.boxes import Keep, boxes
 from camcli.errors import ImageError, one_line
 from camcli.evaluation.datasets import Item
 from camcli.evaluation.measures import SIDE
 from camcli.evaluation.truth import Problem
+from camcli.job import Job
 from camcli.maps import spread, to_original, upsample, visible
-from camcli.pipeline import Job
 from camcli.plan import Request
 from camcli.records import Box, Failed, Result, Source, Status, View
 from camcli.targets import Target
@@ -123,7 +123,7 @@ def from_folder(
     with ThreadPoolExecutor(workers) as pool:
         ends = Counter(end for image in {i.truth.image for i in items} for end in _ends(image))
         load = partial(_loaded, folder, ends, keep, rows[0], use)
-        yield from pipeline.ahead(pool, load, items, 4 * workers)
+        yield from stream.ahead(pool, load, items, 4 * workers)
 
 
 def _loaded(

@@ -250,7 +250,7 @@ def _value(key: str, text: str, default: Any, chosen: Method) -> Any:
     if isinstance(default, str):
         value = text
     if type(value) is int and type(default) is float:
-        value = float(value)
+        value = float(value) if abs(value) < 2**53 else float("inf")
     if type(value) is not type(default):
         raise UsageError(f"--set {key}={text}: needs a value like {json.dumps(default)}")
     if type(value) in (int, float):

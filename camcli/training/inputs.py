@@ -13,7 +13,7 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from camcli import images, pipeline
+from camcli import images, stream
 from camcli.errors import ImageError
 from camcli.records import Failed, Floats, Transform, View
 from camcli.training.photos import Photo
@@ -65,7 +65,7 @@ def batches(
     """Photographs in order, `size` at a time; what cannot be read is left out and told."""
     load = partial(_load, transform, augment)
     with ThreadPoolExecutor(workers) as pool:
-        loaded = pipeline.ahead(pool, load, enumerate(photos), size + 2 * workers)
+        loaded = stream.ahead(pool, load, enumerate(photos), size + 2 * workers)
         yield from _grouped(loaded, size)
 
 

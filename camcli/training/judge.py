@@ -10,11 +10,12 @@ from functools import partial
 import torch
 from torch import Tensor, nn
 
-from camcli import models, pipeline, plan, refit, targets
+from camcli import models, plan, refit, targets
 from camcli.errors import MethodError, TrainingError
 from camcli.evaluation import given, localization, tally
 from camcli.evaluation.datasets import Item
 from camcli.evaluation.localization import Board, Scored
+from camcli.job import Job
 from camcli.methods import get
 from camcli.models import Model
 from camcli.records import Failed
@@ -81,7 +82,7 @@ def located(
     """GT-known of a method at its best threshold, and that threshold."""
     requests = plan.plan(model, [get(method)])
     any_class = targets.parse("predicted")(model.labels)  # each truth's takes its place
-    job = pipeline.Job(model, requests, any_class, "squash", batch_size, workers)
+    job = Job(model, requests, any_class, "squash", batch_size, workers)
     board, rows = Board(resamples=0), given.rows_of(job)
     for found in localization.run(partial(given.from_model, job), items, rows, seed=0):
         if isinstance(found, Scored):

@@ -13,7 +13,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from camcli import embedded, images, models, pipeline
+from camcli import embedded, images, models, stream
 from camcli.errors import TrainingError
 from camcli.models import Model
 from camcli.records import Failed, Source
@@ -62,7 +62,7 @@ def known(
     teachers = (evidence.of_cam(cnn), evidence.of_cam(large), rolled)
     maps, classes = [], []
     with ThreadPoolExecutor(how.workers) as pool:
-        pictures = pipeline.ahead(pool, lambda item: images.decode(item.path), paths, 40)
+        pictures = stream.ahead(pool, lambda item: images.decode(item.path), paths, 40)
         while group := list(islice(pictures, 20)):
             placed, of = evidence.evidence(*teachers, group)
             maps.append(placed)

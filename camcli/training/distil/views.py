@@ -13,7 +13,7 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from camcli import images, pipeline
+from camcli import images, stream
 from camcli.embedded import SIDE, Features
 from camcli.errors import ImageError, TrainingError
 from camcli.records import Failed, Floats, Source, Transform, View
@@ -89,7 +89,7 @@ def look(
     plans: list[tuple[Rectangle, bool]] = []
     load = partial(_load, transform, seed)
     with ThreadPoolExecutor(workers) as pool, torch.no_grad():
-        for loaded in pipeline.ahead(pool, load, enumerate(found), 4 * workers):
+        for loaded in stream.ahead(pool, load, enumerate(found), 4 * workers):
             advance(1)
             if isinstance(loaded, Failed):
                 failed.append(loaded)

@@ -1,0 +1,59 @@
+"""torch.compile for the parts of a network between the layers that are read. No formulas."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterator, Sequence
+from contextlib import ExitStack, contextmanager
+
+import torch
+from torch import nn
+from torch._dynamo.exc import TorchDynamoException
+
+from camcli.errors import UsageError
+from camcli.models import Model
+from camcli.needs import NEEDS
+from camcli.plan import Request
+from camcli.precision import classifiers
+from camcli.taps import parents, substituted
+
+
+@contextmanager
+def compiled(model: Model, requests: Sequence[Request]) -> Iterator[None]:
+    """Inside the context the network runs compiled, but for what hooks must see.
+
+    Those modules run compiled that have no hooks inside, the outermost of them; the others run as
+    they are, from part to part, so that every hook lies between compiled parts. Raises UsageError
+    where torch cannot compile.
+    """
+    hooked = {*_hooked(requests), *classifiers(model)}
+    opened = {"", *(parent for name in hooked for parent in parents(name))}
+    with ExitStack() as stack:
+        for module in _parts(model.network, "", opened):
+            stack.enter_context(substituted(module, torch.compile(module.forward)))
+        try:
+            yield
+        except TorchDynamoException as error:
+            reason = str(error).strip().partition("\n")[0]
+            raise UsageError(f"--compile: torch cannot compile {model.name}: {reason}") from error
+
+
+def _hooked(requests: Sequence[Request]) -> set[str]:
+    """The modules whose output is recorded, or changed."""
+    names = {
+        name
+        for request in requests
+        for need in (NEEDS[need] for need in request.method.needs)
+        for kind in (need.taps, need.copies, need.readings)
+        for name in kind(request)
+    }
+    rules = (rule for r in requests for rules in (r.guided, r.lrp) for rule in rules or ())
+    return {name.partition("[")[0] for name in names.union(rules)}
+
+
+def _parts(module: nn.Module, name: str, opened: Collection[str]) -> Iterator[nn.Module]:
+    """The outermost modules that have no hooks inside."""
+    if name not in opened:
+        yield module
+        return
+    for own, child in module.named_children():
+        yield from _parts(child, f"{name}.{own}" if name else own, opened)
