@@ -51,23 +51,34 @@ def boxes(
     if keep == "grabcut":
         part, above = grabcut(part, threshold, view, picture)
         return tuple(sorted(_around(above, part, view), key=_size, reverse=True)[:1])
-    found = _around(part > cut(part, threshold), part, view)
-    return found[:1] if keep == "largest" else found
+    return _around(part > cut(part, threshold), part, view, 1 if keep == "largest" else None)
 
 
 def _size(box: Box) -> int:
     return (box.x2 - box.x1) * (box.y2 - box.y1)
 
 
-def _around(above: NDArray[np.bool_], part: Floats, view: View) -> tuple[Box, ...]:
+def _around(
+    above: NDArray[np.bool_], part: Floats, view: View, most: int | None = None
+) -> tuple[Box, ...]:
+    """The regions, the largest first, and no more than are asked for."""
     regions, count = ndimage.label(above, np.ones((3, 3)))
-    if not count:
-        return ()
-    areas = np.bincount(regions.ravel())[1:]
-    sums = np.bincount(regions.ravel(), part.ravel())[1:]
-    found = ndimage.find_objects(regions)
-    order = np.argsort(-areas, kind="stable")
-    return tuple(_to_original(found[i], float(sums[i] / areas[i]), part, view) for i in order)
+    areas = np.bincount(regions.ravel(), minlength=count + 1)[1:]
+    order = np.argsort(-areas, kind="stable")[:most]
+    found = {i: _extent(regions == i + 1) for i in order} if most else ndimage.find_objects(regions)
+    return tuple(_to_original(*_measured(regions, i, found[i], part), part, view) for i in order)
+
+
+def _extent(region: NDArray[np.bool_]) -> tuple[slice, slice]:
+    rows, cols = (np.flatnonzero(region.any(axis=axis)) for axis in (1, 0))
+    return slice(rows[0], rows[-1] + 1), slice(cols[0], cols[-1] + 1)
+
+
+def _measured(
+    regions: NDArray[np.int32], i: int, extent: tuple[slice, slice], part: Floats
+) -> tuple[tuple[slice, slice], float]:
+    """Where a region is, and the mean of the map over it."""
+    return extent, float(part[extent].mean(where=regions[extent] == i + 1, dtype=np.float64))
 
 
 def grabcut(

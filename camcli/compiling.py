@@ -11,7 +11,7 @@ from torch._dynamo.exc import TorchDynamoException
 
 from camcli.errors import UsageError
 from camcli.models import Model
-from camcli.needs import NEEDS
+from camcli.needs import hooked
 from camcli.plan import Request
 from camcli.precision import classifiers
 from camcli.taps import parents, substituted
@@ -25,8 +25,8 @@ def compiled(model: Model, requests: Sequence[Request]) -> Iterator[None]:
     they are, from part to part, so that every hook lies between compiled parts. Raises UsageError
     where torch cannot compile.
     """
-    hooked = {*_hooked(requests), *classifiers(model)}
-    opened = {"", *(parent for name in hooked for parent in parents(name))}
+    read = {*hooked(requests), *classifiers(model)}
+    opened = {"", *(parent for name in read for parent in parents(name))}
     with ExitStack() as stack:
         for module in _parts(model.network, "", opened):
             stack.enter_context(substituted(module, torch.compile(module.forward)))
@@ -35,19 +35,6 @@ def compiled(model: Model, requests: Sequence[Request]) -> Iterator[None]:
         except TorchDynamoException as error:
             reason = str(error).strip().partition("\n")[0]
             raise UsageError(f"--compile: torch cannot compile {model.name}: {reason}") from error
-
-
-def _hooked(requests: Sequence[Request]) -> set[str]:
-    """The modules whose output is recorded, or changed."""
-    names = {
-        name
-        for request in requests
-        for need in (NEEDS[need] for need in request.method.needs)
-        for kind in (need.taps, need.copies, need.readings)
-        for name in kind(request)
-    }
-    rules = (rule for r in requests for rules in (r.guided, r.lrp) for rule in rules or ())
-    return {name.partition("[")[0] for name in names.union(rules)}
 
 
 def _parts(module: nn.Module, name: str, opened: Collection[str]) -> Iterator[nn.Module]:

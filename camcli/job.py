@@ -69,11 +69,13 @@ class Job:
 class Course:
     """What a run has found out so far: how many images fit into memory, which precision is taken.
 
-    `precision` is None until a first batch has been measured; `notes` says what was found.
+    `precision` is None until a first batch has been measured; `folded` counts batch norms that
+    cost nothing; `notes` says what was found.
     """
 
     fits: int
     precision: Precision | None = None
+    folded: int = 0
     notes: list[str] = field(default_factory=list)
 
     @classmethod

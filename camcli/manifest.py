@@ -114,6 +114,7 @@ def ended(
         "finished": _now(),
         "precision": course.precision,
         "images_at_a_time": course.fits,
+        "batch_norms_folded": course.folded,
         "notes": course.notes,
         "counts": dict(counts),
         "seconds": {name: round(value, 3) for name, value in seconds.items()},

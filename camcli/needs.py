@@ -6,7 +6,7 @@ Each need has what must be tapped or read while the network runs, and what to ma
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field
 from functools import partial
@@ -20,8 +20,9 @@ from camcli.attention import unfuse
 from camcli.methods import NEEDS as COSTS
 from camcli.plan import Request
 from camcli.records import Layer
+from camcli.replay import resumed
 from camcli.survey import spatial, tokens
-from camcli.taps import Reading, Recorded, Rule, record, resumed, rewired, slopes
+from camcli.taps import Reading, Recorded, Rule, record, rewired, slopes
 
 Alter = Callable[[int, Tensor], Tensor]
 Tick = Callable[[int, int], None]
@@ -269,3 +270,16 @@ NEEDS: Mapping[str, Need] = {
     "semantic": Need(partial(_of_head, 0), copies=_head_layer),
     "class_bias": Need(partial(_of_head, 1), copies=_head_layer),
 }
+
+
+def hooked(requests: Sequence[Request]) -> set[str]:
+    """The modules whose output is recorded, or changed."""
+    names = {
+        name
+        for request in requests
+        for need in (NEEDS[need] for need in request.method.needs)
+        for kind in (need.taps, need.copies, need.readings)
+        for name in kind(request)
+    }
+    rules = (rule for r in requests for rules in (r.guided, r.lrp) for rule in rules or ())
+    return {name.partition("[")[0] for name in names.union(rules)}

@@ -71,7 +71,8 @@ def _overlay(result: Result, shown: Explanation, style: Style) -> tuple[str, byt
     picture = answer(result, shown, result.sample.picture, result.sample.view, style)
     if style.boxed:
         draw_boxes(picture, shown.boxes)
-    return _picture(caption(picture, _title(result, shown)), style.image_format)
+    caption(picture, _title(result, shown))
+    return _picture(picture, style.image_format)
 
 
 def _heatmap(result: Result, shown: Explanation, style: Style) -> tuple[str, bytes]:

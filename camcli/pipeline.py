@@ -15,6 +15,7 @@ from camcli.batches import Outcome
 from camcli.boxes import boxes
 from camcli.compiling import compiled
 from camcli.errors import CamcliError, ImageError, OutputError, StorageError
+from camcli.folding import folded
 from camcli.job import Course, Job
 from camcli.maps import visible
 from camcli.records import Explanation, Failed, Result, Sample, Source, Stamp
@@ -56,6 +57,7 @@ def run(
     clock = watch.clock
     with ExitStack() as stack:
         readers, writers = (stack.enter_context(threads(job.workers)) for _ in range(2))
+        watch.course.folded = stack.enter_context(folded(job.model, job.requests))
         if job.compiled:
             stack.enter_context(compiled(job.model, job.requests))
         seen = ahead(readers, partial(_seen, job), _batched(job, found, watch.done), job.ahead)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
@@ -143,23 +142,16 @@ def draw_boxes(
                 draw.rectangle(inner, outline=line, width=wide)
 
 
-def caption(picture: Image.Image, text: str) -> Image.Image:
-    """The picture with one line of text in its upper left corner, shortened to fit."""
+def caption(picture: Image.Image, text: str) -> None:
+    """Write one line of text into the upper left corner, shortened to fit."""
     if min(picture.size) < SMALLEST:
-        return picture
+        return
     font = _font(_text_size(picture.size), text)
-    room = picture.width - 20
-    text = _shortened(text, font, room)
-    around = _grown(font.getbbox(text), 5)
-    corner = (0, 0, min(picture.width, math.ceil(around[2]) + 11), math.ceil(around[3]) + 9)
-    layer = Image.new("RGBA", corner[2:], (0, 0, 0, 0))
-    draw = ImageDraw.Draw(layer)
-    draw.rounded_rectangle(tuple(map(sum, zip(around, (10, 8, 10, 8), strict=True))), 4, SHADE)
+    text = _shortened(text, font, picture.width - 20)
+    draw = ImageDraw.Draw(picture, "RGBA")  # which lets the picture shine through
+    left, top, right, bottom = _grown(font.getbbox(text), 5)
+    draw.rounded_rectangle((left + 10, top + 8, right + 10, bottom + 8), 4, SHADE)
     draw.text((10, 8), text, PAPER, font)
-    below = picture.crop(corner).convert("RGBA")
-    captioned = picture.copy()
-    captioned.paste(Image.alpha_composite(below, layer).convert("RGB"))
-    return captioned
 
 
 @dataclass(frozen=True, slots=True)

@@ -5,6 +5,7 @@ A layer is a module's name; `name[1]` is the second of the tensors that a module
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, ExitStack, contextmanager
 from dataclasses import dataclass, field
@@ -90,39 +91,41 @@ def _place(name: str) -> int | None:
     return int(rest[:-1]) if bracket else None
 
 
-def _part(name: str, output: Any) -> Tensor:
+def part_of(name: str, output: Any) -> Tensor:
+    """The tensor that a layer is, of what its module hands on."""
     place = _place(name)
     part: Tensor = output if place is None else output[place]
     return part
 
 
-def _with_part(name: str, output: Any, part: Tensor) -> Any:
+def with_part(name: str, output: Any, part: Tensor) -> Any:
+    """What a module hands on, with another tensor in a layer's place."""
     place = _place(name)
     if place is None:
         return part
-    return _like(output, [part if n == place else other for n, other in enumerate(output)])
+    return like(output, [part if n == place else other for n, other in enumerate(output)])
 
 
-def _like(output: Any, parts: list[Any]) -> Any:
+def like(output: Any, parts: list[Any]) -> Any:
     """A tuple or list of the same kind; a named one takes its parts one by one."""
     return type(output)(*parts) if hasattr(output, "_fields") else type(output)(parts)
 
 
 def _tapper(name: str, recorded: Recorded) -> Callable[..., Any]:
     def hook(_module: nn.Module, _inputs: Any, output: Any) -> Any:
-        part = _part(name, output)
+        part = part_of(name, output)
         if not part.requires_grad:
             part = part.detach().requires_grad_()
         recorded.taps[name] = part
         # The network goes on with a copy: an in-place ReLU after the tap would change the record.
-        return _with_part(name, output, part.clone())
+        return with_part(name, output, part.clone())
 
     return hook
 
 
 def _reader(name: str, read: Reading, kept: dict[str, Tensor]) -> Callable[..., None]:
     def hook(_module: nn.Module, _inputs: Any, output: Any) -> None:
-        part = _part(name, output)
+        part = part_of(name, output)
         # In full, whatever precision the network runs in: what is read is arithmetic on maps.
         with torch.no_grad(), torch.autocast(part.device.type, enabled=False):
             kept[name] = read(part.float()).detach()
@@ -171,94 +174,39 @@ def _shown(see: Seen, name: str, _module: nn.Module, _inputs: Any, output: Any) 
     see(name, output)
 
 
+@torch.no_grad()
+def handed(
+    network: nn.Module, inputs: Tensor, first: tuple[type, ...], then: tuple[type, ...]
+) -> list[tuple[str, str]]:
+    """Which modules of exactly those types hand their output on to one of these, by name.
+
+    Of modules that are called once.
+    """
+    makers: dict[int, tuple[str, Tensor]] = {}  # with the tensor: no other then has its id
+    found: list[tuple[str, str]] = []
+    calls: Counter[str] = Counter()
+
+    def see(name: str, module: nn.Module, given: tuple[Any, ...], output: Any) -> None:
+        calls[name] += 1
+        if type(module) in first and isinstance(output, Tensor):
+            makers[id(output)] = (name, output)
+        elif given and id(given[0]) in makers:
+            found.append((makers[id(given[0])][0], name))
+
+    with ExitStack() as stack:
+        for name, module in network.named_modules():
+            if type(module) in (*first, *then):
+                stack.callback(module.register_forward_hook(partial(see, name)).remove)
+        network(inputs)
+    return [(a, b) for a, b in found if calls[a] == calls[b] == 1]
+
+
 @contextmanager
 def rewired(network: nn.Module, rules: Mapping[str, Rule]) -> Iterator[None]:
     """Inside the context, what a rule makes of a module's inputs and output takes its place."""
     with ExitStack() as stack:
         for name, rule in rules.items():
             stack.callback(module(network, name).register_forward_hook(rule).remove)
-        yield
-
-
-@contextmanager
-def resumed(network: nn.Module, name: str, inputs: Tensor) -> Iterator[Callable[[Tensor], Tensor]]:
-    """Run a network from one of its layers on: outputs of the layer (n,...) -> logits (n,K).
-
-    `inputs` (1,3,H,W) is what the layer's other outputs are about. Whatever is done before the
-    layer is done once: modules that were called before it, and only then, hand out what they
-    found. Where that does not give the logits back, everything runs again, and only the layer is
-    replaced.
-    """
-    layer = module(network, name)
-    with torch.no_grad():
-        found, output, logits = _before(network, name, inputs)
-
-        def run(known: Mapping[nn.Module, Tensor], outputs: Tensor) -> Tensor:
-            count = len(outputs)
-            spread = {each: _spread(o, count) for each, o in known.items()}
-            # A copy: what comes after may change it in place.
-            native = outputs.to(_part(name, output).dtype, copy=True)
-            given = _with_part(name, _spread(output, count), native)
-            with _replaced({**spread, layer: given}):
-                answer: Tensor = network(inputs.expand(count, *inputs.shape[1:]))
-            return answer
-
-        try:
-            part = _part(name, output)
-            again = run(found, part.repeat(2, *[1] * (part.ndim - 1)))
-            low = any(t.dtype == torch.bfloat16 for t in (part, *found.values()))
-            rtol, atol = (3e-2, 3e-2) if low else (1e-3, 1e-4)
-            same = torch.allclose(again, logits.expand(2, -1), rtol=rtol, atol=atol)
-        except RuntimeError:  # something changes in place what it was handed
-            same = False
-        yield partial(run, found if same else {})
-
-
-def _before(
-    network: nn.Module, name: str, inputs: Tensor
-) -> tuple[dict[nn.Module, Tensor], Any, Tensor]:
-    """What each module found that was done, once, before a layer was; the layer's output; logits.
-
-    Of modules inside one another it is the outermost: the children of those that hold the layer.
-    """
-    layer = module(network, name)
-    holding = [network, *(network.get_submodule(p) for p in parents(name))]
-    beside = [m for parent in holding for m in parent.children() if m not in (layer, *holding)]
-    calls: dict[nn.Module, list[Any]] = {module: [] for module in (*beside, layer)}
-    done: list[nn.Module] = []
-
-    def note(each: nn.Module, _inputs: Any, output: Any) -> None:
-        calls[each].append(output)
-        done.append(each)
-
-    with ExitStack() as stack:
-        for each in calls:
-            stack.callback(each.register_forward_hook(note).remove)
-        logits = network(inputs)
-    earlier = set(done[: done.index(layer)])
-    kept = {m: calls[m][0] for m in beside if m in earlier and len(calls[m]) == 1}
-    return (
-        {m: output for m, output in kept.items() if isinstance(output, Tensor)},
-        calls[layer][0],
-        logits,
-    )
-
-
-def _spread(output: Any, count: int) -> Any:
-    """What one image gave as what so many of it would give."""
-    if isinstance(output, Tensor):
-        return output.expand(count, *output.shape[1:]) if output.shape[:1] == (1,) else output
-    if isinstance(output, tuple | list):
-        return _like(output, [_spread(part, count) for part in output])
-    return output
-
-
-@contextmanager
-def _replaced(outputs: Mapping[nn.Module, Any]) -> Iterator[None]:
-    """Modules that do nothing but hand out what they are given here."""
-    with ExitStack() as stack:
-        for module, output in outputs.items():
-            stack.enter_context(substituted(module, partial(_handed_out, output)))
         yield
 
 
@@ -273,7 +221,3 @@ def substituted(module: nn.Module, forward: Callable[..., Any]) -> Iterator[None
         del module.forward
         if before is not None:
             module.forward = before
-
-
-def _handed_out(output: Any, *_inputs: Any, **_named: Any) -> Any:
-    return output

@@ -313,7 +313,7 @@ def test_ablationcam(key: str, layer: str, read: Read) -> None:
 
 
 def test_a_network_resumed_at_a_layer_does_nothing_before_it() -> None:
-    from camcli.taps import resumed
+    from camcli.replay import resumed
 
     model = model_of("resnet")
     calls = []
