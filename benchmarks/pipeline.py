@@ -15,8 +15,8 @@ layer. Without PHOTOS, pictures of noise are made.
     one by one        the sum of the three stages: where computing already fills all cores, reading
                       and writing can be no more than fitted into its gaps
 
-Contenders take turns over the same photographs, so that other load on the machine meets all alike;
-ratios are medians of those within a round.
+Contenders take turns over the same photographs, each in a process of its own and once warm, so that
+other load on the machine meets all alike; ratios are medians of those within a round.
 """
 
 from __future__ import annotations
@@ -25,9 +25,11 @@ import argparse
 import copy
 import json
 import os
+import subprocess
 import sys
 import tempfile
 import time
+from collections import defaultdict
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import redirect_stdout
 from functools import partial
@@ -49,6 +51,7 @@ from timm.data.transforms_factory import create_transform
 from torch import Tensor
 
 from camcli import batches, cli, methods, models, outputs, pipeline, targets
+from camcli.cli import allocator
 from camcli.folding import folded
 from camcli.job import Course, Job
 from camcli.plan import plan
@@ -181,7 +184,13 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--precision", choices=["fp32", "bf16", "auto"])
     parser.add_argument("--compile", action="store_true")
+    parser.add_argument("--contender", help=argparse.SUPPRESS)
+    parser.add_argument("--to", type=Path, help=argparse.SUPPRESS)
     given = parser.parse_args()
+    if given.contender:
+        listed = [Path(line) for line in sys.stdin.read().splitlines()]
+        print(json.dumps(_contend(given.contender, listed, given.to)))
+        return
     with tempfile.TemporaryDirectory() as folder:
         made = Path(folder) / "in"
         made.mkdir()
@@ -191,38 +200,54 @@ def main() -> None:
         _measure(photos[: given.count], Path(folder), given)
 
 
-def _measure(photos: Sequence[Path], folder: Path, given: argparse.Namespace) -> None:
+def _alone(name: str, photos: Sequence[Path], to: Path) -> dict[str, float]:
+    """One contender in a process of its own, which others' settings do not reach; its seconds."""
+    told = "\n".join(map(str, photos))
+    command = [sys.executable, __file__, "--contender", name, "--to", str(to)]
+    ran = subprocess.run(command, input=told, capture_output=True, text=True, check=True)
+    found: dict[str, float] = json.loads(ran.stdout.splitlines()[-1])
+    return found
+
+
+def _contend(name: str, photos: Sequence[Path], to: Path) -> dict[str, float]:
+    """The seconds of a contender, or of each of camcli's stages; once warm."""
+    if name.startswith("camcli"):
+        _camcli(name.split()[1:], photos[: 4 * BATCH], to / "warm")
+        return {"": _camcli(name.split()[1:], photos, to / "all")}
+    if name == "stages":
+        allocator.keep()
     model = models.load(None, device="cpu")
     requests = plan(model, [methods.get("gradcam")])
-    job = Job(model, requests, targets.parse("predicted")(model.labels))
-    layer = requests[0].read[0].name
-    runs: dict[str, Run] = {"camcli": partial(_camcli, [])}
-    if given.precision:
-        extra = ["--precision", given.precision]
-        runs[f"camcli {given.precision}"] = partial(_camcli, extra)
-    if given.compile:
-        runs["camcli --compile"] = partial(_camcli, ["--compile"])
-    runs |= {
-        "pytorch_grad_cam": _grad_cam(model.network, layer),
-        "torchcam": _torchcam(model.network, layer),
-    }
-    names = ("torch", "timm", "grad-cam", "torchcam", "pillow")
-    print(f"{len(photos)} photographs, {os.cpu_count()} cpus,", {n: version(n) for n in names})
-    for name, run in runs.items():  # a first round, not kept, warms up
-        run(photos[: 4 * BATCH], folder / f"warm {name}")
-    seconds: dict[str, list[float]] = {name: [] for name in (*runs, "ideal", "one by one")}
+    if name == "stages":
+        job = Job(model, requests, targets.parse("predicted")(model.labels))
+        _stages(job, photos[: 4 * BATCH], to / "warm")
+        return dict(_stages(job, photos, to / "all"))
+    peer = {"pytorch_grad_cam": _grad_cam, "torchcam": _torchcam}[name]
+    run = peer(model.network, requests[0].read[0].name)
+    run(photos[: 4 * BATCH], to / "warm")
+    return {"": run(photos, to / "all")}
+
+
+def _measure(photos: Sequence[Path], folder: Path, given: argparse.Namespace) -> None:
+    names = ["camcli", "pytorch_grad_cam", "torchcam", "stages"]
+    names += [f"camcli --precision {given.precision}"] if given.precision else []
+    names += ["camcli --compile"] if given.compile else []
+    packages = ("torch", "timm", "grad-cam", "torchcam", "pillow")
+    print(f"{len(photos)} photographs, {os.cpu_count()} cpus,", {n: version(n) for n in packages})
+    seconds: dict[str, list[float]] = defaultdict(list)
     for round_ in range(given.rounds):
-        for name, run in runs.items():
-            seconds[name].append(run(photos, folder / f"{name} {round_}"))
-        stages = _stages(job, photos, folder / f"stages {round_}")
-        seconds["ideal"].append(max(stages.values()))
-        seconds["one by one"].append(sum(stages.values()))
-        told = {name: f"{own[-1]:.2f}" for name, own in seconds.items()}
-        print(told, {stage: f"{value:.2f}" for stage, value in stages.items()}, flush=True)
-    print(f"\n{'contender':20}{'images/s':>9}{'camcli is':>11}")
+        for name in names:
+            told = _alone(name, photos, folder / f"{name} {round_}")
+            if name == "stages":
+                seconds["ideal"].append(max(told.values()))
+                seconds["one by one"].append(sum(told.values()))
+            else:
+                seconds[name].append(told[""])
+            print(f"{name:22}", {n: round(v, 2) for n, v in told.items()}, flush=True)
+    print(f"\n{'contender':24}{'images/s':>9}{'camcli is':>11}")
     for name, own in seconds.items():
         ratio = median(o / c for o, c in zip(own, seconds["camcli"], strict=True))
-        print(f"{name:20}{len(photos) / median(own):9.1f}{ratio:10.2f}x")
+        print(f"{name:24}{len(photos) / median(own):9.1f}{ratio:10.2f}x")
 
 
 if __name__ == "__main__":

@@ -156,7 +156,7 @@ def over(picture: Image.Image, panel: Panel, view: View, style: Style) -> Image.
 
 def _seen(panel: Panel, view: View, style: Style) -> Floats | None:
     """The visible part of a map, or None where there is nothing to show."""
-    part = visible(panel.shown, view, style.size)
+    part = visible(panel.shown, view, style.size) if panel.part is None else panel.part
     return part if panel.status == "ok" and part.any() else None
 
 

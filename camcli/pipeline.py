@@ -181,10 +181,11 @@ def _with_boxes(job: Job, result: Result, found: Explanation) -> Explanation:
         return found
     view = result.sample.view
     part = visible(found.fused.shown, view, job.model.size)
-    if not part.any():  # all that varied lay in the padding
-        blank = replace(found.fused, status="constant")
-        layers = tuple(blank if panel is found.fused else panel for panel in found.layers)
-        return replace(found, fused=blank, layers=layers)
-    return replace(
-        found, boxes=boxes(part, result.threshold, job.keep, view, result.sample.picture)
-    )
+    # Where nothing is left, all that varied lay in the padding.
+    fused = replace(found.fused, status="ok" if part.any() else "constant", part=part)
+    layers = tuple(fused if panel is found.fused else panel for panel in found.layers)
+    found = replace(found, fused=fused, layers=layers)
+    if fused.status != "ok":
+        return found
+    picture = result.sample.picture
+    return replace(found, boxes=boxes(part, result.threshold, job.keep, view, picture))

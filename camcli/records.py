@@ -173,12 +173,16 @@ class Layer:
 
 @dataclass(frozen=True, slots=True)
 class Panel:
-    """One map of one image: as computed, and as it is shown, in [0, 1]."""
+    """One map of one image: as computed, and as it is shown, in [0, 1].
+
+    `part` is what of it shows the image, once that was made: see `maps.visible`.
+    """
 
     name: str
     values: Floats
     shown: Floats
     status: Status
+    part: Floats | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -12,7 +12,7 @@ import sys
 import typer
 from typer import TyperException
 
-from camcli.cli import console, evaluate
+from camcli.cli import allocator, console, evaluate
 from camcli.cli.compare import compare
 from camcli.cli.doctor import doctor
 from camcli.cli.explain import explain
@@ -41,6 +41,7 @@ app.add_typer(train, name="train")
 def main() -> int:
     """Run the command line; one line for anything that a user can mend. Returns the exit status."""
     console.prepare()
+    allocator.keep()
     try:
         status = int(app(standalone_mode=False) or 0)
         if status == INTERRUPTED:  # typer makes a status of the interrupt
