@@ -6,6 +6,7 @@ import json
 import signal
 import subprocess
 import sys
+from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +26,27 @@ SCHEMA = json.loads((Path(camcli.__file__).parent / "results.schema.json").read_
 def valid(line: dict[str, Any]) -> dict[str, Any]:
     jsonschema.validate(line, SCHEMA)
     return line
+
+
+def manifest(output: Path) -> dict[str, Any]:
+    document: dict[str, Any] = json.loads((output / "run.json").read_text())
+    schema = json.loads((Path(camcli.__file__).parent / "run.schema.json").read_text())
+    jsonschema.validate(document, schema)
+    return document
+
+
+def test_a_run_says_what_it_is_made_of(cli: Cli, tmp_path: Path) -> None:
+    file = vit_file(tmp_path)
+    (tmp_path / "bad.jpg").write_text("no picture")
+    options = ("--model", file, "--save", "boxes", "--target", "3", "--seed", "7")
+    assert cli("explain", *PHOTOS[:2], tmp_path / "bad.jpg", *options).status == 1
+    found = manifest(tmp_path / "camcli-out")
+    assert found["state"] == "done"
+    assert found["model"]["checkpoint"]["sha256"] == sha256(file.read_bytes()).hexdigest()
+    assert found["settings"]["seed"] == 7
+    assert found["counts"]["done"] == 2
+    assert [f["path"] for f in found["counts"]["failures"]] == [str(tmp_path / "bad.jpg")]
+    assert found["seconds"].keys() == {"reading", "computing", "writing"}
 
 
 def read(output: Path) -> list[dict[str, Any]]:
