@@ -146,12 +146,19 @@ def _relevance(seen: Pass, request: Request, layer: Layer) -> Tensor:
 
 
 def _rescore(seen: Pass, _request: Request, _layer: Layer) -> Callable[..., Tensor]:
+    @torch.no_grad()
     def rescore(alter: Alter, wanted: Tensor, *, probability: bool = True) -> Tensor:
-        def of(b: int, which: Tensor) -> Tensor:
-            logits = seen.network(alter(b, which)).float()
-            return (seen.probabilities(logits) if probability else logits) @ seen.score[b]
-
-        return _one_by_one(seen, of, wanted)
+        scores = torch.zeros(wanted.shape, device=wanted.device)
+        pairs, done = wanted.nonzero(), 0
+        for some in torch.split(pairs, seen.chunk):  # full batches, of one image or of several
+            b, which = some.unbind(dim=1)
+            altered = torch.cat([alter(int(i), which[b == i]) for i in b.unique()])
+            logits = seen.network(altered).float()
+            answers = seen.probabilities(logits) if probability else logits
+            scores[b, which] = (answers * seen.score[b]).sum(dim=1)
+            done += len(some)
+            seen.tick(done, len(pairs))
+        return scores
 
     return rescore
 
