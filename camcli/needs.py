@@ -152,7 +152,7 @@ def _rescore(seen: Pass, _request: Request, _layer: Layer) -> Callable[..., Tens
         pairs, done = wanted.nonzero(), 0
         for some in torch.split(pairs, seen.chunk):  # full batches, of one image or of several
             b, which = some.unbind(dim=1)
-            altered = torch.cat([alter(int(i), which[b == i]) for i in b.unique()])
+            altered = torch.cat([alter(int(i), which[b == i]) for i in torch.unique(b)])
             logits = seen.network(altered).float()
             answers = seen.probabilities(logits) if probability else logits
             scores[b, which] = (answers * seen.score[b]).sum(dim=1)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import signal
 import subprocess
 import sys
@@ -19,6 +20,7 @@ from conftest import PHOTOS, SAMPLES, Cli, heed_interrupts, lively
 from PIL import Image
 
 import camcli
+from camcli.cli import console
 
 SCHEMA = json.loads((Path(camcli.__file__).parent / "results.schema.json").read_text())
 
@@ -333,6 +335,26 @@ def many(tmp_path: Path, count: int) -> Path:
     for n in range(count):
         (folder / f"{n:03}.jpg").write_bytes(PHOTOS[0].read_bytes())
     return folder
+
+
+def test_progress_is_a_line_now_and_then_where_there_is_no_terminal(
+    cli: Cli, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(console, "EVERY", 0.0)
+    command = ("explain", SAMPLES, "--save", "boxes", "--batch-size", "1")
+    said = cli(*command).err
+    told = re.findall(r"^explaining (\d) of 4, \d+\.\d a second, 0:00:\d\d left$", said, re.M)
+    assert told == ["1", "2", "3", "4"]
+    assert "explaining" not in cli(*command, "--format", "quiet", "--overwrite").err
+
+
+def test_a_summary_says_why_images_failed_and_where_the_time_went(cli: Cli, tmp_path: Path) -> None:
+    for n in range(3):
+        (tmp_path / f"{n}.jpg").write_bytes(b"" if n else b"no picture")
+    said = cli("explain", PHOTOS[0], *tmp_path.glob("*.jpg"), "--save", "boxes").err
+    summary = said.splitlines()[-1]
+    assert re.match(r"1 image in .* s \(.* a second: \d+ % reading, \d+ % computing, ", summary)
+    assert "3 failed (2: the file is empty; 1: not an image in a format" in summary
 
 
 def test_a_closed_pipe_is_no_error_and_the_files_go_on(tmp_path: Path) -> None:

@@ -20,7 +20,7 @@ from camcli.cli.layers import layers
 from camcli.cli.methods import methods
 from camcli.cli.models import models
 from camcli.cli.train import app as train
-from camcli.errors import CamcliError
+from camcli.errors import CamcliError, StorageError
 
 INTERRUPTED = 130
 WHOLE = "interrupted; every file written so far is whole"
@@ -50,7 +50,7 @@ def main() -> int:
     except (CamcliError, TyperException) as error:
         message = error.format_message() if isinstance(error, TyperException) else str(error)
         console.complain(message)
-        return 2
+        return 1 if isinstance(error, StorageError) else 2
     except (KeyboardInterrupt, typer.Abort):
         console.complain(WHOLE)
         return INTERRUPTED

@@ -111,7 +111,7 @@ class _Plain:
     def advance(self, count: int = 1) -> None:
         self.done += count
         now = time.monotonic()
-        if now - self.told >= EVERY:
+        if self.done and now - self.told >= EVERY:
             self.told = now
             rate = self.done / (now - self.began)
             left = timedelta(seconds=round((self.total - self.done) / rate))
