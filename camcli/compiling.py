@@ -38,8 +38,8 @@ def compiled(model: Model, requests: Sequence[Request]) -> Iterator[None]:
 
 
 def _parts(module: nn.Module, name: str, opened: Collection[str]) -> Iterator[nn.Module]:
-    """The outermost modules that have no hooks inside."""
-    if name not in opened:
+    """The outermost modules that have no hooks inside, and that are called: lists are not."""
+    if name not in opened and type(module).forward is not nn.Module.forward:
         yield module
         return
     for own, child in module.named_children():

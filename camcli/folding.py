@@ -65,7 +65,16 @@ def _pairs(model: Model, requests: Sequence[Request]) -> list[tuple[nn.Conv2d, _
     found = handed(model.network, probe(model.network, model.size), CONVOLUTIONS, NORMS)
     modules = dict(model.network.named_modules())
     pairs: list[Any] = [(modules[a], modules[b]) for a, b in found if a not in read]
-    return [(conv, norm) for conv, norm in pairs if norm.track_running_stats and norm.affine]
+    return [(conv, norm) for conv, norm in pairs if _stored(conv) and _fixed(norm)]
+
+
+def _stored(convolution: nn.Module) -> bool:
+    """Whether its weight is its own, not made anew for every pass, as spectral norm makes it."""
+    return any(name == "weight" for name, _ in convolution.named_parameters(recurse=False))
+
+
+def _fixed(norm: _BatchNorm) -> bool:
+    return bool(norm.track_running_stats and norm.affine)
 
 
 @contextmanager

@@ -65,9 +65,9 @@ def measured(
     with lowered(model):
         half = run()
     least = alike(whole, half)
-    if least < ALIKE:
-        return "fp32", f"fp32: bf16 changes maps (a correlation of {least:.4f})"
-    return "bf16", f"bf16: {gain:.1f} times as fast as fp32; maps correlate {least:.4f} or more"
+    if least >= ALIKE:
+        return "bf16", f"bf16: {gain:.1f} times as fast as fp32; maps correlate {least:.4f} or more"
+    return "fp32", f"fp32: bf16 changes classes or maps (a correlation of {least:.4f})"
 
 
 @torch.no_grad()

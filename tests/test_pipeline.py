@@ -5,6 +5,7 @@ from __future__ import annotations
 import threading
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -12,10 +13,10 @@ import pytest
 import torch
 from conftest import PHOTOS, small
 
-from camcli import batches, pipeline, targets
+from camcli import batches, pipeline, precision, stream, targets
 from camcli.errors import OutputError
 from camcli.explain import explain
-from camcli.job import Job
+from camcli.job import Course, Job
 from camcli.methods import get
 from camcli.plan import plan
 from camcli.records import Failed, Result, Source
@@ -143,3 +144,62 @@ def test_ahead_is_bounded_and_surfaces_errors_in_order() -> None:
         with pytest.raises(ValueError, match="five"):
             next(results)
     assert max(started) < 12  # not one of the hundred more than it may read ahead
+
+
+def test_altered_inputs_come_in_fewer_when_one_image_alone_does_not_fit(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    tried: list[int] = []
+
+    def cramped(model: Any, inputs: torch.Tensor, requests: Any, choose: Any, how: Any) -> Any:
+        tried.append(how.chunk)
+        if how.chunk > 2:
+            raise torch.OutOfMemoryError("CUDA out of memory")
+        return explain(model, inputs, requests, choose, how)
+
+    monkeypatch.setattr(batches, "explain", cramped)
+    watch = pipeline.Watch(Course.of(job(8)))
+    found_ = list(pipeline.run(job(8), found(NAMES[0]), lambda result: result, watch))
+    assert isinstance(found_[0], Result)
+    assert tried == [8, 4, 2]
+    assert watch.course.notes[-1] == "out of memory: 2 at a time from here on"
+
+
+@pytest.mark.parametrize(
+    ("gain", "noise", "taken"), [(2.0, 0.0, "bf16"), (1.0, 0.0, "fp32"), (2.0, 0.5, "fp32")]
+)
+def test_bf16_is_taken_where_it_is_faster_and_maps_are_the_same(
+    monkeypatch: pytest.MonkeyPatch, gain: float, noise: float, taken: str
+) -> None:
+    work = replace(job(4), precision="auto")
+    calls: list[int] = []
+
+    def noisy(*given: Any) -> Any:
+        calls.append(len(calls))
+        rows = explain(*given)
+        values = rows[0][0].fused.values
+        values += noise * (len(calls) == 2) * torch.randn(values.shape)
+        return rows
+
+    monkeypatch.setattr(precision, "_gain", lambda *_: gain)
+    monkeypatch.setattr(batches, "explain", noisy)
+    watch = pipeline.Watch(Course.of(work))
+    assert all(isinstance(o, Result) for o in pipeline.run(work, found(*NAMES), lambda r: r, watch))
+    assert watch.course.precision == taken
+    assert watch.course.notes[0].startswith(f"{taken}: ")
+
+
+def test_each_second_counts_once_for_what_is_innermost(monkeypatch: pytest.MonkeyPatch) -> None:
+    ticks = iter(range(100))
+    monkeypatch.setattr("camcli.stream.time.monotonic", lambda: next(ticks))
+    clock = stream.Clock()
+
+    def items() -> Iterator[int]:
+        for n in range(3):
+            with clock.on("inner"):
+                yield_ = n
+            yield yield_
+
+    assert list(clock.over("outer", items())) == [0, 1, 2]
+    assert clock.seconds["inner"] == 3
+    assert clock.seconds["outer"] == 7

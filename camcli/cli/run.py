@@ -129,7 +129,7 @@ class Run:
         default = partial(plan.default_layer, self.job.model)
         self.tally.summarise(self.output, seconds, lambda: default().name)
         if state != "done":
-            console.complain(f"{state}; every file is whole. To go on: {self._again()}")
+            console.complain(f"{state}; to go on: {self._again()}")
 
     def _again(self) -> str:
         """The command that goes on with this run."""
