@@ -36,10 +36,9 @@ def folded(model: Model, requests: Sequence[Request]) -> Iterator[int]:
     None where a method asks what norms do, where the convolution's own output is read, and where
     the logits of a probe do not stay what they were.
     """
-    pairs = _pairs(model, requests)
+    pairs, before = _pairs(model, requests)
     with ExitStack() as stack:
         if pairs:
-            before = _logits(model)
             for convolution, norm in pairs:
                 stack.enter_context(_one(convolution, norm))
             if not _same(before, _logits(model)):
@@ -55,17 +54,21 @@ def _logits(model: Model) -> Tensor:
 
 
 def _same(one: Tensor, other: Tensor) -> bool:
-    return torch.allclose(one, other, rtol=0, atol=TOLERANCE * float(one.abs().max()))
+    return bool((one - other).abs().max() <= TOLERANCE * one.abs().max())  # no, where one is NaN
 
 
-def _pairs(model: Model, requests: Sequence[Request]) -> list[tuple[nn.Conv2d, _BatchNorm]]:
+def _pairs(
+    model: Model, requests: Sequence[Request]
+) -> tuple[list[tuple[nn.Conv2d, _BatchNorm]], Tensor]:
+    """Convolutions with the norms that can be made part of them, and the probe's logits."""
+    image = probe(model.network, model.size)
     if any(request.biases or request.guided or request.lrp for request in requests):
-        return []
+        return [], image
     read = hooked(requests)
-    found = handed(model.network, probe(model.network, model.size), CONVOLUTIONS, NORMS)
+    found, logits = handed(model.network, image, CONVOLUTIONS, NORMS)
     modules = dict(model.network.named_modules())
     pairs: list[Any] = [(modules[a], modules[b]) for a, b in found if a not in read]
-    return [(conv, norm) for conv, norm in pairs if _stored(conv) and _fixed(norm)]
+    return [(conv, norm) for conv, norm in pairs if _stored(conv) and _fixed(norm)], logits
 
 
 def _stored(convolution: nn.Module) -> bool:

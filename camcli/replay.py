@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from camcli.taps import like, module, parents, part_of, substituted, with_part
+from camcli.taps import like, module, noted, parents, part_of, substituted, with_part
 
 
 @contextmanager
@@ -60,13 +60,11 @@ def _before(
     calls: dict[nn.Module, list[Any]] = {module: [] for module in (*beside, layer)}
     done: list[nn.Module] = []
 
-    def note(each: nn.Module, _inputs: Any, output: Any) -> None:
+    def note(each: nn.Module, output: Any) -> None:
         calls[each].append(output)
         done.append(each)
 
-    with ExitStack() as stack:
-        for each in calls:
-            stack.callback(each.register_forward_hook(note).remove)
+    with noted(calls, note):
         logits = network(inputs)
     earlier = set(done[: done.index(layer)])
     kept = {m: calls[m][0] for m in beside if m in earlier and len(calls[m]) == 1}

@@ -6,7 +6,7 @@ A layer is a module's name; `name[1]` is the second of the tensors that a module
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, ExitStack, contextmanager
 from dataclasses import dataclass, field
 from functools import partial
@@ -177,10 +177,10 @@ def _shown(see: Seen, name: str, _module: nn.Module, _inputs: Any, output: Any) 
 @torch.no_grad()
 def handed(
     network: nn.Module, inputs: Tensor, first: tuple[type, ...], then: tuple[type, ...]
-) -> list[tuple[str, str]]:
+) -> tuple[list[tuple[str, str]], Any]:
     """Which modules of exactly those types hand their output on to one of these, by name.
 
-    Of modules that are called once.
+    Of modules that are called once; and what the network answers.
     """
     makers: dict[int, tuple[str, Tensor]] = {}  # with the tensor: no other then has its id
     found: list[tuple[str, str]] = []
@@ -197,8 +197,18 @@ def handed(
         for name, module in network.named_modules():
             if type(module) in (*first, *then):
                 stack.callback(module.register_forward_hook(partial(see, name)).remove)
-        network(inputs)
-    return [(a, b) for a, b in found if calls[a] == calls[b] == 1]
+        answer = network(inputs)
+    return [(a, b) for a, b in found if calls[a] == calls[b] == 1], answer
+
+
+@contextmanager
+def noted(modules: Iterable[nn.Module], see: Callable[[nn.Module, Any], None]) -> Iterator[None]:
+    """Inside the context `see` is shown what some modules hand on, call by call."""
+    with ExitStack() as stack:
+        for each in modules:
+            hook = each.register_forward_hook(lambda module, _, output: see(module, output))
+            stack.callback(hook.remove)
+        yield
 
 
 @contextmanager

@@ -570,7 +570,8 @@ def test_a_network_is_run_no_more_than_needed(
         ran = cli("explain", *photos[:count], *asked, "--output", f"out{count}")
         assert len(ran.lines) == count, ran.err
         assert [n for n in passes if n > 1] == [min(count, 10)] * -(-count // 10)
-        assert passes.count(1) <= calls + 2  # the default layer is named again where a map is blank
+        # The default layer is named again where a map is blank; norms that are folded are checked.
+        assert passes.count(1) <= calls + 4
 
 
 def test_a_file_named_after_published_weights_has_their_transform(tmp_path: Path) -> None:
