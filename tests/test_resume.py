@@ -452,13 +452,14 @@ def test_whatever_is_raised_leaves_no_thread_and_no_open_file(
     go: Go, monkeypatch: Patch, owner: Any, name: str, nth: int
 ) -> None:
     go("first")  # which loads what stays loaded
+    heeding = signal.getsignal(signal.SIGINT)
     before = set(threading.enumerate()), len([*Path("/proc/self/fd").iterdir()])
     with monkeypatch.context() as patch:
         broken(patch, owner, name, nth, boom)
         ran = go("o")
     gc.collect()
     assert (set(threading.enumerate()), len([*Path("/proc/self/fd").iterdir()])) == before
-    assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+    assert signal.getsignal(signal.SIGINT) is heeding
     assert ran.status == 1
     assert "camcli: a bug in camcli: RuntimeError: boom; " in ran.err
     assert_mended(go)
