@@ -39,7 +39,7 @@ test: $(VENV)/installed-test
 	$(BIN)/pytest -n auto
 
 zoo: $(VENV)/installed-test
-	$(BIN)/pytest -n auto -m zoo tests/test_zoo.py
+	$(BIN)/pytest -n auto -m zoo tests/models/test_zoo.py
 
 lint: $(VENV)/installed-test
 	$(BIN)/ruff check .

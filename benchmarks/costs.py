@@ -20,11 +20,12 @@ from typing import Any
 
 import torch
 
-from camcli import models, targets
-from camcli.explain import explain
-from camcli.methods import METHODS, Method
-from camcli.models import Model
-from camcli.plan import default_model, plan
+from camcli.engine import targets
+from camcli.engine.explain import explain
+from camcli.engine.plan import default_model, plan
+from camcli.methods.registry import METHODS, Method
+from camcli.models import model as models
+from camcli.models.model import Model
 
 FILE = Path(__file__).parent.parent / "camcli" / "methods" / "costs.json"
 

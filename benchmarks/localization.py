@@ -25,13 +25,17 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from camcli import methods, models, pipeline, sources, targets
-from camcli.evaluation import measures
-from camcli.evaluation.truth import Truth, place
-from camcli.job import Job
-from camcli.maps import visible
-from camcli.plan import plan
-from camcli.records import Result
+from camcli.core.geometry import visible
+from camcli.core.types import Result
+from camcli.engine import targets
+from camcli.engine.plan import plan
+from camcli.evaluation.datasets.annotations import Truth, place
+from camcli.evaluation.metrics import scoring as measures
+from camcli.io import discovery as sources
+from camcli.methods import registry as methods
+from camcli.models import model as models
+from camcli.runs import pipeline
+from camcli.runs.config import Job
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "tests"))
 import wsol

@@ -36,7 +36,7 @@ def network_of(name: str) -> Any:
     import timm
     import torch
 
-    from camcli import embedded
+    from camcli.models.zoo import builtin as embedded
 
     if name == "lite0":
         return embedded.cnn().eval()
@@ -56,11 +56,11 @@ def camcli_map(method: str, name: str, layer: str, inputs: Any) -> Callable[[], 
     """camcli, through the same steps as `camcli explain`."""
     import torch
 
-    from camcli import models
-    from camcli.explain import explain
-    from camcli.methods import get
-    from camcli.plan import plan
-    from camcli.records import Transform
+    from camcli.core.types import Transform
+    from camcli.engine.explain import explain
+    from camcli.engine.plan import plan
+    from camcli.methods.registry import get
+    from camcli.models import model as models
 
     model = models.wrap(name, network_of(name), Transform((224, 224)))
     options = {method: {"weights": "softmax"}} if method == "scorecam" else {}

@@ -50,13 +50,20 @@ from pytorch_grad_cam.utils.image import show_cam_on_image
 from timm.data.transforms_factory import create_transform
 from torch import Tensor
 
-from camcli import batches, cli, methods, models, outputs, pipeline, targets
-from camcli.cli import allocator
-from camcli.folding import folded
-from camcli.job import Course, Job
-from camcli.plan import plan
-from camcli.records import Source
-from camcli.stream import ahead, threads
+from camcli.cli import app as cli
+from camcli.cli import malloc as allocator
+from camcli.core.concurrency import ahead, threads
+from camcli.core.types import Source
+from camcli.engine import targets
+from camcli.engine.acceleration.bn_folding import folded
+from camcli.engine.plan import plan
+from camcli.io import files
+from camcli.io import writers as outputs
+from camcli.methods import registry as methods
+from camcli.models import model as models
+from camcli.runs import batch as batches
+from camcli.runs import pipeline
+from camcli.runs.config import Course, Job
 
 BATCH = 8
 Run = Callable[[Sequence[Path], Path], float]
@@ -143,7 +150,7 @@ def _box(heat: np.ndarray[Any, np.dtype[np.float32]]) -> list[int]:
 def _stages(job: Job, photos: Sequence[Path], to: Path) -> Mapping[str, float]:
     """The seconds of each stage by itself, with all cores; nothing else is done meanwhile."""
     sources = [Source(path, path.name, path.stem) for path in photos]
-    style, slugs = outputs.Style(job.model.size), outputs.class_slugs(job.model.labels)
+    style, slugs = outputs.Style(job.model.size), files.class_slugs(job.model.labels)
     seconds = {"reading": 0.0, "computing": 0.0, "writing": 0.0}
 
     def save(result: Any) -> None:

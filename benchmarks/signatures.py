@@ -1,4 +1,4 @@
-"""The marks by which camcli knows an architecture: camcli/zoo/signatures.json.
+"""The marks by which camcli knows an architecture: camcli/models/zoo/signatures.json.
 
     python benchmarks/signatures.py       # every timm and torchvision classifier; some minutes
 
@@ -26,10 +26,10 @@ import torchvision
 from torch import nn
 from torchvision.models.regnet import BlockParams
 
-from camcli import checkpoints
-from camcli.zoo.signatures import AUXILIARY, Signature, digest, signature, under
+from camcli.models.zoo import checkpoints
+from camcli.models.zoo.signatures import AUXILIARY, Signature, digest, signature, under
 
-FILE = Path(__file__).parent.parent / "camcli" / "zoo" / "signatures.json"
+FILE = Path(__file__).parent.parent / "camcli" / "models" / "zoo" / "signatures.json"
 CLASSES = 7  # few, so that no other tensor has as many rows by chance
 TORCHVISION = "torchvision:"
 

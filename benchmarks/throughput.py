@@ -40,10 +40,13 @@ import torchcam.methods
 from pytorch_grad_cam.utils.reshape_transforms import vit_reshape_transform
 from torch import Tensor
 
-from camcli import methods, models, targets
-from camcli.explain import explain
-from camcli.models import Model
-from camcli.plan import Request, plan
+from camcli.engine import targets
+from camcli.engine.explain import explain
+from camcli.engine.plan import plan
+from camcli.engine.request import Request
+from camcli.methods import registry as methods
+from camcli.models import model as models
+from camcli.models.model import Model
 
 Run = Callable[[], Any]
 Seconds = Mapping[str, list[float]]

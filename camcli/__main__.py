@@ -2,7 +2,7 @@
 
 import sys
 
-from camcli.cli import main
+from camcli.cli.app import main
 
 if __name__ == "__main__":
     sys.exit(main())

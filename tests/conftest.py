@@ -18,10 +18,10 @@ import torch
 from PIL import Image
 from torch import nn
 
-from camcli import models
-from camcli.cli import main
-from camcli.models import Model
-from camcli.records import Transform
+from camcli.cli.app import main
+from camcli.core.types import Transform
+from camcli.models import model as models
+from camcli.models.model import Model
 
 SAMPLES = Path(__file__).parent.parent / "sample_images"
 PHOTOS = sorted(SAMPLES.glob("*.jpg"))

@@ -14,11 +14,11 @@ from PIL import Image
 from slow import Doubles
 from torch import Tensor, nn
 
-from camcli.assemble import Explained
-from camcli.explain import explain
-from camcli.methods import get
-from camcli.models import Model
-from camcli.plan import plan
+from camcli.engine.explain import explain
+from camcli.engine.plan import plan
+from camcli.engine.postprocess import Explained
+from camcli.methods.registry import get
+from camcli.models.model import Model
 
 SWIN: dict[str, Any] = {
     "window_size": 4,

@@ -15,11 +15,13 @@ import torch
 import torchvision
 from conftest import SAMPLES, Cli, lively
 
-from camcli import refit, trained
-from camcli.cli.methods import costs
-from camcli.methods import METHODS
-from camcli.records import Transform
-from camcli.zoo import architectures, hub
+from camcli.cli.commands.methods import costs
+from camcli.core.types import Transform
+from camcli.methods.registry import METHODS
+from camcli.models.zoo import architectures
+from camcli.models.zoo import model_card as trained
+from camcli.models.zoo import pretrained as hub
+from camcli.models.zoo import replace_head as refit
 
 ROOT = Path(__file__).parent.parent
 README = (ROOT / "README.md").read_text()
@@ -117,7 +119,7 @@ def test_the_example_of_a_method_works_as_shown() -> None:
     (example,) = re.findall(r"```python\n(.*?)```", README, re.DOTALL)
     from torch import Tensor
 
-    from camcli.methods import method
+    from camcli.methods.registry import method
 
     names: dict[str, object] = {"method": method, "Tensor": Tensor}
     try:

@@ -11,7 +11,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import timedelta
 
-from camcli.errors import OutputError, one_line
+from camcli.core.errors import OutputError, one_line
 
 EVERY = 30.0  # seconds between two lines of progress in a log
 LONGEST = 1500  # characters of a complaint: names from elsewhere can be of any length

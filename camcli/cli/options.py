@@ -15,12 +15,12 @@ from typing import Annotated, Any, Literal
 
 from typer import Option
 
-from camcli import methods
-from camcli import smoothing as smoothing_
-from camcli.errors import UsageError, hint, one_line
-from camcli.methods import METHODS, Method
-from camcli.records import Fit
-from camcli.smoothing import Smoothing
+from camcli.core.errors import UsageError, hint, one_line
+from camcli.core.types import Fit
+from camcli.engine import smoothing as smoothing_
+from camcli.engine.smoothing import Smoothing
+from camcli.methods import registry as methods
+from camcli.methods.registry import METHODS, Method
 
 Format = Literal["auto", "table", "jsonl", "quiet"]
 LARGEST = 4096  # pixels of an input's side

@@ -6,9 +6,9 @@ from functools import cache
 
 import numpy as np
 
-from camcli.evaluation.measures import SIDE, Heat, heat
-from camcli.evaluation.truth import code
-from camcli.maps import spread, upsample
+from camcli.core.geometry import spread, upsample
+from camcli.evaluation.datasets.annotations import code
+from camcli.evaluation.metrics.scoring import SIDE, Heat, heat
 
 SIGMA = 0.25  # of the side; at the best threshold it does not matter, every radius is tried
 GRID = 7  # cells a side of the random map

@@ -7,10 +7,11 @@ from collections.abc import Mapping, Sequence
 
 from PIL.Image import Image
 
-from camcli.evaluation.given import Given
+from camcli.core.geometry import View
+from camcli.core.types import Box
 from camcli.evaluation.localization import placed_truth
-from camcli.records import Box, View
-from camcli.render import Cell, cell_size, draw_boxes, grid, letterbox, overlay
+from camcli.evaluation.predictions import Given
+from camcli.io.drawing import Cell, cell_size, draw_boxes, grid, letterbox, overlay
 
 GREEN = (60, 220, 90)
 

@@ -6,15 +6,15 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import lru_cache
 
-from camcli import images
-from camcli.errors import ImageError
+from camcli.core.errors import ImageError
 from camcli.evaluation import baselines
-from camcli.evaluation.datasets import Item
-from camcli.evaluation.given import Given, Produce, Row
-from camcli.evaluation.measures import SIDE, Score, heat, score
-from camcli.evaluation.orientation import upright
-from camcli.evaluation.tally import Tally, weights
-from camcli.evaluation.truth import Placed, Problem, Truth, place
+from camcli.evaluation.datasets.annotations import Placed, Problem, Truth, place
+from camcli.evaluation.datasets.exif import upright
+from camcli.evaluation.datasets.registry import Item
+from camcli.evaluation.metrics.aggregation import Tally, weights
+from camcli.evaluation.metrics.scoring import SIDE, Score, heat, score
+from camcli.evaluation.predictions import Given, Produce, Row
+from camcli.io import images
 
 
 @dataclass(frozen=True, slots=True)

@@ -8,10 +8,10 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from camcli.evaluation.given import Row
+from camcli.evaluation.datasets.annotations import Problem
 from camcli.evaluation.localization import Board, Scored
-from camcli.evaluation.tally import METRICS, Measured, curves, measured
-from camcli.evaluation.truth import Problem
+from camcli.evaluation.metrics.aggregation import METRICS, Measured, curves, measured
+from camcli.evaluation.predictions import Row
 
 SCHEMA_VERSION = 1
 EXAMPLES = 5  # Problems of a kind that are told; all are in problems.csv

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from camcli.methods import method
+from camcli.methods.registry import method
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -20,7 +20,7 @@ def eigencam(activations: Tensor) -> Tensor:
     Deviations: pixels are centred, which the paper does not say; the sign, which is arbitrary, is
     the one that goes with the sum over channels.
     """
-    from camcli.components import principal
+    from camcli.methods._decomposition import principal
 
     return principal(activations).relu()
 
@@ -33,7 +33,7 @@ def eigengradcam(activations: Tensor, gradients: Tensor) -> Tensor:
 
     Deviations: the sign is the one that goes with the sum over channels; it has no paper.
     """
-    from camcli.components import principal
+    from camcli.methods._decomposition import principal
 
     return principal(gradients * activations).relu()
 
@@ -48,7 +48,7 @@ def kpcacam(activations: Tensor) -> Tensor:
     Not of more than 4096 positions, whose kernel would be too large. Deviations: the sign is the
     one that goes with the sum over channels.
     """
-    from camcli.components import kernel_principal
+    from camcli.methods._decomposition import kernel_principal
 
     return kernel_principal(activations).relu()
 
@@ -72,7 +72,7 @@ def randomcam(activations: Tensor, *, seed: int = 0) -> Tensor:
     w_k ~ U(-1, 1), the same for every image and class; M = relu(sum_k w_k A_k).
     (B,C,H,W) -> terms of M. Deviations: none; the paper is the one that asks for such checks.
     """
-    from camcli.draws import uniform
+    from camcli.core.rng import uniform
 
     weights = uniform((activations.shape[1],), seed).to(activations) * 2 - 1
     return weights[:, None, None] * activations

@@ -7,8 +7,8 @@ from functools import reduce
 from operator import add
 from typing import TYPE_CHECKING
 
-from camcli.errors import UsageError
-from camcli.methods import method
+from camcli.core.errors import UsageError
+from camcli.methods.registry import method
 
 if TYPE_CHECKING:
     from torch import Tensor

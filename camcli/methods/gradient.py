@@ -7,7 +7,7 @@ from functools import reduce
 from operator import add
 from typing import TYPE_CHECKING
 
-from camcli.methods import method
+from camcli.methods.registry import method
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -131,7 +131,7 @@ def smoothgradcam_plus_plus(
     Deviations: A and S_k are those of the clean image; a negative S_k or D3 is taken as 0, for else
     the fraction has a pole.
     """
-    from camcli.draws import noisy
+    from camcli.core.rng import noisy
 
     grads = [differentiate(copy)[1] for copy in noisy(inputs, samples, noise, seed)]
     first, second, third = (reduce(add, (g**n for g in grads)) / samples for n in (1, 2, 3))
@@ -171,7 +171,7 @@ def fullgrad(
     min-max is over a layer, as in the authors' code (`--set each=channel` is the paper's (8)), and
     biases of linear layers, which have no place in the image, are left out.
     """
-    from camcli.maps import resize, scaled
+    from camcli.core.maps import resize, scaled
 
     size = (inputs.shape[2], inputs.shape[3])
     whole = inputs.new_zeros(len(inputs), *size)

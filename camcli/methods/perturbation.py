@@ -7,8 +7,8 @@ from functools import reduce
 from operator import add
 from typing import TYPE_CHECKING, Protocol
 
-from camcli.errors import UsageError
-from camcli.methods import method
+from camcli.core.errors import UsageError
+from camcli.methods.registry import method
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -62,7 +62,7 @@ def scorecam(
     channels of the logits instead of the class's probability. Deviations: a channel that is the
     same everywhere has no mask, and weighs nothing; equal masks are scored once.
     """
-    from camcli.masks import of_channels
+    from camcli.methods._masks import of_channels
 
     masks = of_channels(activations, inputs, channels)
     return masks.weigh(_scored(rescore, [masks.seen], weights), weights)
@@ -88,8 +88,8 @@ def sscam(
     `channels` and `weights` are Score-CAM's. Deviations: every channel gets the same N fields of
     noise, so that channels differ by their masks alone.
     """
-    from camcli.draws import normal
-    from camcli.masks import of_channels
+    from camcli.core.rng import normal
+    from camcli.methods._masks import of_channels
 
     fields = noise * normal((samples, *inputs.shape[2:]), seed).to(inputs)
     masks = of_channels(activations, inputs, channels)
@@ -117,7 +117,7 @@ def iscam(
 
     `channels` and `weights` are Score-CAM's. Deviations: none.
     """
-    from camcli.masks import of_channels
+    from camcli.methods._masks import of_channels
 
     masks = of_channels(activations, inputs, channels)
 
@@ -142,7 +142,7 @@ def ablationcam(activations: Tensor, ablate: Ablate, *, channels: int = 0) -> Te
     `channels=N` asks only the N that vary most (0: all). Deviations: divided by |s|, where the
     paper's s would turn the map around when it is negative; prefix tokens are left as they are.
     """
-    from camcli.masks import strongest
+    from camcli.methods._masks import strongest
 
     def without(b: int, k: Tensor) -> Tensor:
         changed = activations[b].repeat(len(k), 1, 1, 1)
@@ -165,7 +165,7 @@ def occlusion(inputs: Tensor, rescore: Rescore, *, window: int = 32, stride: int
     Deviations: covered with the mean colour (0), as the paper's grey; the last squares of a row or
     column lie flush with the border.
     """
-    from camcli.masks import squares
+    from camcli.methods._masks import squares
 
     if stride > window:
         raise UsageError(f"occlusion: squares of {window} every {stride} pixels leave gaps")
@@ -197,7 +197,7 @@ def rise(
     `masks` forward passes. Deviations: 2000 masks; the paper has 4000 for VGG16 and 8000 for
     ResNet-50. Every image gets the same.
     """
-    from camcli.masks import random_grids
+    from camcli.methods._masks import random_grids
 
     shown = random_grids((inputs.shape[2], inputs.shape[3]), masks, cells, keep, seed)
     every = inputs.new_ones(len(inputs), masks) > 0

@@ -7,7 +7,7 @@ from functools import reduce
 from operator import add
 from typing import TYPE_CHECKING
 
-from camcli.methods import method
+from camcli.methods.registry import method
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -70,7 +70,7 @@ def smoothgrad(
     M = max over colours of |1/N sum_i dy_c/dx (x + e_i)|, e_i Gaussian, its deviation the share
     `noise` of the image's range. (B,3,H,W) -> (B,H,W). Deviations: none.
     """
-    from camcli.draws import noisy
+    from camcli.core.rng import noisy
 
     total = reduce(add, (slope(copy) for copy in noisy(inputs, samples, noise, seed)))
     return (total / samples).abs().amax(dim=1)
@@ -102,7 +102,7 @@ def guided_gradcam(activations: Tensor, gradients: Tensor, guided_gradients: Ten
     M = max over colours of |R| times Grad-CAM, upsampled. (B,C,h,w) x2, (B,3,H,W) -> (B,H,W).
     Deviations: none.
     """
-    from camcli.maps import resize, summed
+    from camcli.core.maps import resize, summed
     from camcli.methods.gradient import gradcam
 
     where = summed(gradcam(activations, gradients))

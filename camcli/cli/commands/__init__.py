@@ -1,0 +1,1 @@
+"""One file per command: options in, a runner called."""

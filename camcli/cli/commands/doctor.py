@@ -1,0 +1,82 @@
+"""`camcli doctor`: is this installation fit to work?"""
+
+from __future__ import annotations
+
+import os
+import platform
+import re
+from collections.abc import Callable, Iterator
+from importlib.metadata import PackageNotFoundError, requires, version
+from pathlib import Path
+
+from camcli import __version__
+from camcli.cli import console
+from camcli.core.errors import CamcliError
+
+
+def doctor() -> int:
+    """Versions, devices, matching torch and torchvision, embedded weights, writable folders."""
+    checks: tuple[Callable[[], str], ...] = (_torch, _torchvision, _timm, _weights, _folders)
+    console.emit(f"ok    camcli {__version__}, Python {platform.python_version()}")
+    status = 0
+    for check in checks:
+        try:
+            console.emit(f"ok    {check()}")
+        except (ImportError, OSError, RuntimeError, CamcliError, PackageNotFoundError) as error:
+            status = 1
+            console.emit(f"FAIL  {check.__name__.strip('_')}: {str(error).partition(chr(10))[0]}")
+    return status
+
+
+def _torch() -> str:
+    import torch
+
+    return f"torch {torch.__version__}; devices: {', '.join(_devices())}"
+
+
+def _devices() -> Iterator[str]:
+    import torch
+
+    yield f"cpu ({os.cpu_count()} cores)"
+    if torch.backends.mps.is_available():
+        yield "mps"
+    for i in range(torch.cuda.device_count()):
+        yield f"cuda:{i} ({torch.cuda.get_device_name(i)})"
+
+
+def _torchvision() -> str:
+    """torchvision's compiled parts fit one release of torch, the one it requires."""
+    wanted = next((r for r in requires("torchvision") or [] if re.match(r"torch\b", r)), "torch")
+    try:
+        import torchvision
+    except (RuntimeError, ImportError, OSError) as error:
+        raise RuntimeError(
+            f"torchvision {version('torchvision')} needs {wanted}, and torch is "
+            f"{version('torch')}: install the pair from one place ({error})"
+        ) from None
+    return f"torchvision {torchvision.__version__} (made for {wanted})"
+
+
+def _timm() -> str:
+    import timm
+
+    return f"timm {timm.__version__}: {len(timm.list_models())} models"
+
+
+def _weights() -> str:
+    from camcli.models import model as models
+    from camcli.models.zoo import builtin as embedded
+
+    loaded = [models.load(name, device="cpu") for name in embedded.NAMES]
+    return f"embedded weights: {', '.join(model.name for model in loaded)}"
+
+
+def _folders() -> str:
+    from huggingface_hub import constants
+
+    cache = Path(constants.HF_HUB_CACHE)
+    for folder in (cache, Path.cwd()):
+        nearest = next(p for p in (folder, *folder.absolute().parents) if p.exists())
+        if not os.access(nearest, os.W_OK):
+            raise OSError(f"{folder} cannot be written")
+    return f"writable: {cache} (weights), {Path.cwd()} (here)"

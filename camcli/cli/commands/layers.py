@@ -1,0 +1,87 @@
+"""`camcli layers`: what can be tapped in a model."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from contextlib import suppress
+from typing import Annotated, Literal
+
+from typer import Argument, Option
+
+from camcli.cli import console, options
+from camcli.cli.layer_tree import draw
+from camcli.cli.options import Checkpoint, Device, ModelName, Size
+from camcli.core.errors import LayerError, UsageError
+
+
+def layers(
+    name: Annotated[str | None, Argument(metavar="[MODEL]", help="Same as --model.")] = None,
+    model: ModelName = None,
+    checkpoint: Checkpoint = None,
+    size: Size = None,
+    device: Device = "auto",
+    weights: Annotated[
+        bool, Option(help="Off: random weights, for a look at a model that is not here.")
+    ] = True,
+    every: Annotated[
+        bool, Option("--all", help="Every layer, not only stages and blocks.")
+    ] = False,
+    tree: Annotated[
+        bool,
+        Option("--tree", help="Every layer where it lies, and which methods can use it."),
+    ] = False,
+    format_: Annotated[Literal["table", "jsonl"], Option("--format")] = "table",
+) -> int:
+    """What can be tapped: name, stage or block, shape, layout; the default is marked."""
+    input_size = options.size(size)
+    options.must_exist("--checkpoint", checkpoint)
+    if name and model:
+        raise UsageError("the model is named twice; give it once")
+
+    from camcli.engine import compatibility as suited
+    from camcli.engine import plan
+    from camcli.models import model as models
+
+    loaded = models.load(name or model, checkpoint, size=input_size, device=device, weights=weights)
+    console.note(loaded.note)
+    default = None
+    with suppress(LayerError):  # a list of layers is what helps where no default can be found
+        default = plan.default_layer(loaded)
+    if tree and format_ == "table":
+        draw(loaded, default)
+        return 0
+    live = suited.alive(loaded) if tree else frozenset()
+    rows: list[dict[str, object]] = [
+        {
+            "layer": layer.name,
+            "stage": layer.stage,
+            "block": layer.block,
+            "channels": layer.channels,
+            "grid": list(layer.grid),
+            "layout": layer.layout,
+            "prefix_tokens": layer.prefix,
+            "default": layer == default,
+            **({"gradient": layer.name in live} if tree else {}),
+        }
+        for layer in loaded.layers
+        if every or tree or layer.stage is not None or layer.block is not None or layer == default
+    ]
+    if format_ == "jsonl":
+        for row in rows:
+            console.emit(json.dumps(row))
+        return 0
+    head = ["layer", "as", "channels", "grid", "layout", ""]
+    console.table([head, *map(_cells, rows)])
+    hidden = len(loaded.layers) - len(rows)
+    console.say(f"{loaded.name} at {loaded.size[0]}x{loaded.size[1]}; {hidden} more with --all")
+    return 0
+
+
+def _cells(row: Mapping[str, object]) -> list[str]:
+    number = f"stage{row['stage']}" if row["stage"] else ""
+    number = f"--block {row['block']}" if row["block"] is not None else number
+    grid = "x".join(map(str, row["grid"])) if isinstance(row["grid"], list) else ""
+    extra = f"+{row['prefix_tokens']} tokens" if row["prefix_tokens"] else ""
+    mark = "default" if row["default"] else ""
+    return [str(row["layer"]), number, str(row["channels"]), grid, f"{row['layout']} {extra}", mark]

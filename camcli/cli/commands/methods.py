@@ -1,0 +1,108 @@
+"""`camcli methods`: every method, what it needs, what it costs, and where it comes from."""
+
+from __future__ import annotations
+
+import inspect
+import json
+from importlib.resources import files
+from typing import Annotated, Any, Literal
+
+from typer import Argument, Option
+
+from camcli.cli import console
+from camcli.methods.registry import METHODS, Method, get
+
+
+def methods(
+    name: Annotated[str | None, Argument(metavar="[NAME]", help="One method, in full.")] = None,
+    format_: Annotated[
+        Literal["table", "jsonl", "markdown"], Option("--format", help="markdown: as in README.")
+    ] = "table",
+) -> int:
+    """Every method: family, what it needs, which networks it suits, its cost, and its paper."""
+    if name:
+        console.emit(_in_full(get(name)))
+        return 0
+    rows = [_row(method) for method in METHODS.values()]
+    if format_ == "jsonl":
+        for row in rows:
+            console.emit(json.dumps(row))
+    elif format_ == "markdown":
+        for line in _markdown(rows):
+            console.emit(line)
+    else:
+        cells = [[_cell(row[key]) for key in row if key != "what"] for row in rows]
+        console.table([[key for key in rows[0] if key != "what"], *cells])
+    return 0
+
+
+def costs() -> dict[str, float]:
+    """Of each method its cost in forward passes, as benchmarks/costs.py has measured it."""
+    text = (files("camcli.methods") / "costs.json").read_text(encoding="utf-8")
+    found: dict[str, float] = json.loads(text)
+    return found
+
+
+def _row(method: Method) -> dict[str, Any]:
+    return {
+        "method": method.name,
+        "what": _what(method),
+        "family": method.family,
+        "needs": list(method.costs),
+        "works on": list(method.works_on),
+        "of the class": method.class_aware,
+        "cost": costs().get(method.name),
+        "boxes above": method.threshold,
+        "paper": method.paper,
+    }
+
+
+def _what(method: Method) -> str:
+    """The first sentence of its documentation, after its name."""
+    first = (inspect.getdoc(method.function) or "").partition("\n")[0]
+    return first.partition(": ")[2].rstrip(".")
+
+
+def _cell(value: Any) -> str:
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    if isinstance(value, list):
+        return ", ".join(value)
+    return f"{value:g}" if isinstance(value, float) else str(value)
+
+
+def _markdown(rows: list[dict[str, Any]]) -> list[str]:
+    """A table in which names link to papers."""
+    keys = [key for key in rows[0] if key != "paper"]
+    lines = [f"| {' | '.join(keys)} |", "|---" * len(keys) + "|"]
+    for row in rows:
+        shown = {**row, "method": f"[`{row['method']}`]({row['paper']})"}
+        lines.append(f"| {' | '.join(_cell(shown[key]) for key in keys)} |")
+    return lines
+
+
+def _choices(method: Method, key: str) -> str:
+    return f"  (of {', '.join(method.choices[key])})" if key in method.choices else ""
+
+
+def _in_full(method: Method) -> str:
+    options = [
+        f"  --set {key}={value}{_choices(method, key)}" for key, value in method.options.items()
+    ]
+    row = _row(method)
+    return "\n".join(
+        [
+            method.name,
+            "",
+            inspect.getdoc(method.function) or "",
+            "",
+            f"Family: {method.family}",
+            f"Needs: {', '.join(method.needs)} ({', '.join(method.costs)})",
+            f"Works on: {', '.join(method.works_on)}",
+            f"Of the class: {_cell(row['of the class'])}",
+            f"Cost: {_cell(row['cost'])} forward passes",
+            f"Box threshold: {method.threshold}",
+            f"Paper: {method.paper}",
+            *(["Options:", *options] if options else []),
+        ]
+    )

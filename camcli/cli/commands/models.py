@@ -1,0 +1,39 @@
+"""`camcli models`: the names that --model takes."""
+
+from __future__ import annotations
+
+import fnmatch
+from typing import Annotated
+
+from typer import Argument, Option
+
+from camcli.cli import console
+from camcli.core.errors import UsageError, hint
+
+
+def models(
+    pattern: Annotated[
+        str | None, Argument(metavar="[PATTERN]", help="A part of a name, or a glob: vit*384.")
+    ] = None,
+    loadable: Annotated[
+        bool, Option("--loadable", help="Only those whose weights are on this machine.")
+    ] = False,
+) -> int:
+    """The embedded ones, then timm's names, then torchvision's."""
+    import timm
+    from torchvision import models as of_torchvision
+
+    from camcli.models.zoo import pretrained as hub
+    from camcli.models.zoo.architectures import TORCHVISION
+    from camcli.models.zoo.builtin import NAMES
+
+    others = [f"{TORCHVISION}{n}" for n in of_torchvision.list_models(module=of_torchvision)]
+    known = [*NAMES, *(n for n in timm.list_models() if n not in NAMES), *others]
+    wanted = pattern if pattern and "*" in pattern else f"*{pattern or ''}*"
+    names = fnmatch.filter(known, wanted)
+    if not names:
+        raise UsageError(f"no model matches {pattern!r}{hint(str(pattern), known)}")
+    for name in names:
+        if not loadable or hub.loadable(name):
+            console.emit(f"{name}  (embedded)" if name in NAMES else name)
+    return 0

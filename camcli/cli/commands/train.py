@@ -1,0 +1,207 @@
+"""`camcli train tscam|gap`: a head for a network that has none to explain."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from typing import Annotated, Literal
+
+from typer import Argument, Option, Typer
+
+from camcli.cli import options
+from camcli.cli.runners import train as lesson
+from camcli.cli.runners.train import Asked
+from camcli.core.errors import UsageError
+from camcli.io import discovery as sources
+from camcli.training.config import LOG, OFFICIAL, Recipe
+
+app = Typer(help="Fit a head on photographs: TS-CAM's for a ViT, or CAM's for a CNN.")
+
+Data = Annotated[
+    Path,
+    Argument(
+        metavar="DATA",
+        help="A folder by class, CUB_200_2011, ImageNet lists, or with --teacher any photos.",
+    ),
+]
+Teacher = Annotated[
+    str | None,
+    Option(metavar="MODEL", help="Learn what this classifier says; photos need no labels."),
+]
+TeacherCheckpoint = Annotated[
+    Path | None, Option(metavar="FILE", help="Weights for --teacher, if it is a name.")
+]
+ImageFolder = Annotated[
+    Path | None, Option(metavar="DIR", help="Where the images are, if not in DATA.")
+]
+BoxTable = Annotated[
+    Path | None,
+    Option(metavar="CSV", help="Boxes to validate with: they choose the best by GT-known."),
+]
+Share = Annotated[
+    float,
+    Option("--validation", min=0.001, max=0.9, help="Share kept, if DATA has no part for it."),
+]
+Precision = Annotated[
+    Literal["fp32", "bf16"], Option(help="bf16: faster where the hardware has it.")
+]
+Seed = Annotated[int, Option(min=0, max=2**32 - 1, help="The same seed gives the same head.")]
+Output = Annotated[Path, Option(metavar="DIR", help="Where checkpoints and log go.")]
+Overwrite = Annotated[bool, Option("--overwrite", help="Start over where a training exists.")]
+
+
+@app.callback()
+def train() -> None:
+    """Fit a head on photographs: TS-CAM's for a ViT, or CAM's for a CNN."""
+
+
+@app.command()
+def tscam(
+    data: Data,
+    model: Annotated[
+        str | None, Option(metavar="NAME", help="Any timm ViT with a CLS token; else vit_lite0.")
+    ] = None,
+    checkpoint: options.Checkpoint = None,
+    teacher: Teacher = None,
+    teacher_checkpoint: TeacherCheckpoint = None,
+    part: Annotated[
+        str, Option("--train", metavar="PART", help="head, last:N (blocks), or all.")
+    ] = "all",
+    images: ImageFolder = None,
+    boxes: BoxTable = None,
+    labels: options.LabelFile = None,
+    validation: Share = 0.1,
+    epochs: Annotated[int, Option(min=1, help="Of last:N and all.")] = OFFICIAL.epochs,
+    batch_size: Annotated[
+        int, Option(min=1, max=2**16, help="Photographs at a time.")
+    ] = OFFICIAL.batch_size,
+    lr: Annotated[
+        float, Option(min=1e-9, help="Of last:N and all; a tenth from half of the epochs on.")
+    ] = OFFICIAL.lr,
+    decay: Annotated[
+        float | None, Option(min=0, help="Weight decay; else 5e-4, and a head's best of four.")
+    ] = None,
+    size: options.Size = None,
+    precision: Precision = "fp32",
+    seed: Seed = OFFICIAL.seed,
+    device: options.Device = "auto",
+    workers: options.Workers = None,
+    output: Output = Path("camcli-train"),
+    resume: Annotated[bool, Option("--resume", help="Go on where it was interrupted.")] = False,
+    overwrite: Overwrite = False,
+) -> int:
+    """TS-CAM: a 3x3 convolution over a ViT's patch tokens. Defaults are its authors' for CUB."""
+    threads, last = workers or options.workers(), _last(part)
+    return lesson.run(
+        Asked(
+            kind="tscam",
+            data=data,
+            model=model if model or checkpoint else "vit_lite0",
+            checkpoint=checkpoint,
+            teacher=teacher,
+            teacher_checkpoint=teacher_checkpoint,
+            part=part,
+            images=images,
+            boxes=boxes,
+            labels=labels,
+            share=validation,
+            size=options.size(size),
+            recipe=Recipe(epochs, batch_size, lr, decay, precision, seed, threads, last),
+            device=device,
+            output=output,
+            resume=resume,
+            overwrite=overwrite,
+        )
+    )
+
+
+@app.command()
+def gap(
+    data: Data,
+    model: Annotated[
+        str | None, Option(metavar="NAME", help="Any timm CNN; else the embedded one.")
+    ] = None,
+    checkpoint: options.Checkpoint = None,
+    teacher: Teacher = None,
+    teacher_checkpoint: TeacherCheckpoint = None,
+    images: ImageFolder = None,
+    boxes: BoxTable = None,
+    labels: options.LabelFile = None,
+    validation: Share = 0.1,
+    batch_size: Annotated[int, Option(min=1, max=2**16, help="Photographs at a time.")] = 32,
+    decay: Annotated[float | None, Option(min=0, help="Weight decay; else the best of four.")] = (
+        None
+    ),
+    size: options.Size = None,
+    precision: Precision = "fp32",
+    device: options.Device = "auto",
+    workers: options.Workers = None,
+    output: Output = Path("camcli-train"),
+    overwrite: Overwrite = False,
+) -> int:
+    """CAM: global average pooling and a linear classifier on a CNN's last map, CNN frozen."""
+    threads = workers or options.workers()
+    return lesson.run(
+        Asked(
+            kind="gap",
+            data=data,
+            model=model,
+            checkpoint=checkpoint,
+            teacher=teacher,
+            teacher_checkpoint=teacher_checkpoint,
+            images=images,
+            boxes=boxes,
+            labels=labels,
+            share=validation,
+            size=options.size(size),
+            recipe=Recipe(1, batch_size, decay=decay, precision=precision, workers=threads),
+            device=device,
+            output=output,
+            overwrite=overwrite,
+        )
+    )
+
+
+def _last(part: str) -> int | None:
+    """The blocks that `--train last:N` names."""
+    found = re.fullmatch(r"last:(\d{1,4})", part)
+    if found:
+        return int(found[1])
+    if part not in ("head", "all"):
+        raise UsageError(f"--train {part}: write head, last:N or all")
+    return None
+
+
+@app.command()
+def embedded(
+    photos: Annotated[
+        list[str], Argument(metavar="PHOTOS...", help="Files, folders, globs; labels are not used.")
+    ],
+    vit: Annotated[
+        str | None, Option(metavar="NAME", help="A ViT to ask besides, where the objects are.")
+    ] = None,
+    checkpoint: Annotated[Path | None, Option(metavar="FILE", help="Weights for --vit.")] = None,
+    boxes: Annotated[
+        Path | None, Option(metavar="CSV", help="Boxes by which the threshold is chosen.")
+    ] = None,
+    steps: Annotated[int, Option(min=1, help="Of gradient descent.")] = 2580,
+    batch_size: Annotated[int, Option(min=2, max=2**16, help="Views at a time.")] = 64,
+    lr: Annotated[float, Option(min=1e-9, help="At its highest.")] = 1.5e-3,
+    seed: Annotated[
+        int, Option(min=0, max=2**32 - 1, help="The same seed gives the same weights.")
+    ] = 0,
+    workers: options.Workers = None,
+    output: Output = Path("camcli-train"),
+    overwrite: Overwrite = False,
+) -> int:
+    """The embedded ViT anew: a transformer on the embedded CNN, taught by it. See its card."""
+    options.must_exist("--checkpoint", checkpoint)
+    options.must_exist("--boxes", boxes)
+    options.refuse_existing_run(output, overwrite, LOG)
+    found = sources.find(photos, [], skip=output)
+
+    from camcli.cli.runners import distill as distillation
+    from camcli.training.distillation.loop import Distillation
+
+    how = Distillation(steps, batch_size, lr, seed=seed, workers=workers or options.workers())
+    return distillation.run(found, vit, checkpoint, boxes, how, output)

@@ -1,0 +1,1 @@
+"""One runner per command: do the work, show the progress, print the result."""

@@ -1,0 +1,87 @@
+"""What `camcli train embedded` does: tell, write, and choose the threshold."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from camcli.cli import console
+from camcli.core.errors import UsageError, one_line
+from camcli.core.types import Failed, Source, Transform
+from camcli.evaluation.datasets import registry as datasets
+from camcli.io.files import write
+from camcli.io.labels import default
+from camcli.models import model as models
+from camcli.models.zoo import builtin as embedded
+from camcli.models.zoo import model_card as trained
+from camcli.training import validation as judge
+from camcli.training.config import LOG
+from camcli.training.distillation import loop as distilling
+from camcli.training.distillation.loop import Distillation
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+
+def run(
+    found: Sequence[Source | Failed],
+    vit: str | None,
+    checkpoint: Path | None,
+    boxes: Path | None,
+    how: Distillation,
+    output: Path,
+) -> int:
+    """Distil, telling the losses; writes the weights as they ship, and a log."""
+    teacher = models.load(vit, checkpoint, device="cpu") if vit else None
+    photographs = [item for item in found if isinstance(item, Source)]
+    console.say(f"{len(photographs)} photographs; features and evidence are computed once")
+    with console.progress("looking", 2 * len(photographs), quiet=False) as bar:
+        known, failed = distilling.known(photographs, teacher, how, bar.advance)
+    for item in [*(i for i in found if isinstance(i, Failed)), *failed]:
+        console.complain(f"{item}; left out")
+    log, state = [], {}
+    with console.progress("training", how.steps, quiet=False) as bar:
+        for report, student in distilling.run(known, how):
+            told = "  ".join(f"{name} {value:.3f}" for name, value in report.losses.items())
+            console.say(f"step {report.step}  {told}")
+            log.append(asdict(report))
+            state = student.weights()
+            bar.advance(distilling.TOLD)
+    file = output / embedded.WEIGHTS.name
+    write(file, _packed(state, {}))
+    if boxes:
+        share, threshold = _located(state, boxes, how.workers)
+        console.say(f"GT-known {share:.3f} at {threshold:.3f}")
+        write(file, _packed(state, {"tscam": threshold}))
+    about = {"photographs": len(known.views.names), **asdict(how), "log": log}
+    write(output / LOG, json.dumps(about, indent=2).encode())
+    console.say(f"written to {one_line(output)}/: {file.name}, {LOG}")
+    return 0
+
+
+def _located(state: dict[str, Tensor], table: Path, workers: int) -> tuple[float, float]:
+    model = models.wrap(embedded.TSCAM, embedded.assembled(state, embedded.TSCAM), _transform())
+    place = datasets.Place(table)
+    items, problems = datasets.bind(datasets.read(place), model.labels)
+    for problem in problems:
+        console.complain(problem)
+    known, threshold = judge.located(model, "tscam", items, 32, workers)
+    if known is None or threshold is None:
+        raise UsageError(f"--boxes {table}: no box is of a photograph and class known here")
+    return known, threshold
+
+
+def _transform() -> Transform:
+    """The CNN's."""
+    half = (0.5, 0.5, 0.5)
+    return Transform((embedded.SIDE, embedded.SIDE), half, half, "bicubic", 0.875)
+
+
+def _packed(state: dict[str, Tensor], thresholds: dict[str, float]) -> bytes:
+    """In half precision, which is half the size and changes no answer."""
+    names = default(embedded.CLASSES).names
+    card = trained.Card("tscam", embedded.VIT, names, _transform(), thresholds)
+    return trained.pack({name: value.half() for name, value in state.items()}, card)

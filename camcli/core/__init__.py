@@ -1,0 +1,1 @@
+"""Types, errors, arithmetic of maps and boxes. Imports nothing else of camcli."""

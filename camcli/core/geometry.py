@@ -1,0 +1,110 @@
+"""Where the pixels of an image lie in the network's input, and back."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TypeVar
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+
+Array = TypeVar("Array", NDArray[np.float32], NDArray[np.float64])
+
+
+def upsample(shown: Floats, size: tuple[int, int]) -> Floats:
+    """`resize` for one map off the device, in a thread that does not hold the interpreter."""
+    resized = Image.fromarray(shown).resize((size[1], size[0]), Image.Resampling.BILINEAR)
+    return np.asarray(resized, np.float32)
+
+
+def spread(values: Array) -> Array:
+    """`normalise` for one array of finite values off the device; zeros where nothing varies."""
+    low, high = values.min(), values.max()
+    return (values - low) / (high - low) if high > low else np.zeros_like(values)
+
+
+def visible(shown: Floats, view: View, size: tuple[int, int]) -> Floats:
+    """The part of a map that shows the image, at the resolution of the model's input (H, W).
+
+    Min-maxed once upsampled and once padding is off: (h, w) -> (h', w') in [0, 1].
+    """
+    x0, y0, x1, y1 = view.window(*size)
+    return spread(upsample(shown, size)[y0:y1, x0:x1])
+
+
+def to_original(part: Floats, view: View) -> Floats:
+    """The visible part of a map, back on the upright original: (h', w') -> (height, width).
+
+    What a crop left out is NaN, for nothing is known of it.
+    """
+    left, top, right, bottom = view.pixels
+    whole = np.full((view.height, view.width), np.nan, np.float32)
+    whole[top:bottom, left:right] = upsample(part, (bottom - top, right - left))
+    return whole
+
+
+Floats = NDArray[np.float32]
+
+
+@dataclass(frozen=True, slots=True)
+class Crops:
+    """Inputs cut from an image of size (H, W): the top, the left, and if mirrored, of each."""
+
+    size: tuple[int, int]
+    corners: tuple[tuple[int, int, bool], ...]
+
+
+@dataclass(frozen=True, slots=True)
+class View:
+    """The rectangle of the upright original that the model's input shows, in original pixels.
+
+    It may leave some of the image out (a crop) or reach beyond it (padding).
+    """
+
+    width: int
+    height: int
+    left: float
+    top: float
+    right: float
+    bottom: float
+
+    @classmethod
+    def whole(cls, width: int, height: int) -> View:
+        """All of an image."""
+        return cls(width, height, 0, 0, width, height)
+
+    @property
+    def size(self) -> tuple[int, int]:
+        """The width and height of the image."""
+        return self.width, self.height
+
+    @property
+    def seen(self) -> tuple[float, float, float, float]:
+        """The part of the original that is in view: left, top, right, bottom."""
+        return (
+            max(self.left, 0.0),
+            max(self.top, 0.0),
+            min(self.right, float(self.width)),
+            min(self.bottom, float(self.height)),
+        )
+
+    @property
+    def pixels(self) -> tuple[int, int, int, int]:
+        """The pixels of the original that are in view, one at least: left, top, right, bottom."""
+        left, top, right, bottom = (round(edge) for edge in self.seen)
+        left, top = min(left, self.width - 1), min(top, self.height - 1)
+        return left, top, max(right, left + 1), max(bottom, top + 1)
+
+    def window(self, height: int, width: int) -> tuple[int, int, int, int]:
+        """The pixels of an input of H x W that show the image: left, top, right, bottom."""
+        across, down = self.right - self.left, self.bottom - self.top
+        left, top, right, bottom = self.seen
+        x0, x1 = (round((x - self.left) / across * width) for x in (left, right))
+        y0, y1 = (round((y - self.top) / down * height) for y in (top, bottom))
+        return min(x0, width - 1), min(y0, height - 1), max(x1, x0 + 1), max(y1, y0 + 1)
+
+    def scaled(self, width: int, height: int) -> View:
+        """The same view of the same image at another size."""
+        x, y = width / self.width, height / self.height
+        return View(width, height, self.left * x, self.top * y, self.right * x, self.bottom * y)

@@ -1,0 +1,181 @@
+"""What is passed between the rooms. Data only.
+
+Shapes: B batch, C channels, H W map or image, N tokens, K classes, L layers.
+Pixel rectangles are half-open: left <= x < right.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Literal
+
+from camcli.core.geometry import Floats, View
+
+if TYPE_CHECKING:
+    from PIL.Image import Image
+
+Fit = Literal["squash", "crop", "pad", "tencrop"]
+Layout = Literal["NCHW", "NHWC", "NLC"]
+Stamp = tuple[int, int]  # bytes of a file, and the nanosecond at which it was last written
+Status = Literal["ok", "constant", "zero_gradient", "non_finite"]
+
+
+@dataclass(frozen=True, slots=True)
+class Source:
+    """One image to read: where it is, its name relative to what the user gave, its output stem."""
+
+    path: Path
+    name: str
+    stem: str
+
+
+@dataclass(frozen=True, slots=True)
+class Failed:
+    """An input that yields no result, and why."""
+
+    name: str
+    path: str
+    reason: str
+
+    def __str__(self) -> str:
+        return f"{self.name}: {self.reason}"
+
+
+@dataclass(frozen=True, slots=True)
+class Transform:
+    """How a model wants its input: size (H, W), normalisation, resampling, share of a crop."""
+
+    size: tuple[int, int]
+    mean: tuple[float, ...] = (0.485, 0.456, 0.406)
+    std: tuple[float, ...] = (0.229, 0.224, 0.225)
+    interpolation: str = "bilinear"
+    crop_pct: float = 1.0
+
+
+@dataclass(frozen=True, slots=True)
+class Sample:
+    """One image that was read: its (V,3,H,W) inputs, its fixed target if any, and a look at it.
+
+    `view` is what a map of it shows: of one input, or of the crops' maps put together; `stamp`
+    tells the file from a later one of that name.
+    """
+
+    source: Source
+    look: Callable[[], Image]
+    pixels: Floats
+    view: View
+    wanted: tuple[int, ...] = ()
+    stamp: Stamp | None = None
+
+    @property
+    def picture(self) -> Image:
+        """The upright original; of a large one it is decoded once more. Raises ImageError then."""
+        return self.look()
+
+
+@dataclass(frozen=True, slots=True)
+class Layer:
+    """A module whose output is a map: (B,C,H,W), (B,H,W,C), or (B,prefix+H*W,C) tokens.
+
+    Tokens lie row by row, or as `order` has them: its n-th is the token at the n-th place of the
+    grid. Layers of equal `output` hand on the very same tensor; `feeds` are the attention modules
+    whose input it is.
+    """
+
+    name: str
+    layout: Layout
+    channels: int
+    grid: tuple[int, int]
+    prefix: int = 0
+    stage: int | None = None
+    block: int | None = None
+    order: tuple[int, ...] = field(default=(), compare=False, repr=False)
+    output: int = field(default=0, compare=False, repr=False)
+    feeds: tuple[str, ...] = field(default=(), compare=False, repr=False)
+
+    @property
+    def module(self) -> str:
+        """The module's name, without the place among what it hands on."""
+        return self.name.partition("[")[0]
+
+    @property
+    def tokens(self) -> int:
+        """How many it has as tokens, the prefix included."""
+        return self.prefix + self.grid[0] * self.grid[1]
+
+
+@dataclass(frozen=True, slots=True)
+class Panel:
+    """One map of one image: as computed, and as it is shown, in [0, 1].
+
+    `part` is what of it shows the image, once that was made: see `maps.visible`.
+    """
+
+    name: str
+    values: Floats
+    shown: Floats
+    status: Status
+    part: Floats | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Box:
+    """A rectangle in pixels of the upright original, and the mean of the map over its region."""
+
+    x1: int
+    y1: int
+    x2: int
+    y2: int
+    score: float
+
+
+@dataclass(frozen=True, slots=True)
+class Explanation:
+    """What one method says of one class of one image.
+
+    `score` is its probability, `rank` the number of classes with a higher logit, and `against` the
+    classes, with their names, that it is set against.
+    """
+
+    class_index: int
+    class_name: str
+    score: float
+    rank: int
+    fused: Panel
+    layers: tuple[Panel, ...]
+    parts: tuple[Panel, ...] = ()
+    boxes: tuple[Box, ...] = ()
+    against: tuple[tuple[int, str], ...] = ()
+
+    @property
+    def label(self) -> str:
+        """The class, and what it is set against: "tabby vs lynx", "tabby vs 3 nearest"."""
+        return versus(self.class_name, [name for _, name in self.against])
+
+
+def versus(name: str, rivals: Sequence[str]) -> str:
+    """A class and what it is set against, in words."""
+    named = [f"{len(rivals)} nearest"] if len(rivals) > 1 else rivals
+    return " vs ".join([name, *named])
+
+
+@dataclass(frozen=True, slots=True)
+class Result:
+    """What one method says of one image, and the files that show it, a table a class.
+
+    `labels` has the words under which a grid shows a layer or part; `tag` goes into file names
+    where one run asks several things of an image; `concepts` says that the parts are the answer.
+    """
+
+    sample: Sample
+    method: str
+    layers: tuple[str, ...]
+    explanations: tuple[Explanation, ...]
+    threshold: str | float
+    labels: Mapping[str, str]
+    tag: str = ""
+    head: str | None = None
+    concepts: bool = False
+    files: tuple[dict[str, str], ...] = ()

@@ -1,0 +1,1 @@
+"""Faster forward passes: lower precision, compilation, folded batch norms."""

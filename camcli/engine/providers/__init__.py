@@ -1,0 +1,1 @@
+"""Providers: how each tensor that a method asks for is found, recorded and computed."""

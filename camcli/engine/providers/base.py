@@ -1,0 +1,68 @@
+"""What a provider is, and the state of the forward pass that it works on."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from torch import Tensor, nn
+
+from camcli.core.types import Layer
+from camcli.engine.request import Request
+from camcli.models.introspection.hooks import Reading, Recorded
+from camcli.models.model import Model
+
+Alter = Callable[[int, Tensor], Tensor]
+
+
+Tick = Callable[[int, int], None]
+
+
+@dataclass(frozen=True, slots=True)
+class Pass:
+    """One forward pass of a batch, seen from one score of each image.
+
+    `score` (B,K) weighs the logits; `gradients` are the score's by each tap; `chunk` is how many
+    altered inputs go through the network at a time, of which `tick(done, of)` is told.
+    """
+
+    network: nn.Module
+    inputs: Tensor
+    logits: Tensor
+    recorded: Recorded
+    score: Tensor
+    gradients: Mapping[str, Tensor]
+    probabilities: Callable[[Tensor], Tensor]
+    chunk: int
+    tick: Tick
+    found: dict[tuple[str, str], Any] = field(default_factory=dict)
+
+    def summed(self, logits: Tensor) -> Tensor:
+        """The sum over images of their scores: samples do not mix, so gradients are each's own."""
+        return (logits * self.score).sum()
+
+
+@dataclass(frozen=True, slots=True)
+class Need:
+    """How to have something: what the shared pass taps, copies and reads; what to make of it.
+
+    `input_graph` asks for a graph that reaches back to the input itself, `twice` for attention in
+    steps that can be differentiated twice.
+    """
+
+    gather: Callable[[Pass, Request, Layer], Any]
+    taps: Callable[[Request], Iterable[str]] = lambda _: ()
+    copies: Callable[[Request], Iterable[str]] = lambda _: ()
+    readings: Callable[[Request], Mapping[str, Reading]] = lambda _: {}
+    input_graph: bool = False
+    twice: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Finder:
+    """How something of a model is found, what needs it, and what to say where it is not there."""
+
+    find: Callable[[Model], Any]
+    needs: tuple[str, ...]
+    lacking: str

@@ -1,0 +1,1 @@
+"""Localization metrics of one map, and their aggregates over a data set."""

@@ -1,0 +1,209 @@
+"""Where maps come from, a model or a folder of arrays: either way one Given an image and row."""
+
+from __future__ import annotations
+
+import os
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, replace
+from functools import partial
+from pathlib import Path
+from typing import Any, TypeVar
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+
+from camcli.core import concurrency as stream
+from camcli.core.boxes import Keep, boxes
+from camcli.core.errors import ImageError, one_line
+from camcli.core.geometry import View, spread, to_original, upsample, visible
+from camcli.core.types import Box, Failed, Result, Source, Status
+from camcli.engine.request import Request
+from camcli.engine.targets import Target
+from camcli.evaluation.datasets.annotations import Problem
+from camcli.evaluation.datasets.registry import Item
+from camcli.evaluation.metrics.scoring import SIDE
+from camcli.io import images
+from camcli.runs import pipeline
+from camcli.runs.config import Job
+
+T = TypeVar("T")
+LARGEST = 2**28  # bytes of a map
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """One line of the table: a method on layers of a model, or maps of a folder, or a baseline."""
+
+    model: str
+    method: str
+    layers: tuple[str, ...]
+    threshold: str | float
+    baseline: bool = False
+
+    @property
+    def name(self) -> str:
+        """The method and its layers, of many the first and the last."""
+        many = len(self.layers) > 2
+        layers = f"{self.layers[0]}..{self.layers[-1]}" if many else ",".join(self.layers)
+        return f"{self.method} {layers}".strip()
+
+
+@dataclass(frozen=True, slots=True)
+class Given:
+    """A map of one image on the canvas (S, S) in [0, 1], and what is known besides.
+
+    `boxes` are those of `camcli explain`, in pixels of the picture.
+    """
+
+    item: Item
+    row: Row
+    picture: Image.Image
+    values: NDArray[np.floating]
+    status: Status
+    boxes: tuple[Box, ...]
+    rank: int | None = None
+
+
+Use = Callable[[Given], T]
+Produce = Callable[[Sequence[Item], Sequence[Row], Use[T]], Iterator[T | Problem]]
+
+
+def rows_of(job: Job) -> tuple[Row, ...]:
+    """A row for each of a job's requests."""
+    return tuple(_row(job, request) for request in job.requests)
+
+
+def _row(job: Job, request: Request) -> Row:
+    layers = tuple(layer.name for layer in request.read)
+    return Row(job.model.name, request.method.name, layers, job.level(request.method))
+
+
+def from_model(
+    job: Job, items: Sequence[Item], rows: Sequence[Row], use: Use[T]
+) -> Iterator[T | Problem]:
+    """What `use` makes of the maps that a job computes for the class that each truth is of."""
+    found = [Source(item.truth.path, item.truth.image, str(i)) for i, item in enumerate(items)]
+    target = Target(lambda source: (items[int(source.stem)].class_index,))
+    wanted = tuple(r for r in job.requests if _row(job, r) in rows)
+    run = replace(job, target=target, requests=wanted)
+
+    def finish(result: Result) -> T:
+        return use(_given(job, items[int(result.sample.source.stem)], result))
+
+    for outcome in pipeline.run(run, found, finish):
+        if isinstance(outcome, Failed):
+            yield Problem("image cannot be read", outcome.name, outcome.reason)
+        else:
+            yield outcome
+
+
+def _given(job: Job, item: Item, result: Result) -> Given:
+    shown = result.explanations[0]
+    view = result.sample.view
+    row = Row(job.model.name, result.method, result.layers, result.threshold)
+    values = np.zeros((SIDE, SIDE), np.float32)
+    if shown.fused.status == "ok":
+        part = visible(shown.fused.shown, view, job.model.size)
+        known = to_original(part, view.scaled(SIDE, SIDE))
+        seen = np.isfinite(known)
+        values[seen] = spread(known[seen])  # again: a map that is made smaller loses its peak
+    status = shown.fused.status
+    return Given(item, row, result.sample.picture, values, status, shown.boxes, shown.rank)
+
+
+def from_folder(
+    folder: Path, keep: Keep, workers: int, items: Sequence[Item], rows: Sequence[Row], use: Use[T]
+) -> Iterator[T | Problem]:
+    """What `use` makes of maps on disk: NAME.npy (2-D) or NAME.npz as `--save array` writes it.
+
+    NAME is the image's with or without its suffix, or what no other image has at the end of its
+    name. A map is min-maxed, and taken to show the whole image.
+    """
+    with ThreadPoolExecutor(workers) as pool:
+        ends = Counter(end for image in {i.truth.image for i in items} for end in _ends(image))
+        load = partial(_loaded, folder, ends, keep, rows[0], use)
+        yield from stream.ahead(pool, load, items, 4 * workers)
+
+
+def _loaded(
+    folder: Path, ends: Mapping[str, int], keep: Keep, row: Row, use: Use[T], item: Item
+) -> T | Problem:
+    image = item.truth.image
+    file = _map_file(folder, image, ends)
+    if file is None:
+        return Problem("map is missing", image, f"no {image}.npy or .npz in {folder}")
+    try:
+        raw = _array(file, item.class_index)
+    except Exception as error:  # noqa: BLE001 - a broken file leads to whatever it leads to
+        return Problem("map cannot be read", image, f"{file.name}: {one_line(error)}")
+    try:
+        picture = _picture(item)
+    except ImageError as error:
+        return Problem("image cannot be read", image, str(error))
+    values, status = _shown(raw)
+    view = View.whole(*picture.size)
+    found: tuple[Box, ...] = ()
+    if status == "ok":
+        found = boxes(values.astype(np.float32), row.threshold, keep, view, picture)
+    return use(Given(item, row, picture, values, status, found))
+
+
+def _picture(item: Item) -> Image.Image:
+    """The image, or grey of its size: a map is scored without it, and only shown on it."""
+    path, size = item.truth.path, item.truth.size
+    if size is not None and not os.path.isfile(path):
+        return Image.new("RGB", size, "grey")
+    return images.decode(path)
+
+
+def _map_file(folder: Path, image: str, ends: Mapping[str, int]) -> Path | None:
+    own = (end for end in _ends(image) if ends[end] == 1 or end == image)
+    names = (name for end in own for name in (end, str(Path(end).with_suffix(""))))
+    files = (folder / f"{name}{suffix}" for name in names for suffix in (".npy", ".npz"))
+    return next((file for file in files if os.path.isfile(file)), None)
+
+
+def _ends(image: str) -> list[str]:
+    """`a/b/c.jpg`, `b/c.jpg`, `c.jpg`."""
+    parts = Path(image).parts
+    return [str(Path(*parts[i:])) for i in range(len(parts))]
+
+
+def _array(file: Path, class_index: int) -> NDArray[np.generic]:
+    """The 2-D map in a file. Pickled objects are refused by numpy itself."""
+    if file.stat().st_size > LARGEST:
+        raise ValueError("larger than any map")
+    with file.open("rb") as opened:
+        loaded = np.load(opened, allow_pickle=False)
+        values = loaded if isinstance(loaded, np.ndarray) else _fused(loaded, class_index)
+    if values.ndim != 2 or min(values.shape) < 1 or values.dtype.kind not in "fiub":
+        raise ValueError(f"not a 2-D array of numbers but {values.dtype} {values.shape}")
+    return values
+
+
+def _fused(arrays: Any, class_index: int) -> NDArray[np.generic]:
+    """The fused map of a class, as `--save array` names it."""
+    name = f"{class_index}/fused"
+    if name not in arrays.files:
+        has = [key.removesuffix("/fused") for key in arrays.files if key.endswith("/fused")]
+        told = f"it has {', '.join(has[:5]) or 'none'}"
+        raise ValueError(f"no map of class {class_index}, {told}; explain with --target @boxes.csv")
+    if arrays.zip.getinfo(f"{name}.npy").file_size > LARGEST:
+        raise ValueError("larger than any map")
+    values: NDArray[np.generic] = arrays[name]
+    return values
+
+
+def _shown(raw: NDArray[np.generic]) -> tuple[NDArray[np.floating], Status]:
+    """On the canvas and in [0, 1]; a map that is already both is left as it is."""
+    blank = np.zeros((SIDE, SIDE), np.float32)
+    if not np.isfinite(raw).all():
+        return blank, "non_finite"
+    values = raw.astype(np.float64) / max(1.0, np.abs(raw.astype(np.float64)).max())
+    if values.shape != (SIDE, SIDE):
+        values = upsample(spread(values).astype(np.float32), (SIDE, SIDE)).astype(np.float64)
+    values = spread(values)
+    return (values, "ok") if values.any() else (blank, "constant")

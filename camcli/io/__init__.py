@@ -1,0 +1,1 @@
+"""Images and class names in; pictures, arrays and JSON out."""

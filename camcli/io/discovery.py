@@ -1,0 +1,156 @@
+"""From what the user typed to the list of image files. Opens none of them."""
+
+from __future__ import annotations
+
+import glob
+import os
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import replace
+from itertools import islice
+from pathlib import Path, PurePosixPath
+
+from camcli.core.errors import UsageError, one_line
+from camcli.core.types import Failed, Source
+from camcli.io.images import SUFFIXES
+
+Found = Source | Failed
+
+
+def find(inputs: Sequence[str], stdin: Iterable[str], skip: Path) -> list[Found]:
+    """Every image that the inputs name, once, in their order; what cannot be had is Failed.
+
+    An input is a file, a folder (searched recursively, hidden entries left out), a glob, or `-`
+    for a list of them on stdin. The folder `skip`, where results go, is left out.
+    Raises UsageError when no image at all is found.
+    """
+    listed = (item for given in inputs for item in (stdin if given == "-" else (given,)))
+    skip = Path(os.path.realpath(skip))  # Path.resolve raises on links that go round
+    found = list(_once(item for given in listed for item in _expand(given, skip)))
+    stem = iter(stems([item.name for item in found if isinstance(item, Source)]))
+    found = [replace(i, stem=next(stem)) if isinstance(i, Source) else i for i in found]
+    if not any(isinstance(item, Source) for item in found):
+        reasons = [f"{one_line(f.path)}: {f.reason}" for f in found if isinstance(f, Failed)]
+        raise UsageError("; ".join(reasons[:3]) or "nothing to explain: no input was named")
+    return found
+
+
+def read_list(text: str) -> list[str]:
+    r"""The paths in a list: one a line, or NUL-separated as `find -print0` writes them."""
+    if "\0" in text:
+        return [name for name in text.split("\0") if name.strip()]
+    return [line.removesuffix("\r") for line in text.split("\n") if line.strip()]
+
+
+def _expand(given: str, skip: Path) -> Iterator[Found]:
+    path = Path(given)
+    if not given.strip():
+        yield Failed(given, given, "an empty name")
+    elif os.path.isdir(path) and _holds_results(path.resolve(), skip):
+        yield Failed(path.name, given, "results go here; name another folder, or another --output")
+    elif os.path.isdir(path):
+        yield from _folder(path, skip)
+    elif os.path.lexists(path):
+        yield Source(path, path.name, "")
+    elif glob.has_magic(given):
+        yield from _glob(given, skip)
+    else:
+        yield Failed(path.name or given, given, "no such file or folder")
+
+
+def _holds_results(folder: Path, skip: Path) -> bool:
+    """Whether a run's own pictures would be, or are, among the images of this folder."""
+    return folder == skip or (skip in folder.parents and (skip / "results.jsonl").exists())
+
+
+def _folder(folder: Path, skip: Path) -> Iterator[Found]:
+    refused: list[OSError] = []
+    seen = 0
+    for place, folders, files in _walk(folder, refused.append):
+        here = Path(place)
+        folders[:] = sorted(
+            f
+            for f in folders
+            if not f.startswith(".") and not (f == skip.name and (here / f).resolve() == skip)
+        )
+        for file in sorted(files):
+            path = here / file
+            if path.suffix.lower() in SUFFIXES and not file.startswith("."):
+                seen += 1
+                yield Source(path, path.relative_to(folder).as_posix(), "")
+    for error in refused:
+        where = str(error.filename)
+        yield Failed(Path(where).name, where, error.strerror or "cannot be read")
+    if not seen and not refused:
+        yield Failed(folder.name, str(folder), "no images in this folder")
+
+
+def _walk(
+    folder: Path, onerror: Callable[[OSError], None]
+) -> Iterator[tuple[str, list[str], list[str]]]:
+    """As os.walk, which before Python 3.12 recurses and ends in a tree of 1000 levels."""
+    waiting = [str(folder)]
+    while waiting:
+        for place, folders, files in islice(os.walk(waiting.pop(), onerror=onerror), 1):
+            yield place, folders, files
+            below = (os.path.join(place, f) for f in reversed(folders))  # noqa: PTH118 - as os.walk
+            waiting += [path for path in below if not os.path.islink(path)]  # noqa: PTH114
+
+
+def _glob(pattern: str, skip: Path) -> Iterator[Found]:
+    parts = Path(pattern).parts
+    fixed = next(i for i, part in enumerate(parts) if glob.has_magic(part))
+    root = Path(*parts[:fixed])
+    try:
+        matches = sorted(root.glob(str(Path(*parts[fixed:]))))
+    except (ValueError, OSError, RecursionError) as error:
+        yield Failed(pattern, pattern, getattr(error, "strerror", None) or str(error))
+        return
+    wanted = [
+        path
+        for path in matches
+        if path.suffix.lower() in SUFFIXES and path.is_file() and skip != path.resolve().parent
+    ]
+    for path in wanted:
+        yield Source(path, path.relative_to(root).as_posix(), "")
+    if not wanted:
+        yield Failed(pattern, pattern, "no image matches this pattern")
+
+
+def _once(found: Iterable[Found]) -> Iterator[Found]:
+    seen: set[Path] = set()
+    for item in found:
+        path = Path(item.path).absolute()
+        if path not in seen:
+            seen.add(path)
+            yield item
+
+
+def stems(names: Sequence[str]) -> list[str]:
+    """A distinct output stem for each input name, folders kept.
+
+    `birds/a.jpg` becomes `birds/a`; where two would meet (letter case aside) both keep their
+    suffix, and where that is not enough later ones are numbered: `a.jpg`, `a.jpg~2`.
+    """
+    names = [_below(PurePosixPath(name)) for name in names]
+    short = [str(PurePosixPath(name).with_suffix("")) for name in names]
+    count = Counter(stem.casefold() for stem in short)
+    taken: set[str] = set()
+    return [
+        _free(stem if count[stem.casefold()] == 1 else name, taken)
+        for stem, name in zip(short, names, strict=True)
+    ]
+
+
+def _below(name: PurePosixPath) -> str:
+    """A name that cannot lead out of the output folder, whatever a pattern was made of."""
+    return name.name if ".." in name.parts or name.is_absolute() else str(name)
+
+
+def _free(stem: str, taken: set[str]) -> str:
+    candidate, number = stem, 1
+    while candidate.casefold() in taken:
+        number += 1
+        candidate = f"{stem}~{number}"
+    taken.add(candidate.casefold())
+    return candidate

@@ -1,0 +1,140 @@
+"""From a file to the model's input and the geometry that leads back. Knows nothing of models."""
+
+from __future__ import annotations
+
+import logging
+import os
+import stat
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+from functools import cache
+from pathlib import Path
+from typing import BinaryIO
+
+import numpy as np
+from PIL import Image, UnidentifiedImageError
+
+from camcli.core.errors import ImageError, one_line
+
+# Decoders that run no other program and follow no reference to another file.
+FORMATS = ("JPEG", "PNG", "GIF", "BMP", "WEBP", "TIFF", "PPM", "AVIF", "JPEG2000")
+SUFFIXES = frozenset(
+    f".{name}"
+    for name in (
+        *("jpg", "jpeg", "jpe", "jfif", "png", "gif", "bmp", "webp", "tif", "tiff"),
+        *("ppm", "pgm", "pnm", "avif", "jp2"),
+    )
+)
+# With nobody listening, what Pillow logs of a broken file would go to standard error unnamed.
+logging.getLogger("PIL").addHandler(logging.NullHandler())
+
+ORIENTATION = 0x0112
+TURNS = {
+    2: Image.Transpose.FLIP_LEFT_RIGHT,
+    3: Image.Transpose.ROTATE_180,
+    4: Image.Transpose.FLIP_TOP_BOTTOM,
+    5: Image.Transpose.TRANSPOSE,
+    6: Image.Transpose.ROTATE_270,
+    7: Image.Transpose.TRANSVERSE,
+    8: Image.Transpose.ROTATE_90,
+}
+
+
+def decode(path: Path) -> Image.Image:
+    """The first frame of an image file, upright, as 8-bit RGB; transparency on white.
+
+    Raises ImageError for anything that is not a whole image in one of FORMATS.
+    """
+    if os.path.exists(path) and not os.path.isfile(path):
+        raise ImageError("not a regular file")  # a pipe or a device could be read for ever
+    try:
+        with warnings.catch_warnings():
+            # Oddities of metadata, and of sizes that Pillow still opens, do not harm the pixels.
+            warnings.simplefilter("ignore")
+            with _whole(path) as file, Image.open(file, formats=_formats()) as opened:
+                opened.load()
+                return _rgb(_upright(opened))
+    except UnidentifiedImageError:
+        raise ImageError("not an image in a format that camcli reads") from None
+    except ImageError:
+        raise
+    except Image.DecompressionBombError:
+        raise ImageError("more pixels than is safe to decode; scale it down first") from None
+    except Exception as error:  # noqa: BLE001 - decoders raise whatever a broken file leads to
+        raise ImageError(_reason(error)) from None
+
+
+@contextmanager
+def _whole(path: Path) -> Iterator[BinaryIO]:
+    """Open a file that may have become something else, or nothing, since it was listed."""
+    with open(path, "rb", opener=_at_once) as file:
+        found = os.fstat(file.fileno())
+        if not stat.S_ISREG(found.st_mode):
+            raise ImageError("not a regular file")
+        if not found.st_size:
+            raise ImageError("the file is empty")
+        yield file
+
+
+def _at_once(path: str, flags: int) -> int:
+    return os.open(path, flags | getattr(os, "O_NONBLOCK", 0))  # or a pipe is waited for
+
+
+@cache
+def _formats() -> tuple[str, ...]:
+    """Those of FORMATS that this build of Pillow has."""
+    Image.init()
+    return tuple(name for name in FORMATS if name in Image.OPEN)
+
+
+def _reason(error: BaseException) -> str:
+    said = getattr(error, "strerror", None) or str(error) or type(error).__name__
+    return one_line(said)  # decoders quote what they read
+
+
+def _upright(image: Image.Image) -> Image.Image:
+    """Turned as EXIF says. Only that one tag is read: rewriting the others fails on broken ones."""
+    turn = _turn(image)
+    return image if turn is None else image.transpose(turn)
+
+
+def _turn(image: Image.Image) -> Image.Transpose | None:
+    try:
+        return TURNS.get(int(image.getexif().get(ORIENTATION) or 0))
+    except Exception:  # noqa: BLE001 - EXIF that cannot be read: the pixels are still good
+        return None
+
+
+def turned(path: Path) -> Image.Transpose | None:
+    """How `decode` turns an image that is there, if it does: annotations must turn with it."""
+    if not os.path.isfile(path):
+        return None
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        with Image.open(path, formats=_formats()) as opened:
+            return _turn(opened)
+
+
+def _rgb(image: Image.Image) -> Image.Image:
+    if image.mode in ("I", "F") or image.mode.startswith("I;16"):
+        image = _eight_bit(image)
+    if image.has_transparency_data:
+        layered = image.convert("RGBA")
+        white = Image.new("RGBA", layered.size, "white")
+        image = Image.alpha_composite(white, layered)
+    return image.convert("RGB")
+
+
+def _eight_bit(image: Image.Image) -> Image.Image:
+    """Scale grey values of 16 or 32 bits to 8; Pillow's own conversion would saturate them."""
+    values = np.asarray(image, dtype=np.float64)
+    if not np.isfinite(values).all() or values.min() < 0 or values.max() > 65535:
+        raise ImageError("grey values outside 0..65535 have no agreed scale; save it with 16 bits")
+    if image.mode == "F":
+        values = values * 255 if values.max() <= 1 else values
+    elif image.mode.startswith("I;16") or values.max() > 255:
+        values = values / 257
+    if values.max() > 255.5:
+        raise ImageError("floating-point values above 255 have no agreed scale")
+    return Image.fromarray(np.rint(values).astype(np.uint8))

@@ -1,0 +1,104 @@
+"""Class names and the indices they stand for. Knows nothing of models."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections import defaultdict
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from types import MappingProxyType
+from typing import Any
+
+from camcli.core.errors import LabelsError, TargetError, hint
+
+
+@dataclass(frozen=True, slots=True)
+class Labels:
+    """A name for each class, and every spelling under which a class may be asked for."""
+
+    names: tuple[str, ...]
+    spellings: MappingProxyType[str, tuple[int, ...]]
+
+    def find(self, text: str) -> int:
+        """The class that a name, a WordNet id or an index stands for.
+
+        Raises TargetError when there is none, or more than one.
+        """
+        indices = self.spellings.get(_plain(text), ())
+        if len(indices) == 1:
+            return indices[0]
+        if indices:
+            which = " or ".join(map(str, indices))
+            raise TargetError(f"{text!r} names several classes; give the index: {which}")
+        if re.fullmatch(r"\s*\d{1,9}\s*", text) and int(text) < len(self.names):
+            return int(text)
+        near = hint(_plain(text), self.spellings)
+        raise TargetError(f"no class {text!r} among the model's {len(self.names)}{near}")
+
+
+def make(names: Sequence[str], others: Sequence[Sequence[str]] = ()) -> Labels:
+    """Labels from one name a class and, optionally, other spellings of each."""
+    spellings: defaultdict[str, list[int]] = defaultdict(list)
+    for index, name in enumerate(names):
+        for spelling in {_plain(s) for s in (name, *(others[index] if others else ()))}:
+            spellings[spelling].append(index)
+    frozen = MappingProxyType({s: tuple(indices) for s, indices in spellings.items()})
+    return Labels(tuple(names), frozen)
+
+
+def _plain(text: str) -> str:
+    return " ".join(text.replace("_", " ").casefold().split())
+
+
+def default(classes: int) -> Labels:
+    """ImageNet's names, with synonyms and WordNet ids, where the number is its; else `class N`."""
+    from timm.data.imagenet_info import ImageNetInfo, infer_imagenet_subset
+
+    subset = infer_imagenet_subset({"num_classes": classes})
+    if subset is None:
+        return make([f"class {i}" for i in range(classes)])
+    info = ImageNetInfo(subset)
+    synonyms = [info.index_to_description(i).split(", ") for i in range(classes)]
+    ids = [info.index_to_label_name(i) for i in range(classes)]
+    others = [(*names, ", ".join(names), i) for names, i in zip(synonyms, ids, strict=True)]
+    return make([names[0] for names in synonyms], others)
+
+
+def load(path: Path, classes: int | None) -> Labels:
+    """Names from a file: one a line, a JSON list, or JSON {index: name} or {index: [id, name]}.
+
+    Raises LabelsError when it cannot be read or does not hold `classes` names, if that is known.
+    """
+    try:
+        text = path.read_text(encoding="utf-8-sig")
+    except (OSError, UnicodeDecodeError) as error:
+        reason = getattr(error, "strerror", None) or "not UTF-8 text"
+        raise LabelsError(f"--labels {path}: {reason}") from None
+    names = _from_json(path, text) if text.lstrip()[:1] in ("{", "[") else _lines(text)
+    if classes is not None and len(names) != classes:
+        raise LabelsError(f"--labels {path} holds {len(names)} names; the model has {classes}")
+    return make([n[-1] for n in names], names)
+
+
+def _lines(text: str) -> list[list[str]]:
+    return [[line.strip()] for line in text.rstrip().splitlines()]
+
+
+def _from_json(path: Path, text: str) -> list[list[str]]:
+    try:
+        parsed = json.loads(text)
+        if isinstance(parsed, dict):
+            parsed = [parsed[str(i)] for i in range(len(parsed))]
+        return [_spellings(entry) for entry in parsed]
+    except (ValueError, KeyError, TypeError, RecursionError):
+        wanted = "a list of names, or {index: name} from 0 without gaps"
+        raise LabelsError(f"--labels {path}: not JSON of the right form ({wanted})") from None
+
+
+def _spellings(entry: Any) -> list[str]:
+    names = [entry] if isinstance(entry, str) else entry
+    if not isinstance(names, list) or not names or not all(isinstance(n, str) for n in names):
+        raise ValueError
+    return names

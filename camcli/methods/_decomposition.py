@@ -1,0 +1,87 @@
+"""What a layer is made of: principal components, and factors, of its pixels. Knows no methods."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from camcli.core.rng import uniform
+
+
+def principal(terms: Tensor) -> Tensor:
+    """Each pixel along the first principal component of all: (B,C,H,W) -> (B,H,W).
+
+    From the smaller of the two Gram matrices, C x C or HW x HW: their eigenvalues are the same.
+    The sign goes with the sum over channels.
+    """
+    pixels = _pixels(terms)
+    if pixels.shape[1] <= pixels.shape[2]:
+        scores = _first(pixels @ pixels.mT)
+    else:
+        _, vectors = _eigh(pixels.mT @ pixels)
+        scores = (pixels @ vectors[:, :, -1:])[..., 0]
+    return _signed(scores, terms)
+
+
+def kernel_principal(terms: Tensor) -> Tensor:
+    """The first component of kernel PCA, K = tanh(a_i . a_j / C + 1): (B,C,H,W) -> (B,H,W)."""
+    pixels = _pixels(terms)
+    kernel = torch.tanh(pixels @ pixels.mT / pixels.shape[2] + 1)
+    across, down = kernel.mean(dim=1, keepdim=True), kernel.mean(dim=2, keepdim=True)
+    return _signed(_first(kernel - across - down + kernel.mean(dim=(1, 2), keepdim=True)), terms)
+
+
+def factorised(terms: Tensor, count: int, steps: int, seed: int) -> Tensor:
+    """Non-negative factors of relu(terms): (B,C,H,W) -> maps (B,N,H,W), the strongest first.
+
+    Multiplicative updates (Lee and Seung), which never raise |V - W H|. All images start alike.
+    """
+    pixels = terms.relu().flatten(2).mT  # V (B,HW,C)
+    size, channels = pixels.shape[1:]
+    drawn = uniform((count, size + channels), seed).to(pixels) + 0.1
+    scale = (pixels.mean(dim=(1, 2), keepdim=True) / count).sqrt()
+    maps, parts = drawn[:, :size].T * scale, drawn[:, size:] * scale
+    tiny = torch.finfo(pixels.dtype).tiny
+    for _ in range(steps):
+        parts = parts * (maps.mT @ pixels) / (maps.mT @ maps @ parts).clamp(min=tiny)
+        maps = maps * (pixels @ parts.mT) / (maps @ (parts @ parts.mT)).clamp(min=tiny)
+    maps = maps * parts.norm(dim=2)[:, None]
+    order = maps.sum(dim=1).argsort(dim=1, descending=True)
+    sorted_maps: Tensor = maps.gather(2, order[:, None].expand_as(maps)).mT
+    return sorted_maps.reshape(len(terms), count, *terms.shape[2:])
+
+
+def _pixels(terms: Tensor) -> Tensor:
+    """Pixels as rows, centred, in double precision, which not every device has: (B,HW,C)."""
+    pixels = terms.flatten(2).mT.cpu().double()
+    centred: Tensor = pixels - pixels.mean(dim=1, keepdim=True)
+    return centred
+
+
+def _first(gram: Tensor) -> Tensor:
+    """The first eigenvector times the root of its eigenvalue: (B,N,N) -> (B,N)."""
+    values, vectors = _eigh(gram)
+    scores: Tensor = vectors[:, :, -1] * values[:, -1:].clamp(min=0).sqrt()
+    return scores
+
+
+def _eigh(gram: Tensor) -> tuple[Tensor, Tensor]:
+    """Eigenvalues, rising, and vectors; NaN for a matrix that is not finite, and for that alone."""
+    sound = torch.isfinite(gram).all(dim=2).all(dim=1)[:, None, None]
+    values, vectors = torch.linalg.eigh(gram.where(sound, 0))
+    return values.where(sound[:, 0], torch.nan), vectors.where(sound, torch.nan)
+
+
+def _signed(scores: Tensor, terms: Tensor) -> Tensor:
+    maps = scores.reshape(len(terms), *terms.shape[2:])
+    along = (maps * terms.sum(dim=1).cpu()).sum(dim=(1, 2), keepdim=True)
+    return torch.where(along < 0, -maps, maps).to(terms)
+
+
+def eigen(terms: Tensor) -> Tensor:
+    """What channels have in common: relu of their first principal component, (B,C,H,W) -> (B,H,W).
+
+    Smooths what single noisy channels say. Source: pytorch-grad-cam's eigen_smooth; the sign, which
+    it leaves to chance, goes with the sum over channels.
+    """
+    return principal(terms).relu()

@@ -1,0 +1,126 @@
+"""What is covered of an image, and how: channels as masks, squares, random grids.
+
+Knows nothing of methods or networks.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from camcli.core.maps import resize, scaled
+from camcli.core.rng import uniform
+
+AT_ONCE = 64  # random masks that are made at a time
+
+
+@dataclass(frozen=True, slots=True)
+class Masks:
+    """A layer's channels as masks over the inputs, each distinct one scored once.
+
+    `wanted` (B,C) are the channels to score, `same` (B,C) the one of them that each equals, and
+    `sound` (B,C) those that weigh anything.
+    """
+
+    activations: Tensor
+    inputs: Tensor
+    wanted: Tensor
+    same: Tensor
+    sound: Tensor
+
+    def of(self, b: int, which: Tensor) -> Tensor:
+        """Channels of one image, upsampled and min-maxed: (n,1,H,W)."""
+        size = (self.inputs.shape[2], self.inputs.shape[3])
+        return scaled(resize(self.activations[b, which], size), (1, 2))[:, None]
+
+    def seen(self, b: int, which: Tensor) -> Tensor:
+        """One image through each of those masks: (n,3,H,W)."""
+        return self.inputs[b] * self.of(b, which)
+
+    def weigh(self, score: Callable[[Tensor], Tensor], weights: str) -> Tensor:
+        """Each channel times the score (B,C) of its mask, or "softmax" of it over channels."""
+        scores = score(self.wanted).gather(1, self.same)
+        if weights == "softmax":
+            scores = scores.where(self.sound, -torch.inf).softmax(dim=1)
+        return scores.where(self.sound, 0)[:, :, None, None] * self.activations
+
+
+def of_channels(activations: Tensor, inputs: Tensor, channels: int) -> Masks:
+    """The masks of the strongest channels; those that are the same everywhere mask nothing.
+
+    Many deep channels have one position that is not zero: min-maxed, they are equal.
+    """
+    flat = activations.flatten(2)
+    sound = strongest(activations, channels) & (flat.amax(dim=2) > flat.amin(dim=2))
+    rows = torch.cat([scaled(flat, (2,)), sound[:, :, None]], dim=2)
+    same = torch.stack([_first_alike(own) for own in rows])
+    own = torch.arange(sound.shape[1], device=sound.device)
+    return Masks(activations, inputs, sound & (same == own), same, sound)
+
+
+def _first_alike(rows: Tensor) -> Tensor:
+    """Of each row the index of the first that equals it: (C,N) -> (C,)."""
+    _, group = torch.unique(rows, dim=0, return_inverse=True)
+    order = torch.arange(len(rows), device=rows.device)
+    first = torch.full_like(order, len(rows)).scatter_reduce(0, group, order, "amin")
+    return first[group]
+
+
+def strongest(activations: Tensor, channels: int) -> Tensor:
+    """The channels that vary most over the map, all of them for 0: (B,C,h,w) -> bool (B,C)."""
+    spread = activations.flatten(2).std(dim=2)
+    count = min(channels, spread.shape[1]) if channels > 0 else spread.shape[1]
+    best = spread.topk(count, dim=1).indices
+    return torch.zeros_like(spread, dtype=torch.bool).scatter(1, best, True)
+
+
+def squares(size: tuple[int, int], window: int, stride: int) -> Tensor:
+    """What each square leaves in sight: bool (N,H,W); the last of a row or column at the border."""
+    tops, lefts = (_starts(length, window, stride) for length in size)
+    shown = torch.ones(len(tops) * len(lefts), *size, dtype=torch.bool)
+    for n, (top, left) in enumerate((t, le) for t in tops for le in lefts):
+        shown[n, top : top + window, left : left + window] = False
+    return shown
+
+
+def _starts(length: int, window: int, stride: int) -> list[int]:
+    last = max(length - window, 0)
+    return sorted({*range(0, last, stride), last})
+
+
+@dataclass(frozen=True, slots=True)
+class Grids:
+    """Random masks (N,H,W), made as they are asked for: a grid of open cells, enlarged and cut."""
+
+    cells: Tensor
+    shifts: Tensor
+    size: tuple[int, int]
+
+    def __call__(self, which: Tensor) -> Tensor:
+        """Some of them, (n,H,W) in [0, 1]."""
+        rows, cols = self.size
+        which = which.cpu()
+        high, wide = (-(-length // self.cells.shape[1]) for length in self.size)
+        large = resize(self.cells[which], (rows + high, cols + wide))
+        cut = (self.shifts[which] * torch.tensor([high, wide])).long().tolist()
+        return torch.stack(
+            [m[y : y + rows, x : x + cols] for m, (y, x) in zip(large, cut, strict=True)]
+        )
+
+    def mix(self, weights: Tensor) -> Tensor:
+        """The sum of all, weighted: (B,N) -> (B,H,W)."""
+        whole = weights.new_zeros(len(weights), *self.size)
+        for which in torch.split(torch.arange(len(self.cells)), AT_ONCE):
+            masks = self(which).to(weights)
+            whole += torch.einsum("bn,nhw->bhw", weights[:, which.to(weights.device)], masks)
+        return whole
+
+
+def random_grids(size: tuple[int, int], count: int, cells: int, keep: float, seed: int) -> Grids:
+    """RISE's masks: cells open with probability `keep`, shifted by less than a cell."""
+    drawn = uniform((count, cells * cells + 2), seed)
+    grid = (drawn[:, :-2] < keep).float().reshape(count, cells, cells)
+    return Grids(grid, drawn[:, -2:], size)

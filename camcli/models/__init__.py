@@ -1,0 +1,1 @@
+"""Load a network, and find out what can be read of it."""

@@ -1,0 +1,91 @@
+"""How users name what can be tapped. Knows nothing of networks."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterator, Sequence
+from fnmatch import fnmatchcase
+
+from camcli.core.errors import LayerError, hint
+from camcli.core.types import Layer
+
+STAGES = re.compile(r"stage(-?\d{1,4})(?:\.\.(?:stage)?(-?\d{1,4}))?")
+
+
+def resolve(spec: str, layers: Sequence[Layer], last: Callable[[], Layer]) -> tuple[Layer, ...]:
+    """The layers that `--layers` names, in the order given.
+
+    A comma-separated list of `stage3`, `stage1..5`, `last`, `all` (every stage, or every block),
+    module names, and patterns of such (`blocks.*.norm1`); `last` is measured only when asked for.
+    Raises LayerError, with near matches, for what is not there.
+    """
+    parts = [part.strip() for part in spec.split(",") if part.strip()]
+    found = dict.fromkeys(layer for part in parts for layer in _part(part, layers, last))
+    if not found:
+        raise LayerError("--layers names nothing; try `last`, `all` or a name from `camcli layers`")
+    return tuple(found)
+
+
+def _part(part: str, layers: Sequence[Layer], last: Callable[[], Layer]) -> Iterator[Layer]:
+    if part == "last":
+        yield last()
+    elif part == "all":
+        yield from [la for la in layers if la.stage is not None or la.block is not None] or [last()]
+    elif match := STAGES.fullmatch(part):
+        first, until = int(match[1]), int(match[2] or match[1])
+        yield from (_stage(number, layers) for number in range(first, until + 1))
+    elif "*" in part or "?" in part:
+        yield from _alike(part, layers)
+    else:
+        yield named(part, layers)
+
+
+def _alike(pattern: str, layers: Sequence[Layer]) -> list[Layer]:
+    found = [layer for layer in layers if _is_like(layer.name, pattern)]
+    if not found:
+        raise LayerError(
+            f"no layer that yields a map is like {pattern!r}; * stands for one part of a name "
+            f"(`camcli layers --all` lists them)"
+        )
+    return found
+
+
+def _is_like(name: str, pattern: str) -> bool:
+    """Part by part; a bracket is one, and starts no set."""
+    parts, patterns = name.split("."), pattern.replace("[", "[[]").split(".")
+    return len(parts) == len(patterns) and all(map(fnmatchcase, parts, patterns))
+
+
+def named(name: str, layers: Sequence[Layer]) -> Layer:
+    """The layer of that name. Raises LayerError, with near matches."""
+    known = {layer.module: layer for layer in layers}
+    known |= {layer.name: layer for layer in layers}
+    if name not in known:
+        near = hint(name, known)
+        raise LayerError(f"no layer {name!r} yields a map{near} (`camcli layers` lists them)")
+    return known[name]
+
+
+def _stage(number: int, layers: Sequence[Layer]) -> Layer:
+    stages = {layer.stage: layer for layer in layers if layer.stage is not None}
+    if not stages:
+        blocks = any(layer.block is not None for layer in layers)
+        instead = "it has blocks: --block N or --layers blocks.N" if blocks else "name its layers"
+        raise LayerError(f"stage{number}: this model has no stages; {instead}")
+    if number not in stages:
+        raise LayerError(f"no stage{number}: this model has stage{min(stages)}..{max(stages)}")
+    return stages[number]
+
+
+def block(number: int, layers: Sequence[Layer]) -> Layer:
+    """The input side of the attention of block N, negatives counted from the end: mostly norm1."""
+    blocks = [layer for layer in layers if layer.block is not None]
+    if not blocks:
+        raise LayerError("--block: this model has no transformer blocks; use --layers")
+    if not -len(blocks) <= number < len(blocks):
+        raise LayerError(f"--block {number}: this model has blocks 0..{len(blocks) - 1}")
+    inside = f"{blocks[number].module}."
+    sides = [la for la in layers if any(f"{name}.".startswith(inside) for name in la.feeds)]
+    if not sides:
+        raise LayerError(f"--block {number}: that block has no attention; use --layers")
+    return sides[-1]

@@ -1,0 +1,77 @@
+"""Which layers are stages and which are blocks, as users count them. Knows nothing of methods."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import replace
+
+from torch import nn
+
+from camcli.core.types import Layer
+from camcli.models.introspection.hooks import parents
+from camcli.models.introspection.quirks import Family
+
+
+def numbered(
+    network: nn.Module, family: Family, layers: Sequence[Layer], classes: int
+) -> tuple[Layer, ...]:
+    """Layers with the numbers of stages, or of blocks where the resolution never changes."""
+    features = [layer for layer in layers if layer.channels != classes]
+    listed = [layer for name in family.stages(network) if (layer := _meant(name, layers))]
+    listed = list({layer.name: layer for layer in listed}.values())
+    isotropic = len(listed) > 1 and len({layer.grid for layer in listed}) == 1
+    blocks = listed if isotropic else []
+    stages = [] if isotropic else listed or _falls(network, features)
+    if not stages and not blocks:
+        blocks = _blocks(network, layers)
+    stage = {layer.name: number for number, layer in enumerate(stages, start=1)}
+    block = {layer.name: number for number, layer in enumerate(blocks)}
+    return tuple(
+        replace(layer, stage=stage.get(layer.name), block=block.get(layer.name)) for layer in layers
+    )
+
+
+def _meant(name: str, layers: Sequence[Layer]) -> Layer | None:
+    """The layer of a listed name: it, one that ends so, or else the last one inside."""
+    plain = {layer.module: layer for layer in layers}
+    if not name or name in plain:
+        return plain.get(name)
+    ending = [layer for known, layer in plain.items() if known.endswith(f".{name}")]
+    inside = [layer for known, layer in plain.items() if known.startswith(f"{name}.")]
+    shallow = min((layer.name.count(".") for layer in inside), default=0)
+    found = ending if len(ending) == 1 else [la for la in inside if la.name.count(".") == shallow]
+    return found[-1] if found else None
+
+
+def _falls(network: nn.Module, layers: Sequence[Layer]) -> list[Layer]:
+    """The last layer of each resolution on the trunk: in nothing that ends at another one."""
+    grids = {layer.module: layer.grid for layer in layers}
+
+    def on_trunk(layer: Layer) -> bool:
+        above = [name for name in parents(layer.name) if grids.get(name, layer.grid) != layer.grid]
+        return all(isinstance(network.get_submodule(name), nn.Sequential) for name in above)
+
+    trunk = {layer.grid: layer for layer in layers if on_trunk(layer)}
+    sizes = [math.prod(grid) for grid in trunk]
+    falling = len(sizes) > 2 and sizes == sorted(sizes, reverse=True)
+    return list(trunk.values()) if falling else []
+
+
+def _blocks(network: nn.Module, layers: Sequence[Layer]) -> list[Layer]:
+    """Members of a list of modules that have attention inside."""
+    plain = {layer.module: layer for layer in layers}
+    found = {_member(network, attention): None for la in layers for attention in la.feeds}
+    return [plain[name] for name in found if name in plain]
+
+
+def _member(network: nn.Module, name: str) -> str:
+    """The innermost module around a name that is one of a list, else the one that holds it."""
+    lists = (nn.Sequential, nn.ModuleList)
+    around = [*parents(name), name]
+    members = [
+        inner
+        for outer, inner in zip(["", *around], around, strict=False)
+        if isinstance(network.get_submodule(outer), lists)
+    ]
+    return members[-1] if members else name.rpartition(".")[0] or name

@@ -1,0 +1,156 @@
+"""A frozen network with its transform, labels and layers: what the rest of camcli calls a model.
+
+Knows nothing of methods or of the files that a run writes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+from torch import Tensor, nn
+
+from camcli.core.errors import ModelError, UsageError
+from camcli.core.types import Layer, Transform
+from camcli.io import labels
+from camcli.io.labels import Labels
+from camcli.models.introspection import quirks as families
+from camcli.models.introspection.attention import Softmax, softmaxes
+from camcli.models.introspection.layers import survey
+from camcli.models.introspection.logits import adapt, find, two_sided
+from camcli.models.introspection.stages import numbered
+from camcli.models.zoo import architectures
+from camcli.models.zoo import resolve as zoo
+
+Head = Literal["softmax", "sigmoid"]
+
+
+@dataclass(frozen=True, slots=True)
+class Model:
+    """A frozen network in eval mode and what is known of it; its parts in forward order.
+
+    `thresholds` are box thresholds that its file brings, by method; `architecture` is the name of
+    its bare structure; `head` says what makes probabilities of logits; `note` what was chosen where
+    nobody did.
+    """
+
+    name: str
+    network: nn.Module
+    transform: Transform
+    labels: Labels
+    layers: tuple[Layer, ...]
+    attention: tuple[Softmax, ...]
+    device: torch.device
+    thresholds: Mapping[str, float] = field(default_factory=dict)
+    architecture: str = ""
+    head: Head = "softmax"
+    note: str = ""
+
+    @property
+    def size(self) -> tuple[int, int]:
+        """The input's height and width in pixels."""
+        return self.transform.size
+
+    def probabilities(self, logits: Tensor) -> Tensor:
+        """(B,K) -> (B,K): of one class among all, or of each by itself."""
+        return logits.softmax(dim=1) if self.head == "softmax" else logits.sigmoid()
+
+
+def load(
+    name: str | None = None,
+    checkpoint: Path | None = None,
+    label_file: Path | None = None,
+    size: tuple[int, int] | None = None,
+    device: str = "auto",
+    weights: bool = True,
+    head: Head | None = None,
+    transform: Mapping[str, Any] | None = None,
+) -> Model:
+    """A model by name, from a checkpoint file, or the embedded default.
+
+    Without `weights` a name gives the bare architecture, for a look at its layers; `transform` has
+    what of the model's own is not to be used. Raises ModelError, CheckpointError, LabelsError or
+    UsageError, each with what to do.
+    """
+    where = pick_device(device)
+    bare = name is not None and not weights and zoo.is_name(name)
+    built = architectures.blank(str(name), size) if bare else zoo.build(name, checkpoint, size)
+    wanted = replace(built.transform, **transform or {})
+    model = wrap(built.name, built.network, wanted, label_file, where)
+    own = built.classes if built.classes and len(built.classes) == len(model.labels.names) else None
+    return replace(
+        model,
+        labels=labels.make(own) if own and not label_file else model.labels,
+        thresholds=built.thresholds,
+        architecture=built.architecture or built.name,
+        head=head or model.head,
+        note=built.note,
+    )
+
+
+def wrap(
+    name: str,
+    network: nn.Module,
+    transform: Transform,
+    label_file: Path | None = None,
+    device: torch.device | None = None,
+) -> Model:
+    """Freeze any classifier, measure its layers, and name its classes.
+
+    Whatever it answers with is made logits (B,K); one logit is that of "yes", beside its negative.
+    """
+    where = device or torch.device("cpu")
+    try:
+        network.requires_grad_(False).eval().to(where)
+        if where.type == "cpu":  # there up to twice as fast so; the numbers are the same
+            network.to(memory_format=torch.channels_last)
+        _refuse_features(name, network)
+        family = families.of(network)
+        found, answer = survey(network, family, transform.size)
+        logits = find(answer)
+        single = logits is not None and logits.shape[1] == 1
+        if logits is not None and (logits is not answer or single):
+            network, logits = adapt(network), two_sided(logits)
+    except ModelError:
+        raise
+    except (Exception, SystemExit) as error:  # the code of a network may be a user's own
+        wanted = "x".join(map(str, transform.size))
+        reason = str(error).partition("\n")[0] or type(error).__name__
+        raise ModelError(f"{name} does not run on a {wanted} input: {reason}") from error
+    if logits is None:
+        raise ModelError(f"{name} is no classifier: it does not yield (B, K) logits")
+    classes = logits.shape[1]
+    found = numbered(network, family, found, classes)
+    matrices = softmaxes(network, family, found, transform.size)
+    names = labels.load(label_file, classes) if label_file else labels.default(classes)
+    head: Head = "sigmoid" if single else "softmax"
+    return Model(name, network, transform, names, found, matrices, where, head=head)
+
+
+def _refuse_features(name: str, network: nn.Module) -> None:
+    if architectures.has_no_classifier(network):
+        raise ModelError(
+            f"{name} has no classifier, so there is no class to explain; give weights that have "
+            f"one: --model {name} --checkpoint FILE"
+        )
+
+
+def pick_device(spec: str) -> torch.device:
+    """The device that `--device` names; `auto` is CUDA, else MPS, else CPU. Raises UsageError."""
+    count = {
+        "cuda": torch.cuda.device_count(),
+        "mps": int(torch.backends.mps.is_available()),
+        "cpu": 1,
+    }
+    if spec == "auto":
+        return torch.device(next(kind for kind, number in count.items() if number))
+    try:
+        device = torch.device(spec)
+    except RuntimeError:
+        raise UsageError(f"--device {spec}: write auto, cpu, cuda, cuda:N or mps") from None
+    if (device.index or 0) >= count.get(device.type, 0):
+        raise UsageError(f"--device {spec}: this machine has no such device")
+    return device

@@ -1,0 +1,266 @@
+"""Conformer, a CNN and a transformer side by side, with TS-CAM's head or its own.
+
+Knows nothing of files, nor of how it is explained. Built for reading trained weights: no stochastic
+depth. Attribute names are the keys of the official checkpoints.
+Sources: https://arxiv.org/abs/2105.03889 (Conformer), https://arxiv.org/abs/2103.14862 (TS-CAM)
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from functools import partial
+from itertools import count, takewhile
+from typing import Any
+
+import torch
+from timm.models.vision_transformer import Block
+from torch import Tensor, nn
+from torch.nn.functional import interpolate
+
+from camcli.core.errors import CheckpointError
+
+# As trained: 1e-6 everywhere, but for the stem's BatchNorm and the last LayerNorm (torch's 1e-5).
+EPS = 1e-6
+SIZE = 224
+Shapes = Mapping[str, tuple[int, ...]]
+
+
+class _Residual(nn.Module):
+    """What both kinds of bottleneck are made of: 1x1, 3x3, 1x1, the middle 4 times narrower.
+
+    The shortcut is the input itself or, with `project`, BN(1x1) of it.
+    """
+
+    def __init__(self, inputs: int, outputs: int, stride: int = 1, project: bool = False) -> None:
+        super().__init__()
+        narrow = outputs // 4
+        self.conv1 = nn.Conv2d(inputs, narrow, 1, bias=False)
+        self.bn1 = nn.BatchNorm2d(narrow, EPS)
+        self.act1 = nn.ReLU()
+        self.conv2 = nn.Conv2d(narrow, narrow, 3, stride, padding=1, bias=False)
+        self.bn2 = nn.BatchNorm2d(narrow, EPS)
+        self.act2 = nn.ReLU()
+        self.conv3 = nn.Conv2d(narrow, outputs, 1, bias=False)
+        self.bn3 = nn.BatchNorm2d(outputs, EPS)
+        self.act3 = nn.ReLU()
+        self.project = project
+        if project:
+            self.residual_conv = nn.Conv2d(inputs, outputs, 1, stride, bias=False)
+            self.residual_bn = nn.BatchNorm2d(outputs, EPS)
+
+    def _narrow(self, maps: Tensor, extra: Tensor | None = None) -> Tensor:
+        """m = relu(BN(3x3(relu(BN(1x1(x))) + extra))): (B,C,H,W) -> (B,C'/4,H/stride,W/stride)."""
+        first: Tensor = self.act1(self.bn1(self.conv1(maps)))
+        joined = first if extra is None else first + extra
+        middle: Tensor = self.act2(self.bn2(self.conv2(joined)))
+        return middle
+
+    def _widen(self, maps: Tensor, middle: Tensor) -> Tensor:
+        """relu(BN(1x1(m)) + shortcut(x)): (B,C'/4,h,w) -> (B,C',h,w)."""
+        shortcut = self.residual_bn(self.residual_conv(maps)) if self.project else maps
+        wide: Tensor = self.act3(self.bn3(self.conv3(middle)) + shortcut)
+        return wide
+
+
+class Bottleneck(_Residual):
+    """A bottleneck that takes what the tokens say, or nothing, into its 3x3 convolution."""
+
+    def forward(self, maps: Tensor, extra: Tensor | None = None) -> Tensor:
+        """Maps (B,C,H,W), extra (B,C'/4,H,W) -> (B,C',H/stride,W/stride)."""
+        return self._widen(maps, self._narrow(maps, extra))
+
+
+class Forked(_Residual):
+    """A bottleneck that also hands out its middle, which the tokens are told of."""
+
+    def forward(self, maps: Tensor) -> tuple[Tensor, Tensor]:
+        """Maps (B,C,H,W) -> (B,C',h,w) and the middle (B,C'/4,h,w)."""
+        middle = self._narrow(maps)
+        return self._widen(maps, middle), middle
+
+
+class Squeeze(nn.Module):
+    """From maps to tokens: gelu(LN(mean over each patch of 1x1(m))); CLS stays as it is."""
+
+    def __init__(self, channels: int, width: int, stride: int) -> None:
+        super().__init__()
+        self.conv_project = nn.Conv2d(channels, width, 1)
+        self.sample_pooling = nn.AvgPool2d(stride, stride)
+        self.ln = nn.LayerNorm(width, EPS)
+        self.act = nn.GELU()
+
+    def forward(self, middle: Tensor, tokens: Tensor) -> Tensor:
+        """Maps (B,C,H,W), tokens (B,1+N,D) -> (B,1+N,D): the tokens' own CLS, then the patches."""
+        patches = self.sample_pooling(self.conv_project(middle)).flatten(2).transpose(1, 2)
+        return torch.cat([tokens[:, :1], self.act(self.ln(patches))], dim=1)
+
+
+class Expand(nn.Module):
+    """From tokens to maps: relu(BN(1x1(patch))), repeated over each patch; CLS is left out."""
+
+    def __init__(self, width: int, channels: int, stride: int) -> None:
+        super().__init__()
+        self.stride = stride
+        self.conv_project = nn.Conv2d(width, channels, 1)
+        self.bn = nn.BatchNorm2d(channels, EPS)
+        self.act = nn.ReLU()
+
+    def forward(self, tokens: Tensor, like: Tensor) -> Tensor:
+        """Tokens (B,1+N,D) -> (B,C,H,W), with `like` (B,...,H,W) for the size."""
+        grid = (like.shape[2] // self.stride, like.shape[3] // self.stride)
+        patches = self.act(self.bn(self.conv_project(_gridded(tokens, grid))))
+        return interpolate(patches, scale_factor=float(self.stride), mode="nearest")
+
+
+def _gridded(tokens: Tensor, grid: tuple[int, int]) -> Tensor:
+    """The patches where they are in the image: (B,1+h*w,D) -> (B,D,h,w)."""
+    return tokens[:, 1:].transpose(1, 2).reshape(len(tokens), -1, *grid)
+
+
+def _block(width: int, heads: int) -> nn.Module:
+    """A pre-norm transformer block, as in ViT: (B,N,D) -> (B,N,D)."""
+    norm: Any = partial(nn.LayerNorm, eps=EPS)
+    block: nn.Module = Block(width, heads, qkv_bias=True, norm_layer=norm)
+    return block
+
+
+class Coupled(nn.Module):
+    """A step of both branches: x', m = cnn(x); t' = block(t + squeeze(m, t)); fusion(x', t').
+
+    CLS stands in both terms of the sum, so it enters the block twice as large.
+    """
+
+    def __init__(self, inputs: int, outputs: int, width: int, heads: int, token_stride: int,
+                 *, enters: bool, last: bool) -> None:  # fmt: skip
+        super().__init__()
+        self.cnn_block = Forked(inputs, outputs, 2 if enters else 1, project=enters)
+        self.fusion_block = Bottleneck(outputs, outputs, 2 if last else 1, project=last)
+        self.squeeze_block = Squeeze(outputs // 4, width, token_stride)
+        self.expand_block = Expand(width, outputs // 4, token_stride)
+        self.trans_block = _block(width, heads)
+
+    def forward(self, maps: Tensor, tokens: Tensor) -> tuple[Tensor, Tensor]:
+        """Maps (B,C,H,W) and tokens (B,1+N,D) -> maps (B,C',H',W') and tokens (B,1+N,D)."""
+        maps, middle = self.cnn_block(maps)
+        tokens = self.trans_block(tokens + self.squeeze_block(middle, tokens))
+        return self.fusion_block(maps, self.expand_block(tokens, middle)), tokens
+
+
+class Conformer(nn.Module):
+    """Images (B,3,H,W) -> logits (B,K); H and W are multiples of `patch`.
+
+    TS-CAM's: mean over positions of F + conv_cls_head(mean of the last maps), where F (B,K,h,w) is
+    the output of `trans_cls_head`, a 3x3 convolution over the patch tokens. With `plain`, the
+    original: trans_cls_head(CLS) + conv_cls_head(mean of the last maps), both linear.
+
+    Three stages of depth / 3 steps; maps have base * channel_ratio * (1, 2, 4) channels, at H/4,
+    H/8 and H/16, and H/32 after the last step. Tokens have no position embedding. `grid` is the
+    patches a side at the size trained at: for the reader, as nothing here depends on it.
+    """
+
+    num_prefix_tokens = 1
+
+    def __init__(self, classes: int, *, width: int = 384, heads: int = 6, depth: int = 12,
+                 channel_ratio: int = 4, base: int = 64, grid: int = 14, patch: int = 16,
+                 plain: bool = False) -> None:  # fmt: skip
+        super().__init__()
+        self.grid = (grid, grid)
+        self.plain = plain
+        self.depth, self.width, self.patch = depth, width, patch
+        channels = base * channel_ratio
+        self.cls_token = nn.Parameter(torch.randn(1, 1, width) * 0.02)
+        self.conv1 = nn.Conv2d(3, base, 7, 2, padding=3, bias=False)
+        self.bn1 = nn.BatchNorm2d(base)
+        self.act1 = nn.ReLU()
+        self.maxpool = nn.MaxPool2d(3, 2, padding=1)
+        self.conv_1 = Bottleneck(base, channels, project=True)
+        self.trans_patch_conv = nn.Conv2d(base, width, patch // 4, patch // 4)
+        self.trans_1 = _block(width, heads)
+        for step in range(2, depth + 1):
+            stage, nth = divmod(step - 1, depth // 3)
+            outputs, enters = channels << stage, nth == 0
+            inputs = outputs // 2 if enters else outputs
+            coupled = Coupled(inputs, outputs, width, heads, (patch // 4) >> stage,
+                              enters=enters, last=step == depth)  # fmt: skip
+            self.add_module(f"conv_trans_{step}", coupled)
+        self.trans_norm = nn.LayerNorm(width)
+        self.trans_cls_head = (
+            nn.Linear(width, classes) if plain else nn.Conv2d(width, classes, 3, padding=1)
+        )
+        self.conv_cls_head = nn.Linear(channels * 4, classes)
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Images (B,3,H,W) -> logits (B,K)."""
+        stem = self.maxpool(self.act1(self.bn1(self.conv1(images))))
+        maps, patches = self.conv_1(stem), self.trans_patch_conv(stem)
+        cls = self.cls_token.expand(len(images), -1, -1)
+        tokens = self.trans_1(torch.cat([cls, patches.flatten(2).transpose(1, 2)], dim=1))
+        for step in range(2, self.depth + 1):
+            maps, tokens = self.get_submodule(f"conv_trans_{step}")(maps, tokens)
+        of_tokens = self._of_tokens(self.trans_norm(tokens), (patches.shape[2], patches.shape[3]))
+        logits: Tensor = of_tokens + self.conv_cls_head(maps.mean(dim=(2, 3)))
+        return logits
+
+    def _of_tokens(self, tokens: Tensor, grid: tuple[int, int]) -> Tensor:
+        """The transformer's share of the logits: (B,1+h*w,D) -> (B,K)."""
+        if self.plain:
+            share: Tensor = self.trans_cls_head(tokens[:, 0])
+        else:
+            share = self.trans_cls_head(_gridded(tokens, grid)).mean(dim=(2, 3))
+        return share
+
+
+def is_conformer(shapes: Shapes) -> bool:
+    """Whether these are the weights of a TS-CAM Conformer: its token head is a convolution."""
+    return _coupled(shapes) and len(shapes["trans_cls_head.weight"]) == 4
+
+
+def is_plain(shapes: Shapes) -> bool:
+    """Whether these are the weights of a Conformer as first published: both its heads linear."""
+    return _coupled(shapes) and len(shapes["trans_cls_head.weight"]) == 2
+
+
+def _coupled(shapes: Shapes) -> bool:
+    return {"trans_cls_head.weight", "conv_cls_head.weight", "trans_patch_conv.weight"} <= {*shapes}
+
+
+def from_shapes(shapes: Shapes) -> Conformer:
+    """The network, its weights still random, that weights of these shapes belong to.
+
+    Heads are 64 wide, as published. Shapes are compared before memory is taken for them. Raises
+    CheckpointError where they contradict each other; keys beyond the network's are not looked at.
+    """
+    classes, width = _read(shapes, "trans_cls_head.weight", 2, 4)[:2]
+    base = _read(shapes, "conv1.weight", 4)[0]
+    channels = _read(shapes, "conv_1.conv3.weight", 4)[0]
+    patch = 4 * _read(shapes, "trans_patch_conv.weight", 4)[3]
+    steps = (f"conv_trans_{n}.cnn_block.conv1.weight" in shapes for n in count(2))
+    depth = 1 + sum(takewhile(bool, steps))
+    if width % 64 or channels % base or channels % 4 or depth % 3 or patch % 16:
+        raise CheckpointError(
+            f"no Conformer has width {width}, {base} and {channels} channels, {depth} blocks and "
+            f"patches of {patch}: heads are 64 wide, depth comes in thirds, patches in sixteens"
+        )
+    build = partial(
+        Conformer, classes, width=width, heads=width // 64, depth=depth, patch=patch, base=base,
+        channel_ratio=channels // base, grid=max(SIZE // patch, 1), plain=is_plain(shapes),
+    )  # fmt: skip
+    with torch.device("meta"):
+        sketch = build()
+    for key, value in sketch.state_dict().items():
+        if not key.endswith("num_batches_tracked"):
+            _agree(key, shapes.get(key), tuple(value.shape))
+    return build()
+
+
+def _read(shapes: Shapes, key: str, *dimensions: int) -> tuple[int, ...]:
+    """A shape that the architecture is read off, or CheckpointError."""
+    shape = shapes.get(key, ())
+    if len(shape) not in dimensions or min(shape) < 1:
+        raise CheckpointError(f"no Conformer: {key} is {shape or 'missing'}")
+    return shape
+
+
+def _agree(key: str, has: tuple[int, ...] | None, wants: tuple[int, ...]) -> None:
+    if has != wants:
+        raise CheckpointError(f"no Conformer: {key} is {has or 'missing'}, not {wants}")

@@ -1,0 +1,110 @@
+"""TorchScript and torch.export programs."""
+
+from __future__ import annotations
+
+import logging
+import warnings
+import zipfile
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from camcli.core.errors import CheckpointError, ModelError
+from camcli.core.types import Transform
+from camcli.models.zoo.architectures import USUAL, Built, Size
+
+PROGRAM = "program:"
+
+
+def refuse_program(path: Path) -> None:
+    """Raises CheckpointError for a file that holds a program and not weights only.
+
+    Both of torch's formats can make torch run what their author wrote, on loading already.
+    """
+    kind = _format(path)
+    if kind:
+        raise CheckpointError(
+            f"{path} is a {kind} program: to run it is to run what its author wrote. If you trust "
+            f"it, --model program:{path}; if you have its weights too, rather those"
+        )
+
+
+def _format(path: Path) -> str | None:
+    if not path.is_file():  # a pipe would never end
+        return None
+    with suppress(OSError, zipfile.BadZipFile), zipfile.ZipFile(path) as opened:
+        names = [name.partition("/")[2] or name for name in opened.namelist()]
+        if any(name.startswith("code/") for name in names) and "constants.pkl" in names:
+            return "TorchScript"
+        if any(name.endswith(("exported_program.json", "models/model.json")) for name in names):
+            return "torch.export"
+    return None
+
+
+class Program(nn.Module):
+    """A program as a network: in the mode it was exported in, so many images at a time."""
+
+    def __init__(self, graph: nn.Module, batch: int | None = None) -> None:
+        super().__init__()
+        self.graph = [graph]  # not a child: its mode cannot be set, and its modules are not called
+        self.weights = nn.ParameterList(graph.parameters())
+        self.batch = batch
+
+    def to(self, *where: Any, **how: Any) -> Program:
+        """The program moves itself: what it holds may be no parameter."""
+        self.graph[0].to(*where, **how)
+        return self
+
+    def forward(self, images: Tensor) -> Any:
+        """As many images at a time as the program takes."""
+        parts = torch.split(images, self.batch) if self.batch else (images,)
+        found = [self.graph[0](part.contiguous()) for part in parts]
+        return found[0] if len(found) == 1 else torch.cat(found)
+
+
+def program(name: str, size: Size) -> Built:
+    """What `program:FILE` names: a TorchScript or torch.export file. Its layers cannot be tapped.
+
+    Raises CheckpointError for a file that is neither, or that torch cannot load.
+    """
+    path = Path(name.removeprefix(PROGRAM))
+    if not path.is_file():
+        raise CheckpointError(f"{path}: no such file")
+    kind = _format(path)
+    if kind is None:
+        raise CheckpointError(f"{path} is no program that TorchScript or torch.export has written")
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # that the format is old: the file is what it is
+            logging.getLogger("torch.export").setLevel(logging.CRITICAL)
+            network, wanted = FORMATS[kind](path)
+    except (RuntimeError, ValueError, OSError, KeyError, AttributeError, TypeError) as error:
+        reason = str(error).strip().partition("\n")[0]
+        raise CheckpointError(f"{path}: torch cannot load this {kind} file: {reason}") from None
+    if wanted and size not in (None, wanted):
+        raise ModelError(
+            f"{path} was exported for {wanted[0]}x{wanted[1]} inputs; leave --size out"
+        )
+    return Built(path.stem, network, Transform(size or wanted or USUAL))
+
+
+def _scripted(path: Path) -> tuple[nn.Module, Size]:
+    load: Any = torch.jit.load
+    return Program(load(str(path), map_location="cpu").eval()), None
+
+
+def _program(path: Path) -> tuple[nn.Module, Size]:
+    graph = torch.export.load(path).module()
+    (image,) = (node for node in graph.graph.nodes if node.op == "placeholder")
+    batch, _, rows, cols = (
+        side if isinstance(side, int) else None for side in image.meta["val"].shape
+    )
+    if batch not in (None, 1):
+        raise ValueError(f"it takes {batch} images at once; export it with one, or any number")
+    return Program(graph, batch), (rows, cols) if rows and cols else None
+
+
+FORMATS = {"TorchScript": _scripted, "torch.export": _program}

@@ -1,0 +1,113 @@
+"""What camcli writes beside the weights that it has trained, so that the file says what it is.
+
+Knows nothing of architectures. The card is JSON in the header of a safetensors file; it is read as
+hostile: a file from elsewhere may say anything.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any, Literal
+
+import safetensors
+from safetensors.torch import save
+from torch import Tensor
+
+from camcli.core.errors import CheckpointError
+from camcli.core.types import Transform
+from camcli.io.transforms import RESAMPLING
+
+KEY = "camcli"
+LARGEST = 2048  # pixels of a side: no model takes more
+
+Kind = Literal["tscam", "gap"]
+KINDS: tuple[Kind, ...] = ("tscam", "gap")
+
+
+@dataclass(frozen=True, slots=True)
+class Card:
+    """A trained head: of which kind, on which network, for which classes, how images meet it.
+
+    `thresholds` has the box threshold that was best on the validation images, by method.
+    """
+
+    head: Kind
+    model: str
+    classes: tuple[str, ...]
+    transform: Transform
+    thresholds: Mapping[str, float] = field(default_factory=dict)
+
+
+def pack(state: Mapping[str, Tensor], card: Card) -> bytes:
+    """A safetensors file of these weights with their card."""
+    whole = {name: tensor.detach().cpu().contiguous() for name, tensor in state.items()}
+    return save(whole, {KEY: json.dumps(asdict(card))})
+
+
+def read(path: Path) -> Card | None:
+    """The card of a file, or None where it has none. Reads the header only.
+
+    Raises CheckpointError for a card that does not make sense.
+    """
+    if path.suffix.lower() != ".safetensors":
+        return None
+    try:
+        with safetensors.safe_open(path, "pt") as opened:
+            text = (opened.metadata() or {}).get(KEY)
+            rows = _rows(opened) if text is not None else set()
+    except (OSError, safetensors.SafetensorError):
+        return None  # what is wrong with it is said when its weights are read
+    if text is None:
+        return None
+    try:
+        card = _parse(json.loads(text))
+    except (
+        *(ValueError, TypeError, KeyError, AttributeError),
+        *(RecursionError, OverflowError),
+    ) as error:
+        raise CheckpointError(f"{path}: what it says of its training is broken ({error})") from None
+    if len(card.classes) not in rows:  # before a network of any size is built for it
+        raise CheckpointError(f"{path} names {len(card.classes)} classes and has no head for them")
+    return card
+
+
+def _rows(opened: Any) -> set[int]:
+    """The first dimensions of all tensors; one of them is the head's."""
+    names = opened.keys()  # which is all that can be listed of it
+    shapes = (opened.get_slice(name).get_shape() for name in names)
+    return {shape[0] for shape in shapes if shape}
+
+
+def _parse(said: Any) -> Card:
+    kind = next((k for k in KINDS if k == said["head"]), None)
+    classes = tuple(said["classes"]) if isinstance(said["classes"], list) else ()
+    thresholds = {str(k): float(v) for k, v in said["thresholds"].items()}
+    sound = (
+        kind is not None,
+        isinstance(said["model"], str),
+        bool(classes) and all(isinstance(name, str) for name in classes),
+        all(0 <= value < 1 for value in thresholds.values()),
+    )
+    if kind is None or not all(sound):
+        raise ValueError("head, model, classes or thresholds")
+    return Card(kind, said["model"], classes, _transform(said["transform"]), thresholds)
+
+
+def _transform(said: Any) -> Transform:
+    rows, cols = (int(side) for side in said["size"])
+    mean, std = (tuple(float(v) for v in said[key]) for key in ("mean", "std"))
+    crop, resampling = float(said["crop_pct"]), str(said["interpolation"])
+    sound = (
+        all(0 < side <= LARGEST for side in (rows, cols)),
+        all(len(values) == 3 and all(map(math.isfinite, values)) for values in (mean, std)),
+        all(value > 0 for value in std),
+        0 < crop <= 1,
+        resampling in RESAMPLING,
+    )
+    if not all(sound):
+        raise ValueError("transform")
+    return Transform((rows, cols), mean, std, resampling, crop)

@@ -1,0 +1,87 @@
+"""Another head on a network: TS-CAM's over its patch tokens, or CAM's over its last map.
+
+Knows nothing of training, nor of files.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from camcli.core.errors import MethodError
+from camcli.models.introspection.heads import ConvHead, PooledHead
+from camcli.models.introspection.layers import probe
+from camcli.models.zoo.checkpoints import classifiers
+
+Size = tuple[int, int]
+
+
+def tscam(network: nn.Module, classes: int, size: Size, name: str) -> nn.Module:
+    """The network with TS-CAM's convolution where its classifier was; the same network, changed.
+
+    The rest keeps its weights; the head has Conv2d's default ones. Raises MethodError for what is
+    no vision transformer with a CLS token.
+    """
+    tokens = _bare(network, size) if hasattr(network, "head") else None
+    prefix = int(getattr(network, "num_prefix_tokens", 0))
+    grid = getattr(getattr(network, "patch_embed", None), "grid_size", None)
+    has_cls = getattr(network, "cls_token", None) is not None
+    if tokens is None or tokens.ndim != 3 or not (has_cls and prefix and grid):
+        raise MethodError(
+            f"TS-CAM's head needs a vision transformer with a CLS token, and {name} is none; "
+            f"try a vit_ or deit_ model, or `camcli train gap` for a CNN"
+        )
+    if tokens.shape[1] != prefix + grid[0] * grid[1]:
+        raise MethodError(f"{name} has {tokens.shape[1]} tokens, which are no {prefix} and {grid}")
+    network.head = ConvHead(tokens.shape[2], classes, (grid[0], grid[1]), prefix)
+    return network
+
+
+def gap(network: nn.Module, classes: int, size: Size, name: str) -> nn.Module:
+    """The network with global average pooling and a linear classifier on its last map.
+
+    Whatever stood between that map and the logits is left out. Raises MethodError for what has no
+    such map (B,C,H,W).
+    """
+    named = classifiers(network)
+    if hasattr(network, "pre_logits"):  # VGG's fully connected layers
+        network.pre_logits = nn.Identity()
+    features = _bare(network, size)
+    if features is None or features.ndim != 4 or len(named) != 1 or not _wide(network, features):
+        raise MethodError(
+            f"a GAP head needs a CNN whose last map is (B,C,H,W), and {name} has none; "
+            f"for transformers there is `camcli train tscam`"
+        )
+    network.set_submodule(named[0], PooledHead(features.shape[1], classes))
+    return network
+
+
+REFITS: Mapping[str, Callable[[nn.Module, int, Size, str], nn.Module]] = {
+    "tscam": tscam,
+    "gap": gap,
+}
+
+
+def _bare(network: nn.Module, size: Size) -> Tensor | None:
+    """What a probe image yields with neither pooling nor classifier, which are taken off."""
+    reset: Any = getattr(network, "reset_classifier", None)
+    if reset is None:
+        return None
+    try:
+        reset(0, global_pool="")
+        with torch.no_grad():
+            found = network.eval()(probe(network, size))
+    except (AssertionError, TypeError, RuntimeError, ValueError, AttributeError):
+        return None
+    return found if isinstance(found, Tensor) else None
+
+
+def _wide(network: nn.Module, features: Tensor) -> bool:
+    """Whether channels come second: timm says how many there are."""
+    return features.shape[1] in (
+        getattr(network, "head_hidden_size", None),
+        getattr(network, "num_features", None),
+    )

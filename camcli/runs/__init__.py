@@ -1,0 +1,1 @@
+"""Many images: pipeline, memory, resume, run.json, comparison."""

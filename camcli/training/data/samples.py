@@ -1,0 +1,67 @@
+"""Photographs to train on and to validate with, and their classes: data only."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from camcli.core.errors import one_line
+from camcli.evaluation.datasets.registry import Item
+from camcli.io.labels import Labels
+
+
+@dataclass(frozen=True, slots=True)
+class Photo:
+    """A photograph by its name; `label` is its class, or None where a teacher is to say it."""
+
+    name: str
+    path: Path
+    label: int | None
+
+
+@dataclass(frozen=True, slots=True)
+class Photos:
+    """What a data set holds. `truths` are those of the validation photographs that have boxes."""
+
+    kind: str
+    labels: Labels
+    train: tuple[Photo, ...]
+    validation: tuple[Photo, ...]
+    truths: tuple[Item, ...] = ()
+    left_out: tuple[str, ...] = ()
+
+    @property
+    def fingerprint(self) -> str:
+        """What tells whether photographs, classes and parts are the same as in another run."""
+        parts = [[(p.name, p.label) for p in part] for part in (self.train, self.validation)]
+        boxes = [(item.truth.image, item.class_index, item.truth.boxes) for item in self.truths]
+        told = repr((self.labels.names, parts, boxes))
+        return hashlib.sha256(told.encode(errors="surrogateescape")).hexdigest()
+
+    def unseen(self, classes: Collection[int | None]) -> str:
+        """What to say of classes none of whose photographs can be read."""
+        names = [self.labels.names[n] for n in classes if n is not None]
+        return f"none of the photographs of {few(names)} can be read"
+
+
+@dataclass(frozen=True, slots=True)
+class Where:
+    """Where a data set is: `boxes` and `images` if elsewhere, `skip` what is not part of it.
+
+    `share` of every class is kept for validation where the data set has no such part.
+    """
+
+    root: Path
+    images: Path | None = None
+    boxes: Path | None = None
+    skip: Path = Path(os.devnull)
+    share: float = 0.1
+
+
+def few(names: Sequence[str]) -> str:
+    """The first of some names, and how many more there are."""
+    more = f" and {len(names) - 3} more" if names[3:] else ""
+    return ", ".join(map(one_line, names[:3])) + more

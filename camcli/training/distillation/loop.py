@@ -1,0 +1,139 @@
+"""The whole of it: views, evidence, then steps of gradient descent on mixtures of features."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from copy import deepcopy
+from dataclasses import dataclass
+from itertools import islice
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from camcli.core import concurrency as stream
+from camcli.core.errors import TrainingError
+from camcli.core.types import Failed, Source
+from camcli.io import images
+from camcli.models import model as models
+from camcli.models.model import Model
+from camcli.models.zoo import builtin as embedded
+from camcli.training.distillation import augmentation as mixing
+from camcli.training.distillation import feature_cache as views
+from camcli.training.distillation import losses
+from camcli.training.distillation import teacher_maps as evidence
+from camcli.training.distillation.augmentation import Known
+from camcli.training.distillation.student import Student
+from camcli.training.task import Advance
+
+TOLD = 50  # steps between two reports
+WARM = 0.03  # share of the steps in which the rate rises
+LEAST = 0.01  # of the rate, at the end
+KEPT = 0.999  # of the average of weights, at each step
+
+
+@dataclass(frozen=True, slots=True)
+class Distillation:
+    """The numbers of a distillation."""
+
+    steps: int = 2580
+    batch_size: int = 64
+    lr: float = 1.5e-3
+    decay: float = 0.05
+    seed: int = 0
+    workers: int = 2
+
+
+@dataclass(frozen=True, slots=True)
+class Report:
+    """The parts of the loss, averaged over the latest steps."""
+
+    step: int
+    losses: dict[str, float]
+
+
+def known(
+    found: Sequence[Source], vit: Model | None, how: Distillation, advance: Advance
+) -> tuple[Known, list[Failed]]:
+    """What is computed once: features of all views, and where the object of each photograph is."""
+    cnn = models.load(embedded.CNN, device="cpu")
+    large = models.load(embedded.CNN, size=(evidence.LARGER, evidence.LARGER), device="cpu")
+    source = embedded.Features(cnn.network).to(memory_format=torch.channels_last)
+    seen, failed = views.look(source, cnn.transform, found, how.seed, how.workers, advance)
+    unread = {item.path for item in failed}  # names are not the same in all folders' inputs
+    paths = [item for item in found if str(item.path) not in unread]
+    rolled = evidence.of_relevance(vit) if vit else None
+    teachers = (evidence.of_cam(cnn), evidence.of_cam(large), rolled)
+    maps, classes = [], []
+    with ThreadPoolExecutor(how.workers) as pool:
+        pictures = stream.ahead(pool, lambda item: images.decode(item.path), paths, 40)
+        while group := list(islice(pictures, 20)):
+            placed, of = evidence.evidence(*teachers, group)
+            maps.append(placed)
+            classes.append(of)
+            advance(len(group))
+    return Known(seen, torch.cat(maps), torch.cat(classes)), failed
+
+
+def run(known: Known, how: Distillation) -> Iterator[tuple[Report, Student]]:
+    """Steps of AdamW, with a report now and then; the student is the average of its last weights.
+
+    Raises TrainingError when the loss is no number.
+    """
+    torch.manual_seed(how.seed)
+    draw = np.random.default_rng(how.seed)
+    answers = losses.Answers(embedded.cnn().eval().requires_grad_(False))
+    student = Student(known.views)
+    average = deepcopy(student).requires_grad_(False)
+    solver = torch.optim.AdamW(_groups(student, how.decay), lr=how.lr, betas=(0.9, 0.98))
+    latest: dict[str, float] = {}
+    for step, which in zip(range(how.steps), _orders(known, how), strict=False):
+        for group in solver.param_groups:
+            group["lr"] = how.lr * _rate(step / how.steps)
+        parts = losses.losses(student, answers, mixing.batch(known, which, draw))
+        total = torch.stack([losses.WEIGHTS[name] * part for name, part in parts.items()]).sum()
+        if not torch.isfinite(total):
+            raise TrainingError(f"the loss is {float(total)} at step {step}; try a lower --lr")
+        solver.zero_grad()
+        total.backward()  # type: ignore[no-untyped-call]
+        torch.nn.utils.clip_grad_norm_(student.parameters(), 1.0)
+        solver.step()
+        _follow(average, student, min(KEPT, (step + 1) / (step + 10)))
+        for name, part in parts.items():
+            value = float(part.detach())
+            latest[name] = 0.95 * latest.get(name, value) + 0.05 * value
+        if (step + 1) % TOLD == 0 or step + 1 == how.steps:
+            yield Report(step + 1, dict(latest)), average
+
+
+def _groups(student: Student, decay: float) -> list[dict[str, object]]:
+    """Matrices decay; biases, norms, and what is added to tokens do not."""
+    named = dict(student.named_parameters())
+    free = {n for n, p in named.items() if p.ndim < 2 or n.endswith(("cls_token", "pos_embed"))}
+    return [
+        {"params": [p for n, p in named.items() if n not in free], "weight_decay": decay},
+        {"params": [named[n] for n in free], "weight_decay": 0.0},
+    ]
+
+
+def _orders(known: Known, how: Distillation) -> Iterator[Tensor]:
+    """Batches of views, each once in a shuffle, shuffle after shuffle."""
+    size = min(how.batch_size, len(known.views.middle))
+    while True:
+        order = torch.randperm(len(known.views.middle))
+        yield from order[: len(order) // size * size].reshape(-1, size)
+
+
+def _rate(done: float) -> float:
+    """A short rise, then half a cosine."""
+    fall = LEAST + (1 - LEAST) * 0.5 * (1 + math.cos(math.pi * done))
+    return min(1.0, done / WARM) * fall
+
+
+@torch.no_grad()
+def _follow(average: Student, student: Student, kept: float) -> None:
+    own = average.state_dict()
+    for name, value in student.state_dict().items():
+        own[name].lerp_(value, 1 - kept)

@@ -1,0 +1,74 @@
+"""Where the object of a photograph is, as slow teachers agree: the map that is to be learnt.
+
+Maps of two networks go wrong in different ways; their sum finds more objects than either.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from PIL import Image
+from torch import Tensor
+
+from camcli.core.maps import normalise, resize
+from camcli.engine.explain import explain
+from camcli.engine.plan import plan
+from camcli.engine.request import Request
+from camcli.methods.registry import get
+from camcli.models.model import Model
+from camcli.training.data.loader import whole
+
+GRID = (28, 28)
+LARGER = 320  # pixels at which the CNN is asked again: it then sees smaller parts
+SHARE = 0.8  # of the transformer's map beside the CNN's
+
+
+@dataclass(frozen=True, slots=True)
+class Teacher:
+    """A network, and what is asked of it."""
+
+    model: Model
+    requests: tuple[Request, ...]
+
+
+def of_cam(model: Model) -> Teacher:
+    """A teacher whose map is its CAM."""
+    return Teacher(model, plan(model, [get("cam")]))
+
+
+def of_relevance(model: Model) -> Teacher:
+    """A transformer whose map is its attention's relevance."""
+    return Teacher(model, plan(model, [get("chefer")]))
+
+
+def evidence(
+    cnn: Teacher, large: Teacher, vit: Teacher | None, pictures: Sequence[Image.Image]
+) -> tuple[Tensor, Tensor]:
+    """One map a photograph (B, 28, 28) in [0, 1], and the class (B,) that it is of.
+
+    The class is the CNN's own; its CAM of the photograph, of the mirror image and, counted twice,
+    of the photograph enlarged are summed, each min-maxed; then the transformer's relevance.
+    """
+    small = _inputs(cnn.model, pictures)
+    mirror = small.flip(3)
+    with torch.no_grad():
+        logits = cnn.model.network(small) + cnn.model.network(mirror)
+    classes = logits.argmax(dim=1)
+    cams = _map(cnn, small, classes) + _map(cnn, mirror, classes).flip(2)
+    summed = normalise(cams + 2 * _map(large, _inputs(large.model, pictures), classes))
+    if vit is not None:
+        summed = summed + SHARE * _map(vit, _inputs(vit.model, pictures), classes)
+    return normalise(summed), classes
+
+
+def _inputs(model: Model, pictures: Sequence[Image.Image]) -> Tensor:
+    return torch.from_numpy(np.stack([whole(picture, model.transform) for picture in pictures]))
+
+
+def _map(teacher: Teacher, inputs: Tensor, classes: Tensor) -> Tensor:
+    """Min-maxed, as large as evidence is."""
+    ((found,),) = explain(teacher.model, inputs, teacher.requests, lambda _: classes[:, None])
+    return normalise(resize(found.fused.values, GRID))

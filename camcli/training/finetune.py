@@ -1,0 +1,154 @@
+"""More than a head: epochs of gradient descent, as TS-CAM is trained, that can be resumed."""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from camcli.core.errors import TrainingError, UsageError
+from camcli.core.types import Failed
+from camcli.training import validation as judge
+from camcli.training.data import loader as inputs
+from camcli.training.data.loader import Augment, Batch
+from camcli.training.linear_head import autocast, head_of
+from camcli.training.task import Advance, Epoch, Judged, Lesson
+
+DECAY = 5e-4  # the authors' configuration
+
+
+@dataclass(frozen=True, slots=True)
+class State:
+    """All that the next epoch depends on."""
+
+    epoch: int
+    network: Mapping[str, Tensor]
+    optimizer: Mapping[str, Any]
+
+
+def run(
+    lesson: Lesson, advance: Advance, state: State | None = None
+) -> Iterator[tuple[Epoch, State]]:
+    """Epoch after epoch, from the start or from a state; each with the state that it leaves.
+
+    AdamW on the cross entropy of the logits, the rate a tenth from half of the epochs on. Raises
+    TrainingError when the loss is no number, or no photograph can be read.
+    """
+    network, recipe = lesson.network, lesson.recipe
+    parts = _parts(network, recipe.last)
+    trained = [p for part in parts for p in part.requires_grad_(True).parameters()]
+    solver = torch.optim.AdamW(
+        trained, lr=recipe.lr, weight_decay=DECAY if recipe.decay is None else recipe.decay
+    )
+    if state is not None:
+        network.load_state_dict(state.network)
+        _restore(solver, state)
+    for number in range(state.epoch + 1 if state else 1, recipe.epochs + 1):
+        began = time.monotonic()
+        torch.manual_seed(recipe.seed + number)  # what dropout draws goes by the epoch alone
+        for group in solver.param_groups:
+            group["lr"] = recipe.lr * (0.1 if number > recipe.epochs / 2 else 1)
+        for part in parts:  # what is frozen stays in eval mode
+            part.train()
+        loss, failed = _epoch(lesson, solver, number, advance)
+        judged, also = _judge(lesson, advance)
+        _check(judged, network, number)
+        once = (*failed, *also) if number == 1 else ()
+        epoch = Epoch(number, loss, judged, time.monotonic() - began, once)
+        yield epoch, State(number, network.state_dict(), solver.state_dict())
+
+
+def _restore(solver: torch.optim.Optimizer, state: State) -> None:
+    try:
+        solver.load_state_dict(dict(state.optimizer))
+        shapes = [(p.shape, kept["exp_avg"].shape) for p, kept in solver.state.items()]
+    except (ValueError, KeyError, RuntimeError, TypeError, AttributeError, IndexError) as error:
+        raise UsageError(f"--resume: its optimizer cannot be restored ({error})") from None
+    if any(own != kept for own, kept in shapes):
+        raise UsageError("--resume: its optimizer is of another network")
+
+
+def _parts(network: nn.Module, last: int | None) -> list[nn.Module]:
+    """What is trained: all of the network, or its last blocks, the norm and the head."""
+    if last is None:
+        return [network]
+    whole: Any = network
+    blocks = list(getattr(network, "blocks", ()))
+    if not 0 < last <= len(blocks):
+        raise UsageError(f"--train last:{last}: this network has {len(blocks)} blocks")
+    norms = (getattr(whole, name, None) for name in ("norm", "fc_norm"))
+    return [*blocks[-last:], *(norm for norm in norms if norm is not None), head_of(network)]
+
+
+def _epoch(
+    lesson: Lesson, solver: torch.optim.Optimizer, number: int, advance: Advance
+) -> tuple[float, list[Failed]]:
+    recipe = lesson.recipe
+    augment = Augment(recipe.seed, number)
+    photos = inputs.shuffled(lesson.photos.train, augment)
+    total, seen, failed = 0.0, 0, []
+    labels: set[int | None] = set()
+    for batch in inputs.batches(
+        photos, lesson.transform, recipe.batch_size, recipe.workers, augment
+    ):
+        if isinstance(batch, Failed):
+            failed.append(batch)
+            advance(1)
+            continue
+        labels |= {photo.label for photo in batch.photos}
+        loss = _step(lesson, solver, batch)
+        total, seen = total + loss * len(batch.photos), seen + len(batch.photos)
+        if not math.isfinite(loss):
+            raise TrainingError(
+                f"the loss is {loss} in epoch {number}, after {seen} photographs; try a lower --lr "
+                f"than {recipe.lr:g}, or --precision fp32"
+            )
+        advance(len(batch.photos))
+    told = {photo.label for photo in photos} - {None}
+    if not seen:
+        raise TrainingError(f"none of the photographs can be read: {failed[0].reason}")
+    if told - labels:
+        raise TrainingError(lesson.photos.unseen(told - labels))
+    return total / seen, failed
+
+
+def _check(judged: Judged, network: nn.Module, number: int) -> None:
+    """The last step of an epoch may have broken what its loss did not yet show."""
+    finite = all(bool(torch.isfinite(p).all()) for p in network.parameters())
+    if not finite or not math.isfinite(judged.loss or 0):
+        raise TrainingError(
+            f"the weights became NaN or infinite in epoch {number}; try a lower --lr"
+        )
+
+
+def _step(lesson: Lesson, solver: torch.optim.Optimizer, batch: Batch) -> float:
+    with autocast(lesson):
+        logits = lesson.network(batch.inputs.to(lesson.device))
+    wanted = lesson.answers(batch).to(lesson.device)
+    loss: Any = nn.functional.cross_entropy(logits.float(), wanted)
+    solver.zero_grad()
+    loss.backward()
+    solver.step()
+    return float(loss.detach())
+
+
+@torch.no_grad()
+def _judge(lesson: Lesson, advance: Advance) -> tuple[Judged, list[Failed]]:
+    recipe, network = lesson.recipe, lesson.network.eval()
+
+    def answer(pixels: Tensor) -> Tensor:
+        advance(len(pixels))
+        with autocast(lesson):
+            logits: Tensor = network(pixels.to(lesson.device))
+        return logits.float().cpu()
+
+    held = inputs.batches(
+        lesson.photos.validation, lesson.transform, recipe.batch_size, recipe.workers
+    )
+    judged, failed = judge.answers(answer, lesson.answers, held)
+    return judge.boxes(lesson, judged), failed

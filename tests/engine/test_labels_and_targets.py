@@ -1,0 +1,138 @@
+"""Class names to indices, and rules for which class of an image to explain."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+import torch
+
+from camcli.core.errors import LabelsError, TargetError, UsageError
+from camcli.core.types import Source
+from camcli.engine import targets
+from camcli.io import labels
+
+THREE = labels.make(["great tit", "crow", "blue_tit"])
+
+
+def source(path: str) -> Source:
+    return Source(Path(path), Path(path).name, "")
+
+
+@pytest.mark.parametrize(
+    ("text", "index"),
+    [
+        *(("Egyptian cat", 285), ("egyptian_cat", 285), ("n02124075", 285), ("285", 285)),
+        *(("tabby", 281), ("tabby cat", 281), ("tabby, tabby cat", 281)),
+    ],
+)
+def test_imagenet_classes_by_any_of_their_names(text: str, index: int) -> None:
+    assert labels.default(1000).find(text) == index
+
+
+def test_a_name_of_two_classes_asks_for_the_index() -> None:
+    with pytest.raises(TargetError, match="134 or 517"):
+        labels.default(1000).find("crane")
+
+
+def test_a_near_miss_is_suggested() -> None:
+    with pytest.raises(TargetError, match="did you mean espresso"):
+        labels.default(1000).find("expresso")
+
+
+@pytest.mark.parametrize("text", ["3", "-1", "1.0", "", "9" * 5000])
+def test_no_such_class(text: str) -> None:
+    with pytest.raises(TargetError, match="no class"):
+        THREE.find(text)
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        "a\nb\nc\n",
+        "a\r\nb\r\nc",
+        json.dumps(["a", "b", "c"]),
+        json.dumps({"2": "c", "0": "a", "1": "b"}),
+        json.dumps({"0": ["n1", "a"], "1": ["n2", "b"], "2": ["n3", "c"]}),
+    ],
+)
+def test_label_files(tmp_path: Path, content: str) -> None:
+    file = tmp_path / "names.txt"
+    file.write_text(content)
+    assert labels.load(file, 3).names == ("a", "b", "c")
+
+
+@pytest.mark.parametrize(
+    ("content", "says"),
+    [
+        (b"a\nb", "holds 2 names; the model has 3"),
+        (b"\xff\xfe\x00", "not UTF-8"),
+        (b'{"0": "a", "2": "b", "3": "c"}', "without gaps"),
+        (b'{"a": 1', "not JSON"),
+        (b"[1, 2, 3]", "not JSON"),
+        (b"[" * 100_000, "not JSON"),
+    ],
+)
+def test_label_files_that_do_not_fit(tmp_path: Path, content: bytes, says: str) -> None:
+    file = tmp_path / "names.txt"
+    file.write_bytes(content)
+    with pytest.raises(LabelsError, match=says):
+        labels.load(file, 3)
+
+
+def test_ranked_targets_follow_the_logits() -> None:
+    logits = torch.tensor([[0.1, 3.0, 2.0], [9.0, 1.0, 5.0]])
+    assert targets.choose(logits, [(), ()], 2).tolist() == [[1, 2], [0, 2]]
+
+
+def test_fixed_targets_are_one_class_an_image() -> None:
+    target = targets.parse("folder")(THREE)
+    wanted = [target.fixed(source(f"data/{name}/1.jpg")) for name in ("crow", "Great_Tit")]
+    assert targets.choose(torch.zeros(2, 3), wanted, target.ranked).tolist() == [[1], [0]]
+
+
+def test_an_image_in_a_folder_of_no_class_has_no_target() -> None:
+    with pytest.raises(TargetError, match="its folder is no class"):
+        targets.parse("folder")(THREE).fixed(source("data/jay/1.jpg"))
+
+
+@pytest.mark.parametrize("header", ["image,class", "class_index,width,image"])
+def test_a_list_of_targets(tmp_path: Path, header: str) -> None:
+    row = {"image": "b/1.jpg", "class": "crow", "class_index": "1", "width": "5"}
+    file = tmp_path / "t.csv"
+    file.write_text(f"{header}\n{','.join(row[key] for key in header.split(','))}\n")
+    target = targets.parse(f"@{file}")(THREE)
+    assert target.fixed(Source(Path("/data/b/1.jpg"), "b/1.jpg", "")) == (1,)
+    with pytest.raises(TargetError, match="not listed"):
+        target.fixed(source("2.jpg"))
+
+
+def test_the_exact_path_in_a_list_comes_before_the_bare_name(tmp_path: Path) -> None:
+    file = tmp_path / "t.csv"
+    file.write_text("image,class\na.jpg,0\nbirds/a.jpg,1\n")
+    target = targets.parse(f"@{file}")(THREE)
+    assert target.fixed(Source(tmp_path / "birds" / "a.jpg", "a.jpg", "")) == (1,)
+
+
+@pytest.mark.parametrize(
+    "content",
+    [b"a.jpg,crow\n", b"image,class\na.jpg\n", b"image,class\na.jpg,crow\na.jpg,1\n", b"\xff\xff"],
+)
+def test_lists_of_targets_that_cannot_be_read(tmp_path: Path, content: bytes) -> None:
+    file = tmp_path / "t.csv"
+    file.write_bytes(content)
+    with pytest.raises(UsageError, match=r"--target @.*"):
+        targets.parse(f"@{file}")
+
+
+@pytest.mark.parametrize("spec", ["top:0", "top:x", "top:", f"top:{'9' * 5000}"])
+def test_targets_that_cannot_be(spec: str) -> None:
+    with pytest.raises(UsageError, match="top:5"):
+        targets.parse(spec)
+
+
+@pytest.mark.parametrize("spec", ["top:4", "jay", "7"])
+def test_targets_that_the_model_does_not_have(spec: str) -> None:
+    with pytest.raises(UsageError, match="--target"):
+        targets.parse(spec)(THREE)
