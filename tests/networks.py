@@ -142,3 +142,18 @@ LAYERS: list[tuple[str, str, Read]] = [
     ("deit, distilled", "blocks.11.norm1", tokens(2, 14, 14)),
     ("vit, 160x224", "blocks.10", tokens(1, 10, 14)),
 ]
+
+
+# Options under which the methods that repeat themselves are quick.
+FEW = {"samples": 2, "steps": 2, "masks": 20, "channels": 6, "window": 48, "stride": 48}
+
+
+def top(logits: Tensor) -> Tensor:
+    return logits.topk(2, dim=1).indices
+
+
+def hooks(network: nn.Module) -> Iterator[object]:
+    for module in network.modules():
+        yield from module._forward_hooks.values()
+        yield from module._forward_pre_hooks.values()
+        yield from module._backward_hooks.values()

@@ -10,7 +10,7 @@ import pytest
 
 PROGRAM = """
 import sys
-from camcli.cli import main
+from camcli.cli.app import main
 status = main()
 heavy = sorted({"torch", "timm", "matplotlib"} & set(sys.modules))
 sys.stderr.write(f"\\nSTATUS {status} HEAVY {heavy}")

@@ -11,7 +11,7 @@ from typing import Any, cast
 import pytest
 import torch
 from conftest import lively, noise, small
-from test_contract import FEW, hooks, top
+from networks import FEW, hooks, top
 from torch import Tensor, nn
 from torch._dynamo.exc import TorchDynamoException
 

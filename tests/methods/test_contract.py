@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from typing import Any
 
 import pytest
 import torch
 from conftest import noise, small
-from networks import SWIN
+from networks import FEW, SWIN, hooks, top
 from torch import Tensor, nn
 
 from camcli.core.errors import MethodError
@@ -44,7 +43,6 @@ REFUSED = {
     *((m, n) for m in GUIDED for n in ("test_efficientnet", "test_convnext")),
 }
 # Methods that run the network many times do so a few times.
-FEW = {"samples": 2, "steps": 2, "masks": 20, "channels": 6, "window": 48, "stride": 48}
 # What takes seconds is left to methods of one kind each.
 LARGE = {"vgg11", "vit_tiny_patch16_224", "deit_tiny_distilled_patch16_224"}
 OF_A_KIND = {"gradcam", "eigencam", "guidedbackprop", "tscam", "rollout", "chefer"}
@@ -70,20 +68,9 @@ def model_of(name: str) -> Model:
     return small(name, *SIZES.get(name, (96, 128)), **OPTIONS.get(name, {}))
 
 
-def top(logits: Tensor) -> Tensor:
-    return logits.topk(2, dim=1).indices
-
-
 def run(model: Model, method: str, inputs: Tensor) -> list[Explained]:
     few = {key: value for key, value in FEW.items() if key in get(method).options}
     return explain(model, inputs, plan(model, [get(method)], options={method: few}), top)[0]
-
-
-def hooks(network: nn.Module) -> Iterator[object]:
-    for module in network.modules():
-        yield from module._forward_hooks.values()
-        yield from module._forward_pre_hooks.values()
-        yield from module._backward_hooks.values()
 
 
 @pytest.mark.parametrize(("method", "name"), CASES)

@@ -46,13 +46,13 @@ from camcli.models.introspection.attention import unfuse
 from camcli.models.model import Model
 
 SLOW = {
-    "classifier": slow,
+    "cam": slow,
     "gradient": slow,
     "activation": slow_activation,
     "perturbation": slow_perturbation,
     "attention": slow_attention,
     "saliency": slow_saliency,
-    "parts": slow_parts,
+    "factorization": slow_parts,
 }
 
 

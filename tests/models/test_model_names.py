@@ -356,7 +356,7 @@ def test_torchvision_from_its_own_cache(tmp_path: Path, monkeypatch: pytest.Monk
 
     name = f"{TV}shufflenet_v2_x0_5"
     monkeypatch.setenv("TORCH_HOME", str(tmp_path))
-    monkeypatch.setattr("camcli.zoo.hub.reachable", lambda _address: False)
+    monkeypatch.setattr("camcli.models.zoo.pretrained.reachable", lambda _address: False)
     with pytest.raises(ModelError, match="--checkpoint FILE"):
         models.load(name)
     published: Any = get_model_weights("shufflenet_v2_x0_5").DEFAULT

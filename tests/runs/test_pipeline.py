@@ -195,7 +195,7 @@ def test_bf16_is_taken_where_it_is_faster_and_maps_are_the_same(
 
 def test_each_second_counts_once_for_what_is_innermost(monkeypatch: pytest.MonkeyPatch) -> None:
     ticks = iter(range(100))
-    monkeypatch.setattr("camcli.stream.time.monotonic", lambda: next(ticks))
+    monkeypatch.setattr("camcli.core.concurrency.time.monotonic", lambda: next(ticks))
     clock = stream.Clock()
 
     def items() -> Iterator[int]:

@@ -29,7 +29,7 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from camcli.cli.summary import Tally
-from camcli.io import images, jsonl, results
+from camcli.io import files, images, jsonl, transforms
 from camcli.io import writers as outputs
 from camcli.runs import batch as batches
 from camcli.runs import resume as earlier
@@ -44,8 +44,12 @@ FORGE = """
 import json, os, sys
 import timm, torch
 torch.set_num_threads(1)
-from camcli import manifest, models, outputs, plan, render
-from camcli.cli import main, run
+from camcli.engine import plan
+from camcli.io import drawing, writers
+from camcli.models import model
+from camcli.runs import manifest
+from camcli.cli.app import main
+from camcli.cli.runners import explain
 for order in sys.stdin:
     said, *arguments = json.loads(order)
     child = os.fork()
@@ -292,7 +296,7 @@ def test_a_run_of_other_settings_is_not_gone_on_with(go: Go, weights: Path) -> N
 def test_a_run_that_is_done_is_left_as_it_is(go: Go, monkeypatch: Patch, blank: bool) -> None:
     Path("in/04.png").unlink()
     if blank:
-        monkeypatch.setattr(images, "preprocess", lambda *_: np.full((3, 32, 32), np.nan, "f4"))
+        monkeypatch.setattr(transforms, "preprocess", lambda *_: np.full((3, 32, 32), np.nan, "f4"))
     first, before = go("o", "--resume"), tree(Path("o"))
     assert (first.status, len(first.lines)) == (blank, 9)
     again = go("o", "--resume")
@@ -433,7 +437,7 @@ def fill() -> None:
 @pytest.mark.parametrize("nth", [2, 3, 12])
 def test_a_disk_that_fills_ends_the_run(go: Go, monkeypatch: Patch, nth: int) -> None:
     with monkeypatch.context() as patch:
-        broken(patch, outputs, "_write_new", nth, fill)
+        broken(patch, files, "_write_new", nth, fill)
         ran = go("o")
     assert ran.status == 1
     assert ran.err.count("No space left on device\n") == 1
@@ -446,7 +450,7 @@ def boom() -> None:
     raise RuntimeError("boom")
 
 
-PARTS = [(images, "decode"), (batches, "outcomes"), (outputs, "save"), (results, "_append")]
+PARTS = [(images, "decode"), (batches, "outcomes"), (outputs, "save"), (jsonl, "_append")]
 
 
 @pytest.mark.parametrize(("owner", "name"), PARTS)
