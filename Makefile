@@ -2,7 +2,7 @@ PYTHON ?= python3
 VENV ?= .venv
 BIN = $(VENV)/bin
 
-.PHONY: demo test zoo lint clean
+.PHONY: demo test zoo lint docs clean
 
 $(VENV)/installed: pyproject.toml
 	$(PYTHON) -m venv $(VENV)
@@ -25,13 +25,13 @@ demo: $(VENV)/installed
 	$(BIN)/camcli compare sample_images/chelsea.jpg --format table \
 	    --output camcli-demo/methods --overwrite
 	@echo
-	@echo 'Open these first:'
-	@echo '  camcli-demo/stages/chelsea.egyptian-cat.grid.jpg: edges to object, and the fused map'
-	@echo '  camcli-demo/methods/chelsea.egyptian-cat.compare.jpg: methods side by side'
-	@echo '  camcli-demo/tscam/motorcycle_left.moped.grid.jpg: attention, semantics, and both'
-	@echo '  camcli-demo/last-layer/coffee.espresso.gradcam.overlay.jpg: where, with its box'
-	@echo '  camcli-demo/last-layer/rocket.drilling-platform.gradcam.overlay.jpg: a mistake, explained'
-	@echo '  camcli-demo/boxes/gallery.tf_efficientnet_lite0-gradcam-bn2.jpg: boxes beside the truth'
+	@echo 'Open these files first:'
+	@echo '  camcli-demo/stages/chelsea.egyptian-cat.grid.jpg: LayerCAM from edges to the whole object'
+	@echo '  camcli-demo/methods/chelsea.egyptian-cat.compare.jpg: all fast methods side by side'
+	@echo '  camcli-demo/tscam/motorcycle_left.moped.grid.jpg: TS-CAM, its attention and its semantic map'
+	@echo '  camcli-demo/last-layer/coffee.espresso.gradcam.overlay.jpg: Grad-CAM with its box'
+	@echo '  camcli-demo/last-layer/rocket.drilling-platform.gradcam.overlay.jpg: why the network was wrong'
+	@echo '  camcli-demo/boxes/gallery.tf_efficientnet_lite0-gradcam-bn2.jpg: boxes beside the ground truth'
 
 test: $(VENV)/installed-test
 	$(BIN)/ruff check .
@@ -44,6 +44,9 @@ zoo: $(VENV)/installed-test
 lint: $(VENV)/installed-test
 	$(BIN)/ruff check .
 	$(BIN)/mypy
+
+docs: $(VENV)/installed
+	$(BIN)/python docs/tables.py
 
 clean:
 	rm -rf $(VENV) camcli-demo camcli-out build *.egg-info
