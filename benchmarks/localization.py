@@ -29,7 +29,7 @@ from camcli.core.geometry import visible
 from camcli.core.types import Result
 from camcli.engine import targets
 from camcli.engine.plan import plan
-from camcli.evaluation.datasets.annotations import Truth, place
+from camcli.evaluation.datasets.annotations import Annotation, annotation_to_canvas
 from camcli.evaluation.metrics import scoring as measures
 from camcli.io import discovery as sources
 from camcli.methods import registry as methods
@@ -40,7 +40,7 @@ from camcli.runs.config import Job
 sys.path.insert(0, str(Path(__file__).parents[1] / "tests"))
 import wsol
 
-SIDE = measures.SIDE
+SIDE = measures.CANVAS_SIDE
 
 
 def _maps(photos: str, count: int) -> Iterator[NDArray[np.float32]]:
@@ -73,12 +73,14 @@ def main() -> None:
     for shown in maps:
         x, y = np.sort(rng.integers(0, SIDE, (2, 2)), axis=1)
         corners = (float(x[0]), float(y[0]), float(x[1] + 1), float(y[1] + 1))
-        truth, _ = place(Truth("map", Path(), 0, (corners,)), (SIDE, SIDE), SIDE)
+        truth, _ = annotation_to_canvas(
+            Annotation("map", Path(), 0, (corners,)), (SIDE, SIDE), SIDE
+        )
         assert truth is not None
-        boxes = truth.truncated
+        boxes = truth.scaled_boxes
 
         def quick(shown: Any = shown, truth: Any = truth) -> Any:
-            return measures.at_all_levels(measures.heat(shown).regions, truth)
+            return measures.compute_hits_by_level(measures.create_canvas_map(shown).regions, truth)
 
         def slow(shown: Any = shown, boxes: Any = boxes) -> Any:
             return [wsol.correct(shown, boxes, False, (0.5,)), wsol.correct(shown, boxes, True)]

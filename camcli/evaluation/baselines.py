@@ -7,23 +7,25 @@ from functools import cache
 import numpy as np
 
 from camcli.core.geometry import spread, upsample
-from camcli.evaluation.datasets.annotations import code
-from camcli.evaluation.metrics.scoring import SIDE, Heat, heat
+from camcli.evaluation.datasets.annotations import hash_image_name
+from camcli.evaluation.metrics.scoring import CANVAS_SIDE, CanvasMap, create_canvas_map
 
-SIGMA = 0.25  # of the side; at the best threshold it does not matter, every radius is tried
-GRID = 7  # cells a side of the random map
+GAUSSIAN_SIGMA = (
+    0.25  # of the side; at the best threshold it does not matter, every radius is tried
+)
+NOISE_GRID_SIDE = 7  # cells a side of the random map
 
 
 @cache
-def centre() -> Heat:
+def create_center_map() -> CanvasMap:
     """A Gaussian about the centre: m = exp(-d^2 / 2 sigma^2), sigma a quarter of the side."""
-    offset = (np.arange(SIDE) + 0.5) / SIDE - 0.5
-    values = np.exp(-(offset[:, None] ** 2 + offset[None] ** 2) / (2 * SIGMA**2))
-    return heat(spread(values).astype(np.float32))
+    offset = (np.arange(CANVAS_SIDE) + 0.5) / CANVAS_SIDE - 0.5
+    values = np.exp(-(offset[:, None] ** 2 + offset[None] ** 2) / (2 * GAUSSIAN_SIGMA**2))
+    return create_canvas_map(spread(values).astype(np.float32))
 
 
-def random(image: str, seed: int) -> Heat:
+def create_noise_map(image: str, seed: int) -> CanvasMap:
     """Uniform noise on a 7 x 7 grid, upsampled as a CNN's map is; an image always gets the same."""
-    generator = np.random.default_rng([seed, code(image)])
-    noise = generator.random((GRID, GRID), np.float32)
-    return heat(spread(upsample(noise, (SIDE, SIDE))))
+    generator = np.random.default_rng([seed, hash_image_name(image)])
+    noise = generator.random((NOISE_GRID_SIDE, NOISE_GRID_SIDE), np.float32)
+    return create_canvas_map(spread(upsample(noise, (CANVAS_SIDE, CANVAS_SIDE))))

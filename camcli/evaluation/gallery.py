@@ -9,34 +9,38 @@ from PIL.Image import Image
 
 from camcli.core.geometry import View
 from camcli.core.types import Box
-from camcli.evaluation.localization import placed_truth
-from camcli.evaluation.predictions import Given
+from camcli.evaluation.localization import load_canvas_annotation
+from camcli.evaluation.predictions import Prediction
 from camcli.io.drawing import Cell, cell_size, draw_boxes, grid, letterbox, overlay
 
-GREEN = (60, 220, 90)
+GROUND_TRUTH_COLOR = (60, 220, 90)
 
 
-def picture(given: Given) -> Image:
+def draw_prediction(prediction: Prediction) -> Image:
     """The map over its image, the truth in green and the box of `camcli explain` in white."""
-    width, height = cell_size(*given.picture.size)
-    small = given.picture.resize((width, height)).convert("RGB")
-    shown = overlay(small, given.values.astype("float32"), View.whole(width, height), "jet", 0.45)
-    size = given.picture.size
-    placed, _ = placed_truth(given.item.truth, size)
-    truths = placed.boxes.tolist() if placed else []
-    draw_boxes(shown, [_scaled(corners, size, shown.size) for corners in truths], GREEN)
-    found = [(b.x1, b.y1, b.x2, b.y2) for b in given.boxes]
-    draw_boxes(shown, [_scaled(corners, size, shown.size) for corners in found])
+    width, height = cell_size(*prediction.image.size)
+    small = prediction.image.resize((width, height)).convert("RGB")
+    shown = overlay(
+        small, prediction.heatmap.astype("float32"), View.whole(width, height), "jet", 0.45
+    )
+    size = prediction.image.size
+    placed, _ = load_canvas_annotation(prediction.sample.annotation, size)
+    truths = placed.image_boxes.tolist() if placed else []
+    draw_boxes(
+        shown, [_scale_box(corners, size, shown.size) for corners in truths], GROUND_TRUTH_COLOR
+    )
+    found = [(b.x1, b.y1, b.x2, b.y2) for b in prediction.boxes]
+    draw_boxes(shown, [_scale_box(corners, size, shown.size) for corners in found])
     return letterbox(shown)
 
 
-def _scaled(corners: Sequence[float], size: tuple[int, int], shown: tuple[int, int]) -> Box:
+def _scale_box(corners: Sequence[float], size: tuple[int, int], shown: tuple[int, int]) -> Box:
     across, down = shown[0] / size[0], shown[1] / size[1]
     x1, y1, x2, y2 = corners
     return Box(round(x1 * across), round(y1 * down), round(x2 * across), round(y2 * down), 0)
 
 
-def sheet(title: str, rows: Mapping[str, Sequence[tuple[str, Image]]]) -> bytes:
+def draw_gallery(title: str, rows: Mapping[str, Sequence[tuple[str, Image]]]) -> bytes:
     """Rows of captioned pictures as a JPEG file."""
     cells = [
         [Cell(f"{name} · {caption}", shown) for caption, shown in row]

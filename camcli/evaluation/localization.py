@@ -8,100 +8,120 @@ from functools import lru_cache
 
 from camcli.core.errors import ImageError
 from camcli.evaluation import baselines
-from camcli.evaluation.datasets.annotations import Placed, Problem, Truth, place
-from camcli.evaluation.datasets.exif import upright
-from camcli.evaluation.datasets.registry import Item
-from camcli.evaluation.metrics.aggregation import Tally, weights
-from camcli.evaluation.metrics.scoring import SIDE, Score, heat, score
-from camcli.evaluation.predictions import Given, Produce, Row
+from camcli.evaluation.datasets.annotations import (
+    Annotation,
+    CanvasAnnotation,
+    Problem,
+    annotation_to_canvas,
+)
+from camcli.evaluation.datasets.exif import transpose_annotation
+from camcli.evaluation.datasets.registry import EvaluationSample
+from camcli.evaluation.metrics.aggregation import MetricSums, compute_resample_weights
+from camcli.evaluation.metrics.scoring import CANVAS_SIDE, MapScore, create_canvas_map, score_map
+from camcli.evaluation.predictions import EvaluationRow, Prediction, PredictionSource
 from camcli.io import images
 
 
 @dataclass(frozen=True, slots=True)
-class Scored:
+class ImageScore:
     """One row's score of one image."""
 
-    row: Row
-    item: Item
-    score: Score
+    row: EvaluationRow
+    sample: EvaluationSample
+    score: MapScore
     status: str
     rank: int | None
 
 
 @dataclass(slots=True)
-class Board:
+class Scoreboard:
     """What a run has found so far. Of an image it keeps one IoU a row, to choose examples by."""
 
     resamples: int = 1000
     seed: int = 0
-    tallies: dict[Row, Tally] = field(default_factory=dict)
-    blank: dict[Row, int] = field(default_factory=dict)
-    overlaps: dict[Row, dict[int, float]] = field(default_factory=dict)
+    metric_sums: dict[EvaluationRow, MetricSums] = field(default_factory=dict)
+    blank_map_counts: dict[EvaluationRow, int] = field(default_factory=dict)
+    ious: dict[EvaluationRow, dict[int, float]] = field(default_factory=dict)
 
-    def add(self, scored: Scored) -> None:
+    def add_score(self, image_score: ImageScore) -> None:
         """Take in one score."""
-        weight = weights(scored.item.truth.image, self.resamples, self.seed)
-        self.tallies.setdefault(scored.row, Tally()).add(weight, scored.score.counts)
-        self.blank[scored.row] = self.blank.get(scored.row, 0) + (scored.status != "ok")
-        if not scored.row.baseline:
-            self.overlaps.setdefault(scored.row, {})[scored.item.number] = scored.score.iou
+        weight = compute_resample_weights(
+            image_score.sample.annotation.image_name, self.resamples, self.seed
+        )
+        self.metric_sums.setdefault(image_score.row, MetricSums()).add_counts(
+            weight, image_score.score.counts
+        )
+        self.blank_map_counts[image_score.row] = self.blank_map_counts.get(image_score.row, 0) + (
+            image_score.status != "ok"
+        )
+        if not image_score.row.baseline:
+            self.ious.setdefault(image_score.row, {})[image_score.sample.index] = (
+                image_score.score.iou
+            )
 
 
-Found = Scored | Problem
+ScoreOrProblem = ImageScore | Problem
 
 
-def run(
-    produce: Produce[list[Found]], items: Sequence[Item], rows: Sequence[Row], seed: int
-) -> Iterator[Found]:
+def score_predictions(
+    prediction_source: PredictionSource[list[ScoreOrProblem]],
+    samples: Sequence[EvaluationSample],
+    rows: Sequence[EvaluationRow],
+    seed: int,
+) -> Iterator[ScoreOrProblem]:
     """Every score and every Problem, image by image; the baselines beside the first row."""
 
-    def use(given: Given) -> list[Found]:
-        return list(_judged(given, given.row == rows[0], seed))
+    def score_prediction(given: Prediction) -> list[ScoreOrProblem]:
+        return list(_iter_scores(given, given.row == rows[0], seed))
 
-    for outcome in produce(items, rows, use):
+    for outcome in prediction_source(samples, rows, score_prediction):
         yield from [outcome] if isinstance(outcome, Problem) else outcome
 
 
-def _judged(given: Given, first: bool, seed: int) -> Iterator[Found]:
-    placed, problems = placed_truth(given.item.truth, given.picture.size)
+def _iter_scores(given: Prediction, first: bool, seed: int) -> Iterator[ScoreOrProblem]:
+    placed, problems = load_canvas_annotation(given.sample.annotation, given.image.size)
     if first:  # what ails the truth is said once an image, not once a row
         yield from problems
     if placed is None:
         return
-    maps = {given.row: heat(given.values)}
+    maps = {given.row: create_canvas_map(given.heatmap)}
     if first:
-        maps[baseline(given.row, "gaussian")] = baselines.centre()
-        maps[baseline(given.row, "random")] = baselines.random(given.item.truth.image, seed)
+        maps[create_baseline_row(given.row, "gaussian")] = baselines.create_center_map()
+        maps[create_baseline_row(given.row, "random")] = baselines.create_noise_map(
+            given.sample.annotation.image_name, seed
+        )
     for row, found in maps.items():
-        judged = score(
+        judged = score_map(
             found, placed, row.threshold, given.rank, None if row.baseline else given.boxes
         )
         status = "ok" if row.baseline else given.status
-        yield Scored(row, given.item, judged, status, given.rank)
+        yield ImageScore(row, given.sample, judged, status, given.rank)
 
 
 @lru_cache(maxsize=64)  # the rows of an image come one after another, and masks are slow to read
-def placed_truth(stored: Truth, size: tuple[int, int]) -> tuple[Placed | None, list[Problem]]:
+def load_canvas_annotation(
+    annotation: Annotation, size: tuple[int, int]
+) -> tuple[CanvasAnnotation | None, list[Problem]]:
     """The truth of an image of that size (W, H) on the canvas, turned with it, and its Problems."""
-    truth = upright(stored, images.turned(stored.path), size)
+    truth = transpose_annotation(annotation, images.turned(annotation.image_path), size)
     try:
-        return place(truth, size, SIDE)
+        return annotation_to_canvas(truth, size, CANVAS_SIDE)
     except ImageError as error:
-        return None, [Problem("annotation cannot be read", truth.image, str(error))]
+        return None, [Problem("annotation cannot be read", truth.image_name, str(error))]
 
 
-def baseline(row: Row, name: str) -> Row:
+def create_baseline_row(row: EvaluationRow, name: str) -> EvaluationRow:
     """The baseline that stands beside a model's rows."""
-    return Row(row.model, name, (), row.threshold, baseline=True)
+    return EvaluationRow(row.model, name, (), row.threshold, baseline=True)
 
 
-def examples(overlaps: dict[int, float], count: int) -> dict[str, list[int]]:
+def choose_examples(ious: dict[int, float], count: int) -> dict[str, list[int]]:
     """The numbers of the images whose box fits worst, middling and best: `count` of each at most.
 
     None is shown twice while there are three.
     """
-    count = min(count, max(1, len(overlaps) // 3))
-    order = sorted(overlaps, key=lambda number: (overlaps[number], number))
+    count = min(count, max(1, len(ious) // 3))
+    order = sorted(ious, key=lambda number: (ious[number], number))
     middle = max(0, len(order) // 2 - count // 2)
     return {
         "worst": order[:count],

@@ -10,49 +10,53 @@ import matplotlib
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from camcli.evaluation.metrics.iou import SPLITS
-from camcli.evaluation.report import Line
+from camcli.evaluation.metrics.iou import ERROR_TYPES
+from camcli.evaluation.report import RowMetrics
 
-LONGEST = 44  # letters of a name: what tells paths apart is at their end
-GREY = ("0.35", "0.65")  # the baselines'
-SHADES = ("#4c9f70", "#b0413e", "#e2a03f", "#7aa6c2", "#3d5a80", "#9a8c98")
+MAX_LABEL_LENGTH = 44  # letters of a name: what tells paths apart is at their end
+BASELINE_GRAYS = ("0.35", "0.65")  # the baselines'
+ERROR_TYPE_COLORS = ("#4c9f70", "#b0413e", "#e2a03f", "#7aa6c2", "#3d5a80", "#9a8c98")
 
 
-def thresholds(lines: Sequence[Line], names: Sequence[str]) -> bytes:
+def draw_threshold_curves(row_metrics: Sequence[RowMetrics], names: Sequence[str]) -> bytes:
     """Accuracy at each threshold, the best one marked: how much a threshold matters."""
-    figure, axes = _sheet("Box accuracy (IoU ≥ 0.5) against the threshold")
-    for line, name, look in zip(lines, names, _looks(lines), strict=True):
+    figure, axes = _create_figure("Box accuracy (IoU ≥ 0.5) against the threshold")
+    for line, name, look in zip(row_metrics, names, _choose_line_styles(row_metrics), strict=True):
         x, y = line.curves["threshold"], line.curves["box_acc_at_threshold"]
         best = max(range(len(y)), key=y.__getitem__)
-        axes.plot(x, y, **look, label=f"{_plain(name)}: {y[best]:.3f} at {x[best]:.2f}")
+        axes.plot(x, y, **look, label=f"{_shorten_label(name)}: {y[best]:.3f} at {x[best]:.2f}")
         axes.plot(x[best], y[best], "o", color=look["color"], markersize=4)
     axes.set_xlabel("threshold, share of the maximum")
     axes.set_ylabel("share of images")
-    return _png(figure, axes)
+    return _curves_to_png(figure, axes)
 
 
-def overlaps(lines: Sequence[Line], names: Sequence[str]) -> bytes:
+def draw_iou_curves(row_metrics: Sequence[RowMetrics], names: Sequence[str]) -> bytes:
     """Accuracy as a larger IoU is asked for: do boxes fit closely, or just well enough?"""
-    figure, axes = _sheet("Share of images whose box has at least an IoU")
-    for line, name, look in zip(lines, names, _looks(lines), strict=True):
-        label = f"{_plain(name)} at {line.row.threshold}"
+    figure, axes = _create_figure("Share of images whose box has at least an IoU")
+    for line, name, look in zip(row_metrics, names, _choose_line_styles(row_metrics), strict=True):
+        label = f"{_shorten_label(name)} at {line.row.threshold}"
         axes.plot(line.curves["iou"], line.curves["gt_known_at_iou"], **look, label=label)
     axes.axvline(0.5, color="0.8", linewidth=0.8, zorder=0)
     axes.set_xlabel("IoU with the nearest box of the truth")
     axes.set_ylabel("share of images")
-    return _png(figure, axes)
+    return _curves_to_png(figure, axes)
 
 
-def splits(lines: Sequence[Line], names: Sequence[str]) -> bytes | None:
+def draw_error_types(row_metrics: Sequence[RowMetrics], names: Sequence[str]) -> bytes | None:
     """What the top-1 localisation of each image is, as stacked bars; None without classes."""
     told = [
-        (_plain(n), line) for n, line in zip(names, lines, strict=True) if "split" in line.curves
+        (_shorten_label(n), line)
+        for n, line in zip(names, row_metrics, strict=True)
+        if "split" in line.curves
     ]
     if not told:
         return None
-    figure, axes = _sheet("Top-1 localisation: right, or what is wrong", 1.2 + 0.42 * len(told))
+    figure, axes = _create_figure(
+        "Top-1 localisation: right, or what is wrong", 1.2 + 0.42 * len(told)
+    )
     left = [0.0] * len(told)
-    for i, (kind, shade) in enumerate(zip(SPLITS, SHADES, strict=True)):
+    for i, (kind, shade) in enumerate(zip(ERROR_TYPES, ERROR_TYPE_COLORS, strict=True)):
         width = [line.curves["split"][i] for _, line in told]
         bars = axes.barh([n for n, _ in told], width, left=left, color=shade, label=kind)
         texts = [f"{share:.0%}" if share >= 0.04 else "" for share in width]
@@ -62,18 +66,18 @@ def splits(lines: Sequence[Line], names: Sequence[str]) -> bytes | None:
     axes.set_xlim(0, 1)
     axes.grid(visible=False)
     axes.legend(loc="upper center", bbox_to_anchor=(0.5, -0.12), ncols=6, fontsize=8, frameon=False)
-    return _saved(figure)
+    return _figure_to_png(figure)
 
 
-def _plain(name: str) -> str:
+def _shorten_label(name: str) -> str:
     """A name of a bearable length; a dollar sign would be taken for a formula's."""
-    short = name if len(name) <= LONGEST else f"…{name[-LONGEST:]}"
+    short = name if len(name) <= MAX_LABEL_LENGTH else f"…{name[-MAX_LABEL_LENGTH:]}"
     return short.replace("$", r"\$")
 
 
-def _looks(lines: Sequence[Line]) -> list[dict[str, Any]]:
+def _choose_line_styles(lines: Sequence[RowMetrics]) -> list[dict[str, Any]]:
     colours = iter(matplotlib.color_sequences["tab10"] * (1 + len(lines) // 10))
-    greys = iter(GREY * len(lines))
+    greys = iter(BASELINE_GRAYS * len(lines))
     return [
         {"color": next(greys), "linestyle": "--", "linewidth": 1.2}
         if line.row.baseline
@@ -82,7 +86,7 @@ def _looks(lines: Sequence[Line]) -> list[dict[str, Any]]:
     ]
 
 
-def _sheet(title: str, height: float = 4.6) -> tuple[Figure, Axes]:
+def _create_figure(title: str, height: float = 4.6) -> tuple[Figure, Axes]:
     figure = Figure(figsize=(8, height), dpi=120, layout="constrained")
     axes = figure.add_subplot()
     axes.set_title(title, fontsize=11, loc="left")
@@ -92,14 +96,14 @@ def _sheet(title: str, height: float = 4.6) -> tuple[Figure, Axes]:
     return figure, axes
 
 
-def _png(figure: Figure, axes: Axes) -> bytes:
+def _curves_to_png(figure: Figure, axes: Axes) -> bytes:
     axes.set_xlim(0, 1)
     axes.set_ylim(0, 1)
     axes.legend(fontsize=8, frameon=False)
-    return _saved(figure)
+    return _figure_to_png(figure)
 
 
-def _saved(figure: Figure) -> bytes:
+def _figure_to_png(figure: Figure) -> bytes:
     buffer = io.BytesIO()
     figure.savefig(buffer, format="png")
     return buffer.getvalue()

@@ -23,18 +23,18 @@ from camcli.core.types import Box, Failed, Result, Source, Status
 from camcli.engine.request import Request
 from camcli.engine.targets import Target
 from camcli.evaluation.datasets.annotations import Problem
-from camcli.evaluation.datasets.registry import Item
-from camcli.evaluation.metrics.scoring import SIDE
+from camcli.evaluation.datasets.registry import EvaluationSample
+from camcli.evaluation.metrics.scoring import CANVAS_SIDE
 from camcli.io import images
 from camcli.runs import pipeline
 from camcli.runs.config import Job
 
 T = TypeVar("T")
-LARGEST = 2**28  # bytes of a map
+MAX_MAP_BYTES = 2**28  # bytes of a map
 
 
 @dataclass(frozen=True, slots=True)
-class Row:
+class EvaluationRow:
     """One line of the table: a method on layers of a model, or maps of a folder, or a baseline."""
 
     model: str
@@ -52,46 +52,55 @@ class Row:
 
 
 @dataclass(frozen=True, slots=True)
-class Given:
+class Prediction:
     """A map of one image on the canvas (S, S) in [0, 1], and what is known besides.
 
     `boxes` are those of `camcli explain`, in pixels of the picture.
     """
 
-    item: Item
-    row: Row
-    picture: Image.Image
-    values: NDArray[np.floating]
+    sample: EvaluationSample
+    row: EvaluationRow
+    image: Image.Image
+    heatmap: NDArray[np.floating]
     status: Status
     boxes: tuple[Box, ...]
     rank: int | None = None
 
 
-Use = Callable[[Given], T]
-Produce = Callable[[Sequence[Item], Sequence[Row], Use[T]], Iterator[T | Problem]]
+PredictionHandler = Callable[[Prediction], T]
+PredictionSource = Callable[
+    [Sequence[EvaluationSample], Sequence[EvaluationRow], PredictionHandler[T]],
+    Iterator[T | Problem],
+]
 
 
-def rows_of(job: Job) -> tuple[Row, ...]:
+def create_evaluation_rows(job: Job) -> tuple[EvaluationRow, ...]:
     """A row for each of a job's requests."""
-    return tuple(_row(job, request) for request in job.requests)
+    return tuple(_create_row(job, request) for request in job.requests)
 
 
-def _row(job: Job, request: Request) -> Row:
+def _create_row(job: Job, request: Request) -> EvaluationRow:
     layers = tuple(layer.name for layer in request.read)
-    return Row(job.model.name, request.method.name, layers, job.level(request.method))
+    return EvaluationRow(job.model.name, request.method.name, layers, job.level(request.method))
 
 
-def from_model(
-    job: Job, items: Sequence[Item], rows: Sequence[Row], use: Use[T]
+def iter_model_predictions(
+    job: Job,
+    samples: Sequence[EvaluationSample],
+    rows: Sequence[EvaluationRow],
+    handle: PredictionHandler[T],
 ) -> Iterator[T | Problem]:
     """What `use` makes of the maps that a job computes for the class that each truth is of."""
-    found = [Source(item.truth.path, item.truth.image, str(i)) for i, item in enumerate(items)]
-    target = Target(lambda source: (items[int(source.stem)].class_index,))
-    wanted = tuple(r for r in job.requests if _row(job, r) in rows)
+    found = [
+        Source(item.annotation.image_path, item.annotation.image_name, str(i))
+        for i, item in enumerate(samples)
+    ]
+    target = Target(lambda source: (samples[int(source.stem)].class_index,))
+    wanted = tuple(r for r in job.requests if _create_row(job, r) in rows)
     run = replace(job, target=target, requests=wanted)
 
     def finish(result: Result) -> T:
-        return use(_given(job, items[int(result.sample.source.stem)], result))
+        return handle(_create_prediction(job, samples[int(result.sample.source.stem)], result))
 
     for outcome in pipeline.run(run, found, finish):
         if isinstance(outcome, Failed):
@@ -100,22 +109,27 @@ def from_model(
             yield outcome
 
 
-def _given(job: Job, item: Item, result: Result) -> Given:
+def _create_prediction(job: Job, item: EvaluationSample, result: Result) -> Prediction:
     shown = result.explanations[0]
     view = result.sample.view
-    row = Row(job.model.name, result.method, result.layers, result.threshold)
-    values = np.zeros((SIDE, SIDE), np.float32)
+    row = EvaluationRow(job.model.name, result.method, result.layers, result.threshold)
+    values = np.zeros((CANVAS_SIDE, CANVAS_SIDE), np.float32)
     if shown.fused.status == "ok":
         part = visible(shown.fused.shown, view, job.model.size)
-        known = to_original(part, view.scaled(SIDE, SIDE))
+        known = to_original(part, view.scaled(CANVAS_SIDE, CANVAS_SIDE))
         seen = np.isfinite(known)
         values[seen] = spread(known[seen])  # again: a map that is made smaller loses its peak
     status = shown.fused.status
-    return Given(item, row, result.sample.picture, values, status, shown.boxes, shown.rank)
+    return Prediction(item, row, result.sample.picture, values, status, shown.boxes, shown.rank)
 
 
-def from_folder(
-    folder: Path, keep: Keep, workers: int, items: Sequence[Item], rows: Sequence[Row], use: Use[T]
+def iter_folder_predictions(
+    folder: Path,
+    keep: Keep,
+    workers: int,
+    samples: Sequence[EvaluationSample],
+    rows: Sequence[EvaluationRow],
+    handle: PredictionHandler[T],
 ) -> Iterator[T | Problem]:
     """What `use` makes of maps on disk: NAME.npy (2-D) or NAME.npz as `--save array` writes it.
 
@@ -123,87 +137,98 @@ def from_folder(
     name. A map is min-maxed, and taken to show the whole image.
     """
     with ThreadPoolExecutor(workers) as pool:
-        ends = Counter(end for image in {i.truth.image for i in items} for end in _ends(image))
-        load = partial(_loaded, folder, ends, keep, rows[0], use)
-        yield from stream.ahead(pool, load, items, 4 * workers)
+        ends = Counter(
+            end
+            for image in {i.annotation.image_name for i in samples}
+            for end in _list_path_endings(image)
+        )
+        load = partial(_load_prediction, folder, ends, keep, rows[0], handle)
+        yield from stream.ahead(pool, load, samples, 4 * workers)
 
 
-def _loaded(
-    folder: Path, ends: Mapping[str, int], keep: Keep, row: Row, use: Use[T], item: Item
+def _load_prediction(
+    folder: Path,
+    ends: Mapping[str, int],
+    keep: Keep,
+    row: EvaluationRow,
+    use: PredictionHandler[T],
+    item: EvaluationSample,
 ) -> T | Problem:
-    image = item.truth.image
-    file = _map_file(folder, image, ends)
+    image = item.annotation.image_name
+    file = _find_map_file(folder, image, ends)
     if file is None:
         return Problem("map is missing", image, f"no {image}.npy or .npz in {folder}")
     try:
-        raw = _array(file, item.class_index)
+        raw = _load_map_array(file, item.class_index)
     except Exception as error:  # noqa: BLE001 - a broken file leads to whatever it leads to
         return Problem("map cannot be read", image, f"{file.name}: {one_line(error)}")
     try:
-        picture = _picture(item)
+        picture = _load_image_or_blank(item)
     except ImageError as error:
         return Problem("image cannot be read", image, str(error))
-    values, status = _shown(raw)
+    values, status = _map_to_canvas(raw)
     view = View.whole(*picture.size)
     found: tuple[Box, ...] = ()
     if status == "ok":
         found = boxes(values.astype(np.float32), row.threshold, keep, view, picture)
-    return use(Given(item, row, picture, values, status, found))
+    return use(Prediction(item, row, picture, values, status, found))
 
 
-def _picture(item: Item) -> Image.Image:
+def _load_image_or_blank(item: EvaluationSample) -> Image.Image:
     """The image, or grey of its size: a map is scored without it, and only shown on it."""
-    path, size = item.truth.path, item.truth.size
+    path, size = item.annotation.image_path, item.annotation.size
     if size is not None and not os.path.isfile(path):
         return Image.new("RGB", size, "grey")
     return images.decode(path)
 
 
-def _map_file(folder: Path, image: str, ends: Mapping[str, int]) -> Path | None:
-    own = (end for end in _ends(image) if ends[end] == 1 or end == image)
+def _find_map_file(folder: Path, image: str, ends: Mapping[str, int]) -> Path | None:
+    own = (end for end in _list_path_endings(image) if ends[end] == 1 or end == image)
     names = (name for end in own for name in (end, str(Path(end).with_suffix(""))))
     files = (folder / f"{name}{suffix}" for name in names for suffix in (".npy", ".npz"))
     return next((file for file in files if os.path.isfile(file)), None)
 
 
-def _ends(image: str) -> list[str]:
+def _list_path_endings(image: str) -> list[str]:
     """`a/b/c.jpg`, `b/c.jpg`, `c.jpg`."""
     parts = Path(image).parts
     return [str(Path(*parts[i:])) for i in range(len(parts))]
 
 
-def _array(file: Path, class_index: int) -> NDArray[np.generic]:
+def _load_map_array(file: Path, class_index: int) -> NDArray[np.generic]:
     """The 2-D map in a file. Pickled objects are refused by numpy itself."""
-    if file.stat().st_size > LARGEST:
+    if file.stat().st_size > MAX_MAP_BYTES:
         raise ValueError("larger than any map")
     with file.open("rb") as opened:
         loaded = np.load(opened, allow_pickle=False)
-        values = loaded if isinstance(loaded, np.ndarray) else _fused(loaded, class_index)
+        values = loaded if isinstance(loaded, np.ndarray) else _read_fused_map(loaded, class_index)
     if values.ndim != 2 or min(values.shape) < 1 or values.dtype.kind not in "fiub":
         raise ValueError(f"not a 2-D array of numbers but {values.dtype} {values.shape}")
     return values
 
 
-def _fused(arrays: Any, class_index: int) -> NDArray[np.generic]:
+def _read_fused_map(arrays: Any, class_index: int) -> NDArray[np.generic]:
     """The fused map of a class, as `--save array` names it."""
     name = f"{class_index}/fused"
     if name not in arrays.files:
         has = [key.removesuffix("/fused") for key in arrays.files if key.endswith("/fused")]
         told = f"it has {', '.join(has[:5]) or 'none'}"
         raise ValueError(f"no map of class {class_index}, {told}; explain with --target @boxes.csv")
-    if arrays.zip.getinfo(f"{name}.npy").file_size > LARGEST:
+    if arrays.zip.getinfo(f"{name}.npy").file_size > MAX_MAP_BYTES:
         raise ValueError("larger than any map")
     values: NDArray[np.generic] = arrays[name]
     return values
 
 
-def _shown(raw: NDArray[np.generic]) -> tuple[NDArray[np.floating], Status]:
+def _map_to_canvas(raw: NDArray[np.generic]) -> tuple[NDArray[np.floating], Status]:
     """On the canvas and in [0, 1]; a map that is already both is left as it is."""
-    blank = np.zeros((SIDE, SIDE), np.float32)
+    blank = np.zeros((CANVAS_SIDE, CANVAS_SIDE), np.float32)
     if not np.isfinite(raw).all():
         return blank, "non_finite"
     values = raw.astype(np.float64) / max(1.0, np.abs(raw.astype(np.float64)).max())
-    if values.shape != (SIDE, SIDE):
-        values = upsample(spread(values).astype(np.float32), (SIDE, SIDE)).astype(np.float64)
+    if values.shape != (CANVAS_SIDE, CANVAS_SIDE):
+        values = upsample(spread(values).astype(np.float32), (CANVAS_SIDE, CANVAS_SIDE)).astype(
+            np.float64
+        )
     values = spread(values)
     return (values, "ok") if values.any() else (blank, "constant")

@@ -9,65 +9,81 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from camcli.evaluation.datasets.annotations import Problem
-from camcli.evaluation.localization import Board, Scored
-from camcli.evaluation.metrics.aggregation import METRICS, Measured, curves, measured
-from camcli.evaluation.predictions import Row
+from camcli.evaluation.localization import ImageScore, Scoreboard
+from camcli.evaluation.metrics.aggregation import (
+    METRICS,
+    MetricValue,
+    compute_curves,
+    compute_metrics,
+)
+from camcli.evaluation.predictions import EvaluationRow
 
 SCHEMA_VERSION = 1
-EXAMPLES = 5  # Problems of a kind that are told; all are in problems.csv
+MAX_EXAMPLES_PER_PROBLEM = 5  # Problems of a kind that are told; all are in problems.csv
 
 
 @dataclass(frozen=True, slots=True)
-class Line:
+class RowMetrics:
     """One row of the report."""
 
-    row: Row
-    images: int
-    blank: int
-    metrics: Mapping[str, Measured]
+    row: EvaluationRow
+    image_count: int
+    blank_map_count: int
+    metrics: Mapping[str, MetricValue]
     curves: Mapping[str, list[float]]
 
 
-def lines(board: Board) -> list[Line]:
+def summarize_rows(board: Scoreboard) -> list[RowMetrics]:
     """A Line for each row of a board, methods before the baselines of their model."""
     found = [
-        Line(row, int(sums["images"][0]), board.blank[row], measured(sums), curves(sums))
-        for row, sums in ((row, tally.sums) for row, tally in board.tallies.items())
+        RowMetrics(
+            row,
+            int(sums["images"][0]),
+            board.blank_map_counts[row],
+            compute_metrics(sums),
+            compute_curves(sums),
+        )
+        for row, sums in ((row, tally.sums) for row, tally in board.metric_sums.items())
     ]
     models = list(dict.fromkeys(line.row.model for line in found))
     return sorted(found, key=lambda line: (models.index(line.row.model), line.row.baseline))
 
 
-def document(
-    found: Sequence[Line], problems: Sequence[Problem], about: Mapping[str, Any]
+def create_report(
+    row_metrics: Sequence[RowMetrics], problems: Sequence[Problem], about: Mapping[str, Any]
 ) -> dict[str, Any]:
     """Everything, for localization.json."""
     return {
         "schema_version": SCHEMA_VERSION,
         **about,
-        "metrics": {metric.name: metric.what for metric in METRICS},
-        "rows": [{**describe(line), "curves": line.curves} for line in found],
-        "problems": counted(problems),
+        "metrics": {metric.name: metric.description for metric in METRICS},
+        "rows": [{**row_to_json(line), "curves": line.curves} for line in row_metrics],
+        "problems": count_problems(problems),
     }
 
 
-def describe(line: Line) -> dict[str, Any]:
+def row_to_json(row_metrics: RowMetrics) -> dict[str, Any]:
     """One row without its curves: a line of standard output."""
     told = {
-        name: {key: _rounded(value) for key, value in asdict(m).items() if value is not None}
-        for name, m in line.metrics.items()
+        name: {key: _round_metric(value) for key, value in asdict(m).items() if value is not None}
+        for name, m in row_metrics.metrics.items()
     }
-    row = asdict(line.row) | {"layers": list(line.row.layers)}
-    return {**row, "images": line.images, "blank_maps": line.blank, "metrics": told}
+    row = asdict(row_metrics.row) | {"layers": list(row_metrics.row.layers)}
+    return {
+        **row,
+        "images": row_metrics.image_count,
+        "blank_maps": row_metrics.blank_map_count,
+        "metrics": told,
+    }
 
 
-def _rounded(value: float) -> float:
+def _round_metric(value: float) -> float:
     return round(value, 5)
 
 
-def as_csv(found: Sequence[Line]) -> str:
+def rows_to_csv(row_metrics: Sequence[RowMetrics]) -> str:
     """A row a line: each metric, its interval where it has one, and where it is best."""
-    rows = [_flat(line) for line in found]
+    rows = [_flatten_row(line) for line in row_metrics]
     columns = dict.fromkeys(name for row in rows for name in row)
     text = io.StringIO()
     out = csv.DictWriter(text, list(columns), restval="", lineterminator="\n")
@@ -76,16 +92,16 @@ def as_csv(found: Sequence[Line]) -> str:
     return text.getvalue()
 
 
-def _flat(line: Line) -> dict[str, Any]:
-    flat = asdict(line.row) | {"layers": " ".join(line.row.layers), "images": line.images}
+def _flatten_row(line: RowMetrics) -> dict[str, Any]:
+    flat = asdict(line.row) | {"layers": " ".join(line.row.layers), "images": line.image_count}
     for name, metric in line.metrics.items():
         parts = (metric.value, metric.low, metric.high, metric.threshold)
         named = zip(("", "_low", "_high", "_at"), parts, strict=True)
-        flat |= {f"{name}{part}": _rounded(v) for part, v in named if v is not None}
+        flat |= {f"{name}{part}": _round_metric(v) for part, v in named if v is not None}
     return flat
 
 
-COLUMNS = {
+METRIC_COLUMNS = {
     "cls_1": "cls@1",
     "loc_1": "loc@1",
     "loc_5": "loc@5",
@@ -100,18 +116,18 @@ COLUMNS = {
 }
 
 
-def table(found: Sequence[Line]) -> list[list[str]]:
+def format_metrics_table(row_metrics: Sequence[RowMetrics]) -> list[list[str]]:
     """The rows for people: a head, then a Line each; columns that nothing fills are left out."""
-    names = [name for name in COLUMNS if any(name in line.metrics for line in found)]
-    models = len({line.row.model for line in found}) > 1
-    rows = [[*(["model"] if models else []), "method", *(COLUMNS[name] for name in names)]]
-    for line in found:
-        cells = [_told(name, line) for name in names]
+    names = [name for name in METRIC_COLUMNS if any(name in line.metrics for line in row_metrics)]
+    models = len({line.row.model for line in row_metrics}) > 1
+    rows = [[*(["model"] if models else []), "method", *(METRIC_COLUMNS[name] for name in names)]]
+    for line in row_metrics:
+        cells = [_format_metric(name, line) for name in names]
         rows.append([*([line.row.model] if models else []), line.row.name, *cells])
     return rows
 
 
-def _told(name: str, line: Line) -> str:
+def _format_metric(name: str, line: RowMetrics) -> str:
     metric = line.metrics.get(name)
     if metric is None:
         return "-"
@@ -121,35 +137,38 @@ def _told(name: str, line: Line) -> str:
     return f"{value} at {metric.threshold:.2f}" if metric.threshold is not None else value
 
 
-def counted(problems: Iterable[Problem]) -> dict[str, Any]:
+def count_problems(problems: Iterable[Problem]) -> dict[str, Any]:
     """How many Problems of each kind, and the first of them."""
     kinds: dict[str, list[str]] = {}
     for problem in problems:
         kinds.setdefault(problem.kind, []).append(str(problem))
-    return {kind: {"count": len(told), "first": told[:EXAMPLES]} for kind, told in kinds.items()}
+    return {
+        kind: {"count": len(told), "first": told[:MAX_EXAMPLES_PER_PROBLEM]}
+        for kind, told in kinds.items()
+    }
 
 
-def problems_csv(problems: Sequence[Problem]) -> str:
+def problems_to_csv(problems: Sequence[Problem]) -> str:
     """Every Problem, a row each."""
     text = io.StringIO()
     out = csv.writer(text, lineterminator="\n")
     out.writerow(["kind", "where", "detail"])
-    out.writerows([p.kind, p.where, p.detail] for p in problems)
+    out.writerows([p.kind, p.location, p.detail] for p in problems)
     return text.getvalue()
 
 
-def describe_image(scored: Scored) -> dict[str, Any]:
+def image_score_to_json(image_score: ImageScore) -> dict[str, Any]:
     """One line of images.jsonl."""
-    row, judged = scored.row, scored.score
+    row, judged = image_score.row, image_score.score
     return {
-        "image": scored.item.truth.image,
-        "class_index": scored.item.class_index,
+        "image": image_score.sample.annotation.image_name,
+        "class_index": image_score.sample.class_index,
         "model": row.model,
         "method": row.method,
         "layers": list(row.layers),
-        "map_status": scored.status,
-        "rank": scored.rank,
+        "map_status": image_score.status,
+        "rank": image_score.rank,
         "iou": round(judged.iou, 5),
-        "pointing": judged.pointed,
-        "split": judged.split,
+        "pointing": judged.is_pointing_hit,
+        "split": judged.error_type,
     }

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-DECAYS = (1e-4, 1e-3, 1e-2, 1e-1)  # of a head alone: the best on validation is taken
+HEAD_WEIGHT_DECAYS = (1e-4, 1e-3, 1e-2, 1e-1)  # of a head alone: the best on validation is taken
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,8 +25,8 @@ class Recipe:
     last: int | None = None
 
 
-OFFICIAL = Recipe()
+TSCAM_CUB_RECIPE = Recipe()
 
-BEST, LAST = "model_best.safetensors", "model_last.safetensors"
-LOG, CURVE, RESUME = "training.json", "curve.png", "resume.pt"
-FILES = (LOG, BEST, LAST, CURVE, RESUME)
+BEST_CHECKPOINT, LAST_CHECKPOINT = "model_best.safetensors", "model_last.safetensors"
+LOG_FILE, CURVE_FILE, RESUME_FILE = "training.json", "curve.png", "resume.pt"
+TRAINING_FILE_NAMES = (LOG_FILE, BEST_CHECKPOINT, LAST_CHECKPOINT, CURVE_FILE, RESUME_FILE)

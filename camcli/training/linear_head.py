@@ -17,63 +17,70 @@ from camcli.core.types import Failed
 from camcli.models.introspection.heads import ConvHead, PooledHead
 from camcli.training import logistic_regression as linear
 from camcli.training import validation as judge
-from camcli.training.config import DECAYS
+from camcli.training.config import HEAD_WEIGHT_DECAYS
 from camcli.training.data import loader as inputs
-from camcli.training.data.samples import Photo
-from camcli.training.task import Advance, Epoch, Judged, Lesson
+from camcli.training.data.samples import TrainingSample
+from camcli.training.task import AdvanceCallback, EpochResult, TrainingTask, ValidationScores
 
 
 @dataclass(frozen=True, slots=True)
-class Seen:
+class HeadFeatures:
     """What a head sees of each photograph (n, F), what it should say (n, K), and what failed."""
 
     features: Tensor
-    wanted: Tensor
+    target_probabilities: Tensor
     failed: tuple[Failed, ...]
 
 
-def head_of(network: nn.Module) -> ConvHead | PooledHead:
+def find_trainable_head(network: nn.Module) -> ConvHead | PooledHead:
     """The head that was put on."""
     return next(m for m in network.modules() if isinstance(m, ConvHead | PooledHead))
 
 
-def fits(lesson: Lesson, advance: Advance) -> Iterator[Epoch]:
+def fit_linear_head(task: TrainingTask, advance: AdvanceCallback) -> Iterator[EpochResult]:
     """A fit for each weight decay; the network has the head of the best so far on validation.
 
     Training sees each photograph and its mirror image. Raises TrainingError where nothing could be
     read.
     """
     began = time.monotonic()
-    train = _seen(lesson, lesson.photos.train, advance, mirrored=True)
-    held = _seen(lesson, lesson.photos.validation, advance, mirrored=False)
+    train = _compute_head_features(task, task.data.train, advance, mirrored=True)
+    held = _compute_head_features(task, task.data.validation, advance, mirrored=False)
     for part, seen in (("photographs", train), ("validation photographs", held)):
         if not len(seen.features):
-            raise TrainingError(f"none of the {part} can be read: {_first(seen.failed)}")
-    told = {photo.label for photo in lesson.photos.train} - {None}
-    unseen = told - set(train.wanted.argmax(dim=1).tolist())
+            raise TrainingError(
+                f"none of the {part} can be read: {_first_failure_message(seen.failed)}"
+            )
+    told = {photo.label for photo in task.data.train} - {None}
+    unseen = told - set(train.target_probabilities.argmax(dim=1).tolist())
     if unseen:
-        raise TrainingError(lesson.photos.unseen(unseen))
-    given, best, kept = lesson.recipe.decay, Judged(), None
-    for number, decay in enumerate(DECAYS if given is None else (given,), start=1):
-        fitted = linear.fit(train.features, train.wanted, decay)
+        raise TrainingError(task.data.unreadable_classes_message(unseen))
+    given, best, kept = task.recipe.decay, ValidationScores(), None
+    for number, decay in enumerate(HEAD_WEIGHT_DECAYS if given is None else (given,), start=1):
+        fitted = linear.fit_logistic_regression(train.features, train.target_probabilities, decay)
         if not torch.isfinite(fitted.weight).all():
             raise TrainingError("the head's weights became NaN; are the network's own finite?")
-        _put(fitted, head_of(lesson.network))
-        judged = judge.boxes(lesson, judge.marks(fitted.logits(held.features), held.wanted))
-        if kept is None or judged.order > best.order:
+        _copy_weights_to_head(fitted, find_trainable_head(task.network))
+        judged = judge.validate_localization(
+            task,
+            judge.compute_classification_scores(
+                fitted.compute_logits(held.features), held.target_probabilities
+            ),
+        )
+        if kept is None or judged.sort_key > best.sort_key:
             best, kept = judged, fitted
-        _put(kept, head_of(lesson.network))
+        _copy_weights_to_head(kept, find_trainable_head(task.network))
         failed = (*train.failed, *held.failed) if number == 1 else ()
         took = time.monotonic() - began
-        yield Epoch(number, fitted.losses[-1], judged, took, failed, decay, fitted.losses)
+        yield EpochResult(number, fitted.losses[-1], judged, took, failed, decay, fitted.losses)
         began = time.monotonic()
 
 
-def _first(failed: Sequence[Failed]) -> str:
+def _first_failure_message(failed: Sequence[Failed]) -> str:
     return f"{failed[0].name}: {failed[0].reason}" if failed else "there are none"
 
 
-def _put(fitted: linear.Fitted, head: ConvHead | PooledHead) -> None:
+def _copy_weights_to_head(fitted: linear.LinearClassifier, head: ConvHead | PooledHead) -> None:
     own = head.conv if isinstance(head, ConvHead) else head
     assert own.bias is not None
     with torch.no_grad():
@@ -82,49 +89,55 @@ def _put(fitted: linear.Fitted, head: ConvHead | PooledHead) -> None:
 
 
 @torch.no_grad()
-def _seen(lesson: Lesson, photos: Sequence[Photo], advance: Advance, *, mirrored: bool) -> Seen:
+def _compute_head_features(
+    lesson: TrainingTask,
+    photos: Sequence[TrainingSample],
+    advance: AdvanceCallback,
+    *,
+    mirrored: bool,
+) -> HeadFeatures:
     features: list[Tensor] = []
     wanted: list[Tensor] = []
     failed: list[Failed] = []
     recipe, network = lesson.recipe, lesson.network.eval()
-    with _without_head(network) as read:
-        for batch in inputs.batches(photos, lesson.transform, recipe.batch_size, recipe.workers):
+    with _bypass_head(network) as read:
+        for batch in inputs.iter_batches(
+            photos, lesson.transform, recipe.batch_size, recipe.workers
+        ):
             if isinstance(batch, Failed):
                 failed.append(batch)
                 advance(1)
                 continue
             for way in (batch.inputs, batch.inputs.flip(3))[: 1 + mirrored]:
-                with autocast(lesson):
+                with create_autocast(lesson):
                     yielded = network(way.to(lesson.device))
                 features.append(read(yielded.float()).cpu())
-                wanted.append(lesson.answers(replace(batch, inputs=way)))
-            advance(len(batch.photos))
-    classes = len(lesson.photos.labels.names)
+                wanted.append(lesson.label_batch(replace(batch, inputs=way)))
+            advance(len(batch.samples))
+    classes = len(lesson.data.labels.names)
     none = torch.zeros(0, 1), torch.zeros(0, classes)
-    return Seen(
+    return HeadFeatures(
         torch.cat(features) if features else none[0],
         torch.cat(wanted) if wanted else none[1],
         tuple(failed),
     )
 
 
-def autocast(lesson: Lesson) -> Any:
+def create_autocast(task: TrainingTask) -> Any:
     """The precision that the recipe asks for."""
-    return torch.autocast(
-        lesson.device.type, torch.bfloat16, enabled=lesson.recipe.precision == "bf16"
-    )
+    return torch.autocast(task.device.type, torch.bfloat16, enabled=task.recipe.precision == "bf16")
 
 
 @contextmanager
-def _without_head(network: nn.Module) -> Iterator[Callable[[Tensor], Tensor]]:
+def _bypass_head(network: nn.Module) -> Iterator[Callable[[Tensor], Tensor]]:
     """The network yields what its head would read; given is how the head sums that up."""
-    head = head_of(network)
+    head = find_trainable_head(network)
     name = next(name for name, module in network.named_modules() if module is head)
     network.set_submodule(name, nn.Identity())
     try:
         if isinstance(head, ConvHead):
-            yield partial(linear.window_means, prefix=head.prefix, grid=head.grid)
+            yield partial(linear.compute_window_means, prefix=head.prefix, grid=head.grid)
         else:
-            yield linear.pooled
+            yield linear.pool_positions
     finally:
         network.set_submodule(name, head)

@@ -15,11 +15,11 @@ from numpy.typing import NDArray
 from scipy.optimize import minimize
 from torch import Tensor, nn
 
-ITERATIONS = 200
-SMALL = 1e-6
+MAX_ITERATIONS = 200
+MIN_DEVIATION = 1e-6
 
 
-def window_means(tokens: Tensor, prefix: int, grid: tuple[int, int]) -> Tensor:
+def compute_window_means(tokens: Tensor, prefix: int, grid: tuple[int, int]) -> Tensor:
     """The nine means that a 3x3 convolution with padding 1 sees: (B,N,D) -> (B, 9 D).
 
     In the order of Conv2d's weight (K, D, 3, 3) flattened, so that it is the linear map's.
@@ -35,38 +35,41 @@ def window_means(tokens: Tensor, prefix: int, grid: tuple[int, int]) -> Tensor:
     return torch.stack(means, dim=2).flatten(1)
 
 
-def pooled(features: Tensor) -> Tensor:
+def pool_positions(features: Tensor) -> Tensor:
     """The mean over positions: (B,C,H,W) -> (B,C)."""
     return features.mean(dim=(2, 3))
 
 
 @dataclass(frozen=True, slots=True)
-class Fitted:
+class LinearClassifier:
     """Weight (K, F) and bias (K,) of a classifier, and its loss at each iteration."""
 
     weight: Tensor
     bias: Tensor
     losses: tuple[float, ...]
 
-    def logits(self, features: Tensor) -> Tensor:
+    def compute_logits(self, features: Tensor) -> Tensor:
         """(n, F) -> (n, K)."""
         return features @ self.weight.T + self.bias
 
 
 @torch.no_grad()
-def fit(features: Tensor, targets: Tensor, decay: float) -> Fitted:
+def fit_logistic_regression(features: Tensor, targets: Tensor, decay: float) -> LinearClassifier:
     """Multinomial logistic regression, by L-BFGS to convergence: (n, F), (n, K) -> weights.
 
     min  mean_i -sum_k t_ik log softmax(W z_i + b)_k  +  decay/2 |W|^2, z the features with mean 0
     and deviation 1, which is then folded into W and b. Targets are probabilities. It has one
     minimum, and starts from zero: no seed has a part in it.
     """
-    mean, deviation = features.mean(dim=0), features.std(dim=0, correction=0).clamp(min=SMALL)
+    mean, deviation = (
+        features.mean(dim=0),
+        features.std(dim=0, correction=0).clamp(min=MIN_DEVIATION),
+    )
     standard = (features - mean) / deviation
     shape = (targets.shape[1], features.shape[1] + 1)  # the last column is the bias
     losses: list[float] = []
 
-    def loss(flat: NDArray[np.float64]) -> tuple[float, NDArray[np.float64]]:
+    def compute_loss(flat: NDArray[np.float64]) -> tuple[float, NDArray[np.float64]]:
         whole = torch.from_numpy(flat).float().reshape(shape)
         weight, logits = whole[:, :-1], standard @ whole[:, :-1].T + whole[:, -1]
         cross = -(targets * logits.log_softmax(dim=1)).sum(dim=1).mean(dtype=torch.float64)
@@ -79,7 +82,9 @@ def fit(features: Tensor, targets: Tensor, decay: float) -> Fitted:
         return value, gradient.double().flatten().numpy()
 
     start = np.zeros(shape).ravel()
-    found = minimize(loss, start, jac=True, method="L-BFGS-B", options={"maxiter": ITERATIONS})
+    found = minimize(
+        compute_loss, start, jac=True, method="L-BFGS-B", options={"maxiter": MAX_ITERATIONS}
+    )
     whole = torch.from_numpy(found.x).float().reshape(shape)
     own = whole[:, :-1] / deviation
-    return Fitted(own, whole[:, -1] - own @ mean, tuple(losses))
+    return LinearClassifier(own, whole[:, -1] - own @ mean, tuple(losses))

@@ -8,10 +8,10 @@ from collections.abc import Sequence
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
-from camcli.training.task import Epoch
+from camcli.training.task import EpochResult
 
 
-def curve(epochs: Sequence[Epoch]) -> bytes:
+def draw_training_curve(epochs: Sequence[EpochResult]) -> bytes:
     """Loss, top-1 and GT-known over epochs as a PNG; of a single fit its loss over iterations."""
     figure = Figure(figsize=(9, 4), dpi=100, layout="constrained")
     left, right = figure.subplots(1, 2)

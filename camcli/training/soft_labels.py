@@ -10,36 +10,46 @@ from torch import Tensor
 
 from camcli.core.types import Transform
 from camcli.models.model import Model
-from camcli.training.data.loader import Batch
+from camcli.training.data.loader import TrainingBatch
 
-Answers = Callable[[Batch], Tensor]  # probabilities (B, K)
+SoftLabeler = Callable[[TrainingBatch], Tensor]  # probabilities (B, K)
 
 
-def of_labels(classes: int) -> Answers:
+def create_one_hot_labeler(class_count: int) -> SoftLabeler:
     """All on the class of each photograph."""
     return lambda batch: torch.nn.functional.one_hot(
-        torch.tensor([photo.label for photo in batch.photos]), classes
+        torch.tensor([photo.label for photo in batch.samples]), class_count
     ).float()
 
 
-def of_teacher(teacher: Model, transform: Transform) -> Answers:
+def create_teacher_labeler(teacher: Model, transform: Transform) -> SoftLabeler:
     """The teacher's softmax on the very pixels that the student sees."""
-    return partial(_ask, teacher, transform)
+    return partial(_predict_probabilities, teacher, transform)
 
 
 @torch.no_grad()
-def _ask(teacher: Model, transform: Transform, batch: Batch) -> Tensor:
-    pixels = seen_by(batch.inputs, transform, teacher.transform).to(teacher.device)
+def _predict_probabilities(teacher: Model, transform: Transform, batch: TrainingBatch) -> Tensor:
+    pixels = convert_inputs(batch.inputs, transform, teacher.transform).to(teacher.device)
     probabilities: Tensor = teacher.network(pixels).float().softmax(dim=1)
     return probabilities.cpu()
 
 
-def seen_by(inputs: Tensor, of: Transform, by: Transform) -> Tensor:
+def convert_inputs(
+    inputs: Tensor, source_transform: Transform, target_transform: Transform
+) -> Tensor:
     """Inputs normalised and sized for one network as another wants them: (B,3,H,W)."""
     mean, std, other_mean, other_std = (
-        torch.tensor(values)[:, None, None] for values in (of.mean, of.std, by.mean, by.std)
+        torch.tensor(values)[:, None, None]
+        for values in (
+            source_transform.mean,
+            source_transform.std,
+            target_transform.mean,
+            target_transform.std,
+        )
     )
     pixels = inputs * std + mean
-    if by.size != of.size:
-        pixels = torch.nn.functional.interpolate(pixels, by.size, mode="bilinear", antialias=True)
+    if target_transform.size != source_transform.size:
+        pixels = torch.nn.functional.interpolate(
+            pixels, target_transform.size, mode="bilinear", antialias=True
+        )
     return (pixels - other_mean) / other_std

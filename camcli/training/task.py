@@ -12,26 +12,26 @@ from torch import nn
 from camcli.core.types import Failed, Transform
 from camcli.models.zoo.model_card import Kind
 from camcli.training.config import Recipe
-from camcli.training.data.samples import Photos
-from camcli.training.soft_labels import Answers
+from camcli.training.data.samples import TrainingData
+from camcli.training.soft_labels import SoftLabeler
 
 
 @dataclass(frozen=True, slots=True)
-class Lesson:
+class TrainingTask:
     """A network with its new head, the photographs, and what it should say of each."""
 
-    kind: Kind
-    name: str
+    head_kind: Kind
+    architecture: str
     network: nn.Module
     transform: Transform
-    photos: Photos
-    answers: Answers
+    data: TrainingData
+    label_batch: SoftLabeler
     device: torch.device
     recipe: Recipe
 
 
 @dataclass(frozen=True, slots=True)
-class Judged:
+class ValidationScores:
     """What validation says: share of right answers, cross entropy, share of right boxes.
 
     `gt_known` is that of the true classes' boxes at the `threshold` that is best for them.
@@ -43,14 +43,14 @@ class Judged:
     threshold: float | None = None
 
     @property
-    def order(self) -> tuple[float, float, float]:
+    def sort_key(self) -> tuple[float, float, float]:
         """What decides which of two is the better: boxes where there are any, then answers."""
         known, right = self.gt_known or 0.0, self.top1 or 0.0
         return (known, right, -self.loss if self.loss is not None else -math.inf)
 
 
 @dataclass(frozen=True, slots=True)
-class Epoch:
+class EpochResult:
     """One epoch, or one fit of a head: mean loss, what validation says, how long it took.
 
     `losses` has the loss at each iteration of a fit, `decay` its weight decay.
@@ -58,11 +58,11 @@ class Epoch:
 
     number: int
     loss: float
-    judged: Judged
+    judged: ValidationScores
     seconds: float
     failed: tuple[Failed, ...] = ()
     decay: float | None = None
     losses: tuple[float, ...] = ()
 
 
-Advance = Callable[[int], None]  # so many photographs more
+AdvanceCallback = Callable[[int], None]  # so many photographs more

@@ -13,10 +13,15 @@ from matplotlib.path import Path as MplPath
 from PIL import Image
 
 from camcli.core.errors import UsageError
-from camcli.evaluation.datasets.annotations import Problem, Truth
-from camcli.evaluation.datasets.coco import _from_polygons, _letters
-from camcli.evaluation.datasets.exif import upright
-from camcli.evaluation.datasets.registry import Dataset, Place, bind, read
+from camcli.evaluation.datasets.annotations import Annotation, Problem
+from camcli.evaluation.datasets.coco import _decode_runs, _polygons_to_mask
+from camcli.evaluation.datasets.exif import transpose_annotation
+from camcli.evaluation.datasets.registry import (
+    Dataset,
+    DatasetPaths,
+    create_evaluation_samples,
+    read_dataset,
+)
 from camcli.io import images, labels
 
 NAMES = labels.make(["cat", "dog", "tench"], [["n1"], ["n2"], ["n3"]])
@@ -35,11 +40,11 @@ def text(path: Path, *lines: str) -> Path:
 
 
 def truths(dataset: Dataset) -> list[tuple[Any, ...]]:
-    return [(t.image, t.label, t.boxes) for t in dataset.found if isinstance(t, Truth)]
+    return [(t.image_name, t.label, t.boxes) for t in dataset.entries if isinstance(t, Annotation)]
 
 
 def kinds(dataset: Dataset) -> list[str]:
-    return sorted(p.kind for p in dataset.found if isinstance(p, Problem))
+    return sorted(p.kind for p in dataset.entries if isinstance(p, Problem))
 
 
 def test_boxes_csv(tmp_path: Path) -> None:
@@ -55,7 +60,7 @@ def test_boxes_csv(tmp_path: Path) -> None:
         "a.jpg,0,40,30,one,2,11,12",
         "a.jpg,0",
     )
-    found = read(Place(tmp_path))
+    found = read_dataset(DatasetPaths(tmp_path))
     assert found.kind == "boxes.csv"
     assert truths(found) == [("a.jpg", 0, ((1, 2, 11, 12), (20, 2, 31, 12)))]
     assert kinds(found) == [
@@ -65,7 +70,7 @@ def test_boxes_csv(tmp_path: Path) -> None:
         "image has no annotation",
         "image is missing",
     ]
-    assert truths(read(Place(tmp_path / "boxes.csv"))) == truths(found)
+    assert truths(read_dataset(DatasetPaths(tmp_path / "boxes.csv"))) == truths(found)
 
 
 def cub(root: Path) -> Path:
@@ -81,21 +86,28 @@ def cub(root: Path) -> Path:
 
 
 def test_cub_as_distributed(tmp_path: Path) -> None:
-    found = read(Place(cub(tmp_path)))
+    found = read_dataset(DatasetPaths(cub(tmp_path)))
     assert found.kind == "CUB_200_2011"
     assert truths(found) == [("001.Cat/a.jpg", 0, ((1, 2, 11, 22),))]
     assert kinds(found) == ["image has no annotation"]
-    train = read(Place(tmp_path, split="train"))
+    train = read_dataset(DatasetPaths(tmp_path, split="train"))
     assert truths(train) == [("002.Dog/b.jpg", 1, ((0, 0, 5, 5),))]
     with pytest.raises(UsageError, match="test and train"):
-        read(Place(tmp_path, split="val"))
+        read_dataset(DatasetPaths(tmp_path, split="val"))
 
 
 def test_cubs_classes_are_found_by_name_in_a_model_of_other_classes(tmp_path: Path) -> None:
-    items, problems = bind(read(Place(cub(tmp_path), split="train")), NAMES)
+    items, problems = create_evaluation_samples(
+        read_dataset(DatasetPaths(cub(tmp_path), split="train")), NAMES
+    )
     assert [item.class_index for item in items] == [1]
     own = labels.make(["x", "y"])
-    assert [i.class_index for i in bind(read(Place(tmp_path, split="train")), own)[0]] == [1]
+    assert [
+        i.class_index
+        for i in create_evaluation_samples(
+            read_dataset(DatasetPaths(tmp_path, split="train")), own
+        )[0]
+    ] == [1]
     assert not problems
 
 
@@ -103,7 +115,7 @@ def test_cubs_classes_are_found_by_name_in_a_model_of_other_classes(tmp_path: Pa
 def test_a_missing_piece_is_named(tmp_path: Path, name: str) -> None:
     (cub(tmp_path) / name).unlink()
     with pytest.raises(UsageError, match=name):
-        read(Place(tmp_path))
+        read_dataset(DatasetPaths(tmp_path))
 
 
 def test_a_tscam_list(tmp_path: Path) -> None:
@@ -116,7 +128,7 @@ def test_a_tscam_list(tmp_path: Path) -> None:
         "n2/b.JPEG 1 2 3",
         "n2/b.JPEG dog 1 2 3 4",
     )
-    found = read(Place(listed, images=tmp_path / "val"))
+    found = read_dataset(DatasetPaths(listed, images=tmp_path / "val"))
     assert found.kind == "TS-CAM list"
     assert truths(found) == [("n1/a.JPEG", 0, ((1, 2, 11, 12), (20, 2, 31, 12)))]
     assert kinds(found) == ["annotation cannot be read"] * 2 + ["image has no annotation"]
@@ -134,10 +146,10 @@ def wsol(root: Path, *localization: str) -> Path:
 
 def test_wsolevaluations_metadata_with_boxes(tmp_path: Path) -> None:
     root = wsol(tmp_path, "a.jpg,10,20,110,120", "a.jpg,1,2,3,4", "b.jpg,x,1,2,3")
-    found = read(Place(root, images=root / "photos"))
+    found = read_dataset(DatasetPaths(root, images=root / "photos"))
     assert found.kind == "wsolevaluation metadata"
     assert truths(found) == [("a.jpg", 0, ((10, 20, 110, 120), (1, 2, 3, 4)))]
-    assert next(t for t in found.found if isinstance(t, Truth)).size == (400, 300)
+    assert next(t for t in found.entries if isinstance(t, Annotation)).size == (400, 300)
     assert kinds(found) == ["annotation cannot be read", "image has no annotation"]
 
 
@@ -149,10 +161,10 @@ def test_wsolevaluations_metadata_with_masks(tmp_path: Path) -> None:
         path.parent.mkdir(exist_ok=True)
         Image.fromarray(values).save(path)
     root = wsol(tmp_path, "a.jpg,m1.png,i1.png", "a.jpg,m2.png,", "b.jpg,gone.png,")
-    found = read(Place(root, images=root / "photos", annotations=root / "masks"))
-    a, b = (t for t in found.found if isinstance(t, Truth))
+    found = read_dataset(DatasetPaths(root, images=root / "photos", annotations=root / "masks"))
+    a, b = (t for t in found.entries if isinstance(t, Annotation))
     assert [m().sum() for m in a.masks] == [100, 100]
-    assert [m().sum() for m in a.ignored] == [1100]
+    assert [m().sum() for m in a.ignored_masks] == [1100]
     with pytest.raises(Exception, match="No such file"):
         b.masks[0]()
 
@@ -184,7 +196,7 @@ def test_voc_and_ilsvrc_xml(tmp_path: Path) -> None:
     text(notes / "c.xml", "<annotation><object>")
     voc(notes / "d.xml")
     text(notes / "bomb.xml", bomb())
-    found = read(Place(tmp_path))
+    found = read_dataset(DatasetPaths(tmp_path))
     assert found.kind == "VOC XML"
     assert truths(found) == [
         ("JPEGImages/a.jpg", "cat", ((1, 2, 11, 12), (20, 2, 31, 12))),
@@ -192,16 +204,18 @@ def test_voc_and_ilsvrc_xml(tmp_path: Path) -> None:
         ("JPEGImages/b.jpg", "n3", ((1, 2, 11, 12),)),
     ]
     assert kinds(found) == ["annotation cannot be read"] * 2 + ["image has no annotation"] * 2
-    items, _ = bind(found, NAMES)
-    assert [(i.truth.path.name, i.class_index) for i in items] == [
+    items, _ = create_evaluation_samples(found, NAMES)
+    assert [(i.annotation.image_path.name, i.class_index) for i in items] == [
         ("a.jpg", 0),
         ("a.jpg", 1),
         ("b.jpg", 2),
     ]
     text(tmp_path / "ImageSets/Main/val.txt", "b")
-    assert [t[0] for t in truths(read(Place(tmp_path, split="val")))] == ["JPEGImages/b.jpg"]
+    assert [t[0] for t in truths(read_dataset(DatasetPaths(tmp_path, split="val")))] == [
+        "JPEGImages/b.jpg"
+    ]
     with pytest.raises(UsageError, match="ImageSets/Main/test"):
-        read(Place(tmp_path, split="test"))
+        read_dataset(DatasetPaths(tmp_path, split="test"))
 
 
 def document() -> dict[str, Any]:
@@ -246,20 +260,20 @@ def test_coco(tmp_path: Path) -> None:
     for name in ("a.jpg", "b.jpg", "c.jpg"):
         photo(tmp_path / "val2017" / name)
     text(tmp_path / "annotations/instances_val2017.json", json.dumps(document()))
-    found = read(Place(tmp_path))
+    found = read_dataset(DatasetPaths(tmp_path))
     assert found.kind == "COCO"
     assert truths(found) == [
         ("a.jpg", "cat", ((10, 5, 20, 15),)),
         ("b.jpg", "unicorn", ((0, 0, 5, 5),)),
     ]
-    first = next(t for t in found.found if isinstance(t, Truth))
+    first = next(t for t in found.entries if isinstance(t, Annotation))
     assert first.masks[0]().sum() == 100
-    crowd = first.ignored[0]()
+    crowd = first.ignored_masks[0]()
     assert crowd.shape == (30, 40)
     assert crowd[:, 0].all()
     assert crowd.sum() == 30
     assert kinds(found) == ["annotation cannot be read"] * 3 + ["image has no annotation"]
-    items, problems = bind(found, NAMES)
+    items, problems = create_evaluation_samples(found, NAMES)
     assert len(items) == 1
     assert [p.kind for p in problems].count("class is unknown to the model") == 1
     assert any("unicorn" in p.detail for p in problems)
@@ -281,7 +295,7 @@ def test_cocos_letters_stand_for_runs() -> None:
     rng = np.random.default_rng(0)
     for _ in range(20):
         runs = rng.integers(0, 5000, 30).tolist()
-        assert _letters(letters(runs)) == runs
+        assert _decode_runs(letters(runs)) == runs
 
 
 def test_several_annotation_files_are_chosen_from_by_split(tmp_path: Path) -> None:
@@ -289,8 +303,8 @@ def test_several_annotation_files_are_chosen_from_by_split(tmp_path: Path) -> No
         text(tmp_path / f"annotations/instances_{split}.json", json.dumps(document()))
         photo(tmp_path / split / "a.jpg")
     with pytest.raises(UsageError, match="train2017, val2017: choose one by --split"):
-        read(Place(tmp_path))
-    assert truths(read(Place(tmp_path, split="val2017")))
+        read_dataset(DatasetPaths(tmp_path))
+    assert truths(read_dataset(DatasetPaths(tmp_path, split="val2017")))
 
 
 @pytest.mark.parametrize(
@@ -298,14 +312,14 @@ def test_several_annotation_files_are_chosen_from_by_split(tmp_path: Path) -> No
 )
 def test_json_that_is_not_cocos_says_so(tmp_path: Path, content: str) -> None:
     with pytest.raises(UsageError, match="not COCO's JSON"):
-        read(Place(text(tmp_path / "a.json", content)))
+        read_dataset(DatasetPaths(text(tmp_path / "a.json", content)))
 
 
 def test_a_folder_that_is_no_data_set_is_told_what_is_looked_for(tmp_path: Path) -> None:
     with pytest.raises(UsageError, match=r"boxes\.csv"):
-        read(Place(tmp_path))
+        read_dataset(DatasetPaths(tmp_path))
     with pytest.raises(UsageError, match="no such data set"):
-        read(Place(tmp_path / "none"))
+        read_dataset(DatasetPaths(tmp_path / "none"))
 
 
 def test_limit_is_a_fixed_shuffle_and_classes_are_kept_by_name(tmp_path: Path) -> None:
@@ -313,15 +327,18 @@ def test_limit_is_a_fixed_shuffle_and_classes_are_kept_by_name(tmp_path: Path) -
     for i in range(30):
         photo(tmp_path / f"{i}.jpg")
     text(tmp_path / "boxes.csv", "image,class_index,x1,y1,x2,y2", *rows)
-    found = read(Place(tmp_path))
-    few, more = ([i.truth.image for i in bind(found, NAMES, limit=n)[0]] for n in (5, 10))
+    found = read_dataset(DatasetPaths(tmp_path))
+    few, more = (
+        [i.annotation.image_name for i in create_evaluation_samples(found, NAMES, limit=n)[0]]
+        for n in (5, 10)
+    )
     assert len(few) == 5
     assert set(few) < set(more)
     assert more != [f"{i}.jpg" for i in range(10)]
-    dogs, _ = bind(found, NAMES, ["dog"])
+    dogs, _ = create_evaluation_samples(found, NAMES, ["dog"])
     assert {item.class_index for item in dogs} == {1}
     with pytest.raises(Exception, match="no class 'cow'"):
-        bind(found, NAMES, ["cow"])
+        create_evaluation_samples(found, NAMES, ["cow"])
 
 
 @pytest.mark.parametrize("orientation", range(1, 9))
@@ -336,9 +353,9 @@ def test_boxes_and_masks_of_stored_pixels_turn_with_the_image(
     Image.fromarray(stored).save(path, exif=exif)
     upright_pixels = np.asarray(images.decode(path).convert("L")) > 0
     mask = stored[..., 0] > 0
-    given = Truth("a", path, 0, ((10, 4, 30, 9),), None, (lambda: mask,))
+    given = Annotation("a", path, 0, ((10, 4, 30, 9),), None, (lambda: mask,))
     size = (upright_pixels.shape[1], upright_pixels.shape[0])
-    turned = upright(given, images.turned(path), size)
+    turned = transpose_annotation(given, images.turned(path), size)
     ((x1, y1, x2, y2),) = turned.boxes
     expected = np.zeros_like(upright_pixels)
     expected[int(y1) : int(y2), int(x1) : int(x2)] = True
@@ -351,8 +368,8 @@ def test_annotations_of_the_upright_size_stay_as_they_are(tmp_path: Path) -> Non
     exif = Image.Exif()
     exif[0x0112] = 6
     Image.new("RGB", (50, 30)).save(path, exif=exif)
-    given = Truth("a", path, 0, ((1, 2, 3, 4),), (30, 50))
-    assert upright(given, images.turned(path), (30, 50)) == given
+    given = Annotation("a", path, 0, ((1, 2, 3, 4),), (30, 50))
+    assert transpose_annotation(given, images.turned(path), (30, 50)) == given
 
 
 def test_cubs_classes_go_by_their_numbers_and_names_may_have_spaces(tmp_path: Path) -> None:
@@ -362,13 +379,16 @@ def test_cubs_classes_go_by_their_numbers_and_names_may_have_spaces(tmp_path: Pa
     text(root / "images.txt", "1 001.Cat/a.jpg", "2 002.Dog/b.jpg", "3 b c.jpg")
     text(root / "image_class_labels.txt", "1 1", "2 2", "3 3")
     text(root / "bounding_boxes.txt", "1 1 2 10 20", "2 0 0 5 5", "3 1 1 9 9")
-    found = read(Place(root))
+    found = read_dataset(DatasetPaths(root))
     assert [name for name, *_ in truths(found)] == ["001.Cat/a.jpg", "b c.jpg"]
     other = labels.make(["tench", "dog", "cat", "perch"])
-    items, _ = bind(found, other)
-    assert [(i.truth.image, i.class_index) for i in items] == [("001.Cat/a.jpg", 2), ("b c.jpg", 0)]
+    items, _ = create_evaluation_samples(found, other)
+    assert [(i.annotation.image_name, i.class_index) for i in items] == [
+        ("001.Cat/a.jpg", 2),
+        ("b c.jpg", 0),
+    ]
     (root / "classes.txt").unlink()
-    items, problems = bind(read(Place(root)), other)
+    items, problems = create_evaluation_samples(read_dataset(DatasetPaths(root)), other)
     assert not items
     assert {p.kind for p in problems} == {"class is unknown to the model"}
 
@@ -377,11 +397,11 @@ def test_xml_goes_with_the_image_of_its_own_folder(tmp_path: Path) -> None:
     for folder, box in (("A", (1, 2, 3, 4)), ("B", (5, 6, 7, 8))):
         photo(tmp_path / folder / "1.jpg")
         voc(tmp_path / folder / "1.xml", ("cat", *box))
-    found = read(Place(tmp_path))
-    pairs = {t.path.parent.name: t.boxes for t in found.found if isinstance(t, Truth)}
+    found = read_dataset(DatasetPaths(tmp_path))
+    pairs = {t.image_path.parent.name: t.boxes for t in found.entries if isinstance(t, Annotation)}
     assert pairs == {"A": ((1, 2, 3, 4),), "B": ((5, 6, 7, 8),)}
     voc(tmp_path / "C/1.xml", ("cat", 1, 1, 2, 2))
-    apart = read(Place(tmp_path, annotations=tmp_path / "C", images=tmp_path))
+    apart = read_dataset(DatasetPaths(tmp_path, annotations=tmp_path / "C", images=tmp_path))
     assert kinds(apart) == ["annotation cannot be read"] + ["image has no annotation"] * 2
 
 
@@ -390,7 +410,7 @@ def test_a_row_that_cannot_be_read_is_not_scored(tmp_path: Path) -> None:
     head = "image,class_index,width,height,x1,y1,x2,y2"
     bad = ["a.jpg,0,0,0,1,1,9,9", "a.jpg,0,inf,9,1,1,9,9", "a.jpg,0,9,1e400,1,1,9,9"]
     text(tmp_path / "boxes.csv", head, *bad, "a.jpg,0,9,9,1,1,1e300,9")
-    found = read(Place(tmp_path / "boxes.csv"))
+    found = read_dataset(DatasetPaths(tmp_path / "boxes.csv"))
     assert not truths(found)
     assert kinds(found) == ["annotation cannot be read"] * 3 + ["box is inverted or empty"]
 
@@ -405,7 +425,7 @@ def test_files_of_odd_forms_are_refused_or_named(tmp_path: Path) -> None:
     }.items():
         text(folder / name, content)
     os.mkfifo(folder / "pipe.xml")
-    found = read(Place(folder, images=tmp_path))
+    found = read_dataset(DatasetPaths(folder, images=tmp_path))
     assert kinds(found).count("annotation cannot be read") == 3
     for name, content in {
         "sizes": "a.jpg,0,0",
@@ -417,16 +437,16 @@ def test_files_of_odd_forms_are_refused_or_named(tmp_path: Path) -> None:
         text(root / "test" / file, content)
         if name == "labels":
             with pytest.raises(UsageError, match=file):
-                read(Place(root, images=root / "photos"))
+                read_dataset(DatasetPaths(root, images=root / "photos"))
         else:
-            assert truths(read(Place(root, images=root / "photos")))
+            assert truths(read_dataset(DatasetPaths(root, images=root / "photos")))
     table = text(tmp_path / "boxes.csv", "image,class,x1,y1,x2,y2", "a" * 200_000 + ",cat,1,2,3,4")
     with pytest.raises(UsageError, match="field larger"):
-        read(Place(table))
+        read_dataset(DatasetPaths(table))
     text(table, "image,class,x1,y1,x2,y2", f"{'a' * 300}.jpg,cat,1,2,3,4", "a\0b.jpg,cat,1,2,3,4")
-    assert kinds(read(Place(table))) == ["image is missing"] * 2
+    assert kinds(read_dataset(DatasetPaths(table))) == ["image is missing"] * 2
     with pytest.raises(UsageError, match="no such data set"):
-        read(Place(Path("v" * 300)))
+        read_dataset(DatasetPaths(Path("v" * 300)))
 
 
 @pytest.mark.parametrize(
@@ -449,7 +469,7 @@ def test_one_odd_annotation_of_cocos_is_named(tmp_path: Path, key: str, value: A
     good = given["annotations"][0]
     given["annotations"] = [good, good | {key: value, "category_id": 9}]
     given["images"] = given["images"][:1]
-    found = read(Place(text(tmp_path / "a.json", json.dumps(given))))
+    found = read_dataset(DatasetPaths(text(tmp_path / "a.json", json.dumps(given))))
     assert kinds(found) == ["annotation cannot be read"]
     assert len(truths(found)) == 1
 
@@ -458,26 +478,26 @@ def test_cocos_ids_must_be_ids(tmp_path: Path) -> None:
     given = document()
     given["images"][0]["id"] = [1]
     with pytest.raises(UsageError, match="not COCO's JSON"):
-        read(Place(text(tmp_path / "a.json", json.dumps(given))))
+        read_dataset(DatasetPaths(text(tmp_path / "a.json", json.dumps(given))))
 
 
 def test_what_an_evaluation_wrote_is_not_part_of_the_data(tmp_path: Path) -> None:
     photo(tmp_path / "a.jpg")
     photo(tmp_path / "out/gallery.jpg")
     text(tmp_path / "boxes.csv", "image,class,x1,y1,x2,y2", "a.jpg,cat,1,2,3,4")
-    assert kinds(read(Place(tmp_path))) == ["image has no annotation"]
-    assert not kinds(read(Place(tmp_path, skip=tmp_path / "out")))
+    assert kinds(read_dataset(DatasetPaths(tmp_path))) == ["image has no annotation"]
+    assert not kinds(read_dataset(DatasetPaths(tmp_path, skip_folder=tmp_path / "out")))
 
 
 def test_polygons_cover_the_pixels_whose_middles_they_hold() -> None:
     corners = [[3.0, 2.0, 35.0, 6.5, 20.0, 27.0, 15.5, 9.0]]
-    found = _from_polygons(corners, (40, 30))
+    found = _polygons_to_mask(corners, (40, 30))
     outline = MplPath(np.array(corners[0]).reshape(-1, 2))
     x, y = np.meshgrid(np.arange(40) + 0.5, np.arange(30) + 0.5)
     inside = outline.contains_points(np.stack([x.ravel(), y.ravel()], axis=1)).reshape(30, 40)
     assert (found == inside).all()
     assert 100 < found.sum() < 400
-    beyond = _from_polygons([[-9.0, -9.0, 99.0, -9.0, 99.0, 99.0, -9.0, 99.0]], (40, 30))
+    beyond = _polygons_to_mask([[-9.0, -9.0, 99.0, -9.0, 99.0, 99.0, -9.0, 99.0]], (40, 30))
     assert beyond.all()
 
 
@@ -486,7 +506,10 @@ def test_limit_takes_images_whatever_their_classes_and_the_model(tmp_path: Path)
         photo(tmp_path / f"{i}.jpg")
     rows = [f"{i}.jpg,{label},1,2,11,12" for i in range(20) for label in ("cat", "dog", "cow")]
     text(tmp_path / "boxes.csv", "image,class,x1,y1,x2,y2", *rows)
-    found = read(Place(tmp_path))
-    one, other = (bind(found, names, limit=4)[0] for names in (NAMES, labels.make(["cow", "x"])))
+    found = read_dataset(DatasetPaths(tmp_path))
+    one, other = (
+        create_evaluation_samples(found, names, limit=4)[0]
+        for names in (NAMES, labels.make(["cow", "x"]))
+    )
     assert len(one) == 8
-    assert {i.truth.image for i in one} == {i.truth.image for i in other}
+    assert {i.annotation.image_name for i in one} == {i.annotation.image_name for i in other}

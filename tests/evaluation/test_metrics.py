@@ -15,13 +15,19 @@ from scipy import ndimage
 
 from camcli.core.types import Box
 from camcli.evaluation import baselines, localization
-from camcli.evaluation.datasets.annotations import Placed, Problem, Truth, place, sound
+from camcli.evaluation.datasets.annotations import (
+    Annotation,
+    CanvasAnnotation,
+    Problem,
+    annotation_to_canvas,
+    iter_valid_annotations,
+)
 from camcli.evaluation.metrics import aggregation as tally
 from camcli.evaluation.metrics import scoring as measures
-from camcli.evaluation.metrics.iou import iou, split
-from camcli.evaluation.metrics.regions import find, quantise
+from camcli.evaluation.metrics.iou import classify_error, iou
+from camcli.evaluation.metrics.regions import find_regions, quantize_map
 
-SIDE = measures.SIDE
+SIDE = measures.CANVAS_SIDE
 Map = NDArray[np.float32]
 
 
@@ -53,7 +59,7 @@ def rings() -> NDArray[np.uint8]:
 
 
 GREYS = [
-    *(quantise(upsampled(cells, cells)) for cells in (2, 7, 14)),
+    *(quantize_map(upsampled(cells, cells)) for cells in (2, 7, 14)),
     *(noise(30, 20, seed) for seed in range(3)),
     *(noise(17, 40, seed, levels) for seed, levels in enumerate((2, 3, 5))),
     noise(1, 9, 0),
@@ -68,28 +74,32 @@ GREYS = [
 def test_regions_of_all_levels_are_those_of_a_contour_search_at_each(
     grey: NDArray[np.uint8],
 ) -> None:
-    found = find(grey)
+    found = find_regions(grey)
     for level in range(255):
         contours = wsol.contours(grey, level)
         largest = max(contours, key=cv2.contourArea) if contours else None
         box = (0, 0, 0, 0) if largest is None else wsol.bounding(largest)
-        assert tuple(found.largest[level]) == box, level
-        every = {tuple(b) for b in found.every[found.level == level].tolist()}
+        assert tuple(found.largest_boxes[level]) == box, level
+        every = {tuple(b) for b in found.all_boxes[found.box_levels == level].tolist()}
         assert every == {wsol.bounding(c) for c in contours}, level
 
 
-def placed(*boxes: tuple[float, float, float, float], size: tuple[int, int] = (224, 224)) -> Placed:
-    found, problems = place(Truth("a", Path("a"), 0, boxes), size, SIDE)
+def placed(
+    *boxes: tuple[float, float, float, float], size: tuple[int, int] = (224, 224)
+) -> CanvasAnnotation:
+    found, problems = annotation_to_canvas(Annotation("a", Path("a"), 0, boxes), size, SIDE)
     assert found is not None
     assert not problems
     return found
 
 
-def summed(maps: list[Map], truths: list[Placed], threshold: float = 0.2) -> tally.Sums:
-    board = tally.Tally()
+def summed(
+    maps: list[Map], truths: list[CanvasAnnotation], threshold: float = 0.2
+) -> tally.SumArrays:
+    board = tally.MetricSums()
     for i, (values, truth) in enumerate(zip(maps, truths, strict=True)):
-        scored = measures.score(measures.heat(values), truth, threshold, rank=0)
-        board.add(tally.weights(str(i), 0, 0), scored.counts)
+        scored = measures.score_map(measures.create_canvas_map(values), truth, threshold, rank=0)
+        board.add_counts(tally.compute_resample_weights(str(i), 0, 0), scored.counts)
     return board.sums
 
 
@@ -107,7 +117,7 @@ def test_maxboxacc_is_that_of_the_slow_evaluator() -> None:
             boxes.append((x1, y1, min(max(x2, x1 + 9), 500.0), min(max(y2, y1 + 9), 375.0)))
         truths.append(placed(*boxes, size=size))
         slow.append(np.array([wsol.scaled(box, size) for box in boxes]))
-    measured = tally.measured(summed(maps, truths))
+    measured = tally.compute_metrics(summed(maps, truths))
     shown: list[Any] = list(maps)
     one = wsol.max_box_acc(shown, slow, multi=False)
     two = wsol.max_box_acc(shown, slow, multi=True)
@@ -121,14 +131,14 @@ def test_maxboxacc_is_that_of_the_slow_evaluator() -> None:
 @pytest.mark.parametrize("cells", [3, 7, 14])
 def test_the_box_at_a_threshold_is_tscams(cells: int, threshold: float) -> None:
     shown = upsampled(cells, 5)
-    box = measures.box_at(measures.heat(shown), threshold)
+    box = measures.find_box_at_threshold(measures.create_canvas_map(shown), threshold)
     assert tuple(box.tolist()) == wsol.tscam_box(shown, threshold)
 
 
 def test_a_blank_map_has_tscams_stand_in_box_and_points_nowhere() -> None:
-    blank = measures.heat(np.zeros((SIDE, SIDE), np.float32))
-    assert measures.box_at(blank, 0.2).tolist() == [0, 0, 1, 1]
-    scored = measures.score(blank, placed((0, 0, 224, 224)), 0.2, rank=0, boxes=())
+    blank = measures.create_canvas_map(np.zeros((SIDE, SIDE), np.float32))
+    assert measures.find_box_at_threshold(blank, 0.2).tolist() == [0, 0, 1, 1]
+    scored = measures.score_map(blank, placed((0, 0, 224, 224)), 0.2, rank=0, boxes=())
     for name in ("gt_known", "pointing", "pointing_strict", "energy", "box_acc", "loc_1"):
         assert scored.counts[name] == 0, name
     assert scored.counts["cls_1"] == 1
@@ -138,28 +148,38 @@ def test_a_threshold_cuts_where_the_pixel_is_truncated() -> None:
     shown = np.zeros((SIDE, SIDE), np.float32)
     shown[50:150, 50:150] = 26 / 255  # int(0.1 * 255) = 25: q > 25 holds 26
     shown[60:80, 60:80] = 1
-    assert measures.box_at(measures.heat(shown), 0.1).tolist() == [50, 50, 150, 150]
+    assert measures.find_box_at_threshold(measures.create_canvas_map(shown), 0.1).tolist() == [
+        50,
+        50,
+        150,
+        150,
+    ]
     shown[shown == np.float32(26 / 255)] = 25.9 / 255  # truncated to 25: not above 25
-    assert measures.box_at(measures.heat(shown), 0.1).tolist() == [60, 60, 80, 80]
+    assert measures.find_box_at_threshold(measures.create_canvas_map(shown), 0.1).tolist() == [
+        60,
+        60,
+        80,
+        80,
+    ]
 
 
-def square(x1: int, y1: int, x2: int, y2: int) -> measures.Heat:
+def square(x1: int, y1: int, x2: int, y2: int) -> measures.CanvasMap:
     shown = np.zeros((SIDE, SIDE), np.float32)
     shown[y1:y2, x1:x2] = 1
-    return measures.heat(shown)
+    return measures.create_canvas_map(shown)
 
 
 def test_an_overlap_of_exactly_a_half_is_right_for_gt_known_and_not_for_loc() -> None:
     # Predicted 0..99 as corners [0, 0, 100, 100]: 101 x 101 pixels by the papers' count.
     # A truth of [0, 0, 100, 201 - 1]: 101 x 201... choose heights so that IoU is 1/2 exactly.
     truth = placed((0, 0, 100, 201))
-    scored = measures.score(square(0, 0, 100, 100), truth, 0.2, rank=0)
+    scored = measures.score_map(square(0, 0, 100, 100), truth, 0.2, rank=0)
     assert scored.iou == 0.5
     assert scored.counts["gt_known"] == 1
     assert scored.counts["loc_1"] == 0
     assert scored.counts["single"][100] == 1
     assert scored.counts["multi"][1, 100] == 1
-    assert scored.split != "right"
+    assert scored.error_type != "right"
 
 
 def test_widths_count_the_last_pixel() -> None:
@@ -184,16 +204,16 @@ def test_widths_count_the_last_pixel() -> None:
 def test_why_a_localisation_is_wrong(
     box: list[int], truths: list[list[int]], rank: int, expected: str
 ) -> None:
-    assert split(np.array(box), np.array(truths), rank) == expected
+    assert classify_error(np.array(box), np.array(truths), rank) == expected
 
 
 def test_truth_is_scaled_as_each_protocol_does() -> None:
     found = placed((10.0, 20.0, 500.0, 375.0), size=(500, 375))
-    assert found.truncated.tolist() == [wsol.scaled((10, 20, 500, 375), (500, 375))]
-    assert found.fitted.tolist() == [[4, 11, 223, 223]]
+    assert found.scaled_boxes.tolist() == [wsol.scaled((10, 20, 500, 375), (500, 375))]
+    assert found.clipped_boxes.tolist() == [[4, 11, 223, 223]]
     for width in range(50, 1025):  # 55 * (224 / 55) is less than 224
         whole = placed((0.0, 0.0, float(width), float(width)), size=(width, width))
-        assert whole.truncated.tolist() == [[0, 0, 224, 224]]
+        assert whole.scaled_boxes.tolist() == [[0, 0, 224, 224]]
 
 
 def test_the_pointing_game_forgives_less_than_fifteen_pixels_of_the_image() -> None:
@@ -201,12 +221,12 @@ def test_the_pointing_game_forgives_less_than_fifteen_pixels_of_the_image() -> N
     point = square(100, 100, 101, 101)
     for x1, hit in ((201, 1), (201 + 14, 1), (201 + 15, 0), (201 + 16, 0)):
         truth = placed((x1, 190.0, 440.0, 210.0), size=(448, 448))
-        scored = measures.score(point, truth, 0.2, rank=None)
+        scored = measures.score_map(point, truth, 0.2, rank=None)
         assert scored.counts["pointing"] == hit, x1
         assert scored.counts["pointing_strict"] == (x1 <= 201)
     for x2, hit in ((201 - 14 + 1, 1), (201 - 15 + 1, 0)):
         truth = placed((50, 190.0, x2, 210.0), size=(448, 448))
-        assert measures.score(point, truth, 0.2, rank=None).counts["pointing"] == hit, x2
+        assert measures.score_map(point, truth, 0.2, rank=None).counts["pointing"] == hit, x2
 
 
 def test_the_level_of_the_best_threshold_is_not_picked_anew_in_resamples() -> None:
@@ -215,29 +235,33 @@ def test_the_level_of_the_best_threshold_is_not_picked_anew_in_resamples() -> No
         "single": np.array([[5.0, 6], [2, 3], [3, 3], [9, 4], [1, 7]]),
     }
     metric = next(m for m in tally.METRICS if m.name == "max_box_acc")
-    assert metric.of(sums)[[0, 3, 4]].tolist() == [0.6, 0.4, 0.7]
+    assert metric.compute(sums)[[0, 3, 4]].tolist() == [0.6, 0.4, 0.7]
 
 
 def test_classes_of_one_image_go_together() -> None:
-    one, again, other = (tally.weights(name, 50, 0) for name in ("a.jpg", "a.jpg", "b.jpg"))
+    one, again, other = (
+        tally.compute_resample_weights(name, 50, 0) for name in ("a.jpg", "a.jpg", "b.jpg")
+    )
     assert (one == again).all()
     assert not (one == other).all()
 
 
 def test_a_box_smaller_than_a_pixel_of_the_canvas_has_energy() -> None:
     truth = placed((1000, 700, 1001, 702), size=(2000, 1500))
-    even = measures.heat(np.full((SIDE, SIDE), 0.5, np.float32))
-    assert measures.score(even, truth, 0.2, None).counts["energy"] == pytest.approx(1 / SIDE**2)
+    even = measures.create_canvas_map(np.full((SIDE, SIDE), 0.5, np.float32))
+    assert measures.score_map(even, truth, 0.2, None).counts["energy"] == pytest.approx(1 / SIDE**2)
 
 
 def test_a_size_that_is_not_the_images_is_named() -> None:
-    found, problems = place(Truth("a", Path("a"), 0, ((1, 1, 9, 9),), (375, 500)), (500, 375), SIDE)
+    found, problems = annotation_to_canvas(
+        Annotation("a", Path("a"), 0, ((1, 1, 9, 9),), (375, 500)), (500, 375), SIDE
+    )
     assert found is None
     assert [p.kind for p in problems] == ["size is not the image's"]
 
 
 def test_energy_is_the_share_within_the_boxes() -> None:
-    scored = measures.score(square(0, 0, 100, 50), placed((50, 0, 224, 224)), 0.2, rank=None)
+    scored = measures.score_map(square(0, 0, 100, 50), placed((50, 0, 224, 224)), 0.2, rank=None)
     assert scored.counts["energy"] == 0.5
     assert "loc_1" not in scored.counts
 
@@ -245,39 +269,43 @@ def test_energy_is_the_share_within_the_boxes() -> None:
 def test_explains_own_boxes_are_half_open_pixels_of_the_image() -> None:
     truth = placed((0, 0, 100, 100), size=(200, 200))
     for x2, right in ((50, 1), (49, 0)):
-        scored = measures.score(square(0, 0, 9, 9), truth, 0.2, None, [Box(0, 0, x2, 100, 1.0)])
+        scored = measures.score_map(square(0, 0, 9, 9), truth, 0.2, None, [Box(0, 0, x2, 100, 1.0)])
         assert scored.counts["box_acc"] == right
 
 
 def test_pxap_is_average_precision() -> None:
     metrics = pytest.importorskip("sklearn.metrics")
     rng = np.random.default_rng(3)
-    board, scores, truth = tally.Tally(), [], []
+    board, scores, truth = tally.MetricSums(), [], []
     for i in range(4):
         shown = spread(ndimage.gaussian_filter(rng.random((SIDE, SIDE)), 6))
         mask = ndimage.gaussian_filter(rng.random((300, 400)), 9) > 0.5
         ignored = np.zeros((300, 400), bool)
         ignored[:60] = True
         masks, crowd = ((lambda m=mask: m),), ((lambda m=ignored: m),)
-        found, _ = place(Truth("a", Path("a"), 0, (), None, masks, crowd), (400, 300), SIDE)
+        found, _ = annotation_to_canvas(
+            Annotation("a", Path("a"), 0, (), None, masks, crowd), (400, 300), SIDE
+        )
         assert found is not None
         assert found.foreground is not None
         assert found.background is not None
-        board.add(
-            tally.weights(str(i), 0, 0),
-            measures.score(measures.heat(shown), found, 0.2, None).counts,
+        board.add_counts(
+            tally.compute_resample_weights(str(i), 0, 0),
+            measures.score_map(measures.create_canvas_map(shown), found, 0.2, None).counts,
         )
         counted = found.foreground | found.background
         assert not counted.all()
         scores.append(shown[counted])
         truth.append(found.foreground[counted])
     exact = metrics.average_precision_score(np.concatenate(truth), np.concatenate(scores))
-    assert tally.measured(board.sums)["pxap"].value == pytest.approx(exact, abs=2e-3)
+    assert tally.compute_metrics(board.sums)["pxap"].value == pytest.approx(exact, abs=2e-3)
 
 
 def test_masks_are_sampled_as_opencv_does() -> None:
     mask = np.random.default_rng(0).random((301, 77)) > 0.5
-    found, _ = place(Truth("a", Path("a"), 0, (), None, ((lambda: mask),)), (77, 301), SIDE)
+    found, _ = annotation_to_canvas(
+        Annotation("a", Path("a"), 0, (), None, ((lambda: mask),)), (77, 301), SIDE
+    )
     resized = cv2.resize(mask.astype(np.uint8), (SIDE, SIDE), interpolation=0)
     assert found is not None
     assert found.foreground is not None
@@ -288,12 +316,12 @@ def test_what_cannot_be_is_named_and_the_rest_goes_on(tmp_path: Path) -> None:
     here = tmp_path / "a.jpg"
     here.touch()
     given = [
-        Truth("a.jpg", here, 0, ((5, 5, 2, 9), (1, 1, 9, 9), (0, 0, float("nan"), 4))),
-        Truth("b.jpg", tmp_path / "b.jpg", 0, ((1, 1, 9, 9),)),
-        Truth("a.jpg", here, 1, ()),
+        Annotation("a.jpg", here, 0, ((5, 5, 2, 9), (1, 1, 9, 9), (0, 0, float("nan"), 4))),
+        Annotation("b.jpg", tmp_path / "b.jpg", 0, ((1, 1, 9, 9),)),
+        Annotation("a.jpg", here, 1, ()),
     ]
-    found = list(sound(given, sized=False))
-    assert [t.boxes for t in found if isinstance(t, Truth)] == [((1, 1, 9, 9),)]
+    found = list(iter_valid_annotations(given, allow_missing_images=False))
+    assert [t.boxes for t in found if isinstance(t, Annotation)] == [((1, 1, 9, 9),)]
     assert sorted(p.kind for p in found if isinstance(p, Problem)) == [
         "box is inverted or empty",
         "box is inverted or empty",
@@ -305,12 +333,14 @@ def test_what_cannot_be_is_named_and_the_rest_goes_on(tmp_path: Path) -> None:
 def test_boxes_outside_the_image_and_empty_masks_are_named() -> None:
     boxes = ((300.0, 0.0, 400.0, 50.0), (150.0, 50.0, 260.0, 90.0))
     empty = (lambda: np.zeros((10, 10), bool),)
-    found, problems = place(Truth("a", Path("a"), 0, boxes, None, empty), (200, 100), SIDE)
+    found, problems = annotation_to_canvas(
+        Annotation("a", Path("a"), 0, boxes, None, empty), (200, 100), SIDE
+    )
     assert {p.kind for p in problems} == {"box is outside the image", "mask is empty"}
     assert found is not None
-    assert found.boxes.tolist() == [[150, 50, 200, 90]]  # what reaches beyond is cut off
+    assert found.image_boxes.tolist() == [[150, 50, 200, 90]]  # what reaches beyond is cut off
     assert found.foreground is None
-    gone, _ = place(Truth("a", Path("a"), 0, boxes[:1]), (200, 100), SIDE)
+    gone, _ = annotation_to_canvas(Annotation("a", Path("a"), 0, boxes[:1]), (200, 100), SIDE)
     assert gone is None
 
 
@@ -323,21 +353,21 @@ def test_sums_are_those_of_single_images_and_the_halves_add_up() -> None:
     assert 20 < one < 50
     assert np.allclose(found["single"][0], found["single"][1] + found["single"][2])
     single = [
-        measures.score(measures.heat(m), t, 0.2, 0).counts["single"]
+        measures.score_map(measures.create_canvas_map(m), t, 0.2, 0).counts["single"]
         for m, t in zip(maps, truths, strict=True)
     ]
     assert np.allclose(found["single"][0], np.sum(single, axis=0))
 
 
 def test_intervals_are_those_of_a_share() -> None:
-    board = tally.Tally()
+    board = tally.MetricSums()
     for i in range(400):
         right = np.asarray(float(i % 10 < 6))
-        board.add(
-            tally.weights(str(i), 2000, 0),
+        board.add_counts(
+            tally.compute_resample_weights(str(i), 2000, 0),
             {"images": np.asarray(1.0), "gt_known": right},
         )
-    found = tally.measured(board.sums)["gt_known"]
+    found = tally.compute_metrics(board.sums)["gt_known"]
     half = 1.96 * (0.6 * 0.4 / 400) ** 0.5
     assert found.value == 0.6
     assert found.low == pytest.approx(0.6 - half, abs=0.01)
@@ -351,43 +381,50 @@ def test_a_threshold_found_on_one_half_is_measured_on_the_other() -> None:
     }
     # Best on even images: level 0, 1/10 on odd ones; best on odd ones: level 1, 5/10 on even.
     metric = next(m for m in tally.METRICS if m.name == "held_out")
-    assert metric.of(sums)[0] == pytest.approx((0.1 + 0.5) / 2)
+    assert metric.compute(sums)[0] == pytest.approx((0.1 + 0.5) / 2)
 
 
 def test_nothing_is_held_out_where_a_half_is_empty() -> None:
     found = summed([upsampled(7, 1)], [placed((0, 0, 224, 224))])
-    assert "held_out" not in tally.measured(found)
+    assert "held_out" not in tally.compute_metrics(found)
     some = summed([upsampled(7, i) for i in range(9)], [placed((0, 0, 224, 224))] * 9)
     assert some["images"][1] != some["images"][2]
-    right = tally.measured(some)
+    right = tally.compute_metrics(some)
     assert right["held_out"].value == right["max_box_acc"].value == 1
 
 
 def test_intervals_of_few_images_leave_out_resamples_of_none() -> None:
-    board = tally.Tally()
-    one = measures.score(measures.heat(upsampled(7, 1)), placed((0, 0, 224, 224)), 0.0, 0)
-    board.add(tally.weights("0", 200, 0), one.counts)
-    found = tally.measured(board.sums)["gt_known"]
+    board = tally.MetricSums()
+    one = measures.score_map(
+        measures.create_canvas_map(upsampled(7, 1)), placed((0, 0, 224, 224)), 0.0, 0
+    )
+    board.add_counts(tally.compute_resample_weights("0", 200, 0), one.counts)
+    found = tally.compute_metrics(board.sums)["gt_known"]
     assert found.value == found.low == found.high
 
 
 def test_a_mask_too_small_for_the_canvas_is_a_box_without_pixels() -> None:
     mask = np.zeros((600, 800), bool)
     mask[1, 1] = True
-    found, problems = place(Truth("a", Path("a"), 0, (), None, (lambda: mask,)), (800, 600), SIDE)
+    found, problems = annotation_to_canvas(
+        Annotation("a", Path("a"), 0, (), None, (lambda: mask,)), (800, 600), SIDE
+    )
     assert found is not None
     assert not problems
     assert found.foreground is None
-    assert found.boxes.tolist() == [[1, 1, 2, 2]]
-    assert "pixels" not in measures.score(measures.heat(upsampled(7, 1)), found, 0.2, 0).counts
+    assert found.image_boxes.tolist() == [[1, 1, 2, 2]]
+    assert (
+        "pixels"
+        not in measures.score_map(measures.create_canvas_map(upsampled(7, 1)), found, 0.2, 0).counts
+    )
 
 
 def test_baselines_have_not_seen_the_image_and_do_not_change() -> None:
-    centre = baselines.centre()
+    centre = baselines.create_center_map()
     assert centre.values.argmax() == 111 * SIDE + 111
-    box = measures.box_at(centre, 0.5)
+    box = measures.find_box_at_threshold(centre, 0.5)
     assert box[0] == SIDE - box[2]
-    one, again, other = (baselines.random(n, 0).values for n in ("a", "a", "b"))
+    one, again, other = (baselines.create_noise_map(n, 0).values for n in ("a", "a", "b"))
     assert (one == again).all()
     assert not (one == other).all()
     assert one.max() == 1
@@ -395,6 +432,6 @@ def test_baselines_have_not_seen_the_image_and_do_not_change() -> None:
 
 def test_examples_are_the_worst_the_middle_and_the_best() -> None:
     overlaps = {i: i / 10 for i in range(11)}
-    found = localization.examples(overlaps, 3)
+    found = localization.choose_examples(overlaps, 3)
     assert found == {"worst": [0, 1, 2], "median": [4, 5, 6], "best": [10, 9, 8]}
-    assert localization.examples({7: 0.5}, 3) == {"worst": [7], "median": [7], "best": [7]}
+    assert localization.choose_examples({7: 0.5}, 3) == {"worst": [7], "median": [7], "best": [7]}

@@ -23,8 +23,8 @@ from camcli.training.distillation import augmentation as mixing
 from camcli.training.distillation import feature_cache as views
 from camcli.training.distillation import loop as run
 from camcli.training.distillation import losses
-from camcli.training.distillation.augmentation import Known
-from camcli.training.distillation.loop import Distillation
+from camcli.training.distillation.augmentation import DistillationData
+from camcli.training.distillation.loop import DistillationConfig
 from camcli.training.distillation.student import Student
 
 
@@ -34,9 +34,11 @@ def tscam() -> Model:
 
 
 @pytest.fixture(scope="module")
-def known() -> Known:
+def known() -> DistillationData:
     found = [Source(path, path.name, path.stem) for path in PHOTOS]
-    return run.known(found, None, Distillation(workers=1), lambda _: None)[0]
+    return run.compute_distillation_data(
+        found, None, DistillationConfig(workers=1), lambda _: None
+    )[0]
 
 
 def test_it_is_small() -> None:
@@ -128,7 +130,9 @@ def test_another_size_is_refused(cli: Cli) -> None:
     assert "trained at 224" in ran.err
 
 
-def test_the_student_is_the_network(known: Known, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_student_is_the_network(
+    known: DistillationData, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """What is trained on cached features is what later runs on pixels."""
     torch.manual_seed(0)
     student = Student(known.views).eval()
@@ -139,8 +143,8 @@ def test_the_student_is_the_network(known: Known, monkeypatch: pytest.MonkeyPatc
         whole = known.views.middle[:1].float(), known.views.deep[:1].float()
         said = student(*whole, (0, 0))
         classes = torch.tensor([[3, 999]])
-        semantic = student.semantic(said.tokens, classes)
-    network = embedded.assembled(student.weights(), embedded.TSCAM)
+        semantic = student.compute_semantic_maps(said.tokens, classes)
+    network = embedded.assembled(student.export_state_dict(), embedded.TSCAM)
     found = models.wrap("x", network, models.load(device="cpu").transform)
     features = found.network.patch_embed.backbone  # type: ignore[union-attr]
     cached = torch.cat([whole[0], whole[1].repeat_interleave(2, 1).repeat_interleave(2, 2)], dim=3)
@@ -159,66 +163,72 @@ def test_the_student_is_the_network(known: Known, monkeypatch: pytest.MonkeyPatc
     torch.testing.assert_close(attended, said.attention, rtol=1e-3, atol=1e-5)
 
 
-def test_the_teacher_is_asked_about_the_mixture(known: Known) -> None:
+def test_the_teacher_is_asked_about_the_mixture(known: DistillationData) -> None:
     cnn = embedded.cnn().eval()
-    answers = losses.Answers(cnn)
+    answers = losses.TeacherHead(cnn)
     plain = known.views.deep[:1].float()
     with torch.no_grad():
-        said = answers.logits(answers.maps(plain)).softmax(dim=1)
+        said = answers.compute_logits(answers.compute_features(plain)).softmax(dim=1)
         picture = noise(1, (224, 224))
         deep = embedded.Features(cnn)(picture)[:, 112:, ::2, ::2].permute(0, 2, 3, 1)
-        exact = answers.logits(answers.maps(deep))
+        exact = answers.compute_logits(answers.compute_features(deep))
         torch.testing.assert_close(exact, cnn(picture), rtol=1e-3, atol=1e-3)
     assert said.argmax() == 285  # the cat, even from bf16 features
 
 
-def test_maps_follow_their_views(known: Known) -> None:
+def test_maps_follow_their_views(known: DistillationData) -> None:
     """A map placed in a window is the photograph's map where that window was cut."""
     ramp = torch.linspace(0, 1, 28)[None].expand(28, -1)
-    upright = Known(known.views, ramp[None].expand(len(PHOTOS), -1, -1).clone(), known.classes)
+    upright = DistillationData(
+        known.views, ramp[None].expand(len(PHOTOS), -1, -1).clone(), known.class_indices
+    )
     which = torch.tensor([0, 1])  # whole, and mirrored
-    placed = mixing._placed(upright, which, mirror=False, window=(0, 0, 7, 7))
+    placed = mixing._warp_maps(upright, which, mirror=False, window=(0, 0, 7, 7))
     torch.testing.assert_close(placed[0], placed[1].flip(1), rtol=0, atol=1e-5)
     assert (placed[0].diff(dim=1) > 0).all()
-    again = mixing._placed(upright, which, mirror=True, window=(0, 0, 7, 7))
+    again = mixing._warp_maps(upright, which, mirror=True, window=(0, 0, 7, 7))
     torch.testing.assert_close(again, placed.flip(2), rtol=0, atol=1e-5)
-    part = mixing._placed(upright, which, mirror=False, window=(2, 3, 4, 4))
+    part = mixing._warp_maps(upright, which, mirror=False, window=(2, 3, 4, 4))
     torch.testing.assert_close(part, placed[:, 4:12, 6:14], rtol=0, atol=1e-5)
 
 
-def test_mixtures_are_what_they_say(known: Known) -> None:
+def test_mixtures_are_what_they_say(known: DistillationData) -> None:
     draw = np.random.default_rng(0)
-    plain = mixing._window(known, torch.arange(8), draw)
-    mixed = mixing._paste(plain, draw)
+    plain = mixing._crop_window(known, torch.arange(8), draw)
+    mixed = mixing._paste_samples(plain, draw)
     changed = (mixed.deep != plain.deep).any(dim=3)
     fine = changed.repeat_interleave(2, 1).repeat_interleave(2, 2)
-    assert (mixed.own[fine] == 0).all()
-    assert torch.equal(mixed.own[~fine] > 0, (plain.own[~fine] > 0) & (mixed.own[~fine] > 0))
-    both = mixing._mix(plain, draw)
-    assert (both.objects <= torch.maximum(plain.own, plain.own.amax()) + 1e-6).all()
-    assert set(both.sure.tolist()) <= {0.0, 1.0}
+    assert (mixed.class_maps[fine] == 0).all()
+    assert torch.equal(
+        mixed.class_maps[~fine] > 0, (plain.class_maps[~fine] > 0) & (mixed.class_maps[~fine] > 0)
+    )
+    both = mixing._mix_samples(plain, draw)
+    assert (
+        both.object_maps <= torch.maximum(plain.class_maps, plain.class_maps.amax()) + 1e-6
+    ).all()
+    assert set(both.class_visibility.tolist()) <= {0.0, 1.0}
 
 
 def test_cuts_stay_inside() -> None:
     draw = np.random.default_rng(0)
     for _ in range(200):
-        left, top, right, bottom = views.cut(draw)
+        left, top, right, bottom = views.sample_rectangle(draw)
         assert 0 <= left < right <= 1
         assert 0 <= top < bottom <= 1
 
 
-def test_distillation_learns_and_is_repeatable(known: Known) -> None:
-    how = Distillation(steps=20, batch_size=8, lr=2e-3)
-    first, second = (list(run.run(known, how)) for _ in range(2))
+def test_distillation_learns_and_is_repeatable(known: DistillationData) -> None:
+    how = DistillationConfig(steps=20, batch_size=8, lr=2e-3)
+    first, second = (list(run.train_student(known, how)) for _ in range(2))
     report, student = first[-1]
     assert report.step == 20
-    start = losses.losses(
+    start = losses.compute_losses(
         Student(known.views),
-        losses.Answers(embedded.cnn().eval()),
-        mixing.batch(known, torch.arange(8), np.random.default_rng(0)),
+        losses.TeacherHead(embedded.cnn().eval()),
+        mixing.create_feature_batch(known, torch.arange(8), np.random.default_rng(0)),
     )
     assert report.losses["coupled"] < float(start["coupled"].detach())
-    one, two = student.weights(), second[-1][1].weights()
+    one, two = student.export_state_dict(), second[-1][1].export_state_dict()
     assert all(torch.equal(one[key], two[key]) for key in one)
 
 

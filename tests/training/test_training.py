@@ -32,7 +32,7 @@ from camcli.models.introspection.heads import ConvHead, PooledHead
 from camcli.models.zoo import model_card as trained
 from camcli.models.zoo import replace_head as refit
 from camcli.training import logistic_regression as linear
-from camcli.training.checkpointing import Record
+from camcli.training.checkpointing import TrainingWriter
 
 VIT = ("--model", "test_vit", "--checkpoint", "tiny.safetensors")
 QUICK = ("--epochs", 4, "--batch-size", 4, "--lr", 1e-3)
@@ -61,7 +61,7 @@ def log(folder: Path) -> dict[str, object]:
 def test_nine_windows_are_all_that_a_convolution_sees() -> None:
     head = ConvHead(8, 5, (4, 6), prefix=2).double()
     tokens = torch.randn(3, 2 + 24, 8, dtype=torch.float64)
-    means = linear.window_means(tokens, 2, (4, 6))
+    means = linear.compute_window_means(tokens, 2, (4, 6))
     assert means.shape == (3, 9 * 8)
     assert head.conv.bias is not None
     found = means @ head.conv.weight.flatten(1).T + head.conv.bias
@@ -74,11 +74,11 @@ def test_a_fit_is_scikit_learns_logistic_regression() -> None:
     features = torch.from_numpy(pixels).float()
     wanted = nn.functional.one_hot(torch.from_numpy(digits).long(), 10).float()
     decay = 1e-3
-    ours = linear.fit(features[train], wanted[train], decay)
+    ours = linear.fit_logistic_regression(features[train], wanted[train], decay)
     scaler = StandardScaler().fit(pixels[train])
     peer = LogisticRegression(C=1 / (decay * 600), max_iter=5000, tol=1e-8)
     peer.fit(scaler.transform(pixels[train]), digits[train])
-    found = ours.logits(features[test])
+    found = ours.compute_logits(features[test])
     theirs = torch.from_numpy(peer.predict_log_proba(scaler.transform(pixels[test])))
     assert (found.argmax(1) == theirs.argmax(1)).float().mean() > 0.99
     assert (found.log_softmax(1) - theirs).abs().median() < 0.02
@@ -89,17 +89,17 @@ def test_soft_targets_are_met() -> None:
     generator = torch.Generator().manual_seed(0)
     features = torch.randn(400, 5, generator=generator)
     wanted = (features @ torch.randn(5, 3, generator=generator)).softmax(dim=1)
-    fitted = linear.fit(features, wanted, 0.0)
-    found = fitted.logits(features).softmax(dim=1)
+    fitted = linear.fit_logistic_regression(features, wanted, 0.0)
+    found = fitted.compute_logits(features).softmax(dim=1)
     torch.testing.assert_close(found, wanted, rtol=0, atol=1e-3)
 
 
 def test_a_feature_that_never_varies_does_no_harm() -> None:
     features = torch.cat([torch.randn(40, 3), torch.full((40, 1), 7.0)], dim=1)
     wanted = nn.functional.one_hot((features[:, 0] > 0).long(), 2).float()
-    fitted = linear.fit(features, wanted, 1e-2)
+    fitted = linear.fit_logistic_regression(features, wanted, 1e-2)
     assert torch.isfinite(fitted.weight).all()
-    assert (fitted.logits(features).argmax(1) == wanted.argmax(1)).float().mean() > 0.9
+    assert (fitted.compute_logits(features).argmax(1) == wanted.argmax(1)).float().mean() > 0.9
 
 
 def test_a_trained_head_finds_what_was_planted(cli: Cli, place: Path, shapes: Path) -> None:
@@ -179,15 +179,15 @@ def test_an_interrupted_training_goes_on_as_if_it_had_not_been(
     command = ("train", "tscam", "few", *VIT, *QUICK, "--output")
     assert cli(*command, "whole").status == 0
 
-    add = Record.add
+    add = TrainingWriter.write_epoch
 
-    def stop_after_two(self: Record, *given: object) -> bool:
+    def stop_after_two(self: TrainingWriter, *given: object) -> bool:
         found = add(self, *given)  # type: ignore[arg-type]
         if len(self.epochs) == 2:
             raise KeyboardInterrupt
         return found
 
-    monkeypatch.setattr(Record, "add", stop_after_two)
+    monkeypatch.setattr(TrainingWriter, "write_epoch", stop_after_two)
     assert cli(*command, "broken").status == 130
     monkeypatch.undo()
     monkeypatch.chdir(place)

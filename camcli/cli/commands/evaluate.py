@@ -115,23 +115,25 @@ def localization(
 
     from camcli.evaluation.datasets import registry as datasets
 
-    place = datasets.Place(dataset, images, annotations, split, output, sized=bool(maps))
-    data = datasets.read(place)
+    place = datasets.DatasetPaths(
+        dataset, images, annotations, split, output, allow_missing_images=bool(maps)
+    )
+    data = datasets.read_dataset(place)
     asked = [part.strip() for part in (classes or "").split(",") if part.strip()]
     threads = workers or options.workers()
 
     from camcli.cli.runners.evaluate import Run
     from camcli.engine import plan, targets
     from camcli.evaluation import predictions as given
-    from camcli.evaluation.localization import Board
+    from camcli.evaluation.localization import Scoreboard
     from camcli.io import labels as naming
     from camcli.models import model as loading
     from camcli.runs.config import Job
 
     def of_folder(run: Run, folder: Path) -> None:
-        row = given.Row(one_line(folder), "maps", (), 0.2 if level is None else level)
+        row = given.EvaluationRow(one_line(folder), "maps", (), 0.2 if level is None else level)
         known = naming.load(labels, None) if labels else naming.default(1000)
-        produce = partial(given.from_folder, folder, boxes, threads)
+        produce = partial(given.iter_folder_predictions, folder, boxes, threads)
         run.score(produce, known, (row,), unknown=-1)
 
     def of_model(run: Run, name: str | None) -> None:
@@ -153,12 +155,16 @@ def localization(
             boxes,
             smoothing,
         )
-        run.score(partial(given.from_model, job), loaded.labels, given.rows_of(job))
+        run.score(
+            partial(given.iter_model_predictions, job),
+            loaded.labels,
+            given.create_evaluation_rows(job),
+        )
 
     about = {"dataset": str(dataset), "kind": data.kind, "split": split, "limit": limit, "fit": fit}
     with ExitStack() as stack:
         start = partial(jsonl.opened, output, overwrite, IMAGES)
-        board = Board(resamples, seed)
+        board = Scoreboard(resamples, seed)
         run = Run(
             *(data, asked, limit, strict, board, output),
             lambda: stack.enter_context(start()),
@@ -175,7 +181,7 @@ def _do(steps: Sequence[Callable[[], None]], run: Run, about: Mapping[str, Any])
         for step in steps:
             step()
     except (CamcliError, KeyboardInterrupt):
-        if run.board.tallies:
+        if run.board.metric_sums:
             run.report({**about, "complete": False}, {})
         raise
 

@@ -13,7 +13,7 @@ from camcli.cli.runners import train as lesson
 from camcli.cli.runners.train import Asked
 from camcli.core.errors import UsageError
 from camcli.io import discovery as sources
-from camcli.training.config import LOG, OFFICIAL, Recipe
+from camcli.training.config import LOG_FILE, TSCAM_CUB_RECIPE, Recipe
 
 app = Typer(help="Fit a head on photographs: TS-CAM's for a ViT, or CAM's for a CNN.")
 
@@ -71,19 +71,19 @@ def tscam(
     boxes: BoxTable = None,
     labels: options.LabelFile = None,
     validation: Share = 0.1,
-    epochs: Annotated[int, Option(min=1, help="Of last:N and all.")] = OFFICIAL.epochs,
+    epochs: Annotated[int, Option(min=1, help="Of last:N and all.")] = TSCAM_CUB_RECIPE.epochs,
     batch_size: Annotated[
         int, Option(min=1, max=2**16, help="Photographs at a time.")
-    ] = OFFICIAL.batch_size,
+    ] = TSCAM_CUB_RECIPE.batch_size,
     lr: Annotated[
         float, Option(min=1e-9, help="Of last:N and all; a tenth from half of the epochs on.")
-    ] = OFFICIAL.lr,
+    ] = TSCAM_CUB_RECIPE.lr,
     decay: Annotated[
         float | None, Option(min=0, help="Weight decay; else 5e-4, and a head's best of four.")
     ] = None,
     size: options.Size = None,
     precision: Precision = "fp32",
-    seed: Seed = OFFICIAL.seed,
+    seed: Seed = TSCAM_CUB_RECIPE.seed,
     device: options.Device = "auto",
     workers: options.Workers = None,
     output: Output = Path("camcli-train"),
@@ -197,11 +197,11 @@ def embedded(
     """The embedded ViT anew: a transformer on the embedded CNN, taught by it. See its card."""
     options.must_exist("--checkpoint", checkpoint)
     options.must_exist("--boxes", boxes)
-    options.refuse_existing_run(output, overwrite, LOG)
+    options.refuse_existing_run(output, overwrite, LOG_FILE)
     found = sources.find(photos, [], skip=output)
 
     from camcli.cli.runners import distill as distillation
-    from camcli.training.distillation.loop import Distillation
+    from camcli.training.distillation.loop import DistillationConfig
 
-    how = Distillation(steps, batch_size, lr, seed=seed, workers=workers or options.workers())
+    how = DistillationConfig(steps, batch_size, lr, seed=seed, workers=workers or options.workers())
     return distillation.run(found, vit, checkpoint, boxes, how, output)

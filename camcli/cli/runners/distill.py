@@ -18,9 +18,9 @@ from camcli.models import model as models
 from camcli.models.zoo import builtin as embedded
 from camcli.models.zoo import model_card as trained
 from camcli.training import validation as judge
-from camcli.training.config import LOG
+from camcli.training.config import LOG_FILE
 from camcli.training.distillation import loop as distilling
-from camcli.training.distillation.loop import Distillation
+from camcli.training.distillation.loop import DistillationConfig
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -31,7 +31,7 @@ def run(
     vit: str | None,
     checkpoint: Path | None,
     boxes: Path | None,
-    how: Distillation,
+    how: DistillationConfig,
     output: Path,
 ) -> int:
     """Distil, telling the losses; writes the weights as they ship, and a log."""
@@ -39,36 +39,36 @@ def run(
     photographs = [item for item in found if isinstance(item, Source)]
     console.say(f"{len(photographs)} photographs; features and evidence are computed once")
     with console.progress("looking", 2 * len(photographs), quiet=False) as bar:
-        known, failed = distilling.known(photographs, teacher, how, bar.advance)
+        known, failed = distilling.compute_distillation_data(photographs, teacher, how, bar.advance)
     for item in [*(i for i in found if isinstance(i, Failed)), *failed]:
         console.complain(f"{item}; left out")
     log, state = [], {}
     with console.progress("training", how.steps, quiet=False) as bar:
-        for report, student in distilling.run(known, how):
+        for report, student in distilling.train_student(known, how):
             told = "  ".join(f"{name} {value:.3f}" for name, value in report.losses.items())
             console.say(f"step {report.step}  {told}")
             log.append(asdict(report))
-            state = student.weights()
-            bar.advance(distilling.TOLD)
+            state = student.export_state_dict()
+            bar.advance(distilling.REPORT_INTERVAL_STEPS)
     file = output / embedded.WEIGHTS.name
     write(file, _packed(state, {}))
     if boxes:
         share, threshold = _located(state, boxes, how.workers)
         console.say(f"GT-known {share:.3f} at {threshold:.3f}")
         write(file, _packed(state, {"tscam": threshold}))
-    about = {"photographs": len(known.views.names), **asdict(how), "log": log}
-    write(output / LOG, json.dumps(about, indent=2).encode())
-    console.say(f"written to {one_line(output)}/: {file.name}, {LOG}")
+    about = {"photographs": len(known.views.image_names), **asdict(how), "log": log}
+    write(output / LOG_FILE, json.dumps(about, indent=2).encode())
+    console.say(f"written to {one_line(output)}/: {file.name}, {LOG_FILE}")
     return 0
 
 
 def _located(state: dict[str, Tensor], table: Path, workers: int) -> tuple[float, float]:
     model = models.wrap(embedded.TSCAM, embedded.assembled(state, embedded.TSCAM), _transform())
-    place = datasets.Place(table)
-    items, problems = datasets.bind(datasets.read(place), model.labels)
+    place = datasets.DatasetPaths(table)
+    items, problems = datasets.create_evaluation_samples(datasets.read_dataset(place), model.labels)
     for problem in problems:
         console.complain(problem)
-    known, threshold = judge.located(model, "tscam", items, 32, workers)
+    known, threshold = judge.compute_gt_known(model, "tscam", items, 32, workers)
     if known is None or threshold is None:
         raise UsageError(f"--boxes {table}: no box is of a photograph and class known here")
     return known, threshold

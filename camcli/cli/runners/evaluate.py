@@ -18,10 +18,10 @@ from camcli.evaluation import gallery, localization, report
 from camcli.evaluation import plots as charts
 from camcli.evaluation.datasets import registry as datasets
 from camcli.evaluation.datasets.annotations import Problem
-from camcli.evaluation.datasets.registry import Dataset, Item
-from camcli.evaluation.localization import Board
-from camcli.evaluation.predictions import Produce, Row
-from camcli.evaluation.report import Line
+from camcli.evaluation.datasets.registry import Dataset, EvaluationSample
+from camcli.evaluation.localization import Scoreboard
+from camcli.evaluation.predictions import EvaluationRow, PredictionSource
+from camcli.evaluation.report import RowMetrics
 from camcli.io.files import write
 from camcli.io.labels import Labels
 
@@ -49,7 +49,7 @@ class Run:
     classes: Sequence[str]
     limit: int | None
     strict: bool
-    board: Board
+    board: Scoreboard
     output: Path
     start: Callable[[], Write]
     format: Format
@@ -60,13 +60,15 @@ class Run:
 
     def score(
         self,
-        produce: Produce[Any],
+        produce: PredictionSource[Any],
         labels: Labels,
-        rows: Sequence[Row],
+        rows: Sequence[EvaluationRow],
         unknown: int | None = None,
     ) -> None:
         """Score every image on these rows, then draw each row's examples."""
-        items, problems = datasets.bind(self.data, labels, self.classes, self.limit, unknown)
+        items, problems = datasets.create_evaluation_samples(
+            self.data, labels, self.classes, self.limit, unknown
+        )
         for problem in problems:
             self.note(problem)
         if not items:
@@ -76,15 +78,15 @@ class Run:
             self.write = self.start()
         total = len(items) * (len(rows) + 2)
         with console.progress("evaluating", total, self.format == "quiet") as bar:
-            for found in localization.run(produce, items, rows, self.board.seed):
-                if isinstance(found, localization.Scored):
-                    self.board.add(found)
-                    self.write(report.describe_image(found))
+            for found in localization.score_predictions(produce, items, rows, self.board.seed):
+                if isinstance(found, localization.ImageScore):
+                    self.board.add_score(found)
+                    self.write(report.image_score_to_json(found))
                 else:
                     self.note(found)
                 bar.advance()
         for row in rows:
-            if row in self.board.overlaps:
+            if row in self.board.ious:
                 self.draw_examples(produce, items, row)
 
     def _why_nothing(self) -> str:
@@ -102,12 +104,14 @@ class Run:
             if self.kinds[problem.kind] <= TOLD:
                 console.complain(problem)
 
-    def draw_examples(self, produce: Produce[Any], items: Sequence[Item], row: Row) -> None:
+    def draw_examples(
+        self, produce: PredictionSource[Any], items: Sequence[EvaluationSample], row: EvaluationRow
+    ) -> None:
         """The worst, middling and best images of a row in one picture."""
-        overlaps = self.board.overlaps[row]
-        chosen = localization.examples(overlaps, EXAMPLES)
-        wanted = [i for i in items if any(i.number in numbers for numbers in chosen.values())]
-        pictures = produce(wanted, [row], lambda g: (g.item.number, gallery.picture(g)))
+        overlaps = self.board.ious[row]
+        chosen = localization.choose_examples(overlaps, EXAMPLES)
+        wanted = [i for i in items if any(i.index in numbers for numbers in chosen.values())]
+        pictures = produce(wanted, [row], lambda g: (g.sample.index, gallery.draw_prediction(g)))
         drawn = dict(found for found in pictures if not isinstance(found, Problem))
         sheet = {
             name: [(f"IoU {overlaps[n]:.2f}", drawn[n]) for n in numbers if n in drawn]
@@ -115,47 +119,47 @@ class Run:
         }
         name = _file_name(row, self.pictures)
         title = f"{row.name} · {row.model} · truth green, box white"
-        write(self.output / name, gallery.sheet(title, sheet))
+        write(self.output / name, gallery.draw_gallery(title, sheet))
         self.pictures.append(name)
 
     def report(self, about: Mapping[str, Any], floors: Mapping[str, float]) -> int:
         """Write the document, table and pictures; the exit status."""
-        lines = report.lines(self.board)
+        lines = report.summarize_rows(self.board)
         if not lines:
             raise UsageError(f"nothing was scored: {self._why_nothing()}")
         problems = list(self.problems)
-        document = report.document(lines, problems, {**about, "seed": self.board.seed})
+        document = report.create_report(lines, problems, {**about, "seed": self.board.seed})
         write(self.output / DOCUMENT, f"{json.dumps(document, indent=1)}\n".encode())
-        csv = report.as_csv(lines).encode(errors="backslashreplace")
+        csv = report.rows_to_csv(lines).encode(errors="backslashreplace")
         write(self.output / TABLE, csv)
         if problems:
-            rows = report.problems_csv(problems).encode(errors="backslashreplace")
+            rows = report.problems_to_csv(problems).encode(errors="backslashreplace")
             write(self.output / PROBLEMS, rows)
         several = len({line.row.model for line in lines}) > 1
         names = [
             f"{line.row.model} {line.row.name}" if several else line.row.name for line in lines
         ]
-        drawings = (charts.thresholds, charts.overlaps, charts.splits)
+        drawings = (charts.draw_threshold_curves, charts.draw_iou_curves, charts.draw_error_types)
         for name, draw in zip(CHARTS, drawings, strict=True):
             if drawn := draw(lines, names):
                 write(self.output / name, drawn)
         self.show(lines)
         for kind, count in self.kinds.items():
             console.say(f"{count} x {kind}")
-        images = max(line.images for line in lines)
+        images = max(line.image_count for line in lines)
         console.say(f"{images} images; written to {one_line(self.output)}/")
         failed = [problem for problem in problems if problem.kind in FAILURES]
         return int(bool(failed) | _below(lines, names, floors))
 
-    def show(self, lines: Sequence[Line]) -> None:
+    def show(self, lines: Sequence[RowMetrics]) -> None:
         """The table on standard output, or a line of JSON a row."""
         if self.format == "quiet":
             return
         if console.for_machines(self.format):
             for line in lines:
-                console.emit(json.dumps(report.describe(line)))
+                console.emit(json.dumps(report.row_to_json(line)))
         else:
-            console.table(report.table(lines))
+            console.table(report.format_metrics_table(lines))
 
 
 def remove_earlier(output: Path) -> None:
@@ -165,7 +169,7 @@ def remove_earlier(output: Path) -> None:
             path.unlink()
 
 
-def _file_name(row: Row, taken: Sequence[str]) -> str:
+def _file_name(row: EvaluationRow, taken: Sequence[str]) -> str:
     words = re.findall(r"[A-Za-z0-9_+.]+", f"{row.model} {row.name}")
     slug = "-".join(words).strip(".")[-80:]
     name, number = f"gallery.{slug}.jpg", 1
@@ -175,7 +179,7 @@ def _file_name(row: Row, taken: Sequence[str]) -> str:
     return name
 
 
-def _below(lines: Sequence[Line], names: Sequence[str], floors: Mapping[str, float]) -> bool:
+def _below(lines: Sequence[RowMetrics], names: Sequence[str], floors: Mapping[str, float]) -> bool:
     """Say which rows miss which floor; a metric that a row does not have is missed."""
     missed = [
         (name, metric, line.metrics.get(metric))

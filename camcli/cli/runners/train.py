@@ -12,15 +12,21 @@ from typing import TYPE_CHECKING, Any, Literal
 from camcli.cli import console, options
 from camcli.core.errors import UsageError, one_line
 from camcli.io import labels as naming
-from camcli.training.config import BEST, CURVE, FILES, LOG, Recipe
+from camcli.training.config import (
+    BEST_CHECKPOINT,
+    CURVE_FILE,
+    LOG_FILE,
+    TRAINING_FILE_NAMES,
+    Recipe,
+)
 from camcli.training.data import splits as dataset
-from camcli.training.data.samples import Photos, Where
+from camcli.training.data.samples import TrainingData, TrainingPaths
 
 if TYPE_CHECKING:
     from camcli.models.model import Model
-    from camcli.training.checkpointing import Record
-    from camcli.training.finetune import State
-    from camcli.training.task import Advance, Epoch, Lesson
+    from camcli.training.checkpointing import TrainingWriter
+    from camcli.training.finetune import TrainingState
+    from camcli.training.task import AdvanceCallback, EpochResult, TrainingTask
 
 TOLD = 3  # photographs left out that are told one by one
 
@@ -69,26 +75,28 @@ def run(asked: Asked) -> int:
     """Train, telling each epoch; the exit status."""
     _check(asked)
     names = naming.load(asked.labels, None) if asked.labels else None
-    where = Where(asked.data, asked.images, asked.boxes, asked.output, asked.share)
-    labelled = None if asked.teacher else dataset.read(where, names)
+    where = TrainingPaths(asked.data, asked.images, asked.boxes, asked.output, asked.share)
+    labelled = None if asked.teacher else dataset.load_training_data(where, names)
 
     from camcli.models import model as models
 
     teacher = None
     if asked.teacher:
         teacher = models.load(asked.teacher, asked.teacher_checkpoint, device=asked.device)
-    found = labelled or dataset.read(where, names, teacher.labels if teacher else None)
+    found = labelled or dataset.load_training_data(
+        where, names, teacher.labels if teacher else None
+    )
     _tell(found)
     lesson = _lesson(asked, found, teacher)
 
-    from camcli.training.checkpointing import record
+    from camcli.training.checkpointing import create_training_writer
 
-    _follow(asked, record(lesson, asked.output, asked.settings))
+    _follow(asked, create_training_writer(lesson, asked.output, asked.settings))
     _close(asked)
     return 0
 
 
-def _lesson(asked: Asked, found: Photos, teacher: Model | None) -> Lesson:
+def _lesson(asked: Asked, found: TrainingData, teacher: Model | None) -> TrainingTask:
     """The network with its new head, and what it is to learn."""
     import torch
 
@@ -96,15 +104,19 @@ def _lesson(asked: Asked, found: Photos, teacher: Model | None) -> Lesson:
     from camcli.models.zoo import replace_head as refit
     from camcli.training import soft_labels as answers
     from camcli.training import validation as judge
-    from camcli.training.task import Lesson
+    from camcli.training.task import TrainingTask
 
     model = models.load(asked.model, asked.checkpoint, size=asked.size, device=asked.device)
     torch.manual_seed(asked.recipe.seed)
     classes = len(found.labels.names)
     network = refit.REFITS[asked.kind](model.network, classes, model.size, model.name)
-    judge.can_be_explained(network, asked.kind, model)
-    says = answers.of_teacher(teacher, model.transform) if teacher else answers.of_labels(classes)
-    return Lesson(
+    judge.check_explainable(network, asked.kind, model)
+    says = (
+        answers.create_teacher_labeler(teacher, model.transform)
+        if teacher
+        else answers.create_one_hot_labeler(classes)
+    )
+    return TrainingTask(
         *(asked.kind, model.architecture, network.to(model.device), model.transform, found, says),
         *(model.device, asked.recipe),
     )
@@ -133,21 +145,21 @@ def _protect(asked: Asked) -> None:
     """Neither an earlier training nor what is read is written over."""
     inputs = (asked.model, asked.checkpoint, asked.teacher, asked.teacher_checkpoint)
     read = {os.path.realpath(path) for path in inputs if path and os.path.isfile(path)}
-    for name in FILES:
+    for name in TRAINING_FILE_NAMES:
         if os.path.realpath(asked.output / name) in read:
             raise UsageError(f"{asked.output / name} is read; name another --output")
         if not asked.resume:
             options.refuse_existing_run(asked.output, asked.overwrite, name)
 
 
-def _tell(found: Photos) -> None:
+def _tell(found: TrainingData) -> None:
     """What was found, and what was left out."""
     for item in found.left_out[:TOLD]:
         console.complain(item)
     more = len(found.left_out) - TOLD
     if more > 0:
         console.complain(f"… and {more} more left out")
-    boxed = len({item.truth.image for item in found.truths})
+    boxed = len({item.annotation.image_name for item in found.localization_samples})
     console.say(
         f"{found.kind}: {len(found.labels.names)} classes, {len(found.train)} photographs to train "
         f"on, {len(found.validation)} to validate with"
@@ -155,41 +167,41 @@ def _tell(found: Photos) -> None:
     )
 
 
-def _follow(asked: Asked, record: Record) -> None:
+def _follow(asked: Asked, record: TrainingWriter) -> None:
     """Epoch after epoch, or fit after fit: shown, written, told."""
-    lesson, state = record.lesson, None
+    lesson, state = record.task, None
     if asked.resume:
-        from camcli.training.checkpointing import resume
+        from camcli.training.checkpointing import load_resume_state
 
-        state = resume(record)
+        state = load_resume_state(record)
         console.say(f"going on after epoch {state.epoch} of {asked.recipe.epochs}")
     else:
-        record.begin()
+        record.remove_old_files()
         part = "the head" if asked.alone else asked.part
-        console.say(f"training {part} of {lesson.name} on {lesson.device}")
-    once = len(lesson.photos.train) + len(lesson.photos.validation)
+        console.say(f"training {part} of {lesson.architecture} on {lesson.device}")
+    once = len(lesson.data.train) + len(lesson.data.validation)
     rounds = 1 if asked.alone else asked.recipe.epochs - len(record.epochs)
     with console.progress("training", once * rounds, quiet=False) as bar:
         for epoch, left in _steps(asked, lesson, state, bar.advance):
             for failed in epoch.failed:
                 console.complain(f"{failed}; left out")
-            better = record.add(epoch, left)
+            better = record.write_epoch(epoch, left)
             console.say(_said(epoch) + ("  best" if better else ""))
 
 
 def _steps(
-    asked: Asked, lesson: Lesson, state: State | None, advance: Advance
-) -> Iterator[tuple[Epoch, State | None]]:
+    asked: Asked, lesson: TrainingTask, state: TrainingState | None, advance: AdvanceCallback
+) -> Iterator[tuple[EpochResult, TrainingState | None]]:
     from camcli.training import finetune as epochs
     from camcli.training import linear_head as head
 
     if asked.alone:
-        yield from ((epoch, None) for epoch in head.fits(lesson, advance))
+        yield from ((epoch, None) for epoch in head.fit_linear_head(lesson, advance))
     else:
-        yield from epochs.run(lesson, advance, state)
+        yield from epochs.train_epochs(lesson, advance, state)
 
 
-def _said(epoch: Epoch) -> str:
+def _said(epoch: EpochResult) -> str:
     """An epoch in a line."""
     named = f"decay {epoch.decay:g}" if epoch.decay is not None else f"epoch {epoch.number}"
     judged = epoch.judged
@@ -202,11 +214,11 @@ def _said(epoch: Epoch) -> str:
 
 
 def _close(asked: Asked) -> None:
-    from camcli.training.validation import METHOD
+    from camcli.training.validation import METHOD_BY_HEAD
 
-    method = METHOD[asked.kind]
+    method = METHOD_BY_HEAD[asked.kind]
     folder = one_line(asked.output)
     console.say(
-        f"written to {folder}/: {BEST}, {CURVE}, {LOG}; look at it: "
-        f"camcli explain IMAGE --model {folder}/{BEST} --method {method}"
+        f"written to {folder}/: {BEST_CHECKPOINT}, {CURVE_FILE}, {LOG_FILE}; look at it: "
+        f"camcli explain IMAGE --model {folder}/{BEST_CHECKPOINT} --method {method}"
     )

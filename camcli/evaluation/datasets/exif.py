@@ -9,12 +9,12 @@ from functools import partial
 import numpy as np
 from PIL.Image import Transpose
 
-from camcli.evaluation.datasets.annotations import Corners, Mask, Picked, Truth
+from camcli.evaluation.datasets.annotations import Annotation, Corners, MaskArray, MaskLoader
 
-Turn = Callable[[Picked], Picked]
+MaskTransposer = Callable[[MaskArray], MaskArray]
 
 # What each turn does to an array of rows and columns.
-TURNS: Mapping[Transpose, Turn] = {
+MASK_TRANSPOSES: Mapping[Transpose, MaskTransposer] = {
     Transpose.FLIP_LEFT_RIGHT: lambda a: a[:, ::-1],
     Transpose.ROTATE_180: lambda a: a[::-1, ::-1],
     Transpose.FLIP_TOP_BOTTOM: lambda a: a[::-1],
@@ -24,7 +24,9 @@ TURNS: Mapping[Transpose, Turn] = {
     Transpose.ROTATE_90: lambda a: np.rot90(a, 1),
 }
 # What each does to the point (x, y) of a stored image of w x h.
-POINTS: Mapping[Transpose, Callable[[float, float, float, float], tuple[float, float]]] = {
+POINT_TRANSPOSES: Mapping[
+    Transpose, Callable[[float, float, float, float], tuple[float, float]]
+] = {
     Transpose.FLIP_LEFT_RIGHT: lambda x, y, w, h: (w - x, y),
     Transpose.ROTATE_180: lambda x, y, w, h: (w - x, h - y),
     Transpose.FLIP_TOP_BOTTOM: lambda x, y, w, h: (x, h - y),
@@ -33,7 +35,7 @@ POINTS: Mapping[Transpose, Callable[[float, float, float, float], tuple[float, f
     Transpose.TRANSVERSE: lambda x, y, w, h: (h - y, w - x),
     Transpose.ROTATE_90: lambda x, y, w, h: (y, w - x),
 }
-SIDEWAYS = {
+SIDEWAYS_TRANSPOSES = {
     Transpose.TRANSPOSE,
     Transpose.ROTATE_270,
     Transpose.TRANSVERSE,
@@ -41,33 +43,38 @@ SIDEWAYS = {
 }
 
 
-def upright(truth: Truth, turn: Transpose | None, size: tuple[int, int]) -> Truth:
+def transpose_annotation(
+    annotation: Annotation, transpose: Transpose | None, size: tuple[int, int]
+) -> Annotation:
     """The truth of an image that is turned to be upright, `size` (W, H) once it is.
 
     A truth whose own size is the upright one, and could not be the stored one, is upright already.
     """
-    if turn is None:
-        return truth
-    stored = size[::-1] if turn in SIDEWAYS else size
-    if truth.size == size != stored:
-        return truth
-    width, height = truth.size or stored
-    boxes = tuple(_turned(box, turn, width, height) for box in truth.boxes)
+    if transpose is None:
+        return annotation
+    stored = size[::-1] if transpose in SIDEWAYS_TRANSPOSES else size
+    if annotation.size == size != stored:
+        return annotation
+    width, height = annotation.size or stored
+    boxes = tuple(_transpose_box(box, transpose, width, height) for box in annotation.boxes)
     masks, ignored = (
-        tuple(_with(mask, TURNS[turn]) for mask in own) for own in (truth.masks, truth.ignored)
+        tuple(_defer_transpose(mask, MASK_TRANSPOSES[transpose]) for mask in own)
+        for own in (annotation.masks, annotation.ignored_masks)
     )
-    sized = (height, width) if turn in SIDEWAYS else (width, height)
-    return replace(truth, boxes=boxes, masks=masks, ignored=ignored, size=sized)
+    sized = (height, width) if transpose in SIDEWAYS_TRANSPOSES else (width, height)
+    return replace(annotation, boxes=boxes, masks=masks, ignored_masks=ignored, size=sized)
 
 
-def _turned(box: Corners, turn: Transpose, width: float, height: float) -> Corners:
-    (x1, y1), (x2, y2) = (POINTS[turn](x, y, width, height) for x, y in (box[:2], box[2:]))
+def _transpose_box(box: Corners, turn: Transpose, width: float, height: float) -> Corners:
+    (x1, y1), (x2, y2) = (
+        POINT_TRANSPOSES[turn](x, y, width, height) for x, y in (box[:2], box[2:])
+    )
     return min(x1, x2), min(y1, y2), max(x1, x2), max(y1, y2)
 
 
-def _with(mask: Mask, turn: Turn) -> Mask:
-    return partial(_made, mask, turn)
+def _defer_transpose(mask: MaskLoader, turn: MaskTransposer) -> MaskLoader:
+    return partial(_load_transposed_mask, mask, turn)
 
 
-def _made(mask: Mask, turn: Turn) -> Picked:
+def _load_transposed_mask(mask: MaskLoader, turn: MaskTransposer) -> MaskArray:
     return turn(mask())

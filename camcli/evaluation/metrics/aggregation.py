@@ -12,58 +12,58 @@ from functools import lru_cache
 import numpy as np
 from numpy.typing import NDArray
 
-from camcli.evaluation.datasets.annotations import code
-from camcli.evaluation.metrics.scoring import CURVE, Counts
+from camcli.evaluation.datasets.annotations import hash_image_name
+from camcli.evaluation.metrics.scoring import IOU_CURVE_LEVELS, MetricCounts
 
-Sums = Mapping[str, NDArray[np.float64]]  # each (R, ...): all, two halves, then the resamples
-Values = NDArray[np.float64]
+SumArrays = Mapping[str, NDArray[np.float64]]  # each (R, ...): all, two halves, then the resamples
+ResampleValues = NDArray[np.float64]
 
-ALL, EVEN, ODD, FIRST = 0, 1, 2, 3  # rows of the sums
-PENDING = 32  # images summed at once, as one matrix product
+ALL_IMAGES, EVEN_HALF, ODD_HALF, FIRST_RESAMPLE = 0, 1, 2, 3  # rows of the sums
+MAX_PENDING_IMAGES = 32  # images summed at once, as one matrix product
 
 
 @lru_cache(maxsize=64)  # the rows of an image come one after another
-def weights(image: str, resamples: int, seed: int) -> Values:
+def compute_resample_weights(image: str, resamples: int, seed: int) -> ResampleValues:
     """How often an image counts in each row of the sums (R,).
 
     A bootstrap resample draws N images of N; each then counts Poisson(1) times, which needs no N
     (arXiv 1312.5021). It goes by the image's name: the classes of one image go together, and
     methods and models are compared on the same resamples and halves.
     """
-    generator = np.random.default_rng([seed, code(image)])
+    generator = np.random.default_rng([seed, hash_image_name(image)])
     half = generator.integers(2)
     drawn = generator.poisson(1.0, resamples)
     return np.array([1, half == 0, half == 1, *drawn], np.float64)
 
 
 @dataclass(slots=True)
-class Tally:
+class MetricSums:
     """Sums of counts, each image weighted as the rows ask."""
 
     _sums: dict[str, NDArray[np.float64]] = field(default_factory=dict)
-    _waiting: list[tuple[Values, Counts]] = field(default_factory=list)
+    _pending: list[tuple[ResampleValues, MetricCounts]] = field(default_factory=list)
 
-    def add(self, weight: Values, counts: Counts) -> None:
+    def add_counts(self, weight: ResampleValues, counts: MetricCounts) -> None:
         """Take in one image's counts."""
-        self._waiting.append((weight, counts))
-        if len(self._waiting) == PENDING:
-            self._settle()
+        self._pending.append((weight, counts))
+        if len(self._pending) == MAX_PENDING_IMAGES:
+            self._add_pending()
 
     @property
-    def sums(self) -> Sums:
+    def sums(self) -> SumArrays:
         """What was counted so far."""
-        self._settle()
+        self._add_pending()
         return self._sums
 
-    def _settle(self) -> None:
-        for name in dict.fromkeys(name for _, counts in self._waiting for name in counts):
-            having = [(weight, counts) for weight, counts in self._waiting if name in counts]
+    def _add_pending(self) -> None:
+        for name in dict.fromkeys(name for _, counts in self._pending for name in counts):
+            having = [(weight, counts) for weight, counts in self._pending if name in counts]
             weight = np.stack([w for w, _ in having], axis=1)
             values = np.stack([c[name] for _, c in having])
             shape = values.shape[1:]
             added = (weight @ values.reshape(len(having), -1)).reshape(-1, *shape)
             self._sums[name] = self._sums.get(name, 0) + added
-        self._waiting.clear()
+        self._pending.clear()
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,100 +71,113 @@ class Metric:
     """A number of a row: how it follows from the sums, of what counts, and what it is."""
 
     name: str
-    needs: str
-    of: Callable[[Sums], Values]
-    what: str
-    threshold: Callable[[Sums], float] | None = None
+    count_name: str
+    compute: Callable[[SumArrays], ResampleValues]
+    description: str
+    compute_threshold: Callable[[SumArrays], float] | None = None
 
 
-def _share(name: str) -> Callable[[Sums], Values]:
-    return lambda sums: sums[name] / _number(sums)
+def _create_mean(name: str) -> Callable[[SumArrays], ResampleValues]:
+    return lambda sums: sums[name] / _count_images(sums)
 
 
-def _number(sums: Sums) -> Values:
+def _count_images(sums: SumArrays) -> ResampleValues:
     return np.maximum(sums["images"], 1)
 
 
-def _accuracy(sums: Sums, name: str) -> Values:
+def _compute_accuracy(sums: SumArrays, name: str) -> ResampleValues:
     """Accuracy at each level (R, ..., 255)."""
-    number = _number(sums)
+    number = _count_images(sums)
     return sums[name] / number.reshape(-1, *[1] * (sums[name].ndim - 1))
 
 
-def _best(name: str) -> Callable[[Sums], Values]:
+def _create_best_accuracy(name: str) -> Callable[[SumArrays], ResampleValues]:
     """Accuracy at the level that is best on all images, in resamples too; of several IoUs the mean.
 
     To pick a level anew in each resample would count twice that the best of many is too good.
     """
 
-    def best(sums: Sums) -> Values:
-        accuracy = _accuracy(sums, name).reshape(len(sums["images"]), -1, sums[name].shape[-1])
-        level = accuracy[ALL].argmax(axis=-1)
-        found: Values = accuracy[:, np.arange(len(level)), level].mean(axis=1)
+    def compute_best(sums: SumArrays) -> ResampleValues:
+        accuracy = _compute_accuracy(sums, name).reshape(
+            len(sums["images"]), -1, sums[name].shape[-1]
+        )
+        level = accuracy[ALL_IMAGES].argmax(axis=-1)
+        found: ResampleValues = accuracy[:, np.arange(len(level)), level].mean(axis=1)
         return found
 
-    return best
+    return compute_best
 
 
-def _best_threshold(sums: Sums) -> float:
-    return threshold_of(int(sums["single"][ALL].argmax()))
+def _find_best_threshold(sums: SumArrays) -> float:
+    return level_to_threshold(int(sums["single"][ALL_IMAGES].argmax()))
 
 
-def threshold_of(level: int) -> float:
+def level_to_threshold(level: int) -> float:
     """The first threshold in thousandths with int(255 t) = level, as wsolevaluation lists them."""
     return float(np.ceil(level / 255 * 1000) / 1000)
 
 
-def _held_out(sums: Sums) -> Values:
+def _compute_held_out_accuracy(sums: SumArrays) -> ResampleValues:
     """Each half at the level that is best on the other: what a user who tunes would meet.
 
     NaN where a half is empty.
     """
-    accuracy, number = _accuracy(sums, "single"), sums["images"]
+    accuracy, number = _compute_accuracy(sums, "single"), sums["images"]
     right = sum(
-        sums["single"][half, accuracy[other].argmax()] for half, other in ((EVEN, ODD), (ODD, EVEN))
+        sums["single"][half, accuracy[other].argmax()]
+        for half, other in ((EVEN_HALF, ODD_HALF), (ODD_HALF, EVEN_HALF))
     )
-    halved = number[EVEN] > 0 and number[ODD] > 0
-    return np.full(len(accuracy), right / number[ALL] if halved else np.nan)
+    halved = number[EVEN_HALF] > 0 and number[ODD_HALF] > 0
+    return np.full(len(accuracy), right / number[ALL_IMAGES] if halved else np.nan)
 
 
-def _pxap(sums: Sums) -> Values:
+def _compute_pxap(sums: SumArrays) -> ResampleValues:
     """sum_i P_i (R_i - R_{i-1}) over falling thresholds, all images' pixels pooled."""
     true, false = (sums["pixels"][:, i, ::-1].cumsum(axis=1) for i in (0, 1))
     precision = true / np.maximum(true + false, 1)
     with np.errstate(invalid="ignore"):
         recall = true / true[:, -1:]  # NaN for a resample without any mask
-    found: Values = (precision * np.diff(recall, axis=1, prepend=0)).sum(axis=1)
+    found: ResampleValues = (precision * np.diff(recall, axis=1, prepend=0)).sum(axis=1)
     return found
 
 
 METRICS: tuple[Metric, ...] = (
-    Metric("cls_1", "cls_1", _share("cls_1"), "top-1 accuracy"),
-    Metric("cls_5", "cls_5", _share("cls_5"), "top-5 accuracy"),
-    Metric("loc_1", "loc_1", _share("loc_1"), "top-1 class right and its box's IoU > 0.5"),
-    Metric("loc_5", "loc_5", _share("loc_5"), "class among five and its box's IoU > 0.5"),
-    Metric("gt_known", "gt_known", _share("gt_known"), "IoU >= 0.5 at the method's threshold"),
+    Metric("cls_1", "cls_1", _create_mean("cls_1"), "top-1 accuracy"),
+    Metric("cls_5", "cls_5", _create_mean("cls_5"), "top-5 accuracy"),
+    Metric("loc_1", "loc_1", _create_mean("loc_1"), "top-1 class right and its box's IoU > 0.5"),
+    Metric("loc_5", "loc_5", _create_mean("loc_5"), "class among five and its box's IoU > 0.5"),
+    Metric(
+        "gt_known", "gt_known", _create_mean("gt_known"), "IoU >= 0.5 at the method's threshold"
+    ),
     Metric(
         "max_box_acc",
         "single",
-        _best("single"),
+        _create_best_accuracy("single"),
         "IoU >= 0.5 at the best threshold",
-        _best_threshold,
+        _find_best_threshold,
     ),
     Metric(
-        "held_out", "single", _held_out, "the same, each half at the other half's best threshold"
+        "held_out",
+        "single",
+        _compute_held_out_accuracy,
+        "the same, each half at the other half's best threshold",
     ),
-    Metric("max_box_acc_v2", "multi", _best("multi"), "any box; mean of IoU >= 0.3, 0.5, 0.7"),
-    Metric("pxap", "pixels", _pxap, "average precision over the pixels of masks"),
-    Metric("pointing", "pointing", _share("pointing"), "maximum within 15 px of the object"),
-    Metric("pointing_strict", "pointing_strict", _share("pointing_strict"), "maximum on it"),
-    Metric("energy", "energy", _share("energy"), "share of the map within the boxes"),
-    Metric("box_acc", "box_acc", _share("box_acc"), "explain's own boxes, IoU >= 0.5"),
+    Metric(
+        "max_box_acc_v2",
+        "multi",
+        _create_best_accuracy("multi"),
+        "any box; mean of IoU >= 0.3, 0.5, 0.7",
+    ),
+    Metric("pxap", "pixels", _compute_pxap, "average precision over the pixels of masks"),
+    Metric("pointing", "pointing", _create_mean("pointing"), "maximum within 15 px of the object"),
+    Metric("pointing_strict", "pointing_strict", _create_mean("pointing_strict"), "maximum on it"),
+    Metric("energy", "energy", _create_mean("energy"), "share of the map within the boxes"),
+    Metric("box_acc", "box_acc", _create_mean("box_acc"), "explain's own boxes, IoU >= 0.5"),
 )
 
 
 @dataclass(frozen=True, slots=True)
-class Measured:
+class MetricValue:
     """A metric's value, its 95 % interval, and the threshold it was found at."""
 
     value: float
@@ -173,31 +186,33 @@ class Measured:
     threshold: float | None = None
 
 
-def measured(sums: Sums) -> dict[str, Measured]:
+def compute_metrics(sums: SumArrays) -> dict[str, MetricValue]:
     """Every metric that these sums can tell."""
-    found = {m.name: _measured(m, sums) for m in METRICS if m.needs in sums}
+    found = {m.name: _compute_metric(m, sums) for m in METRICS if m.count_name in sums}
     return {name: metric for name, metric in found.items() if np.isfinite(metric.value)}
 
 
-def _measured(metric: Metric, sums: Sums) -> Measured:
-    values = metric.of(sums)
-    at = metric.threshold(sums) if metric.threshold else None
-    drawn = values[FIRST:][sums["images"][FIRST:] > 0]  # of few images a resample may have none
+def _compute_metric(metric: Metric, sums: SumArrays) -> MetricValue:
+    values = metric.compute(sums)
+    at = metric.compute_threshold(sums) if metric.compute_threshold else None
+    drawn = values[FIRST_RESAMPLE:][
+        sums["images"][FIRST_RESAMPLE:] > 0
+    ]  # of few images a resample may have none
     drawn = drawn[np.isfinite(drawn)]
     if not len(drawn) or metric.name == "held_out":
-        return Measured(float(values[ALL]), None, None, at)
+        return MetricValue(float(values[ALL_IMAGES]), None, None, at)
     low, high = np.percentile(drawn, [2.5, 97.5])
-    return Measured(float(values[ALL]), float(low), float(high), at)
+    return MetricValue(float(values[ALL_IMAGES]), float(low), float(high), at)
 
 
-def curves(sums: Sums) -> dict[str, list[float]]:
+def compute_curves(sums: SumArrays) -> dict[str, list[float]]:
     """What is drawn: accuracy at each threshold, at each IoU, and the shares of the error split."""
     found = {
-        "threshold": [threshold_of(level) for level in range(sums["single"].shape[-1])],
-        "box_acc_at_threshold": _accuracy(sums, "single")[ALL].tolist(),
-        "iou": CURVE.tolist(),
-        "gt_known_at_iou": _accuracy(sums, "curve")[ALL].tolist(),
+        "threshold": [level_to_threshold(level) for level in range(sums["single"].shape[-1])],
+        "box_acc_at_threshold": _compute_accuracy(sums, "single")[ALL_IMAGES].tolist(),
+        "iou": IOU_CURVE_LEVELS.tolist(),
+        "gt_known_at_iou": _compute_accuracy(sums, "curve")[ALL_IMAGES].tolist(),
     }
     if "split" in sums:
-        found |= {"split": _accuracy(sums, "split")[ALL].tolist()}
+        found |= {"split": _compute_accuracy(sums, "split")[ALL_IMAGES].tolist()}
     return found

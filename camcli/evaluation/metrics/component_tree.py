@@ -13,14 +13,14 @@ from functools import cache
 import numpy as np
 from numpy.typing import NDArray
 
-LEVELS = 255  # q > 0, ..., q > 254: above 255 there is nothing
-Grey = NDArray[np.uint8]
-Ints = NDArray[np.int32]
-Shorts = NDArray[np.int16]
+LEVEL_COUNT = 255  # q > 0, ..., q > 254: above 255 there is nothing
+GrayMap = NDArray[np.uint8]
+Int32Array = NDArray[np.int32]
+Int16Array = NDArray[np.int16]
 
 
 @dataclass(frozen=True, slots=True)
-class Tree:
+class ComponentTree:
     """The regions {q > t}, each known by its highest peak, for peak P and level t.
 
     bounds (4, P, 255): x0, y0, -x1, -y1. area (P, 255): twice what the contour encloses, holes
@@ -28,40 +28,44 @@ class Tree:
     a higher one.
     """
 
-    bounds: Shorts
-    area: Ints
-    low: Ints
-    high: Ints
+    bounds: Int16Array
+    area: Int32Array
+    merge_level: Int32Array
+    peak_level: Int32Array
 
     @property
-    def alive(self) -> NDArray[np.bool_]:
+    def alive_mask(self) -> NDArray[np.bool_]:
         """Which peaks stand for a region at which level (P, 255)."""
-        t = np.arange(LEVELS)
-        return (self.low[:, None] <= t) & (t < self.high[:, None])
+        t = np.arange(LEVEL_COUNT)
+        return (self.merge_level[:, None] <= t) & (t < self.peak_level[:, None])
 
 
-def grow(grey: Grey, *, diagonal: bool) -> Tree:
+def create_component_tree(grey: GrayMap, *, diagonal: bool) -> ComponentTree:
     """The tree of a map (H, W), its pixels joined across corners too, or only across sides."""
-    slopes, high = _climb(grey, diagonal)
-    peak, high, ridges = _without_plateaus(slopes, high, _ridges(grey, slopes, diagonal))
-    bounds = _bounds(grey, peak, len(high))
-    area = _areas(grey, peak, len(high)) if diagonal else np.zeros((len(high), LEVELS), np.int32)
+    slopes, high = _find_pixel_peaks(grey, diagonal)
+    peak, high, ridges = _merge_plateaus(slopes, high, _find_ridges(grey, slopes, diagonal))
+    bounds = _compute_peak_bounds(grey, peak, len(high))
+    area = (
+        _compute_peak_areas(grey, peak, len(high))
+        if diagonal
+        else np.zeros((len(high), LEVEL_COUNT), np.int32)
+    )
     low = np.zeros(len(high), np.int32)
-    for winner, loser, ridge in _joins(high, ridges):
+    for winner, loser, ridge in _iter_merges(high, ridges):
         # Both are above t where t < ridge.
         own = bounds[:, winner, :ridge]
         np.minimum(own, bounds[:, loser, :ridge], out=own)
         area[winner, :ridge] += area[loser, :ridge]
         low[loser] = ridge
-    return Tree(bounds, area, low, high)
+    return ComponentTree(bounds, area, low, high)
 
 
-def _climb(grey: Grey, diagonal: bool) -> tuple[Ints, Ints]:
+def _find_pixel_peaks(grey: GrayMap, diagonal: bool) -> tuple[Int32Array, Int32Array]:
     """The number of the peak that each pixel climbs to (H, W), and the peaks' heights (P,)."""
     size = grey.size
     # A total order, grey level then position: no two pixels are equal, so no plateau stops a climb.
     bits = size.bit_length()
-    key = (grey.astype(np.int32) << bits) | _numbers(size, 1, np.int32).reshape(grey.shape)
+    key = (grey.astype(np.int32) << bits) | _repeat_indices(size, 1, np.int32).reshape(grey.shape)
     around = np.pad(key, 1, constant_values=-1)
     up_down = np.maximum(np.maximum(around[:-2], around[2:]), around[1:-1])
     if diagonal:
@@ -74,13 +78,13 @@ def _climb(grey: Grey, diagonal: bool) -> tuple[Ints, Ints]:
         goal, spare = np.take(goal, goal, out=spare, mode="clip"), goal
     while not np.array_equal(np.take(goal, goal, out=spare, mode="clip"), goal):
         goal, spare = spare, goal
-    peaks, number = _numbered(goal, _numbers(size, 1, np.intp))
+    peaks, number = _number_roots(goal, _repeat_indices(size, 1, np.intp))
     return number.reshape(grey.shape), grey.ravel()[peaks].astype(np.int32)
 
 
-def _numbered(
+def _number_roots(
     goal: NDArray[np.integer], place: NDArray[np.integer]
-) -> tuple[NDArray[np.intp], Ints]:
+) -> tuple[NDArray[np.intp], Int32Array]:
     """The places that lead to themselves (P,), and which of them each place leads to (N,)."""
     ends = np.flatnonzero(goal == place)
     number = np.zeros(len(goal), np.int32)
@@ -88,7 +92,7 @@ def _numbered(
     return ends, number.take(goal)
 
 
-def _bounds(grey: Grey, peak: Ints, count: int) -> Shorts:
+def _compute_peak_bounds(grey: GrayMap, peak: Int32Array, count: int) -> Int16Array:
     """x0, y0, -x1, -y1 of what each peak adds to its region: (4, P, 255).
 
     Of several values written to one place numpy keeps the last, so rows written upwards leave the
@@ -97,7 +101,7 @@ def _bounds(grey: Grey, peak: Ints, count: int) -> Shorts:
     place = (peak * 256 + grey).astype(np.intp)
     bounds = np.full((4, count * 256), np.iinfo(np.int16).max, np.int16)
     by_row, by_column = place.ravel(), place.T.ravel()
-    rows, columns = (_numbers(*shape, np.int16) for shape in (grey.shape, grey.shape[::-1]))
+    rows, columns = (_repeat_indices(*shape, np.int16) for shape in (grey.shape, grey.shape[::-1]))
     bounds[0][by_column[::-1]] = columns[::-1]
     bounds[1][by_row[::-1]] = rows[::-1]
     bounds[2][by_column] = ~columns
@@ -107,22 +111,22 @@ def _bounds(grey: Grey, peak: Ints, count: int) -> Shorts:
 
 
 @cache
-def _numbers(count: int, times: int, kind: type[np.integer]) -> NDArray[np.integer]:
+def _repeat_indices(count: int, times: int, kind: type[np.integer]) -> NDArray[np.integer]:
     """0, 0, ..., 1, 1, ...: a row's or column's number for each of its pixels."""
     return np.repeat(np.arange(count, dtype=kind), times)
 
 
-def _areas(grey: Grey, peak: Ints, count: int) -> Ints:
+def _compute_peak_areas(grey: GrayMap, peak: Int32Array, count: int) -> Int32Array:
     """Twice the area that the contour of what each peak adds encloses, holes left out: (P, 255).
 
     Of each 2 x 2 pixels a contour encloses a triangle once three are there, and the square once
     all four are. They belong to the region of the highest of them.
     """
     if count == 1:
-        return np.zeros((1, LEVELS), np.int32)  # nothing to compare it with
+        return np.zeros((1, LEVEL_COUNT), np.int32)  # nothing to compare it with
     corners = [np.s_[:-1, :-1], np.s_[:-1, 1:], np.s_[1:, :-1], np.s_[1:, 1:]]
     a, b, c, d = (grey[corner] for corner in corners)
-    _, _, third, fourth = _falling(a, b, c, d)
+    _, _, third, fourth = _sort_descending(a, b, c, d)
     p, q, r, s = (peak[corner] for corner in corners)
     owner = p.copy()
     mixed = np.nonzero((p != q) | (p != r) | (p != s))
@@ -138,12 +142,12 @@ def _areas(grey: Grey, peak: Ints, count: int) -> Ints:
 class _Ridges:
     """The highest pass between the slopes of two peaks: the later peak, the earlier, the level."""
 
-    later: Ints
-    earlier: Ints
-    level: Ints
+    later_peak: Int32Array
+    earlier_peak: Int32Array
+    level: Int32Array
 
 
-def _ridges(grey: Grey, peak: Ints, diagonal: bool) -> _Ridges:
+def _find_ridges(grey: GrayMap, peak: Int32Array, diagonal: bool) -> _Ridges:
     width = grey.shape[1]
     # Steps in a flattened picture, and the column from which a step leaves it.
     steps = [(1, width - 1), (width, None)]
@@ -158,11 +162,13 @@ def _ridges(grey: Grey, peak: Ints, diagonal: bool) -> _Ridges:
             border = border[border % width != edge]
         beyond = border + step
         ridge = np.minimum(level[border], level[beyond])
-        found.append(_code(owner[border], owner[beyond], ridge))
-    return _highest(np.concatenate(found))
+        found.append(_encode_ridges(owner[border], owner[beyond], ridge))
+    return _decode_highest_ridges(np.concatenate(found))
 
 
-def _code(one: Ints, other: Ints, level: NDArray[np.integer]) -> NDArray[np.int64]:
+def _encode_ridges(
+    one: Int32Array, other: Int32Array, level: NDArray[np.integer]
+) -> NDArray[np.int64]:
     return (
         (np.maximum(one, other).astype(np.int64) << 36)
         | (np.minimum(one, other).astype(np.int64) << 8)
@@ -170,7 +176,7 @@ def _code(one: Ints, other: Ints, level: NDArray[np.integer]) -> NDArray[np.int6
     )
 
 
-def _highest(codes: NDArray[np.int64]) -> _Ridges:
+def _decode_highest_ridges(codes: NDArray[np.int64]) -> _Ridges:
     """Of each pair of peaks the highest pass, from the highest down."""
     codes = np.sort(codes)
     codes = codes[np.flatnonzero(np.diff(codes >> 8, append=-1))]
@@ -179,9 +185,11 @@ def _highest(codes: NDArray[np.int64]) -> _Ridges:
     return _Ridges(*(part.astype(np.int32) for part in (later, earlier, codes & 255)))
 
 
-def _without_plateaus(slopes: Ints, high: Ints, ridges: _Ridges) -> tuple[Ints, Ints, _Ridges]:
+def _merge_plateaus(
+    slopes: Int32Array, high: Int32Array, ridges: _Ridges
+) -> tuple[Int32Array, Int32Array, _Ridges]:
     """Peaks that are none, for the way on is level, given to the peak to which it leads."""
-    one, other = ridges.later, ridges.earlier
+    one, other = ridges.later_peak, ridges.earlier_peak
     later_is_lower = high[one] < high[other]  # equal ones lead to the later, not to each other
     lower, upper = np.where(later_is_lower, one, other), np.where(later_is_lower, other, one)
     level = ridges.level == high[lower]
@@ -190,34 +198,34 @@ def _without_plateaus(slopes: Ints, high: Ints, ridges: _Ridges) -> tuple[Ints, 
     leads[lower[level]] = upper[level]
     while not np.array_equal(further := leads[leads], leads):
         leads = further
-    real, named = _numbered(leads, place)
+    real, named = _number_roots(leads, place)
     one, other = named[one], named[other]
     apart = one != other
-    codes = _code(one[apart], other[apart], ridges.level[apart])
-    return named.take(slopes), high[real], _highest(codes)
+    codes = _encode_ridges(one[apart], other[apart], ridges.level[apart])
+    return named.take(slopes), high[real], _decode_highest_ridges(codes)
 
 
-def _joins(high: Ints, ridges: _Ridges) -> Iterator[tuple[int, int, int]]:
+def _iter_merges(high: Int32Array, ridges: _Ridges) -> Iterator[tuple[int, int, int]]:
     """Regions that become one: winner, loser, ridge. The higher peak wins, of equals the later."""
     leader = list(range(len(high)))
     rank = np.argsort(np.argsort(high, kind="stable")).tolist()
 
-    def led_by(peak: int) -> int:
+    def find_leader(peak: int) -> int:
         while leader[peak] != peak:
             leader[peak] = leader[leader[peak]]
             peak = leader[peak]
         return peak
 
-    passes = (ridges.later.tolist(), ridges.earlier.tolist(), ridges.level.tolist())
+    passes = (ridges.later_peak.tolist(), ridges.earlier_peak.tolist(), ridges.level.tolist())
     for one, other, ridge in zip(*passes, strict=True):
-        a, b = led_by(one), led_by(other)
+        a, b = find_leader(one), find_leader(other)
         if a != b:
             winner, loser = (a, b) if rank[a] > rank[b] else (b, a)
             leader[loser] = winner
             yield winner, loser, ridge
 
 
-def holes(grey: Grey, land: Tree) -> Ints:
+def count_holes(grey: GrayMap, tree: ComponentTree) -> Int32Array:
     """How many holes there are at each level (255,): regions less the Euler number.
 
     4 E = n1 - n3 - 2 nd, where of all 2 x 2 pixels n1 have one above the level, n3 three, and nd
@@ -225,15 +233,20 @@ def holes(grey: Grey, land: Tree) -> Ints:
     """
     framed = np.pad(grey, 1)
     a, b, c, d = framed[:-1, :-1], framed[:-1, 1:], framed[1:, :-1], framed[1:, 1:]
-    first, second, third, fourth = _falling(a, b, c, d)
-    one, three = _above(first) - _above(second), _above(third) - _above(fourth)
+    first, second, third, fourth = _sort_descending(a, b, c, d)
+    one, three = (
+        _count_above(first) - _count_above(second),
+        _count_above(third) - _count_above(fourth),
+    )
     corner = (np.minimum(a, d) > np.maximum(b, c)) | (np.minimum(b, c) > np.maximum(a, d))
-    two = _above(second[corner]) - _above(third[corner])
-    found: Ints = land.alive.sum(axis=0) - (one - three - 2 * two) // 4
+    two = _count_above(second[corner]) - _count_above(third[corner])
+    found: Int32Array = tree.alive_mask.sum(axis=0) - (one - three - 2 * two) // 4
     return found
 
 
-def _falling(a: Grey, b: Grey, c: Grey, d: Grey) -> tuple[Grey, Grey, Grey, Grey]:
+def _sort_descending(
+    a: GrayMap, b: GrayMap, c: GrayMap, d: GrayMap
+) -> tuple[GrayMap, GrayMap, GrayMap, GrayMap]:
     """Four values each, the highest first."""
     low, low2, high, high2 = np.minimum(a, b), np.minimum(c, d), np.maximum(a, b), np.maximum(c, d)
     middle, middle2 = np.maximum(low, low2), np.minimum(high, high2)
@@ -245,6 +258,6 @@ def _falling(a: Grey, b: Grey, c: Grey, d: Grey) -> tuple[Grey, Grey, Grey, Grey
     )
 
 
-def _above(values: Grey) -> NDArray[np.int64]:
+def _count_above(values: GrayMap) -> NDArray[np.int64]:
     """How many values are above each level (255,)."""
     return np.bincount(values.ravel(), minlength=256)[::-1].cumsum()[-2::-1]

@@ -7,34 +7,38 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 
-Boxes = NDArray[np.floating] | NDArray[np.integer]
-Floats64 = NDArray[np.float64]
+BoxArray = NDArray[np.floating] | NDArray[np.integer]
+Float64Array = NDArray[np.float64]
 
-Split = Literal["right", "class", "multi-instance", "part", "more", "wrong"]
-SPLITS: tuple[Split, ...] = ("right", "class", "multi-instance", "part", "more", "wrong")
+ErrorType = Literal["right", "class", "multi-instance", "part", "more", "wrong"]
+ERROR_TYPES: tuple[ErrorType, ...] = ("right", "class", "multi-instance", "part", "more", "wrong")
 
 
-def meet(one: Boxes, other: Boxes, pixel: float = 1) -> tuple[Floats64, Floats64, Floats64]:
+def compute_intersections(
+    boxes: BoxArray, other_boxes: BoxArray, pixel: float = 1
+) -> tuple[Float64Array, Float64Array, Float64Array]:
     """Areas of one (N, 4), of other (M, 4), and of what they share (N, M).
 
     A side is x2 - x1 + `pixel`: 1 where corners are taken as pixels, as the papers' code does
     even for corners that lie past the last pixel; 0 for half-open boxes.
     """
-    low = np.maximum(one[:, None, :2], other[None, :, :2])
-    high = np.minimum(one[:, None, 2:], other[None, :, 2:])
+    low = np.maximum(boxes[:, None, :2], other_boxes[None, :, :2])
+    high = np.minimum(boxes[:, None, 2:], other_boxes[None, :, 2:])
     shared = np.prod(np.maximum(high - low + pixel, 0), axis=2, dtype=np.float64)
-    areas = (np.prod(b[:, 2:] - b[:, :2] + pixel, axis=1, dtype=np.float64) for b in (one, other))
+    areas = (
+        np.prod(b[:, 2:] - b[:, :2] + pixel, axis=1, dtype=np.float64) for b in (boxes, other_boxes)
+    )
     first, second = areas
     return first, second, shared
 
 
-def iou(one: Boxes, other: Boxes, pixel: float = 1) -> Floats64:
+def iou(boxes: BoxArray, other_boxes: BoxArray, pixel: float = 1) -> Float64Array:
     """Intersection over union: (N, 4), (M, 4) -> (N, M)."""
-    first, second, shared = meet(one, other, pixel)
+    first, second, shared = compute_intersections(boxes, other_boxes, pixel)
     return shared / (first[:, None] + second[None] - shared)
 
 
-def split(box: Boxes, truths: Boxes, rank: int) -> Split:
+def classify_error(box: BoxArray, true_boxes: BoxArray, rank: int) -> ErrorType:
     """Why the top-1 localisation of an image is right or not, as TS-CAM's table has it.
 
     right: the class is, and IoU > 0.5 with a truth. class: the class is not. multi-instance: the
@@ -44,7 +48,7 @@ def split(box: Boxes, truths: Boxes, rank: int) -> Split:
     """
     if rank:
         return "class"
-    size, truth_sizes, shared = meet(box[None], truths)
+    size, truth_sizes, shared = compute_intersections(box[None], true_boxes)
     overlap = shared[0] / (size[0] + truth_sizes - shared[0])
     best = int(overlap.argmax())
     if overlap[best] > 0.5:

@@ -12,7 +12,15 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import ndimage
 
-from camcli.evaluation.metrics.component_tree import LEVELS, Grey, Ints, Shorts, Tree, grow, holes
+from camcli.evaluation.metrics.component_tree import (
+    LEVEL_COUNT,
+    ComponentTree,
+    GrayMap,
+    Int16Array,
+    Int32Array,
+    count_holes,
+    create_component_tree,
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -23,85 +31,87 @@ class Regions:
     `every` (N, 4) at level `level` (N,): all regions, and the contours around their holes.
     """
 
-    largest: Shorts
-    every: Shorts
-    level: Ints
+    largest_boxes: Int16Array
+    all_boxes: Int16Array
+    box_levels: Int32Array
 
 
-def quantise(shown: NDArray[np.floating]) -> Grey:
+def quantize_map(heatmap: NDArray[np.floating]) -> GrayMap:
     """Grey levels of a map in [0, 1]: trunc(255 m), as the protocols' 8-bit images have them."""
-    return (shown * 255).astype(np.uint8)
+    return (heatmap * 255).astype(np.uint8)
 
 
-def find(grey: Grey) -> Regions:
+def find_regions(grey: GrayMap) -> Regions:
     """All regions of a grey map (H, W) at all levels.
 
     Areas are those that contours through pixel centres enclose (OpenCV's contourArea, which
     wsolevaluation and TS-CAM compare); of equal ones the last in reading order is taken, as the
     first of OpenCV's list of contours is.
     """
-    land = grow(grey, diagonal=True)
-    rims, rim_level = _rims(grey) if holes(grey, land).any() else _NO_RIMS
-    boxes, level = _alive(land, slice(None))
+    land = create_component_tree(grey, diagonal=True)
+    rims, rim_level = _find_hole_rims(grey) if count_holes(grey, land).any() else _NO_HOLE_RIMS
+    boxes, level = _find_alive_boxes(land, slice(None))
     return Regions(
-        _largest(grey, land, rims, rim_level),
+        _find_largest_boxes(grey, land, rims, rim_level),
         np.concatenate([boxes, rims]),
         np.concatenate([level, rim_level]),
     )
 
 
-_NO_RIMS = np.zeros((0, 4), np.int16), np.zeros(0, np.int32)
+_NO_HOLE_RIMS = np.zeros((0, 4), np.int16), np.zeros(0, np.int32)
 
 
-def _rims(grey: Grey) -> tuple[Shorts, Ints]:
+def _find_hole_rims(grey: GrayMap) -> tuple[Int16Array, Int32Array]:
     """The boxes of the contours around holes (N, 4), and their levels (N,)."""
     # A frame of sea: the water around the map is the peak that outlives all others.
-    sea = grow(np.pad(255 - grey, 1, constant_values=255), diagonal=False)
-    boxes, level = _alive(sea, slice(0, -1))
+    sea = create_component_tree(np.pad(255 - grey, 1, constant_values=255), diagonal=False)
+    boxes, level = _find_alive_boxes(sea, slice(0, -1))
     return boxes + np.array([-2, -2, 0, 0], np.int16), 254 - level  # off the frame, around the hole
 
 
-def _alive(tree: Tree, which: slice) -> tuple[Shorts, Ints]:
+def _find_alive_boxes(tree: ComponentTree, which: slice) -> tuple[Int16Array, Int32Array]:
     """The boxes (N, 4) of the regions of those peaks, and their levels (N,)."""
-    peak, level = np.nonzero(tree.alive[which])
-    return _upright(tree.bounds[:, peak, level]), level.astype(np.int32)
+    peak, level = np.nonzero(tree.alive_mask[which])
+    return _bounds_to_boxes(tree.bounds[:, peak, level]), level.astype(np.int32)
 
 
-def _largest(grey: Grey, tree: Tree, rims: Shorts, rim_level: Ints) -> Shorts:
+def _find_largest_boxes(
+    grey: GrayMap, tree: ComponentTree, rims: Int16Array, rim_level: Int32Array
+) -> Int16Array:
     """The box of the region that encloses most at each level (255, 4), given the holes' rims."""
-    alive = tree.alive
+    alive = tree.alive_mask
     area = np.where(alive, tree.area, -1)
     best = area.argmax(axis=0)
-    level = np.arange(LEVELS)
-    boxes = _upright(tree.bounds[:, best, level])
+    level = np.arange(LEVEL_COUNT)
+    boxes = _bounds_to_boxes(tree.bounds[:, best, level])
     # With its holes a region encloses more than is counted, but no more than its box does.
-    holed = np.bincount(rim_level, minlength=LEVELS) > 0
+    holed = np.bincount(rim_level, minlength=LEVEL_COUNT) > 0
     within = 2 * np.prod(-tree.bounds[2:].astype(np.int32) - tree.bounds[:2] - 1, axis=0)
     rival = alive & (np.where(holed, within, tree.area) >= area[best, level])
     for t in np.flatnonzero(rival.sum(axis=0) > 1):
-        of_rivals = _upright(tree.bounds[:, rival[:, t], t])
-        at_most = area[rival[:, t], t] + _held(of_rivals, rims[rim_level == t])
+        of_rivals = _bounds_to_boxes(tree.bounds[:, rival[:, t], t])
+        at_most = area[rival[:, t], t] + _compute_max_hole_areas(of_rivals, rims[rim_level == t])
         left = np.flatnonzero(at_most >= area[best[t], t])
-        boxes[t] = of_rivals[left[0]] if len(left) == 1 else _searched(grey > t)
+        boxes[t] = of_rivals[left[0]] if len(left) == 1 else _search_largest_box(grey > t)
     boxes[~alive.any(axis=0)] = 0
     return boxes
 
 
-def _upright(bounds: Shorts) -> Shorts:
+def _bounds_to_boxes(bounds: Int16Array) -> Int16Array:
     """Bounds x0, y0, -x1, -y1 (4, N) as boxes x0, y0, x1, y1 (N, 4)."""
     return bounds.T * np.array([1, 1, -1, -1], np.int16)
 
 
-def _held(boxes: Shorts, rims: Shorts) -> Ints:
+def _compute_max_hole_areas(boxes: Int16Array, rims: Int16Array) -> Int32Array:
     """Twice the most that the holes within each box can enclose: (N, 4), (M, 4) -> (N,)."""
     lower = (boxes[:, None, :2] <= rims[None, :, :2]).all(axis=2)
     inside = lower & (boxes[:, None, 2:] >= rims[None, :, 2:]).all(axis=2)
     size = np.prod(rims[:, 2:].astype(np.int32) - rims[:, :2] - 1, axis=1)
-    held: Ints = 2 * (inside @ size)
+    held: Int32Array = 2 * (inside @ size)
     return held
 
 
-def _searched(above: NDArray[np.bool_]) -> tuple[int, int, int, int]:
+def _search_largest_box(above: NDArray[np.bool_]) -> tuple[int, int, int, int]:
     """The box of the part that encloses most, each part searched: for where it is not evident."""
     parts, _ = ndimage.label(above, np.ones((3, 3)))
     places = ndimage.find_objects(parts)
@@ -110,12 +120,12 @@ def _searched(above: NDArray[np.bool_]) -> tuple[int, int, int, int]:
     for i in np.argsort(bound)[::-1].tolist():
         if bound[i] < most[0]:
             break
-        most = max(most, (_enclosed(parts[places[i]] == i + 1), i))
+        most = max(most, (_compute_enclosed_area(parts[places[i]] == i + 1), i))
     rows, cols = places[most[1]]
     return cols.start, rows.start, cols.stop, rows.stop
 
 
-def _enclosed(part: NDArray[np.bool_]) -> float:
+def _compute_enclosed_area(part: NDArray[np.bool_]) -> float:
     """What the contour of one part encloses, holes included."""
     solid = ndimage.binary_fill_holes(part).astype(np.int8)
     corners = solid[:-1, :-1] + solid[:-1, 1:] + solid[1:, :-1] + solid[1:, 1:]

@@ -18,21 +18,21 @@ from camcli.core.errors import ImageError
 from camcli.core.geometry import Floats, View
 from camcli.core.types import Failed, Transform
 from camcli.io import images, transforms
-from camcli.training.data.samples import Photo
+from camcli.training.data.samples import TrainingSample
 
-ENLARGED = 256 / 224  # TS-CAM squashes to 256 before it cuts 224
+TRAIN_RESIZE_RATIO = 256 / 224  # TS-CAM squashes to 256 before it cuts 224
 
 
 @dataclass(frozen=True, slots=True)
-class Batch:
+class TrainingBatch:
     """Inputs (B,3,H,W) and the photographs that they show."""
 
-    photos: tuple[Photo, ...]
+    samples: tuple[TrainingSample, ...]
     inputs: Tensor
 
 
 @dataclass(frozen=True, slots=True)
-class Augment:
+class Augmentation:
     """TS-CAM's: squash to 256/224 of the input, a random cut, a mirror image every other time.
 
     What is drawn goes by seed, epoch and photograph alone: threads and resumed runs draw the same.
@@ -42,62 +42,66 @@ class Augment:
     epoch: int
 
 
-def whole(picture: Image.Image, transform: Transform) -> Floats:
+def preprocess_whole(image: Image.Image, transform: Transform) -> Floats:
     """A photograph squashed to the input, as TS-CAM tests: (3,H,W)."""
-    return transforms.preprocess(picture, View(*picture.size, 0, 0, *picture.size), transform)
+    return transforms.preprocess(image, View(*image.size, 0, 0, *image.size), transform)
 
 
-def random_cut(picture: Image.Image, transform: Transform, draw: np.random.Generator) -> Floats:
+def preprocess_random_crop(
+    image: Image.Image, transform: Transform, generator: np.random.Generator
+) -> Floats:
     """A random cut of a photograph, mirrored or not: (3,H,W)."""
     rows, cols = transform.size
-    high, wide = round(rows * ENLARGED), round(cols * ENLARGED)
-    pixels = whole(picture, replace(transform, size=(high, wide)))
-    top, left = draw.integers(high - rows + 1), draw.integers(wide - cols + 1)
+    high, wide = round(rows * TRAIN_RESIZE_RATIO), round(cols * TRAIN_RESIZE_RATIO)
+    pixels = preprocess_whole(image, replace(transform, size=(high, wide)))
+    top, left = generator.integers(high - rows + 1), generator.integers(wide - cols + 1)
     cut = pixels[:, top : top + rows, left : left + cols]
-    return cut[..., ::-1] if draw.integers(2) else cut
+    return cut[..., ::-1] if generator.integers(2) else cut
 
 
-def batches(
-    photos: Sequence[Photo],
+def iter_batches(
+    samples: Sequence[TrainingSample],
     transform: Transform,
-    size: int,
+    batch_size: int,
     workers: int,
-    augment: Augment | None = None,
-) -> Iterator[Batch | Failed]:
+    augmentation: Augmentation | None = None,
+) -> Iterator[TrainingBatch | Failed]:
     """Photographs in order, `size` at a time; what cannot be read is left out and told."""
-    load = partial(_load, transform, augment)
+    load = partial(_load_sample, transform, augmentation)
     with ThreadPoolExecutor(workers) as pool:
-        loaded = stream.ahead(pool, load, enumerate(photos), size + 2 * workers)
-        yield from _grouped(loaded, size)
+        loaded = stream.ahead(pool, load, enumerate(samples), batch_size + 2 * workers)
+        yield from _group_batches(loaded, batch_size)
 
 
-def _grouped(
-    loaded: Iterable[tuple[Photo, Floats] | Failed], size: int
-) -> Iterator[Batch | Failed]:
+def _group_batches(
+    loaded: Iterable[tuple[TrainingSample, Floats] | Failed], size: int
+) -> Iterator[TrainingBatch | Failed]:
     source = iter(loaded)
     while group := list(islice(source, size)):
         yield from (item for item in group if isinstance(item, Failed))
         good = [item for item in group if not isinstance(item, Failed)]
         if good:
             inputs = torch.from_numpy(np.stack([pixels for _, pixels in good]))
-            yield Batch(tuple(photo for photo, _ in good), inputs)
+            yield TrainingBatch(tuple(photo for photo, _ in good), inputs)
 
 
-def _load(
-    transform: Transform, augment: Augment | None, item: tuple[int, Photo]
-) -> tuple[Photo, Floats] | Failed:
+def _load_sample(
+    transform: Transform, augment: Augmentation | None, item: tuple[int, TrainingSample]
+) -> tuple[TrainingSample, Floats] | Failed:
     number, photo = item
     try:
         picture = images.decode(photo.path)
     except ImageError as error:
         return Failed(photo.name, str(photo.path), str(error))
     if augment is None:
-        return photo, whole(picture, transform)
+        return photo, preprocess_whole(picture, transform)
     draw = np.random.default_rng([augment.seed, augment.epoch, number])
-    return photo, random_cut(picture, transform, draw)
+    return photo, preprocess_random_crop(picture, transform, draw)
 
 
-def shuffled(photos: Sequence[Photo], augment: Augment) -> list[Photo]:
+def shuffle_samples(
+    samples: Sequence[TrainingSample], augmentation: Augmentation
+) -> list[TrainingSample]:
     """The photographs in the order of an epoch."""
-    order = np.random.default_rng([augment.seed, augment.epoch]).permutation(len(photos))
-    return [photos[i] for i in order]
+    order = np.random.default_rng([augmentation.seed, augmentation.epoch]).permutation(len(samples))
+    return [samples[i] for i in order]

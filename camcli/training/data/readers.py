@@ -11,21 +11,21 @@ from camcli.core.errors import UsageError
 from camcli.core.types import Failed, Source
 from camcli.evaluation.datasets import cub, tables
 from camcli.evaluation.datasets import registry as datasets
-from camcli.evaluation.datasets.annotations import Problem, Truth, sound
+from camcli.evaluation.datasets.annotations import Annotation, Problem, iter_valid_annotations
 from camcli.evaluation.datasets.registry import Dataset
 from camcli.io import discovery as sources
 from camcli.io import labels as naming
 from camcli.io.labels import Labels
-from camcli.training.data.samples import Photo, Photos, Where
+from camcli.training.data.samples import TrainingData, TrainingPaths, TrainingSample
 
-TRAIN, VALIDATION = ("train",), ("val", "valid", "validation", "test")
-
-
-def _is_lists(root: Path) -> bool:
-    return root.is_dir() and _list(root, TRAIN) is not None
+TRAIN_FOLDER_NAMES, VALIDATION_FOLDER_NAMES = ("train",), ("val", "valid", "validation", "test")
 
 
-def _list(root: Path, parts: Sequence[str]) -> Path | None:
+def _has_lists(root: Path) -> bool:
+    return root.is_dir() and _find_list_file(root, TRAIN_FOLDER_NAMES) is not None
+
+
+def _find_list_file(root: Path, parts: Sequence[str]) -> Path | None:
     """The one list of a part, in the folder or, as TS-CAM has it, in a folder of lists inside."""
     folders = (f for f in sorted(root.iterdir()) if re.fullmatch(r"(.*_)?lists?", f.name))
     for folder in (root, *folders):
@@ -35,28 +35,35 @@ def _list(root: Path, parts: Sequence[str]) -> Path | None:
     return None
 
 
-def _cub(where: Where) -> Photos:
+def _load_cub(where: TrainingPaths) -> TrainingData:
     root, images = where.root, where.images or where.root / "images"
-    every = {part: list(cub.cub(root, images, part)) for part in cub.SPLITS}
-    named = cub.names(root)
-    count = _count(root, every["train"])
+    every = {part: list(cub.read_cub(root, images, part)) for part in cub.CUB_SPLIT_FLAGS}
+    named = cub.load_cub_class_names(root)
+    count = _count_classes(root, every["train"])
     names = naming.make([named.get(n, f"class {n + 1}") for n in range(count)])
-    return _of_truths("CUB_200_2011", names, every["train"], every["test"])
+    return _create_from_annotations("CUB_200_2011", names, every["train"], every["test"])
 
 
-def _lists(where: Where) -> Photos:
+def _load_lists(where: TrainingPaths) -> TrainingData:
     root = where.root
-    train, held = _list(root, TRAIN), _list(root, VALIDATION)
+    train, held = (
+        _find_list_file(root, TRAIN_FOLDER_NAMES),
+        _find_list_file(root, VALIDATION_FOLDER_NAMES),
+    )
     assert train is not None
-    every = list(tables.tscam_list(train, _images(where, TRAIN)))
-    count = _count(root, every)
-    tests = list(tables.tscam_list(held, _images(where, VALIDATION))) if held else []
-    return _of_truths("lists", naming.default(count), every, tests)
+    every = list(tables.read_tscam_list(train, _find_images_folder(where, TRAIN_FOLDER_NAMES)))
+    count = _count_classes(root, every)
+    tests = (
+        list(tables.read_tscam_list(held, _find_images_folder(where, VALIDATION_FOLDER_NAMES)))
+        if held
+        else []
+    )
+    return _create_from_annotations("lists", naming.default(count), every, tests)
 
 
-def _count(root: Path, found: Sequence[Truth | Problem]) -> int:
+def _count_classes(root: Path, found: Sequence[Annotation | Problem]) -> int:
     """How many classes there are: labels are whole numbers from 0, and none is left out."""
-    labels = {int(truth.label) for truth in found if isinstance(truth, Truth)}
+    labels = {int(truth.label) for truth in found if isinstance(truth, Annotation)}
     if labels != set(range(len(labels))):
         missing = next(n for n in range(len(labels) + 1) if n not in labels)
         raise UsageError(
@@ -66,27 +73,36 @@ def _count(root: Path, found: Sequence[Truth | Problem]) -> int:
     return len(labels)
 
 
-def _images(where: Where, parts: Sequence[str]) -> Path:
+def _find_images_folder(where: TrainingPaths, parts: Sequence[str]) -> Path:
     root = where.images or where.root
     return next((root / part for part in parts if (root / part).is_dir()), root)
 
 
-def _of_truths(
-    kind: str, names: Labels, train: Sequence[Truth | Problem], tests: Sequence[Truth | Problem]
-) -> Photos:
+def _create_from_annotations(
+    kind: str,
+    names: Labels,
+    train: Sequence[Annotation | Problem],
+    tests: Sequence[Annotation | Problem],
+) -> TrainingData:
     """From records of a data set: a truth without boxes is a photograph all the same."""
-    here = [t for t in (*train, *tests) if isinstance(t, Truth) and os.path.isfile(t.path)]
+    here = [
+        t for t in (*train, *tests) if isinstance(t, Annotation) and os.path.isfile(t.image_path)
+    ]
     absent = [
-        Problem("image is missing", t.image, str(t.path))
+        Problem("image is missing", t.image_name, str(t.image_path))
         for t in (*train, *tests)
-        if isinstance(t, Truth) and not os.path.isfile(t.path)
+        if isinstance(t, Annotation) and not os.path.isfile(t.image_path)
     ]
     broken = [t for t in (*train, *tests) if isinstance(t, Problem)]
     of_test = {id(t) for t in tests}
-    photos = [(Photo(t.image, t.path, int(t.label)), id(t) in of_test) for t in here]
+    photos = [
+        (TrainingSample(t.image_name, t.image_path, int(t.label)), id(t) in of_test) for t in here
+    ]
     boxed = [t for t in here if id(t) in of_test and t.boxes]
-    items, problems = datasets.bind(Dataset(kind, tuple(sound(boxed, sized=False))), names)
-    return Photos(
+    items, problems = datasets.create_evaluation_samples(
+        Dataset(kind, tuple(iter_valid_annotations(boxed, allow_missing_images=False))), names
+    )
+    return TrainingData(
         kind,
         names,
         tuple(photo for photo, test in photos if not test),
@@ -96,50 +112,52 @@ def _of_truths(
     )
 
 
-def _folders(where: Where) -> Photos:
+def _load_class_folders(where: TrainingPaths) -> TrainingData:
     root = where.root
-    train = part_of(root, TRAIN)
-    held = part_of(root, VALIDATION) if train else None
+    train = find_split_folder(root, TRAIN_FOLDER_NAMES)
+    held = find_split_folder(root, VALIDATION_FOLDER_NAMES) if train else None
     train = train or root
-    skip = os.path.realpath(where.skip)
+    skip = os.path.realpath(where.skip_folder)
     names = sorted(
         p.name
         for p in train.iterdir()
         if p.is_dir() and not p.name.startswith(".") and os.path.realpath(p) != skip
     )
-    photos, left_out = _photographs(train, where.skip, names)
-    tests, also = _photographs(held, where.skip, names) if held else ([], [])
-    return Photos(
+    photos, left_out = _find_class_samples(train, where.skip_folder, names)
+    tests, also = _find_class_samples(held, where.skip_folder, names) if held else ([], [])
+    return TrainingData(
         "folder by class", naming.make(names), tuple(photos), tuple(tests), (), (*left_out, *also)
     )
 
 
-def part_of(root: Path, names: Sequence[str]) -> Path | None:
+def find_split_folder(root: Path, names: Sequence[str]) -> Path | None:
     """A part of a data set: a folder of that name that has folders of classes."""
     folders = (root / name for name in names)
     return next((f for f in folders if f.is_dir() and any(p.is_dir() for p in f.iterdir())), None)
 
 
-def _photographs(root: Path, skip: Path, names: Sequence[str]) -> tuple[list[Photo], list[str]]:
+def _find_class_samples(
+    root: Path, skip: Path, names: Sequence[str]
+) -> tuple[list[TrainingSample], list[str]]:
     """The photographs in each class's folder, however deep; and what is left out."""
-    photos: list[Photo] = []
+    photos: list[TrainingSample] = []
     left_out: list[str] = []
     for label, name in enumerate(names):
-        for item in _found(root / name, skip):
+        for item in _find_images(root / name, skip):
             if isinstance(item, Failed):
                 left_out.append(str(item))
             else:
-                photos.append(Photo(os.path.relpath(item.path, root), item.path, label))
+                photos.append(TrainingSample(os.path.relpath(item.path, root), item.path, label))
     others = [p.name for p in sorted(root.iterdir()) if p.is_dir() and p.name not in names]
     left_out += [
         f"{root / name}: no class to train on has this name"
         for name in others
-        if not name.startswith(".") and _found(root / name, skip)
+        if not name.startswith(".") and _find_images(root / name, skip)
     ]
     return photos, left_out
 
 
-def _found(folder: Path, skip: Path) -> Sequence[Source | Failed]:
+def _find_images(folder: Path, skip: Path) -> Sequence[Source | Failed]:
     """What is in a folder; nothing where it is empty."""
     try:
         return list(sources.find([str(folder)], [], skip))
@@ -147,26 +165,26 @@ def _found(folder: Path, skip: Path) -> Sequence[Source | Failed]:
         return []
 
 
-def _unlabelled(where: Where) -> Photos:
-    found = sources.find([str(where.root)], [], where.skip)
+def _load_unlabeled(where: TrainingPaths) -> TrainingData:
+    found = sources.find([str(where.root)], [], where.skip_folder)
     photos = [
-        Photo(os.path.relpath(s.path, where.root), s.path, None)
+        TrainingSample(os.path.relpath(s.path, where.root), s.path, None)
         for s in found
         if isinstance(s, Source)
     ]
     left_out = tuple(str(item) for item in found if isinstance(item, Failed))
-    return Photos("photographs", naming.make([]), tuple(photos), (), (), left_out)
+    return TrainingData("photographs", naming.make([]), tuple(photos), (), (), left_out)
 
 
-SIGNS: Mapping[str, Callable[[Path], bool]] = {
+TRAINING_FORMAT_DETECTORS: Mapping[str, Callable[[Path], bool]] = {
     "CUB_200_2011": lambda root: os.path.isfile(root / "train_test_split.txt"),
-    "lists": _is_lists,
+    "lists": _has_lists,
     "folder by class": os.path.isdir,
     "photographs": lambda root: True,
 }
-READERS: Mapping[str, Callable[[Where], Photos]] = {
-    "CUB_200_2011": _cub,
-    "lists": _lists,
-    "folder by class": _folders,
-    "photographs": _unlabelled,
+TRAINING_FORMAT_READERS: Mapping[str, Callable[[TrainingPaths], TrainingData]] = {
+    "CUB_200_2011": _load_cub,
+    "lists": _load_lists,
+    "folder by class": _load_class_folders,
+    "photographs": _load_unlabeled,
 }

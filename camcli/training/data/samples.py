@@ -9,12 +9,12 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from camcli.core.errors import one_line
-from camcli.evaluation.datasets.registry import Item
+from camcli.evaluation.datasets.registry import EvaluationSample
 from camcli.io.labels import Labels
 
 
 @dataclass(frozen=True, slots=True)
-class Photo:
+class TrainingSample:
     """A photograph by its name; `label` is its class, or None where a teacher is to say it."""
 
     name: str
@@ -23,32 +23,35 @@ class Photo:
 
 
 @dataclass(frozen=True, slots=True)
-class Photos:
+class TrainingData:
     """What a data set holds. `truths` are those of the validation photographs that have boxes."""
 
     kind: str
     labels: Labels
-    train: tuple[Photo, ...]
-    validation: tuple[Photo, ...]
-    truths: tuple[Item, ...] = ()
+    train: tuple[TrainingSample, ...]
+    validation: tuple[TrainingSample, ...]
+    localization_samples: tuple[EvaluationSample, ...] = ()
     left_out: tuple[str, ...] = ()
 
     @property
     def fingerprint(self) -> str:
         """What tells whether photographs, classes and parts are the same as in another run."""
         parts = [[(p.name, p.label) for p in part] for part in (self.train, self.validation)]
-        boxes = [(item.truth.image, item.class_index, item.truth.boxes) for item in self.truths]
+        boxes = [
+            (item.annotation.image_name, item.class_index, item.annotation.boxes)
+            for item in self.localization_samples
+        ]
         told = repr((self.labels.names, parts, boxes))
         return hashlib.sha256(told.encode(errors="surrogateescape")).hexdigest()
 
-    def unseen(self, classes: Collection[int | None]) -> str:
+    def unreadable_classes_message(self, classes: Collection[int | None]) -> str:
         """What to say of classes none of whose photographs can be read."""
         names = [self.labels.names[n] for n in classes if n is not None]
-        return f"none of the photographs of {few(names)} can be read"
+        return f"none of the photographs of {format_few_names(names)} can be read"
 
 
 @dataclass(frozen=True, slots=True)
-class Where:
+class TrainingPaths:
     """Where a data set is: `boxes` and `images` if elsewhere, `skip` what is not part of it.
 
     `share` of every class is kept for validation where the data set has no such part.
@@ -57,11 +60,11 @@ class Where:
     root: Path
     images: Path | None = None
     boxes: Path | None = None
-    skip: Path = Path(os.devnull)
-    share: float = 0.1
+    skip_folder: Path = Path(os.devnull)
+    validation_share: float = 0.1
 
 
-def few(names: Sequence[str]) -> str:
+def format_few_names(names: Sequence[str]) -> str:
     """The first of some names, and how many more there are."""
     more = f" and {len(names) - 3} more" if names[3:] else ""
     return ", ".join(map(one_line, names[:3])) + more

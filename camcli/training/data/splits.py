@@ -11,74 +11,100 @@ from pathlib import Path
 from camcli.core.errors import UsageError, one_line
 from camcli.evaluation.datasets import registry as datasets
 from camcli.evaluation.datasets import tables
-from camcli.evaluation.datasets.annotations import code, sound
+from camcli.evaluation.datasets.annotations import hash_image_name, iter_valid_annotations
 from camcli.evaluation.datasets.registry import Dataset
 from camcli.io.labels import Labels
-from camcli.training.data.readers import READERS, SIGNS, TRAIN, part_of
-from camcli.training.data.samples import Photo, Photos, Where, few
+from camcli.training.data.readers import (
+    TRAIN_FOLDER_NAMES,
+    TRAINING_FORMAT_DETECTORS,
+    TRAINING_FORMAT_READERS,
+    find_split_folder,
+)
+from camcli.training.data.samples import (
+    TrainingData,
+    TrainingPaths,
+    TrainingSample,
+    format_few_names,
+)
 
 
-def read(where: Where, names: Labels | None = None, teacher: Labels | None = None) -> Photos:
+def load_training_data(
+    paths: TrainingPaths, labels: Labels | None = None, teacher_labels: Labels | None = None
+) -> TrainingData:
     """The photographs of a data set, recognised by its files.
 
     Labels are `names` or what the data set has; those of a `teacher` need no class at all. Raises
     UsageError where there is nothing to learn: no photograph, one class, a class without any.
     """
-    if not os.path.exists(where.root):
-        raise UsageError(f"{where.root}: no such folder")
-    kind = next(k for k, sign in SIGNS.items() if sign(where.root))
-    if kind == "folder by class" and teacher and not part_of(where.root, TRAIN):
+    if not os.path.exists(paths.root):
+        raise UsageError(f"{paths.root}: no such folder")
+    kind = next(k for k, sign in TRAINING_FORMAT_DETECTORS.items() if sign(paths.root))
+    if (
+        kind == "folder by class"
+        and teacher_labels
+        and not find_split_folder(paths.root, TRAIN_FOLDER_NAMES)
+    ):
         kind = "photographs"
-    if where.images and kind in ("folder by class", "photographs"):
-        raise UsageError(f"--images is for lists and CUB; {where.root} is taken as a {kind}")
-    found = READERS[kind](where)
-    if teacher:
-        found = _unnamed(found, teacher)
-    elif names:
-        found = replace(found, labels=names)
-    if where.boxes:
-        found = _with_boxes(found, where.boxes)
+    if paths.images and kind in ("folder by class", "photographs"):
+        raise UsageError(f"--images is for lists and CUB; {paths.root} is taken as a {kind}")
+    found = TRAINING_FORMAT_READERS[kind](paths)
+    if teacher_labels:
+        found = _drop_labels(found, teacher_labels)
+    elif labels:
+        found = replace(found, labels=labels)
+    if paths.boxes:
+        found = _add_validation_boxes(found, paths.boxes)
     if not found.validation:
-        found = _split(found, where.share)
-    found = _apart(found)
-    _check(found, where.root, needs_classes=teacher is None)
+        found = _hold_out_validation(found, paths.validation_share)
+    found = _remove_validation_from_train(found)
+    _check_training_data(found, paths.root, needs_classes=teacher_labels is None)
     return found
 
 
-def _with_boxes(found: Photos, table: Path) -> Photos:
+def _add_validation_boxes(found: TrainingData, table: Path) -> TrainingData:
     """The photographs that boxes.csv names are for validation, besides those that were."""
-    truths = list(sound(tables.boxes_csv(table, table.parent), sized=False))
-    items, problems = datasets.bind(Dataset("boxes.csv", tuple(truths)), found.labels)
+    truths = list(
+        iter_valid_annotations(
+            tables.read_boxes_csv(table, table.parent), allow_missing_images=False
+        )
+    )
+    items, problems = datasets.create_evaluation_samples(
+        Dataset("boxes.csv", tuple(truths)), found.labels
+    )
     if not items:
         first = f"; the first problem: {one_line(problems[0])}" if problems else ""
         raise UsageError(f"--boxes {table}: no box is of a photograph and class known here{first}")
     held = {
-        item.truth.path: Photo(item.truth.image, item.truth.path, item.class_index)
+        item.annotation.image_path: TrainingSample(
+            item.annotation.image_name, item.annotation.image_path, item.class_index
+        )
         for item in items
     }
     boxed = tuple(held.values())
     left_out = (*found.left_out, *map(str, problems))
     return replace(
         found,
-        train=_without(found.train, boxed),
-        validation=(*boxed, *_without(found.validation, boxed)),
-        truths=tuple(items),
+        train=_exclude_samples(found.train, boxed),
+        validation=(*boxed, *_exclude_samples(found.validation, boxed)),
+        localization_samples=tuple(items),
         left_out=left_out,
     )
 
 
-def _without(photos: Sequence[Photo], others: Sequence[Photo]) -> tuple[Photo, ...]:
+def _exclude_samples(
+    photos: Sequence[TrainingSample], others: Sequence[TrainingSample]
+) -> tuple[TrainingSample, ...]:
     """The photographs that are not among others, by whatever path."""
     elsewhere = {os.path.realpath(photo.path) for photo in others}
     return tuple(photo for photo in photos if os.path.realpath(photo.path) not in elsewhere)
 
 
-def _split(found: Photos, share: float) -> Photos:
+def _hold_out_validation(found: TrainingData, share: float) -> TrainingData:
     """A share of each class for validation, at least one photograph: which, goes by their names."""
-    order = sorted(found.train, key=lambda photo: (code(photo.name), photo.name))
+    order = sorted(found.train, key=lambda photo: (hash_image_name(photo.name), photo.name))
     total = Counter(photo.label for photo in order)
     seen: Counter[int | None] = Counter()
-    held: set[Photo] = set()
+    held: set[TrainingSample] = set()
     for photo in order:
         most = total[photo.label] - 1  # one is left to train on, and the data is checked for it
         if seen[photo.label] < min(max(1, round(share * total[photo.label])), max(most, 1)):
@@ -91,33 +117,35 @@ def _split(found: Photos, share: float) -> Photos:
     )
 
 
-def _unnamed(found: Photos, teacher: Labels) -> Photos:
+def _drop_labels(found: TrainingData, teacher: Labels) -> TrainingData:
     """Without labels, which the teacher gives; the parts stay apart."""
     parts = (
         tuple(replace(photo, label=None) for photo in part)
         for part in (found.train, found.validation)
     )
-    return replace(found, labels=teacher, train=next(parts), validation=next(parts), truths=())
+    return replace(
+        found, labels=teacher, train=next(parts), validation=next(parts), localization_samples=()
+    )
 
 
-def _apart(found: Photos) -> Photos:
+def _remove_validation_from_train(found: TrainingData) -> TrainingData:
     """No photograph is trained on that also validates."""
-    train = _without(found.train, found.validation)
+    train = _exclude_samples(found.train, found.validation)
     both = len(found.train) - len(train)
     said = (f"{both} photographs are in both parts; they are kept for validation",) if both else ()
     return replace(found, train=train, left_out=(*found.left_out, *said))
 
 
-def _check(found: Photos, root: Path, *, needs_classes: bool) -> None:
+def _check_training_data(found: TrainingData, root: Path, *, needs_classes: bool) -> None:
     if not found.train:
-        raise UsageError(f"{root}: no photograph to train on{_why(found.left_out)}")
+        raise UsageError(f"{root}: no photograph to train on{_left_out_message(found.left_out)}")
     if not needs_classes:
         return
     names = found.labels.names
     if len(names) < 2:
         raise UsageError(
-            f"{root}: photographs of {few(names) or 'no class'}; a classifier needs two classes, "
-            f"each in a folder of its name"
+            f"{root}: photographs of {format_few_names(names) or 'no class'}; "
+            "a classifier needs two classes, each in a folder of its name"
         )
     for photo in (*found.train, *found.validation):
         if photo.label is not None and not 0 <= photo.label < len(names):
@@ -129,10 +157,10 @@ def _check(found: Photos, root: Path, *, needs_classes: bool) -> None:
     without = [name for number, name in enumerate(names) if number not in has]
     if without:
         raise UsageError(
-            f"{root}: no photograph left to train on of {few(without)}; a class needs two or "
-            f"more, one for validation"
+            f"{root}: no photograph left to train on of {format_few_names(without)}; "
+            "a class needs two or more, one for validation"
         )
 
 
-def _why(left_out: Sequence[str]) -> str:
+def _left_out_message(left_out: Sequence[str]) -> str:
     return f" ({one_line(left_out[0])})" if left_out else ""

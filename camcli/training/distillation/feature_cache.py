@@ -19,79 +19,83 @@ from camcli.core.geometry import Floats, View
 from camcli.core.types import Failed, Source, Transform
 from camcli.io import images, transforms
 from camcli.models.zoo.builtin import SIDE, Features
-from camcli.training.task import Advance
+from camcli.training.task import AdvanceCallback
 
-CUTS = 2  # random ones, besides the whole photograph and its mirror image
-AREA, ASPECT = (0.25, 1.0), (0.7, 1.43)
+RANDOM_CROP_COUNT = 2  # random ones, besides the whole photograph and its mirror image
+CROP_AREA_RANGE, CROP_ASPECT_RANGE = (0.25, 1.0), (0.7, 1.43)
 
 Rectangle = tuple[float, float, float, float]  # left, top, right, bottom; shares of the image
 
 
 @dataclass(frozen=True, slots=True)
-class Views:
+class ViewFeatures:
     """V views of each photograph: where they were cut, and features of stride 16 and 32.
 
     `middle` (n V, 14, 14, 112) and `deep` (n V, 7, 7, 320) in bf16; `rectangles` (n V, 4);
     `mirrored` (n V,).
     """
 
-    names: tuple[str, ...]
+    image_names: tuple[str, ...]
     middle: Tensor
     deep: Tensor
     rectangles: Tensor
-    mirrored: Tensor
+    is_mirrored: Tensor
 
     @property
-    def each(self) -> int:
+    def views_per_image(self) -> int:
         """How many views a photograph has."""
-        return len(self.middle) // len(self.names)
+        return len(self.middle) // len(self.image_names)
 
 
-def cut(draw: np.random.Generator) -> Rectangle:
+def sample_rectangle(generator: np.random.Generator) -> Rectangle:
     """A random rectangle of an image: a quarter of it or more, of no extreme shape."""
     for _ in range(20):
-        area = draw.uniform(*AREA)
-        aspect = math.exp(draw.uniform(math.log(ASPECT[0]), math.log(ASPECT[1])))
+        area = generator.uniform(*CROP_AREA_RANGE)
+        aspect = math.exp(
+            generator.uniform(math.log(CROP_ASPECT_RANGE[0]), math.log(CROP_ASPECT_RANGE[1]))
+        )
         width, height = math.sqrt(area * aspect), math.sqrt(area / aspect)
         if width <= 1 and height <= 1:
-            left, top = draw.uniform(0, 1 - width), draw.uniform(0, 1 - height)
+            left, top = generator.uniform(0, 1 - width), generator.uniform(0, 1 - height)
             return left, top, left + width, top + height
     return 0.0, 0.0, 1.0, 1.0
 
 
-def planned(number: int, seed: int) -> list[tuple[Rectangle, bool]]:
+def plan_views(image_index: int, seed: int) -> list[tuple[Rectangle, bool]]:
     """The views of a photograph: whole, mirrored, and random cuts, mirrored or not."""
-    draw = np.random.default_rng([seed, number])
+    draw = np.random.default_rng([seed, image_index])
     whole: Rectangle = (0.0, 0.0, 1.0, 1.0)
-    cuts = [(cut(draw), bool(draw.integers(2))) for _ in range(CUTS)]
+    cuts = [(sample_rectangle(draw), bool(draw.integers(2))) for _ in range(RANDOM_CROP_COUNT)]
     return [(whole, False), (whole, True), *cuts]
 
 
-def seen(picture: Image.Image, transform: Transform, where: Rectangle, mirror: bool) -> Floats:
+def preprocess_view(
+    image: Image.Image, transform: Transform, rectangle: Rectangle, mirror: bool
+) -> Floats:
     """One view as the CNN's input (3,H,W)."""
-    width, height = picture.size
-    left, top, right, bottom = where
+    width, height = image.size
+    left, top, right, bottom = rectangle
     view = View(width, height, left * width, top * height, right * width, bottom * height)
-    pixels = transforms.preprocess(picture, view, transform)
+    pixels = transforms.preprocess(image, view, transform)
     return np.ascontiguousarray(pixels[..., ::-1]) if mirror else pixels
 
 
-def look(
-    source: Features,
+def compute_view_features(
+    backbone: Features,
     transform: Transform,
-    found: Sequence[Source],
+    sources: Sequence[Source],
     seed: int,
     workers: int,
-    advance: Advance,
-) -> tuple[Views, list[Failed]]:
+    advance: AdvanceCallback,
+) -> tuple[ViewFeatures, list[Failed]]:
     """The features of every view. Raises TrainingError if no photograph can be read."""
     names: list[str] = []
     failed: list[Failed] = []
     parts: list[tuple[Tensor, Tensor]] = []
     plans: list[tuple[Rectangle, bool]] = []
-    load = partial(_load, transform, seed)
+    load = partial(_load_views, transform, seed)
     with ThreadPoolExecutor(workers) as pool, torch.no_grad():
-        for loaded in stream.ahead(pool, load, enumerate(found), 4 * workers):
+        for loaded in stream.ahead(pool, load, enumerate(sources), 4 * workers):
             advance(1)
             if isinstance(loaded, Failed):
                 failed.append(loaded)
@@ -99,8 +103,8 @@ def look(
             photograph, plan, pixels = loaded
             inputs = torch.from_numpy(pixels).to(memory_format=torch.channels_last)
             with torch.autocast("cpu", torch.bfloat16):
-                middle, deep = source.apart(inputs)
-            parts.append((_kept(middle), _kept(deep)))
+                middle, deep = backbone.apart(inputs)
+            parts.append((_pack_features(middle), _pack_features(deep)))
             names.append(photograph.name)
             plans += plan
     if not parts:
@@ -108,15 +112,15 @@ def look(
     every = [torch.cat(part) for part in zip(*parts, strict=True)]
     rectangles = torch.tensor([where for where, _ in plans])
     mirrored = torch.tensor([mirror for _, mirror in plans])
-    return Views(tuple(names), every[0], every[1], rectangles, mirrored), failed
+    return ViewFeatures(tuple(names), every[0], every[1], rectangles, mirrored), failed
 
 
-def _kept(features: Tensor) -> Tensor:
+def _pack_features(features: Tensor) -> Tensor:
     """(B,C,H,W) -> (B,H,W,C) in bf16."""
     return features.permute(0, 2, 3, 1).bfloat16()
 
 
-def _load(
+def _load_views(
     transform: Transform, seed: int, item: tuple[int, Source]
 ) -> tuple[Source, list[tuple[Rectangle, bool]], Floats] | Failed:
     number, source = item
@@ -124,6 +128,6 @@ def _load(
         picture = images.decode(source.path)
     except ImageError as error:
         return Failed(source.name, str(source.path), str(error))
-    plan = planned(number, seed)
+    plan = plan_views(number, seed)
     assert transform.size == (SIDE, SIDE)
-    return source, plan, np.stack([seen(picture, transform, *view) for view in plan])
+    return source, plan, np.stack([preprocess_view(picture, transform, *view) for view in plan])

@@ -24,18 +24,18 @@ from camcli.training.distillation import augmentation as mixing
 from camcli.training.distillation import feature_cache as views
 from camcli.training.distillation import losses
 from camcli.training.distillation import teacher_maps as evidence
-from camcli.training.distillation.augmentation import Known
+from camcli.training.distillation.augmentation import DistillationData
 from camcli.training.distillation.student import Student
-from camcli.training.task import Advance
+from camcli.training.task import AdvanceCallback
 
-TOLD = 50  # steps between two reports
-WARM = 0.03  # share of the steps in which the rate rises
-LEAST = 0.01  # of the rate, at the end
-KEPT = 0.999  # of the average of weights, at each step
+REPORT_INTERVAL_STEPS = 50  # steps between two reports
+WARMUP_SHARE = 0.03  # share of the steps in which the rate rises
+MIN_RATE_SHARE = 0.01  # of the rate, at the end
+AVERAGE_DECAY = 0.999  # of the average of weights, at each step
 
 
 @dataclass(frozen=True, slots=True)
-class Distillation:
+class DistillationConfig:
     """The numbers of a distillation."""
 
     steps: int = 2580
@@ -47,68 +47,83 @@ class Distillation:
 
 
 @dataclass(frozen=True, slots=True)
-class Report:
+class LossReport:
     """The parts of the loss, averaged over the latest steps."""
 
     step: int
     losses: dict[str, float]
 
 
-def known(
-    found: Sequence[Source], vit: Model | None, how: Distillation, advance: Advance
-) -> tuple[Known, list[Failed]]:
+def compute_distillation_data(
+    sources: Sequence[Source],
+    vit: Model | None,
+    config: DistillationConfig,
+    advance: AdvanceCallback,
+) -> tuple[DistillationData, list[Failed]]:
     """What is computed once: features of all views, and where the object of each photograph is."""
     cnn = models.load(embedded.CNN, device="cpu")
-    large = models.load(embedded.CNN, size=(evidence.LARGER, evidence.LARGER), device="cpu")
+    large = models.load(
+        embedded.CNN, size=(evidence.LARGE_INPUT_PIXELS, evidence.LARGE_INPUT_PIXELS), device="cpu"
+    )
     source = embedded.Features(cnn.network).to(memory_format=torch.channels_last)
-    seen, failed = views.look(source, cnn.transform, found, how.seed, how.workers, advance)
+    seen, failed = views.compute_view_features(
+        source, cnn.transform, sources, config.seed, config.workers, advance
+    )
     unread = {item.path for item in failed}  # names are not the same in all folders' inputs
-    paths = [item for item in found if str(item.path) not in unread]
-    rolled = evidence.of_relevance(vit) if vit else None
-    teachers = (evidence.of_cam(cnn), evidence.of_cam(large), rolled)
+    paths = [item for item in sources if str(item.path) not in unread]
+    rolled = evidence.create_relevance_teacher(vit) if vit else None
+    teachers = (evidence.create_cam_teacher(cnn), evidence.create_cam_teacher(large), rolled)
     maps, classes = [], []
-    with ThreadPoolExecutor(how.workers) as pool:
+    with ThreadPoolExecutor(config.workers) as pool:
         pictures = stream.ahead(pool, lambda item: images.decode(item.path), paths, 40)
         while group := list(islice(pictures, 20)):
-            placed, of = evidence.evidence(*teachers, group)
+            placed, of = evidence.compute_teacher_maps(*teachers, group)
             maps.append(placed)
             classes.append(of)
             advance(len(group))
-    return Known(seen, torch.cat(maps), torch.cat(classes)), failed
+    return DistillationData(seen, torch.cat(maps), torch.cat(classes)), failed
 
 
-def run(known: Known, how: Distillation) -> Iterator[tuple[Report, Student]]:
+def train_student(
+    data: DistillationData, config: DistillationConfig
+) -> Iterator[tuple[LossReport, Student]]:
     """Steps of AdamW, with a report now and then; the student is the average of its last weights.
 
     Raises TrainingError when the loss is no number.
     """
-    torch.manual_seed(how.seed)
-    draw = np.random.default_rng(how.seed)
-    answers = losses.Answers(embedded.cnn().eval().requires_grad_(False))
-    student = Student(known.views)
+    torch.manual_seed(config.seed)
+    draw = np.random.default_rng(config.seed)
+    answers = losses.TeacherHead(embedded.cnn().eval().requires_grad_(False))
+    student = Student(data.views)
     average = deepcopy(student).requires_grad_(False)
-    solver = torch.optim.AdamW(_groups(student, how.decay), lr=how.lr, betas=(0.9, 0.98))
+    solver = torch.optim.AdamW(
+        _create_parameter_groups(student, config.decay), lr=config.lr, betas=(0.9, 0.98)
+    )
     latest: dict[str, float] = {}
-    for step, which in zip(range(how.steps), _orders(known, how), strict=False):
+    for step, which in zip(range(config.steps), _iter_batch_indices(data, config), strict=False):
         for group in solver.param_groups:
-            group["lr"] = how.lr * _rate(step / how.steps)
-        parts = losses.losses(student, answers, mixing.batch(known, which, draw))
-        total = torch.stack([losses.WEIGHTS[name] * part for name, part in parts.items()]).sum()
+            group["lr"] = config.lr * _compute_rate_factor(step / config.steps)
+        parts = losses.compute_losses(
+            student, answers, mixing.create_feature_batch(data, which, draw)
+        )
+        total = torch.stack(
+            [losses.LOSS_WEIGHTS[name] * part for name, part in parts.items()]
+        ).sum()
         if not torch.isfinite(total):
             raise TrainingError(f"the loss is {float(total)} at step {step}; try a lower --lr")
         solver.zero_grad()
         total.backward()  # type: ignore[no-untyped-call]
         torch.nn.utils.clip_grad_norm_(student.parameters(), 1.0)
         solver.step()
-        _follow(average, student, min(KEPT, (step + 1) / (step + 10)))
+        _update_average(average, student, min(AVERAGE_DECAY, (step + 1) / (step + 10)))
         for name, part in parts.items():
             value = float(part.detach())
             latest[name] = 0.95 * latest.get(name, value) + 0.05 * value
-        if (step + 1) % TOLD == 0 or step + 1 == how.steps:
-            yield Report(step + 1, dict(latest)), average
+        if (step + 1) % REPORT_INTERVAL_STEPS == 0 or step + 1 == config.steps:
+            yield LossReport(step + 1, dict(latest)), average
 
 
-def _groups(student: Student, decay: float) -> list[dict[str, object]]:
+def _create_parameter_groups(student: Student, decay: float) -> list[dict[str, object]]:
     """Matrices decay; biases, norms, and what is added to tokens do not."""
     named = dict(student.named_parameters())
     free = {n for n, p in named.items() if p.ndim < 2 or n.endswith(("cls_token", "pos_embed"))}
@@ -118,7 +133,7 @@ def _groups(student: Student, decay: float) -> list[dict[str, object]]:
     ]
 
 
-def _orders(known: Known, how: Distillation) -> Iterator[Tensor]:
+def _iter_batch_indices(known: DistillationData, how: DistillationConfig) -> Iterator[Tensor]:
     """Batches of views, each once in a shuffle, shuffle after shuffle."""
     size = min(how.batch_size, len(known.views.middle))
     while True:
@@ -126,14 +141,14 @@ def _orders(known: Known, how: Distillation) -> Iterator[Tensor]:
         yield from order[: len(order) // size * size].reshape(-1, size)
 
 
-def _rate(done: float) -> float:
+def _compute_rate_factor(done: float) -> float:
     """A short rise, then half a cosine."""
-    fall = LEAST + (1 - LEAST) * 0.5 * (1 + math.cos(math.pi * done))
-    return min(1.0, done / WARM) * fall
+    fall = MIN_RATE_SHARE + (1 - MIN_RATE_SHARE) * 0.5 * (1 + math.cos(math.pi * done))
+    return min(1.0, done / WARMUP_SHARE) * fall
 
 
 @torch.no_grad()
-def _follow(average: Student, student: Student, kept: float) -> None:
+def _update_average(average: Student, student: Student, kept: float) -> None:
     own = average.state_dict()
     for name, value in student.state_dict().items():
         own[name].lerp_(value, 1 - kept)

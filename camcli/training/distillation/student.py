@@ -9,19 +9,19 @@ import torch
 from torch import Tensor, nn
 
 from camcli.models.zoo import builtin as embedded
-from camcli.training.distillation.feature_cache import Views
-from camcli.training.logistic_regression import window_means
+from camcli.training.distillation.feature_cache import ViewFeatures
+from camcli.training.logistic_regression import compute_window_means
 
-SAMPLED = 2000  # views from which the features' scale is measured
+MAX_SCALE_SAMPLES = 2000  # views from which the features' scale is measured
 
 
 @dataclass(frozen=True, slots=True)
-class Said:
+class StudentOutput:
     """Logits of both heads (B,K), CLS attention summed over blocks (B,H,W), tokens (B,H,W,D)."""
 
-    conv: Tensor
-    cls: Tensor
-    attention: Tensor
+    conv_logits: Tensor
+    cls_logits: Tensor
+    cls_attention: Tensor
     tokens: Tensor
 
 
@@ -31,18 +31,18 @@ class Student(nn.Module):
     mean: Tensor
     deviation: Tensor
 
-    def __init__(self, views: Views) -> None:
+    def __init__(self, views: ViewFeatures) -> None:
         super().__init__()
         whole = embedded.blank_vit()
         self.vit: Any = whole
         self.vit.patch_embed.backbone = nn.Identity()
         self.conv = nn.Conv2d(embedded.WIDTH, embedded.CLASSES, kernel_size=3, padding=1)
-        some = torch.randperm(len(views.middle))[:SAMPLED]
+        some = torch.randperm(len(views.middle))[:MAX_SCALE_SAMPLES]
         parts = [part[some].float().flatten(0, 2) for part in (views.middle, views.deep)]
         self.register_buffer("mean", torch.cat([part.mean(dim=0) for part in parts]))
         self.register_buffer("deviation", torch.cat([part.std(dim=0) for part in parts]) + 1e-3)
 
-    def forward(self, middle: Tensor, deep: Tensor, at: tuple[int, int]) -> Said:
+    def forward(self, middle: Tensor, deep: Tensor, corner: tuple[int, int]) -> StudentOutput:
         """What it says of a window of features whose corner is at `at` on the grid."""
         vit, (rows, cols) = self.vit, middle.shape[1:3]
         near = deep.repeat_interleave(2, 1).repeat_interleave(2, 2)
@@ -53,30 +53,32 @@ class Student(nn.Module):
                 features.flatten(1, 2), projection.weight.flatten(1), projection.bias
             )
             cls = vit.cls_token.expand(len(patches), -1, -1)
-            tokens = torch.cat([cls, patches], dim=1) + self._positions(at, rows, cols)
+            tokens = torch.cat([cls, patches], dim=1) + self._select_position_embeddings(
+                corner, rows, cols
+            )
             rows_of = []
             for block in vit.blocks:
-                tokens, row = attend(block, tokens)
+                tokens, row = run_block_with_attention(block, tokens)
                 rows_of.append(row)
             tokens = vit.norm(tokens).float()
-        means, bias = window_means(tokens, 1, (rows, cols)), self.conv.bias
+        means, bias = compute_window_means(tokens, 1, (rows, cols)), self.conv.bias
         assert bias is not None
         attention = torch.stack(rows_of).sum(dim=0)[:, 1:].reshape(-1, rows, cols)
-        return Said(
+        return StudentOutput(
             means @ self.conv.weight.flatten(1).T + bias,
             vit.head(tokens[:, 0]),
             attention,
             tokens[:, 1:].reshape(len(tokens), rows, cols, -1),
         )
 
-    def _positions(self, at: tuple[int, int], rows: int, cols: int) -> Tensor:
+    def _select_position_embeddings(self, at: tuple[int, int], rows: int, cols: int) -> Tensor:
         """Position embeddings of CLS and of the window: (1, 1 + rows * cols, D)."""
         whole: Tensor = self.vit.pos_embed
         grid = whole[:, 1:].reshape(1, *self.vit.patch_embed.grid_size, -1)
         window = grid[:, at[0] : at[0] + rows, at[1] : at[1] + cols]
         return torch.cat([whole[:, :1], window.flatten(1, 2)], dim=1)
 
-    def semantic(self, tokens: Tensor, classes: Tensor) -> Tensor:
+    def compute_semantic_maps(self, tokens: Tensor, classes: Tensor) -> Tensor:
         """The convolution's maps of some classes only: (B,H,W,D), (B,S) -> (B,S,H,W)."""
         number, rows, cols, width = tokens.shape
         weight = self.conv.weight[classes].permute(0, 2, 1, 3, 4).reshape(number, width, -1)
@@ -86,7 +88,7 @@ class Student(nn.Module):
         assert self.conv.bias is not None
         return torch.stack(parts).sum(dim=0) + self.conv.bias[classes][..., None, None]
 
-    def weights(self) -> dict[str, Tensor]:
+    def export_state_dict(self) -> dict[str, Tensor]:
         """What is stored: the features' scale folded into the projection, both heads."""
         state = {key: value.detach().clone() for key, value in self.vit.state_dict().items()}
         scale = self.deviation[None, :, None, None]
@@ -100,7 +102,7 @@ class Student(nn.Module):
         return own
 
 
-def attend(block: Any, tokens: Tensor) -> tuple[Tensor, Tensor]:
+def run_block_with_attention(block: Any, tokens: Tensor) -> tuple[Tensor, Tensor]:
     """A pre-norm block, and the CLS row of its attention, heads averaged: (B,N,D) -> (B,N)."""
     attention = block.attn
     number, length, width = tokens.shape

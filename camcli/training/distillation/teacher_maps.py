@@ -19,11 +19,11 @@ from camcli.engine.plan import plan
 from camcli.engine.request import Request
 from camcli.methods.registry import get
 from camcli.models.model import Model
-from camcli.training.data.loader import whole
+from camcli.training.data.loader import preprocess_whole
 
-GRID = (28, 28)
-LARGER = 320  # pixels at which the CNN is asked again: it then sees smaller parts
-SHARE = 0.8  # of the transformer's map beside the CNN's
+TEACHER_MAP_GRID = (28, 28)
+LARGE_INPUT_PIXELS = 320  # pixels at which the CNN is asked again: it then sees smaller parts
+VIT_MAP_WEIGHT = 0.8  # of the transformer's map beside the CNN's
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,41 +34,49 @@ class Teacher:
     requests: tuple[Request, ...]
 
 
-def of_cam(model: Model) -> Teacher:
+def create_cam_teacher(model: Model) -> Teacher:
     """A teacher whose map is its CAM."""
     return Teacher(model, plan(model, [get("cam")]))
 
 
-def of_relevance(model: Model) -> Teacher:
+def create_relevance_teacher(model: Model) -> Teacher:
     """A transformer whose map is its attention's relevance."""
     return Teacher(model, plan(model, [get("chefer")]))
 
 
-def evidence(
-    cnn: Teacher, large: Teacher, vit: Teacher | None, pictures: Sequence[Image.Image]
+def compute_teacher_maps(
+    cnn: Teacher, large: Teacher, vit: Teacher | None, images: Sequence[Image.Image]
 ) -> tuple[Tensor, Tensor]:
     """One map a photograph (B, 28, 28) in [0, 1], and the class (B,) that it is of.
 
     The class is the CNN's own; its CAM of the photograph, of the mirror image and, counted twice,
     of the photograph enlarged are summed, each min-maxed; then the transformer's relevance.
     """
-    small = _inputs(cnn.model, pictures)
+    small = _preprocess_images(cnn.model, images)
     mirror = small.flip(3)
     with torch.no_grad():
         logits = cnn.model.network(small) + cnn.model.network(mirror)
     classes = logits.argmax(dim=1)
-    cams = _map(cnn, small, classes) + _map(cnn, mirror, classes).flip(2)
-    summed = normalise(cams + 2 * _map(large, _inputs(large.model, pictures), classes))
+    cams = _compute_teacher_map(cnn, small, classes) + _compute_teacher_map(
+        cnn, mirror, classes
+    ).flip(2)
+    summed = normalise(
+        cams + 2 * _compute_teacher_map(large, _preprocess_images(large.model, images), classes)
+    )
     if vit is not None:
-        summed = summed + SHARE * _map(vit, _inputs(vit.model, pictures), classes)
+        summed = summed + VIT_MAP_WEIGHT * _compute_teacher_map(
+            vit, _preprocess_images(vit.model, images), classes
+        )
     return normalise(summed), classes
 
 
-def _inputs(model: Model, pictures: Sequence[Image.Image]) -> Tensor:
-    return torch.from_numpy(np.stack([whole(picture, model.transform) for picture in pictures]))
+def _preprocess_images(model: Model, pictures: Sequence[Image.Image]) -> Tensor:
+    return torch.from_numpy(
+        np.stack([preprocess_whole(picture, model.transform) for picture in pictures])
+    )
 
 
-def _map(teacher: Teacher, inputs: Tensor, classes: Tensor) -> Tensor:
+def _compute_teacher_map(teacher: Teacher, inputs: Tensor, classes: Tensor) -> Tensor:
     """Min-maxed, as large as evidence is."""
     ((found,),) = explain(teacher.model, inputs, teacher.requests, lambda _: classes[:, None])
-    return normalise(resize(found.fused.values, GRID))
+    return normalise(resize(found.fused.values, TEACHER_MAP_GRID))
