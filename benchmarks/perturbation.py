@@ -39,7 +39,7 @@ def network_of(name: str) -> Any:
     from camcli.models.zoo import builtin as embedded
 
     if name == "lite0":
-        return embedded.cnn().eval()
+        return embedded.load_builtin_cnn().eval()
     torch.manual_seed(0)
     return timm.create_model("resnet18").eval()
 

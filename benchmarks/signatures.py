@@ -27,7 +27,13 @@ from torch import nn
 from torchvision.models.regnet import BlockParams
 
 from camcli.models.zoo import checkpoints
-from camcli.models.zoo.signatures import AUXILIARY, Signature, digest, signature, under
+from camcli.models.zoo.signatures import (
+    AUXILIARY_HEADS,
+    Signature,
+    compute_signature,
+    find_layer_keys,
+    hash_lines,
+)
 
 FILE = Path(__file__).parent.parent / "camcli" / "models" / "zoo" / "signatures.json"
 CLASSES = 7  # few, so that no other tensor has as many rows by chance
@@ -80,7 +86,7 @@ def marked(name: str) -> Marked:
     layers = covering(shapes, heads(network, name))
     return Marked(
         name,
-        signature(shapes, under(shapes, layers)),
+        compute_signature(shapes, find_layer_keys(shapes, layers)),
         behaviour(network, layers),
         layers,
         rank(name),
@@ -121,13 +127,13 @@ def shapes_of(network: nn.Module) -> dict[str, tuple[int, ...]]:
 def heads(network: nn.Module, name: str) -> set[str]:
     """The keys of the classifier: those that its class count changes, and what goes with it."""
     before = shapes_of(network)
-    named = under(before, checkpoints.classifiers(network))
+    named = find_layer_keys(before, checkpoints.find_classifier_layers(network))
     if name.startswith(TORCHVISION):
         after = shapes_of(built(name, CLASSES + 1))
     else:
         after = shapes_of(headless(network))
     gone = {*named, *(key for key in before if after.get(key) != before[key])}
-    return {key for key in gone if key.partition(".")[0] not in AUXILIARY}
+    return {key for key in gone if key.partition(".")[0] not in AUXILIARY_HEADS}
 
 
 def headless(network: nn.Module) -> nn.Module:
@@ -164,7 +170,7 @@ def behaviour(network: nn.Module, classifier: tuple[str, ...]) -> str:
         if not isinstance(module, PASSING) and "Drop" not in type(module).__name__
         if not f"{name}.".startswith(heads)
     ]
-    return digest(rows)
+    return hash_lines(rows)
 
 
 def settings(module: nn.Module) -> list[str]:
@@ -201,7 +207,7 @@ def alike(one: str, other: str) -> bool:
         first, second = (built(name, CLASSES, "cpu").double().eval() for name in (one, other))
         found = second.load_state_dict(randomised(first.state_dict()), strict=False)
         misfits = [*found.missing_keys, *found.unexpected_keys]
-        if any(key.partition(".")[0] not in AUXILIARY for key in misfits):
+        if any(key.partition(".")[0] not in AUXILIARY_HEADS for key in misfits):
             return False
         return torch.allclose(first(image), second(image), rtol=1e-9)
 

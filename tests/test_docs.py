@@ -124,19 +124,21 @@ def workplace(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]
         "state_dict": {f"module.{k}": v for k, v in state.items()},
     }
     torch.save(official, tmp_path / "tscam.pth")
-    fitted = refit.tscam(lively(timm.create_model("test_vit")), 2, (160, 160), "test_vit")
-    card = trained.Card("tscam", "test_vit", ("cat", "cup"), Transform((160, 160)))
+    fitted = refit.attach_tscam_head(
+        lively(timm.create_model("test_vit")), 2, (160, 160), "test_vit"
+    )
+    card = trained.ModelCard("tscam", "test_vit", ("cat", "cup"), Transform((160, 160)))
     (tmp_path / "tscam-head").mkdir()
     (tmp_path / "tscam-head" / "model_best.safetensors").write_bytes(
-        trained.pack(fitted.state_dict(), card)
+        trained.serialize_weights(fitted.state_dict(), card)
     )
 
-    def random_weights(name: str, size: tuple[int, int] | None) -> architectures.Built:
-        built = architectures.blank(name, size)
+    def random_weights(name: str, size: tuple[int, int] | None) -> architectures.LoadedNetwork:
+        built = architectures.create_untrained(name, size)
         lively(built.network, seed=1)
         return built
 
-    monkeypatch.setattr(hub, "pretrained", random_weights)
+    monkeypatch.setattr(hub, "load_pretrained", random_weights)
     known = set(METHODS)
     yield tmp_path
     for name in set(METHODS) - known:

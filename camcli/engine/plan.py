@@ -176,9 +176,9 @@ def default_model(methods: Sequence[Method]) -> str:
     """
     attentive = [m for m in methods if "CNN" not in m.works_on]
     if not attentive:
-        return embedded.CNN
+        return embedded.BUILTIN_CNN
     followed = all("matrices" in _fields(m) and "relevance" not in m.needs for m in attentive)
-    return embedded.VIT if followed else embedded.TSCAM
+    return embedded.BUILTIN_VIT if followed else embedded.BUILTIN_TSCAM
 
 
 def _default(model: Model, spec: str | None, block: int | None, *given: Any) -> tuple[Request, ...]:

@@ -75,12 +75,12 @@ def _finer(count: int, labels: Labels) -> Target:
 def _one_class(spec: str, labels: Labels) -> Target:
     try:
         try:
-            index = labels.find(spec)
+            index = labels.find_class(spec)
         except TargetError:
             own, versus, other = spec.partition("-vs-")
             if not versus:
                 raise
-            return _contrast(labels.find(own), labels.find(other))
+            return _contrast(labels.find_class(own), labels.find_class(other))
     except TargetError as error:
         raise UsageError(f"--target: {error}") from None
     return Target(lambda _source: (index,))
@@ -130,7 +130,7 @@ def choose(logits: Tensor, wanted: Sequence[tuple[int, ...]], ranked: int) -> Te
 def _folder(source: Source, labels: Labels) -> int:
     name = source.path.absolute().parent.name
     try:
-        return labels.find(name)
+        return labels.find_class(name)
     except TargetError as error:
         raise TargetError(f"its folder is no class: {error}") from None
 
@@ -162,5 +162,5 @@ def _listed(source: Source, listed: Mapping[str, str], spec: str, labels: Labels
     beside = os.path.relpath(source.path, Path(spec[1:]).parent)
     for key in (str(source.path), beside, source.name, source.path.name):
         if key in listed:
-            return labels.find(listed[key])
+            return labels.find_class(listed[key])
     raise TargetError(f"not listed in {spec[1:]}")

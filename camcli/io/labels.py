@@ -21,12 +21,12 @@ class Labels:
     names: tuple[str, ...]
     spellings: MappingProxyType[str, tuple[int, ...]]
 
-    def find(self, text: str) -> int:
+    def find_class(self, text: str) -> int:
         """The class that a name, a WordNet id or an index stands for.
 
         Raises TargetError when there is none, or more than one.
         """
-        indices = self.spellings.get(_plain(text), ())
+        indices = self.spellings.get(_normalize_spelling(text), ())
         if len(indices) == 1:
             return indices[0]
         if indices:
@@ -34,39 +34,41 @@ class Labels:
             raise TargetError(f"{text!r} names several classes; give the index: {which}")
         if re.fullmatch(r"\s*\d{1,9}\s*", text) and int(text) < len(self.names):
             return int(text)
-        near = hint(_plain(text), self.spellings)
+        near = hint(_normalize_spelling(text), self.spellings)
         raise TargetError(f"no class {text!r} among the model's {len(self.names)}{near}")
 
 
-def make(names: Sequence[str], others: Sequence[Sequence[str]] = ()) -> Labels:
+def create_labels(names: Sequence[str], others: Sequence[Sequence[str]] = ()) -> Labels:
     """Labels from one name a class and, optionally, other spellings of each."""
     spellings: defaultdict[str, list[int]] = defaultdict(list)
     for index, name in enumerate(names):
-        for spelling in {_plain(s) for s in (name, *(others[index] if others else ()))}:
+        for spelling in {
+            _normalize_spelling(s) for s in (name, *(others[index] if others else ()))
+        }:
             spellings[spelling].append(index)
     frozen = MappingProxyType({s: tuple(indices) for s, indices in spellings.items()})
     return Labels(tuple(names), frozen)
 
 
-def _plain(text: str) -> str:
+def _normalize_spelling(text: str) -> str:
     return " ".join(text.replace("_", " ").casefold().split())
 
 
-def default(classes: int) -> Labels:
+def create_default_labels(class_count: int) -> Labels:
     """ImageNet's names, with synonyms and WordNet ids, where the number is its; else `class N`."""
     from timm.data.imagenet_info import ImageNetInfo, infer_imagenet_subset
 
-    subset = infer_imagenet_subset({"num_classes": classes})
+    subset = infer_imagenet_subset({"num_classes": class_count})
     if subset is None:
-        return make([f"class {i}" for i in range(classes)])
+        return create_labels([f"class {i}" for i in range(class_count)])
     info = ImageNetInfo(subset)
-    synonyms = [info.index_to_description(i).split(", ") for i in range(classes)]
-    ids = [info.index_to_label_name(i) for i in range(classes)]
+    synonyms = [info.index_to_description(i).split(", ") for i in range(class_count)]
+    ids = [info.index_to_label_name(i) for i in range(class_count)]
     others = [(*names, ", ".join(names), i) for names, i in zip(synonyms, ids, strict=True)]
-    return make([names[0] for names in synonyms], others)
+    return create_labels([names[0] for names in synonyms], others)
 
 
-def load(path: Path, classes: int | None) -> Labels:
+def load_labels(path: Path, class_count: int | None) -> Labels:
     """Names from a file: one a line, a JSON list, or JSON {index: name} or {index: [id, name]}.
 
     Raises LabelsError when it cannot be read or does not hold `classes` names, if that is known.
@@ -76,28 +78,32 @@ def load(path: Path, classes: int | None) -> Labels:
     except (OSError, UnicodeDecodeError) as error:
         reason = getattr(error, "strerror", None) or "not UTF-8 text"
         raise LabelsError(f"--labels {path}: {reason}") from None
-    names = _from_json(path, text) if text.lstrip()[:1] in ("{", "[") else _lines(text)
-    if classes is not None and len(names) != classes:
-        raise LabelsError(f"--labels {path} holds {len(names)} names; the model has {classes}")
-    return make([n[-1] for n in names], names)
+    names = (
+        _parse_label_json(path, text)
+        if text.lstrip()[:1] in ("{", "[")
+        else _parse_label_lines(text)
+    )
+    if class_count is not None and len(names) != class_count:
+        raise LabelsError(f"--labels {path} holds {len(names)} names; the model has {class_count}")
+    return create_labels([n[-1] for n in names], names)
 
 
-def _lines(text: str) -> list[list[str]]:
+def _parse_label_lines(text: str) -> list[list[str]]:
     return [[line.strip()] for line in text.rstrip().splitlines()]
 
 
-def _from_json(path: Path, text: str) -> list[list[str]]:
+def _parse_label_json(path: Path, text: str) -> list[list[str]]:
     try:
         parsed = json.loads(text)
         if isinstance(parsed, dict):
             parsed = [parsed[str(i)] for i in range(len(parsed))]
-        return [_spellings(entry) for entry in parsed]
+        return [_parse_label_entry(entry) for entry in parsed]
     except (ValueError, KeyError, TypeError, RecursionError):
         wanted = "a list of names, or {index: name} from 0 without gaps"
         raise LabelsError(f"--labels {path}: not JSON of the right form ({wanted})") from None
 
 
-def _spellings(entry: Any) -> list[str]:
+def _parse_label_entry(entry: Any) -> list[str]:
     names = [entry] if isinstance(entry, str) else entry
     if not isinstance(names, list) or not names or not all(isinstance(n, str) for n in names):
         raise ValueError

@@ -76,14 +76,22 @@ def load(
     UsageError, each with what to do.
     """
     where = pick_device(device)
-    bare = name is not None and not weights and zoo.is_name(name)
-    built = architectures.blank(str(name), size) if bare else zoo.build(name, checkpoint, size)
+    bare = name is not None and not weights and zoo.is_library_name(name)
+    built = (
+        architectures.create_untrained(str(name), size)
+        if bare
+        else zoo.load_network(name, checkpoint, size)
+    )
     wanted = replace(built.transform, **transform or {})
     model = wrap(built.name, built.network, wanted, label_file, where)
-    own = built.classes if built.classes and len(built.classes) == len(model.labels.names) else None
+    own = (
+        built.class_names
+        if built.class_names and len(built.class_names) == len(model.labels.names)
+        else None
+    )
     return replace(
         model,
-        labels=labels.make(own) if own and not label_file else model.labels,
+        labels=labels.create_labels(own) if own and not label_file else model.labels,
         thresholds=built.thresholds,
         architecture=built.architecture or built.name,
         head=head or model.head,
@@ -125,7 +133,11 @@ def wrap(
     classes = logits.shape[1]
     found = numbered(network, family, found, classes)
     matrices = softmaxes(network, family, found, transform.size)
-    names = labels.load(label_file, classes) if label_file else labels.default(classes)
+    names = (
+        labels.load_labels(label_file, classes)
+        if label_file
+        else labels.create_default_labels(classes)
+    )
     head: Head = "sigmoid" if single else "softmax"
     return Model(name, network, transform, names, found, matrices, where, head=head)
 

@@ -74,10 +74,10 @@ class TrainingWriter:
         at = epoch.judged.threshold if epoch.judged.gt_known else None
         thresholds = {} if at is None else {METHOD_BY_HEAD[lesson.head_kind]: at}
         names = lesson.data.labels.names
-        card = trained.Card(
+        card = trained.ModelCard(
             lesson.head_kind, lesson.architecture, names, lesson.transform, thresholds
         )
-        return trained.pack(lesson.network.state_dict(), card)
+        return trained.serialize_weights(lesson.network.state_dict(), card)
 
     def _pack_resume_state(self, state: TrainingState) -> bytes:
         written = io.BytesIO()
@@ -137,12 +137,12 @@ def load_resume_state(writer: TrainingWriter) -> TrainingState:
     if not path.is_file():
         raise UsageError(f"--resume: {writer.output} holds no training that can go on")
     try:
-        said = checkpoints.load(path)
+        said = checkpoints.load_content(path)
         state = TrainingState(int(said["epoch"]), dict(said["network"]), dict(said["optimizer"]))
         epochs = [_epoch_from_json(entry) for entry in json.loads(said["log"])]
         earlier = dict(said["settings"])
         other = [key for key, value in writer.identity.items() if earlier.get(key) != value]
-        same = checkpoints.fits(writer.task.network, dict(state.network_weights))
+        same = checkpoints.has_same_shapes(writer.task.network, dict(state.network_weights))
         best = max(epochs, key=lambda epoch: epoch.judged.sort_key)
         whole = len(epochs) == state.epoch > 0
     except Exception as error:  # noqa: BLE001 - a broken file leads to whatever it leads to

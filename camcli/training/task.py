@@ -10,7 +10,7 @@ import torch
 from torch import nn
 
 from camcli.core.types import Failed, Transform
-from camcli.models.zoo.model_card import Kind
+from camcli.models.zoo.model_card import HeadKind
 from camcli.training.config import Recipe
 from camcli.training.data.samples import TrainingData
 from camcli.training.soft_labels import SoftLabeler
@@ -20,7 +20,7 @@ from camcli.training.soft_labels import SoftLabeler
 class TrainingTask:
     """A network with its new head, the photographs, and what it should say of each."""
 
-    head_kind: Kind
+    head_kind: HeadKind
     architecture: str
     network: nn.Module
     transform: Transform

@@ -23,22 +23,22 @@ from camcli.models import model as models
 from camcli.models.model import Model
 from camcli.models.zoo import architectures
 from camcli.models.zoo import replace_head as refit
-from camcli.models.zoo.model_card import Kind
+from camcli.models.zoo.model_card import HeadKind
 from camcli.runs.config import Job
 from camcli.training.data.loader import TrainingBatch
 from camcli.training.soft_labels import SoftLabeler
 from camcli.training.task import TrainingTask, ValidationScores
 
-METHOD_BY_HEAD: Mapping[Kind, str] = {
+METHOD_BY_HEAD: Mapping[HeadKind, str] = {
     "tscam": "tscam",
     "gap": "cam",
 }  # the method that a head is for
 
 
-def check_explainable(network: nn.Module, head_kind: Kind, original_model: Model) -> None:
+def check_explainable(network: nn.Module, head_kind: HeadKind, original_model: Model) -> None:
     """Raises MethodError where the network with its new head could not be loaded and explained."""
-    again = architectures.blank(original_model.architecture, original_model.size)
-    refit.REFITS[head_kind](again.network, 2, original_model.size, original_model.name)
+    again = architectures.create_untrained(original_model.architecture, original_model.size)
+    refit.HEAD_ATTACHERS[head_kind](again.network, 2, original_model.size, original_model.name)
     if again.network.state_dict().keys() != network.state_dict().keys():
         raise MethodError(f"{original_model.name} with a new head could not be loaded again")
     model = models.wrap(

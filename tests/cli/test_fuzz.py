@@ -30,7 +30,7 @@ from camcli.models.introspection import selectors as layers
 
 T = TypeVar("T")
 NAMES = ("great tit", "crow", "Blue_Tit", "A-vs-B")
-CLASSES = labels.make(NAMES)
+CLASSES = labels.create_labels(NAMES)
 HOSTILE = (*" \n\0,:=-+.*?[]{}/~", "..", "0", "1", "٣", "²", "9" * 400, "nan", "1e999", "x" * 5000)
 BROKEN = st.characters(exclude_categories=())  # file names that are not UTF-8 have half characters
 PRINTED = st.characters(exclude_categories=["C", "Z"], exclude_characters="_")
@@ -140,7 +140,7 @@ CELLS = mix("a.jpg", "crow", '"', "image,class", "\r\n", "\n", ",", "]", "}", ":
 def test_any_file_is_targets_or_names_or_is_refused(folder: Path, head: bytes, rest: bytes) -> None:
     file = written(folder, head + rest)
     classes_of(f"@{file}", folder / "a.jpg")
-    found = tried(lambda: labels.load(file, 2), LabelsError, naming="--labels")
+    found = tried(lambda: labels.load_labels(file, 2), LabelsError, naming="--labels")
     assert [*map(type, found.names if found else ("", ""))] == [str, str]
 
 
@@ -180,7 +180,7 @@ def test_a_json_file_has_a_name_a_class_or_is_refused(folder: Path, document: An
     lists: list[Any] = [[entry] if isinstance(entry, str) else entry for entry in entries]
     good = all(isinstance(ns, list) and ns and all(isinstance(n, str) for n in ns) for ns in lists)
     file = written(folder, json.dumps(document))
-    found = tried(lambda: labels.load(file, None), LabelsError, naming="--labels")
+    found = tried(lambda: labels.load_labels(file, None), LabelsError, naming="--labels")
     assert (found.names if found else None) == (tuple(n[-1] for n in lists) if good else None)
 
 
@@ -193,8 +193,8 @@ def test_names_are_found_again_in_every_form(
     order.shuffle(numbered)
     forms = ["\n".join(names), "\ufeff" + "\r\n".join(names) + "\r\n\r\n", json.dumps(names)]
     forms += [json.dumps(dict(numbered)), json.dumps({n: ["an id", w] for n, w in numbered})]
-    for found in [labels.load(written(folder, form), len(names)) for form in forms]:
-        assert [*map(found.find, names)] == list(range(len(found.names)))
+    for found in [labels.load_labels(written(folder, form), len(names)) for form in forms]:
+        assert [*map(found.find_class, names)] == list(range(len(found.names)))
 
 
 TREE = st.sampled_from(["a", "A", "b", "ß", "SS", "İ", "i", ".jpg", ".PNG", "~2", "..", "/", "."])

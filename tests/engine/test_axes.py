@@ -27,7 +27,7 @@ from camcli.models import model as models
 from camcli.models.introspection import logits
 from camcli.models.model import Model
 
-TEN = labels.make([f"class {n}" for n in range(10)])
+TEN = labels.create_labels([f"class {n}" for n in range(10)])
 
 
 def explained(model: Model, method: str, inputs: Tensor, spec: str, **options: Any) -> Explained:
@@ -119,7 +119,7 @@ def test_contrasts_that_cannot_be(spec: str, says: str) -> None:
 
 
 def test_a_class_whose_name_holds_the_word_is_a_class() -> None:
-    odd = labels.make(["cat-vs-dog", "cat", "dog"])
+    odd = labels.create_labels(["cat-vs-dog", "cat", "dog"])
     assert targets.parse("cat-vs-dog")(odd).fixed(Source("", "", "")) == (0,)  # type: ignore[arg-type]
 
 

@@ -13,7 +13,7 @@ from camcli.core.types import Source
 from camcli.engine import targets
 from camcli.io import labels
 
-THREE = labels.make(["great tit", "crow", "blue_tit"])
+THREE = labels.create_labels(["great tit", "crow", "blue_tit"])
 
 
 def source(path: str) -> Source:
@@ -28,23 +28,23 @@ def source(path: str) -> Source:
     ],
 )
 def test_imagenet_classes_by_any_of_their_names(text: str, index: int) -> None:
-    assert labels.default(1000).find(text) == index
+    assert labels.create_default_labels(1000).find_class(text) == index
 
 
 def test_a_name_of_two_classes_asks_for_the_index() -> None:
     with pytest.raises(TargetError, match="134 or 517"):
-        labels.default(1000).find("crane")
+        labels.create_default_labels(1000).find_class("crane")
 
 
 def test_a_near_miss_is_suggested() -> None:
     with pytest.raises(TargetError, match="did you mean espresso"):
-        labels.default(1000).find("expresso")
+        labels.create_default_labels(1000).find_class("expresso")
 
 
 @pytest.mark.parametrize("text", ["3", "-1", "1.0", "", "9" * 5000])
 def test_no_such_class(text: str) -> None:
     with pytest.raises(TargetError, match="no class"):
-        THREE.find(text)
+        THREE.find_class(text)
 
 
 @pytest.mark.parametrize(
@@ -60,7 +60,7 @@ def test_no_such_class(text: str) -> None:
 def test_label_files(tmp_path: Path, content: str) -> None:
     file = tmp_path / "names.txt"
     file.write_text(content)
-    assert labels.load(file, 3).names == ("a", "b", "c")
+    assert labels.load_labels(file, 3).names == ("a", "b", "c")
 
 
 @pytest.mark.parametrize(
@@ -78,7 +78,7 @@ def test_label_files_that_do_not_fit(tmp_path: Path, content: bytes, says: str) 
     file = tmp_path / "names.txt"
     file.write_bytes(content)
     with pytest.raises(LabelsError, match=says):
-        labels.load(file, 3)
+        labels.load_labels(file, 3)
 
 
 def test_ranked_targets_follow_the_logits() -> None:

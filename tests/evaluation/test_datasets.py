@@ -24,7 +24,7 @@ from camcli.evaluation.datasets.registry import (
 )
 from camcli.io import images, labels
 
-NAMES = labels.make(["cat", "dog", "tench"], [["n1"], ["n2"], ["n3"]])
+NAMES = labels.create_labels(["cat", "dog", "tench"], [["n1"], ["n2"], ["n3"]])
 
 
 def photo(path: Path, size: tuple[int, int] = (40, 30)) -> str:
@@ -101,7 +101,7 @@ def test_cubs_classes_are_found_by_name_in_a_model_of_other_classes(tmp_path: Pa
         read_dataset(DatasetPaths(cub(tmp_path), split="train")), NAMES
     )
     assert [item.class_index for item in items] == [1]
-    own = labels.make(["x", "y"])
+    own = labels.create_labels(["x", "y"])
     assert [
         i.class_index
         for i in create_evaluation_samples(
@@ -381,7 +381,7 @@ def test_cubs_classes_go_by_their_numbers_and_names_may_have_spaces(tmp_path: Pa
     text(root / "bounding_boxes.txt", "1 1 2 10 20", "2 0 0 5 5", "3 1 1 9 9")
     found = read_dataset(DatasetPaths(root))
     assert [name for name, *_ in truths(found)] == ["001.Cat/a.jpg", "b c.jpg"]
-    other = labels.make(["tench", "dog", "cat", "perch"])
+    other = labels.create_labels(["tench", "dog", "cat", "perch"])
     items, _ = create_evaluation_samples(found, other)
     assert [(i.annotation.image_name, i.class_index) for i in items] == [
         ("001.Cat/a.jpg", 2),
@@ -509,7 +509,7 @@ def test_limit_takes_images_whatever_their_classes_and_the_model(tmp_path: Path)
     found = read_dataset(DatasetPaths(tmp_path))
     one, other = (
         create_evaluation_samples(found, names, limit=4)[0]
-        for names in (NAMES, labels.make(["cow", "x"]))
+        for names in (NAMES, labels.create_labels(["cow", "x"]))
     )
     assert len(one) == 8
     assert {i.annotation.image_name for i in one} == {i.annotation.image_name for i in other}

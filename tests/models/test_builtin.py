@@ -30,7 +30,7 @@ from camcli.training.distillation.student import Student
 
 @pytest.fixture(scope="module")
 def tscam() -> Model:
-    return models.load(embedded.TSCAM, device="cpu")
+    return models.load(embedded.BUILTIN_TSCAM, device="cpu")
 
 
 @pytest.fixture(scope="module")
@@ -42,13 +42,13 @@ def known() -> DistillationData:
 
 
 def test_it_is_small() -> None:
-    assert embedded.WEIGHTS.stat().st_size <= 8_000_000
+    assert embedded.VIT_WEIGHTS_FILE.stat().st_size <= 8_000_000
 
 
 def test_it_is_an_ordinary_transformer(tscam: Model) -> None:
     assert isinstance(tscam.network, timm.models.VisionTransformer)
     blocks = [layer for layer in tscam.layers if layer.block is not None]
-    assert [layer.grid for layer in blocks] == [(14, 14)] * embedded.DEPTH
+    assert [layer.grid for layer in blocks] == [(14, 14)] * embedded.VIT_DEPTH
     rows = attention.rows(tscam.network, tscam.attention, tscam.size)
     assert rows is not None
     assert not rows.unfused  # the fused kernel stays on
@@ -59,14 +59,14 @@ def test_it_is_an_ordinary_transformer(tscam: Model) -> None:
 
 
 def test_its_other_head_reads_the_cls_token() -> None:
-    loaded = models.load(embedded.VIT, device="cpu")
+    loaded = models.load(embedded.BUILTIN_VIT, device="cpu")
     head = heads.find(loaded.network, loaded.layers, loaded.size, 1000)
     assert head is not None
     assert (head.kind, head.exact) == ("linear", False)
 
 
 def test_both_heads_are_of_one_network(tscam: Model) -> None:
-    other = models.load(embedded.VIT, device="cpu")
+    other = models.load(embedded.BUILTIN_VIT, device="cpu")
     image = noise(1, tscam.size)
     theirs, ours = (n.network.get_submodule("norm") for n in (other, tscam))
     seen: list[torch.Tensor] = []
@@ -80,14 +80,14 @@ def test_both_heads_are_of_one_network(tscam: Model) -> None:
 def test_tscam_without_a_model_is_the_embedded_transformer(cli: Cli) -> None:
     ran = cli("explain", SAMPLES, "--method", "tscam", "--save", "grid,boxes")
     assert ran.status == 0, ran.err
-    assert {line["model"] for line in ran.lines} == {embedded.TSCAM}
+    assert {line["model"] for line in ran.lines} == {embedded.BUILTIN_TSCAM}
     assert {line["head"] for line in ran.lines} == {"conv"}
     names = [line["explanations"][0]["class_name"] for line in ran.lines]
     assert names[:2] == ["Egyptian cat", "espresso"]
     levels = {line["threshold"] for line in ran.lines}
-    assert levels == {embedded.card().thresholds["tscam"]}
+    assert levels == {embedded.read_builtin_card().thresholds["tscam"]}
     assert {line["model"] for line in cli("explain", SAMPLES, "--output", "x").lines} == {
-        embedded.CNN
+        embedded.BUILTIN_CNN
     }
 
 
@@ -144,7 +144,7 @@ def test_the_student_is_the_network(
         said = student(*whole, (0, 0))
         classes = torch.tensor([[3, 999]])
         semantic = student.compute_semantic_maps(said.tokens, classes)
-    network = embedded.assembled(student.export_state_dict(), embedded.TSCAM)
+    network = embedded.assemble_builtin_vit(student.export_state_dict(), embedded.BUILTIN_TSCAM)
     found = models.wrap("x", network, models.load(device="cpu").transform)
     features = found.network.patch_embed.backbone  # type: ignore[union-attr]
     cached = torch.cat([whole[0], whole[1].repeat_interleave(2, 1).repeat_interleave(2, 2)], dim=3)
@@ -164,13 +164,13 @@ def test_the_student_is_the_network(
 
 
 def test_the_teacher_is_asked_about_the_mixture(known: DistillationData) -> None:
-    cnn = embedded.cnn().eval()
+    cnn = embedded.load_builtin_cnn().eval()
     answers = losses.TeacherHead(cnn)
     plain = known.views.deep[:1].float()
     with torch.no_grad():
         said = answers.compute_logits(answers.compute_features(plain)).softmax(dim=1)
         picture = noise(1, (224, 224))
-        deep = embedded.Features(cnn)(picture)[:, 112:, ::2, ::2].permute(0, 2, 3, 1)
+        deep = embedded.CnnFeatures(cnn)(picture)[:, 112:, ::2, ::2].permute(0, 2, 3, 1)
         exact = answers.compute_logits(answers.compute_features(deep))
         torch.testing.assert_close(exact, cnn(picture), rtol=1e-3, atol=1e-3)
     assert said.argmax() == 285  # the cat, even from bf16 features
@@ -224,7 +224,7 @@ def test_distillation_learns_and_is_repeatable(known: DistillationData) -> None:
     assert report.step == 20
     start = losses.compute_losses(
         Student(known.views),
-        losses.TeacherHead(embedded.cnn().eval()),
+        losses.TeacherHead(embedded.load_builtin_cnn().eval()),
         mixing.create_feature_batch(known, torch.arange(8), np.random.default_rng(0)),
     )
     assert report.losses["coupled"] < float(start["coupled"].detach())
@@ -242,9 +242,9 @@ def test_the_command_writes_what_ships(cli: Cli, tmp_path: Path) -> None:
         *("--boxes", SAMPLES / "boxes.csv"),
     )
     assert ran.status == 0, ran.err
-    made = load_file(tmp_path / "camcli-train" / embedded.WEIGHTS.name)
-    ships = load_file(embedded.WEIGHTS)
+    made = load_file(tmp_path / "camcli-train" / embedded.VIT_WEIGHTS_FILE.name)
+    ships = load_file(embedded.VIT_WEIGHTS_FILE)
     assert {k: v.shape for k, v in made.items()} == {k: v.shape for k, v in ships.items()}
     assert "GT-known" in ran.err
     assert cli("train", "embedded", SAMPLES).status == 2  # a training is there
-    assert checkpoints.read(embedded.WEIGHTS).keys() == made.keys()
+    assert checkpoints.load_weights(embedded.VIT_WEIGHTS_FILE).keys() == made.keys()

@@ -78,7 +78,7 @@ def test_numbers_as_numpy_1_pickled_them(tmp_path: Path) -> None:
                 assert b"numpy._core.multiarray" in content
                 content = content.replace(b"numpy._core.multiarray", b"numpy.core.multiarray")
             copy.writestr(item, content)
-    assert len(checkpoints.read(old)) == len(state())
+    assert len(checkpoints.load_weights(old)) == len(state())
 
 
 @pytest.mark.parametrize("shape", [(1, 6, 192), (1, 1, 192), (1, 0, 192), (197,), ()])
@@ -118,7 +118,7 @@ def test_pickled_code_does_not_run(tmp_path: Path, save: Callable[[Any, Path], A
     path, trace = tmp_path / "w.pth", tmp_path / "ran"
     save({"state_dict": state(), "extra": Harm(trace)}, path)
     with pytest.raises(CheckpointError, match=r"code|not a checkpoint") as error:
-        checkpoints.read(path)
+        checkpoints.load_weights(path)
     assert "\n" not in str(error.value)
     assert not trace.exists()
 
@@ -138,7 +138,7 @@ def test_files_that_are_no_checkpoint(tmp_path: Path, name: str, content: bytes)
     path = tmp_path / name
     path.write_bytes(content)
     with pytest.raises(CheckpointError, match=r"not a checkpoint|could run code"):
-        checkpoints.read(path)
+        checkpoints.load_weights(path)
 
 
 @pytest.mark.parametrize("content", [[1, 2], {"epoch": 3}, {"state_dict": {}}, torch.zeros(3)])
@@ -146,7 +146,7 @@ def test_files_without_weights(tmp_path: Path, content: Any) -> None:
     path = tmp_path / "w.pth"
     torch.save(content, path)
     with pytest.raises(CheckpointError, match="holds no weights"):
-        checkpoints.read(path)
+        checkpoints.load_weights(path)
 
 
 def test_a_misfit_is_counted_named_and_advised(tmp_path: Path) -> None:
@@ -175,8 +175,8 @@ def test_an_unknown_name_suggests_near_ones() -> None:
 
 
 def test_without_the_hub_the_message_names_checkpoint(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(hub, "reachable", lambda _address: False)
-    monkeypatch.setattr(hub, "_cached", lambda _repository, _names: False)
+    monkeypatch.setattr(hub, "is_reachable", lambda _address: False)
+    monkeypatch.setattr(hub, "_is_cached", lambda _repository, _names: False)
     with pytest.raises(ModelError, match="--checkpoint FILE"):
         models.load("resnet18")
 
@@ -190,7 +190,7 @@ def test_weights_from_the_hub_are_loaded_by_timm(monkeypatch: pytest.MonkeyPatch
         return lively(real(name))
 
     real = timm.create_model
-    monkeypatch.setattr(hub, "_cached", lambda _repository, _names: True)
+    monkeypatch.setattr(hub, "_is_cached", lambda _repository, _names: True)
     monkeypatch.setattr(timm, "create_model", create)
     assert models.load("test_resnet", size=(64, 64)).name == "test_resnet"
     assert asked == {"name": "test_resnet", "pretrained": True}
@@ -222,7 +222,7 @@ def test_the_embedded_weights_classify_the_samples() -> None:
 def test_a_prefix_in_safetensors(tmp_path: Path, prefix: str) -> None:
     path = tmp_path / "test_resnet.safetensors"
     save_file(prefixed(prefix)(state()), path)
-    assert checkpoints.held(path).shapes.keys() == checkpoints.read(path).keys()
+    assert checkpoints.read_checkpoint(path).shapes.keys() == checkpoints.load_weights(path).keys()
     assert models.load(str(path), size=(64, 64)).name == NAME
 
 
@@ -246,7 +246,7 @@ def test_many_views_of_few_numbers_are_no_weights(tmp_path: Path) -> None:
     few = torch.zeros(1000, dtype=torch.float16)
     torch.save({f"{n}.weight": few.view(10, 100) for n in range(300)}, tmp_path / "w.pth")
     with pytest.raises(CheckpointError, match="no weights"):
-        checkpoints.read(tmp_path / "w.pth")
+        checkpoints.load_weights(tmp_path / "w.pth")
 
 
 def test_densenets_as_torchvision_published_them(tmp_path: Path) -> None:
@@ -265,7 +265,7 @@ def test_the_weights_of_a_network_that_is_wrapped_itself(tmp_path: Path) -> None
     network = torch.nn.Module()
     network.model = lively(timm.create_model(NAME, num_classes=7))
     torch.save(network.state_dict(), tmp_path / "w.pth")
-    held = checkpoints.aligned(checkpoints.read(tmp_path / "w.pth"), network)
+    held = checkpoints.align_keys(checkpoints.load_weights(tmp_path / "w.pth"), network)
     assert held.keys() == network.state_dict().keys()
 
 

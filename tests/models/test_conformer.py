@@ -17,7 +17,12 @@ from camcli.core.errors import CheckpointError
 from camcli.engine.explain import explain
 from camcli.engine.plan import plan
 from camcli.models import model as models
-from camcli.models.zoo.conformer import Conformer, from_shapes, is_conformer, is_plain
+from camcli.models.zoo.conformer import (
+    Conformer,
+    create_conformer,
+    is_original_conformer,
+    is_tscam_conformer,
+)
 
 State = dict[str, Tensor]
 Shapes = dict[str, tuple[int, ...]]
@@ -268,8 +273,8 @@ def test_attention_can_be_read(name: str, monkeypatch: pytest.MonkeyPatch) -> No
 def test_shapes_tell_the_network(plain: bool, patch: int) -> None:
     network = tiny(plain, patch)
     shapes = shapes_of(network)
-    assert (is_conformer(shapes), is_plain(shapes)) == (not plain, plain)
-    again = from_shapes(shapes)
+    assert (is_tscam_conformer(shapes), is_original_conformer(shapes)) == (not plain, plain)
+    again = create_conformer(shapes)
     again.load_state_dict(network.state_dict())
     assert again.grid == (224 // patch, 224 // patch)
     images = noise(1, (64, 64))
@@ -279,14 +284,14 @@ def test_shapes_tell_the_network(plain: bool, patch: int) -> None:
 
 def test_counters_of_batches_may_be_missing() -> None:
     shapes = {k: s for k, s in shapes_of(tiny()).items() if "num_batches" not in k}
-    assert shapes_of(from_shapes(shapes)) == shapes_of(tiny())
+    assert shapes_of(create_conformer(shapes)) == shapes_of(tiny())
 
 
 def test_others_are_not_conformers() -> None:
     deit = {"pos_embed": (1, 197, 384), "head.weight": (5, 384, 3, 3)}
     for shapes in ({}, deit, {"trans_cls_head.weight": (5, 384, 3, 3)}):
-        assert not is_conformer(shapes)
-        assert not is_plain(shapes)
+        assert not is_tscam_conformer(shapes)
+        assert not is_original_conformer(shapes)
 
 
 def without(key: str) -> Callable[[Shapes], Shapes]:
@@ -316,7 +321,7 @@ def with_(key: str, *shape: int) -> Callable[[Shapes], Shapes]:
 )
 def test_nonsense_is_refused_in_one_line(spoil: Callable[[Shapes], Shapes], says: str) -> None:
     with pytest.raises(CheckpointError) as raised:
-        from_shapes(spoil(shapes_of(tiny())))
+        create_conformer(spoil(shapes_of(tiny())))
     assert says in str(raised.value)
     assert "\n" not in str(raised.value)
 

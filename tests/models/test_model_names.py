@@ -33,7 +33,7 @@ from camcli.methods.registry import get
 from camcli.models import model as models
 from camcli.models.model import Model
 from camcli.models.zoo import architectures
-from camcli.models.zoo.resolve import FILES, build
+from camcli.models.zoo.resolve import CHECKPOINT_FILE_NAMES, load_network
 
 State = dict[str, Tensor]
 Wrap = Callable[[State], Any]
@@ -203,7 +203,7 @@ SETTINGS: dict[str, Any] = {
 }  # fmt: skip
 
 
-@pytest.mark.parametrize("file", FILES)
+@pytest.mark.parametrize("file", CHECKPOINT_FILE_NAMES)
 def test_a_folder_with_its_settings(tmp_path: Path, file: str) -> None:
     saved(tmp_path / "run" / file, state(CNN))
     config = {"architecture": CNN, "label_names": NAMES, "pretrained_cfg": SETTINGS}
@@ -348,7 +348,9 @@ def test_functions_from_the_current_folder(home: Cli) -> None:
 
 def test_a_timm_network_without_a_classifier() -> None:
     with pytest.raises(ModelError, match=r"has no classifier.*--checkpoint FILE"):
-        models.wrap("bare", architectures.create(VIT, None, num_classes=0), Transform((160, 160)))
+        models.wrap(
+            "bare", architectures.create_network(VIT, None, num_classes=0), Transform((160, 160))
+        )
 
 
 def test_torchvision_from_its_own_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -356,7 +358,7 @@ def test_torchvision_from_its_own_cache(tmp_path: Path, monkeypatch: pytest.Monk
 
     name = f"{TV}shufflenet_v2_x0_5"
     monkeypatch.setenv("TORCH_HOME", str(tmp_path))
-    monkeypatch.setattr("camcli.models.zoo.pretrained.reachable", lambda _address: False)
+    monkeypatch.setattr("camcli.models.zoo.pretrained.is_reachable", lambda _address: False)
     with pytest.raises(ModelError, match="--checkpoint FILE"):
         models.load(name)
     published: Any = get_model_weights("shufflenet_v2_x0_5").DEFAULT
@@ -393,7 +395,7 @@ def test_a_repository_in_the_hubs_cache(tmp_path: Path) -> None:
 
 
 def test_too_big_for_memory(cli: Cli, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(architectures, "_available", lambda: 2**20)
+    monkeypatch.setattr(architectures, "_read_free_memory", lambda: 2**20)
     ran = cli("layers", "vit_base_patch16_224", "--no-weights")
     refused(ran, "vit_base_patch16_224 needs 0.3 GB", "camcli models vit")
 
@@ -516,9 +518,9 @@ def test_layers_of_a_file_and_by_a_pattern(cli: Cli) -> None:
     ("classes", "index"), [(11221, 209), (11821, 216), (21841, 359), (21842, 0), (21843, 359)]
 )
 def test_the_larger_imagenets_have_names(classes: int, index: int) -> None:
-    known = labels.default(classes)
+    known = labels.create_default_labels(classes)
     assert (len(known.names), known.names[index]) == (classes, "tench")
-    assert known.find("n01440764") == index
+    assert known.find_class("n01440764") == index
 
 
 REAL = {
@@ -584,6 +586,6 @@ def test_a_file_named_after_published_weights_has_their_transform(tmp_path: Path
     state = {key: torch.zeros(value.shape) for key, value in shapes.items()}
     tagged = "mobilenetv3_large_100.miil_in21k_ft_in1k"
     save_file(state, tmp_path / f"{tagged}.safetensors")
-    built = build(str(tmp_path / f"{tagged}.safetensors"), None, None)
+    built = load_network(str(tmp_path / f"{tagged}.safetensors"), None, None)
     assert built.name == tagged
     assert (built.transform.mean, built.transform.std) == ((0.0,) * 3, (1.0,) * 3)

@@ -11,7 +11,7 @@ import torch
 import torchvision
 
 from camcli.models.zoo import recognition
-from camcli.models.zoo.recognition import index, recognise
+from camcli.models.zoo.recognition import find_architecture, load_signature_index
 
 Shapes = dict[str, tuple[int, ...]]
 
@@ -37,7 +37,11 @@ def shapes(name: str, classes: int = 7) -> Shapes:
 
 
 def names() -> list[str]:
-    return [entry.name for entries in index().trunks.values() for entry in entries]
+    return [
+        entry.name
+        for entries in load_signature_index().entries_by_trunk.values()
+        for entry in entries
+    ]
 
 
 def some(count: int) -> list[str]:
@@ -54,7 +58,7 @@ def wrapped(state: Shapes, prefix: str) -> Shapes:
 def test_an_architecture_is_known_whatever_wraps_it(name: str) -> None:
     state = shapes(name)
     for prefix in PREFIXES:
-        found = recognise(wrapped(state, prefix), [name.partition(":")[2] or name])
+        found = find_architecture(wrapped(state, prefix), [name.partition(":")[2] or name])
         assert found is not None
         assert name in found.candidates
         assert found.name is not None
@@ -66,44 +70,44 @@ def test_an_architecture_is_known_whatever_wraps_it(name: str) -> None:
     "name", ["resnet18", "vit_tiny_patch16_224", "convnext_atto", "mobilenetv3_small_100"]
 )
 def test_the_classes_are_counted(name: str) -> None:
-    found = recognise(shapes(name, 13))
+    found = find_architecture(shapes(name, 13))
     assert found is not None
-    assert found.classes == 13
+    assert found.class_count == 13
 
 
 @pytest.mark.parametrize(
     "name", ["resnet18", "vit_tiny_patch16_224", "swin_tiny_patch4_window7_224"]
 )
 def test_a_trunk_without_classifier_has_no_classes(name: str) -> None:
-    found = recognise(shapes(name, 0))
+    found = find_architecture(shapes(name, 0))
     assert found is not None
     assert name in found.candidates
-    assert found.classes is None
+    assert found.class_count is None
 
 
 def test_mmpretrain_has_its_head_beside_the_backbone() -> None:
     trunk = wrapped(shapes("resnet18", 0), "backbone.")
-    found = recognise({**trunk, "head.fc.weight": (5, 512), "head.fc.bias": (5,)})
+    found = find_architecture({**trunk, "head.fc.weight": (5, 512), "head.fc.bias": (5,)})
     assert found is not None
     assert "resnet18" in found.candidates
-    assert (found.classes, found.prefix) == (5, "backbone.")
+    assert (found.class_count, found.prefix) == (5, "backbone.")
 
 
 def test_what_only_training_used_is_passed_over() -> None:
     state = wrapped(shapes("resnet18"), "student.")
     teacher = wrapped(shapes("resnet18"), "teacher.")
-    found = recognise({**state, **teacher, "center": (1, 65536), "n_averaged": ()})
+    found = find_architecture({**state, **teacher, "center": (1, 65536), "n_averaged": ()})
     assert found is not None
     assert "resnet18" in found.candidates
-    assert found.classes == 7
+    assert found.class_count == 7
 
 
 def test_buffers_that_versions_differ_in_are_passed_over() -> None:
     state = shapes("swin_tiny_patch4_window7_224")
     table = "layers.0.blocks.0.attn.relative_position_index"
     trained = {k: v for k, v in shapes("resnet18").items() if "num_batches" not in k}
-    assert recognise({**state, table: (49, 49)}) == recognise(state)
-    assert recognise(trained) == recognise(shapes("resnet18"))
+    assert find_architecture({**state, table: (49, 49)}) == find_architecture(state)
+    assert find_architecture(trained) == find_architecture(shapes("resnet18"))
 
 
 @pytest.mark.parametrize(
@@ -117,7 +121,7 @@ def test_buffers_that_versions_differ_in_are_passed_over() -> None:
     ],
 )
 def test_twins_are_told_apart_by_hints(hints: list[str], name: str) -> None:
-    found = recognise(shapes("deit_tiny_patch16_224"), hints)
+    found = find_architecture(shapes("deit_tiny_patch16_224"), hints)
     assert found is not None
     assert found.name == name
     assert {"deit_tiny_patch16_224", "vit_tiny_patch16_224"} <= set(found.candidates)
@@ -125,25 +129,25 @@ def test_twins_are_told_apart_by_hints(hints: list[str], name: str) -> None:
 
 def test_networks_of_other_behaviour_are_not_guessed_between() -> None:
     state = shapes("resnet50")
-    found = recognise(state)
+    found = find_architecture(state)
     assert found is not None
     assert found.name is None
     assert {"resnet50", "resnetblur50", "torchvision:resnet50"} <= set(found.candidates)
-    blurred = recognise(state, ["best", "resnetblur50_run3"])
+    blurred = find_architecture(state, ["best", "resnetblur50_run3"])
     assert blurred is not None
     assert blurred.name == "resnetblur50"
 
 
 def test_torchvision_is_known_by_its_own_names() -> None:
-    found = recognise(shapes("torchvision:squeezenet1_1", 10))
+    found = find_architecture(shapes("torchvision:squeezenet1_1", 10))
     assert found is not None
-    assert (found.name, found.classes) == ("torchvision:squeezenet1_1", 10)
+    assert (found.name, found.class_count) == ("torchvision:squeezenet1_1", 10)
 
 
 @pytest.mark.parametrize("size", [224, 384])
 def test_positions_tell_the_image_size(size: int) -> None:
     name = f"deit_base_patch16_{size}"
-    found = recognise(shapes(name), ["deit_base"])
+    found = find_architecture(shapes(name), ["deit_base"])
     assert found is not None
     assert name in found.candidates
     assert all(str(size) in candidate for candidate in found.candidates)
@@ -151,7 +155,7 @@ def test_positions_tell_the_image_size(size: int) -> None:
 
 def test_another_image_size_is_the_same_trunk() -> None:
     state = {**shapes("deit_base_patch16_224"), "pos_embed": (1, 325, 768)}
-    found = recognise(state)
+    found = find_architecture(state)
     assert found is not None
     assert {"deit_base_patch16_224", "deit_base_patch16_384"} <= set(found.candidates)
 
@@ -171,26 +175,32 @@ def test_another_image_size_is_the_same_trunk() -> None:
     ids=map(str, range(8)),
 )
 def test_hostile_shapes_are_no_architecture(state: Shapes) -> None:
-    assert recognise(state, ["resnet50"]) is None
+    assert find_architecture(state, ["resnet50"]) is None
 
 
 def test_an_unknown_network_is_not_named() -> None:
     state = shapes("resnet18")
     wider = {**state, "layer1.0.conv1.weight": (65, 64, 3, 3)}
     deeper = {**state, "layer5.0.conv1.weight": (64, 64, 3, 3)}
-    assert recognise(wider) is None
-    assert recognise(deeper) is None
-    assert recognise({"conv.weight": (8, 3, 3, 3), "fc.weight": (2, 8)}, ["resnet18"]) is None
+    assert find_architecture(wider) is None
+    assert find_architecture(deeper) is None
+    assert (
+        find_architecture({"conv.weight": (8, 3, 3, 3), "fc.weight": (2, 8)}, ["resnet18"]) is None
+    )
 
 
 def test_the_index_is_of_the_installed_timm() -> None:
-    made_with = index().versions["timm"]
+    made_with = load_signature_index().versions["timm"]
     if timm.__version__ != made_with:
         pytest.skip(f"the index is of timm {made_with}, this is {timm.__version__}")
     assert set(timm.list_models()) <= set(names())
 
 
 def test_the_index_is_small_and_of_one_line_a_trunk() -> None:
-    text = recognition.FILE.read_text(encoding="utf-8")
+    text = recognition.SIGNATURES_FILE.read_text(encoding="utf-8")
     assert len(text) < 150_000
-    assert len(index().trunks) < text.count("\n") < len(index().trunks) + 99
+    assert (
+        len(load_signature_index().entries_by_trunk)
+        < text.count("\n")
+        < len(load_signature_index().entries_by_trunk) + 99
+    )

@@ -349,7 +349,7 @@ def test_boxes_that_are_never_met_leave_no_threshold(cli: Cli, place: Path) -> N
     (place / "b.csv").write_text("image,class,x1,y1,x2,y2\nfew/disc/000.png,disc,0,0,3,3\n")
     ran = cli("train", "tscam", "few", *VIT, "--train", "head", "--boxes", "b.csv")
     assert ran.status == 0, ran.err
-    found = trained.read(place / "camcli-train" / "model_best.safetensors")
+    found = trained.read_model_card(place / "camcli-train" / "model_best.safetensors")
     assert found is not None
     assert found.thresholds == {}
 
@@ -565,7 +565,7 @@ def test_lists_as_tscam_has_them(cli: Cli, place: Path) -> None:
 
 @pytest.mark.parametrize("name", ["vgg11", "resnet18", "test_convnext", "tf_efficientnet_lite0"])
 def test_a_gap_head_makes_cam_exact(name: str) -> None:
-    network = refit.gap(lively(timm.create_model(name)), 7, (96, 96), name)
+    network = refit.attach_gap_head(lively(timm.create_model(name)), 7, (96, 96), name)
     for parameter in network.parameters():
         parameter.data.mul_(0.5)
     model = models.wrap(name, network, Transform((96, 96)))
@@ -582,13 +582,13 @@ def test_a_gap_head_is_for_cnns(name: str) -> None:
     network = timm.create_model(name)
     size = (160, 160) if name == "test_vit" else (224, 224)
     with pytest.raises(MethodError, match="train tscam"):
-        refit.gap(network, 7, size, name)
+        refit.attach_gap_head(network, 7, size, name)
 
 
 @pytest.mark.parametrize("name", ["resnet18", "swin_tiny_patch4_window7_224", "mixer_s32_224"])
 def test_a_tscam_head_is_for_transformers_with_a_cls_token(name: str) -> None:
     with pytest.raises(MethodError, match="CLS token"):
-        refit.tscam(timm.create_model(name), 7, (224, 224), name)
+        refit.attach_tscam_head(timm.create_model(name), 7, (224, 224), name)
 
 
 def test_gap_on_a_folder(cli: Cli, place: Path, shapes: Path) -> None:

@@ -132,7 +132,7 @@ def localization(
 
     def of_folder(run: Run, folder: Path) -> None:
         row = given.EvaluationRow(one_line(folder), "maps", (), 0.2 if level is None else level)
-        known = naming.load(labels, None) if labels else naming.default(1000)
+        known = naming.load_labels(labels, None) if labels else naming.create_default_labels(1000)
         produce = partial(given.iter_folder_predictions, folder, boxes, threads)
         run.score(produce, known, (row,), unknown=-1)
 

@@ -24,16 +24,16 @@ def models(
     from torchvision import models as of_torchvision
 
     from camcli.models.zoo import pretrained as hub
-    from camcli.models.zoo.architectures import TORCHVISION
-    from camcli.models.zoo.builtin import NAMES
+    from camcli.models.zoo.architectures import TORCHVISION_PREFIX
+    from camcli.models.zoo.builtin import BUILTIN_NAMES
 
-    others = [f"{TORCHVISION}{n}" for n in of_torchvision.list_models(module=of_torchvision)]
-    known = [*NAMES, *(n for n in timm.list_models() if n not in NAMES), *others]
+    others = [f"{TORCHVISION_PREFIX}{n}" for n in of_torchvision.list_models(module=of_torchvision)]
+    known = [*BUILTIN_NAMES, *(n for n in timm.list_models() if n not in BUILTIN_NAMES), *others]
     wanted = pattern if pattern and "*" in pattern else f"*{pattern or ''}*"
     names = fnmatch.filter(known, wanted)
     if not names:
         raise UsageError(f"no model matches {pattern!r}{hint(str(pattern), known)}")
     for name in names:
-        if not loadable or hub.loadable(name):
-            console.emit(f"{name}  (embedded)" if name in NAMES else name)
+        if not loadable or hub.can_load_offline(name):
+            console.emit(f"{name}  (embedded)" if name in BUILTIN_NAMES else name)
     return 0

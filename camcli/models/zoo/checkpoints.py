@@ -25,79 +25,83 @@ from torch import Tensor, nn
 
 from camcli.core.errors import CheckpointError
 
-State = dict[str, Tensor]
+StateDict = dict[str, Tensor]
 Content = TypeVar("Content")
 
 # Plain data that training scripts store beside their weights.
-HARMLESS: list[Any] = [
+SAFE_GLOBALS: list[Any] = [
     argparse.Namespace,
     np.dtype,
     multiarray.scalar,
     (multiarray.scalar, "numpy.core.multiarray.scalar"),  # as NumPy 1 wrote it
     *(type(np.dtype(kind)) for kind in ("float32", "float64", "int32", "int64", "bool")),
 ]
-OLD_DENSENET = re.compile(r"(denselayer\d+\.(?:norm|conv))\.([12])\.")  # published so
-SHARED = 4  # tensors that share their numbers, as tied layers do: so many times at most
-WRAPPINGS = ("state_dict", "model", "state_dict_ema", "model_ema", "model_state_dict", "weights")
-HEADS = ("head.fc", "head", "fc", "classifier")  # beside a trunk, under whatever name
-PREFIXES = ("module.", "_orig_mod.", "model.", "backbone.")
+OLD_DENSENET_PATTERN = re.compile(r"(denselayer\d+\.(?:norm|conv))\.([12])\.")  # published so
+MAX_SHARING_FACTOR = 4  # tensors that share their numbers, as tied layers do: so many times at most
+WRAPPER_KEYS = ("state_dict", "model", "state_dict_ema", "model_ema", "model_state_dict", "weights")
+HEAD_NAMES = ("head.fc", "head", "fc", "classifier")  # beside a trunk, under whatever name
+KEY_PREFIXES = ("module.", "_orig_mod.", "model.", "backbone.")
 
 
 @dataclass(frozen=True, slots=True)
-class Held:
+class CheckpointFile:
     """A file of weights: shapes by key, what it holds besides, and how to have its tensors."""
 
     shapes: Mapping[str, tuple[int, ...]]
     content: Any
-    load: Callable[[], State]
+    load_state: Callable[[], StateDict]
 
 
-def held(path: Path) -> Held:
+def read_checkpoint(path: Path) -> CheckpointFile:
     """What a file of weights holds; of safetensors only the header is read.
 
     Raises CheckpointError as `read` does.
     """
     if path.suffix.lower() == ".safetensors":
-        shapes, metadata = _guarded(path, _header)
-        return Held(_named(path, _unprefixed(shapes)), metadata, lambda: read(path))
-    content = _guarded(path, load)
-    state = _found(path, content)
-    return Held(_shapes(state), content, lambda: state)
+        shapes, metadata = _read_safely(path, _read_safetensors_header)
+        return CheckpointFile(
+            _check_not_empty(path, _strip_prefixes(shapes)), metadata, lambda: load_weights(path)
+        )
+    content = _read_safely(path, load_content)
+    state = _extract_weights(path, content)
+    return CheckpointFile(_state_to_shapes(state), content, lambda: state)
 
 
-def _header(path: Path) -> tuple[dict[str, tuple[int, ...]], dict[str, Any]]:
+def _read_safetensors_header(path: Path) -> tuple[dict[str, tuple[int, ...]], dict[str, Any]]:
     """Shapes by key, and the metadata: its values are text, and may be JSON."""
     with safetensors.safe_open(path, "pt") as opened:
         names = opened.keys()  # which is all that can be listed of it
         shapes = {name: tuple(opened.get_slice(name).get_shape()) for name in names}
-        return shapes, {key: _parsed(text) for key, text in (opened.metadata() or {}).items()}
+        return shapes, {
+            key: _parse_metadata_value(text) for key, text in (opened.metadata() or {}).items()
+        }
 
 
-def _parsed(text: str) -> Any:
+def _parse_metadata_value(text: str) -> Any:
     with suppress(ValueError, RecursionError):
         return json.loads(text) if text[:1] in ("[", "{") else text
     return text
 
 
-def read(path: Path) -> State:
+def load_weights(path: Path) -> StateDict:
     """The tensors of a .safetensors, .pth, .pt or .bin file, unwrapped, as float32 on the CPU.
 
     Raises CheckpointError when the file cannot be read, carries pickled code, or holds no tensors.
     """
-    return _found(path, _guarded(path, load))
+    return _extract_weights(path, _read_safely(path, load_content))
 
 
-def _found(path: Path, content: Any) -> State:
-    return _named(path, _unprefixed(_tensors(content)))
+def _extract_weights(path: Path, content: Any) -> StateDict:
+    return _check_not_empty(path, _strip_prefixes(_find_tensors(content)))
 
 
-def _named(path: Path, found: dict[str, Content]) -> dict[str, Content]:
+def _check_not_empty(path: Path, found: dict[str, Content]) -> dict[str, Content]:
     if not found:
         raise CheckpointError(f"{path} holds no weights (no named tensors)")
     return found
 
 
-def _guarded(path: Path, opened: Callable[[Path], Content]) -> Content:
+def _read_safely(path: Path, opened: Callable[[Path], Content]) -> Content:
     try:
         return opened(path)
     except pickle.UnpicklingError as error:
@@ -114,32 +118,32 @@ def _guarded(path: Path, opened: Callable[[Path], Content]) -> Content:
         raise CheckpointError(f"{path} is not a checkpoint that torch can read") from None
 
 
-def load(path: Path) -> Any:
+def load_content(path: Path) -> Any:
     """What a file holds, read without running code from it; raises whatever that leads to."""
     if path.suffix.lower() == ".safetensors":
         return load_file(path)
-    with torch.serialization.safe_globals(HARMLESS), warnings.catch_warnings():
+    with torch.serialization.safe_globals(SAFE_GLOBALS), warnings.catch_warnings():
         warnings.simplefilter("ignore")  # about pickle protocols: it loads, or it raises
         return torch.load(path, map_location="cpu", weights_only=True)
 
 
-def _tensors(content: Any) -> State:
+def _find_tensors(content: Any) -> StateDict:
     """The named tensors inside any of the usual wrappings."""
     for _ in range(4):
-        inner = next((content[k] for k in WRAPPINGS if _is_table(content, k)), None)
+        inner = next((content[k] for k in WRAPPER_KEYS if _has_table(content, k)), None)
         if inner is None:
             break
         content = inner
     if not isinstance(content, Mapping):
         return {}
-    found = {k: v for k, v in content.items() if isinstance(k, str) and _is_whole(v)}
+    found = {k: v for k, v in content.items() if isinstance(k, str) and _is_complete_tensor(v)}
     stored = {v.untyped_storage().data_ptr(): v.untyped_storage().nbytes() for v in found.values()}
-    if sum(v.numel() for v in found.values()) > SHARED * sum(stored.values()):
+    if sum(v.numel() for v in found.values()) > MAX_SHARING_FACTOR * sum(stored.values()):
         return {}  # many views of a few numbers would each become as many numbers
     return {k: v.float() if v.is_floating_point() else v for k, v in found.items()}
 
 
-def _is_whole(value: Any) -> bool:
+def _is_complete_tensor(value: Any) -> bool:
     """A dense tensor whose every number is in the file: no small file stands for a huge one."""
     return (
         isinstance(value, Tensor)
@@ -150,58 +154,60 @@ def _is_whole(value: Any) -> bool:
     )
 
 
-def _is_table(content: Any, key: str) -> bool:
+def _has_table(content: Any, key: str) -> bool:
     return isinstance(content, Mapping) and isinstance(content.get(key), Mapping)
 
 
-def _unprefixed(state: dict[str, Content]) -> dict[str, Content]:
+def _strip_prefixes(state: dict[str, Content]) -> dict[str, Content]:
     """Without the prefixes that every key shares, and under today's names."""
-    state = {OLD_DENSENET.sub(r"\1\2.", key): value for key, value in state.items()}
-    for prefix in PREFIXES * 2:
+    state = {OLD_DENSENET_PATTERN.sub(r"\1\2.", key): value for key, value in state.items()}
+    for prefix in KEY_PREFIXES * 2:
         if state and all(key.startswith(prefix) for key in state):
             state = {key.removeprefix(prefix): value for key, value in state.items()}
     return state
 
 
-def aligned(state: State, network: nn.Module) -> State:
+def align_keys(state: StateDict, network: nn.Module) -> StateDict:
     """A state whose trunk sits under a prefix and whose head does not, under the network's keys.
 
     mmpretrain writes `backbone.*` and `head.fc.*`; the head's name is the network's own.
     """
     wanted = network.state_dict().keys()
-    for prefix in PREFIXES:
+    for prefix in KEY_PREFIXES:
         stripped = {key.removeprefix(prefix): value for key, value in state.items()}
         if len(stripped.keys() & wanted) > len(state.keys() & wanted):
             state = stripped
         added = {f"{prefix}{key}": value for key, value in state.items()}
         if len(added.keys() & wanted) > len(state.keys() & wanted):
             state = added  # a network that is wrapped itself
-    for name in classifiers(network):
+    for name in find_classifier_layers(network):
         if f"{name}.weight" not in state:
-            others = (n for n in HEADS if f"{n}.weight" in state and f"{n}.weight" not in wanted)
-            old = _only_linear(name, state) or next(others, "head.fc")
-            state = {_renamed(key, old, name): value for key, value in state.items()}
+            others = (
+                n for n in HEAD_NAMES if f"{n}.weight" in state and f"{n}.weight" not in wanted
+            )
+            old = _find_only_linear(name, state) or next(others, "head.fc")
+            state = {_rename_key(key, old, name): value for key, value in state.items()}
     return state
 
 
-def _only_linear(name: str, state: State) -> str | None:
+def _find_only_linear(name: str, state: StateDict) -> str | None:
     """The one layer inside a classifier that somebody has made of several, of dropout and it."""
     inside = [key for key, value in state.items() if key.startswith(f"{name}.") and value.ndim > 1]
     return inside[0].removesuffix(".weight") if len(inside) == 1 else None
 
 
-def _renamed(key: str, old: str, new: str) -> str:
+def _rename_key(key: str, old: str, new: str) -> str:
     return new + key.removeprefix(old) if key.startswith(f"{old}.") else key
 
 
-def classifiers(network: nn.Module) -> tuple[str, ...]:
+def find_classifier_layers(network: nn.Module) -> tuple[str, ...]:
     """The names of a timm network's classifier layers."""
     named = getattr(network, "default_cfg", {}).get("classifier") or ()
     listed = (named,) if isinstance(named, str) else tuple(named)
-    return listed or _last_linear(network)
+    return listed or _find_last_linear(network)
 
 
-def _last_linear(network: nn.Module) -> tuple[str, ...]:
+def _find_last_linear(network: nn.Module) -> tuple[str, ...]:
     """Of a network that does not say: torchvision's classify by their last linear layer."""
     for kind in (nn.Linear, nn.Conv2d):
         found = [name for name, module in network.named_modules() if isinstance(module, kind)]
@@ -210,37 +216,42 @@ def _last_linear(network: nn.Module) -> tuple[str, ...]:
     return ()
 
 
-def is_tscam(shapes: Mapping[str, tuple[int, ...]]) -> bool:
+def is_tscam_vit(shapes: Mapping[str, tuple[int, ...]]) -> bool:
     """Whether this is a TS-CAM transformer: its head is a convolution over the patch grid."""
     return len(shapes.get("head.weight", ())) == 4 and len(shapes.get("pos_embed", ())) == 3
 
 
-def fits(network: nn.Module, state: State) -> bool:
+def has_same_shapes(network: nn.Module, state: StateDict) -> bool:
     """Whether keys and shapes are the network's."""
-    return _shapes(network.state_dict()) == _shapes(state)
+    return _state_to_shapes(network.state_dict()) == _state_to_shapes(state)
 
 
-def _shapes(state: Mapping[str, Tensor]) -> dict[str, tuple[int, ...]]:
+def _state_to_shapes(state: Mapping[str, Tensor]) -> dict[str, tuple[int, ...]]:
     return {key: tuple(value.shape) for key, value in state.items()}
 
 
-def load_into(network: nn.Module, state: State, path: Path, name: str) -> None:
+def load_into_network(network: nn.Module, state: StateDict, path: Path, name: str) -> None:
     """Give the network these weights, all of them and no others.
 
     Raises CheckpointError that counts and names what is missing, unknown or of another shape.
     """
-    has, wants = _shapes(state), _shapes(network.state_dict())
+    has, wants = _state_to_shapes(state), _state_to_shapes(network.state_dict())
     shapes = [k for k in wants if k in has and has[k] != wants[k]]
     missing = [k for k in wants if k not in has and not k.endswith("num_batches_tracked")]
     unknown = [k for k in has if k not in wants]
     if missing or shapes or unknown:
         found = (
-            _some("missing", missing, len(wants)),
-            _some("unknown", unknown, len(has)),
-            _some("of another shape", [f"{k} {_x(has[k])}, not {_x(wants[k])}" for k in shapes]),
+            _format_keys("missing", missing, len(wants)),
+            _format_keys("unknown", unknown, len(has)),
+            _format_keys(
+                "of another shape",
+                [f"{k} {_format_shape(has[k])}, not {_format_shape(wants[k])}" for k in shapes],
+            ),
         )
         misfit = "; ".join(filter(None, found))
-        raise CheckpointError(f"{path} does not fit {name}: {misfit}. {_advice(shapes, missing)}")
+        raise CheckpointError(
+            f"{path} does not fit {name}: {misfit}. {_misfit_message(shapes, missing)}"
+        )
     try:
         network.load_state_dict(state, strict=False)
     except RuntimeError as error:
@@ -248,17 +259,17 @@ def load_into(network: nn.Module, state: State, path: Path, name: str) -> None:
         raise CheckpointError(f"{path} does not fit {name}: {reason}") from None
 
 
-def _some(what: str, keys: list[str], total: int | None = None) -> str:
+def _format_keys(what: str, keys: list[str], total: int | None = None) -> str:
     of = f" of {total}" if total else ""
     more = ", …" if len(keys) > 3 else ""
     return f"{len(keys)}{of} keys {what} ({', '.join(keys[:3])}{more})" if keys else ""
 
 
-def _x(shape: tuple[int, ...]) -> str:
+def _format_shape(shape: tuple[int, ...]) -> str:
     return "x".join(map(str, shape))
 
 
-def _advice(shapes: list[str], missing: list[str]) -> str:
+def _misfit_message(shapes: list[str], missing: list[str]) -> str:
     if any("pos_embed" in key for key in shapes):
         return "Try the --size it was trained at"
     if shapes and not missing:

@@ -21,11 +21,11 @@ from camcli.core.errors import CheckpointError
 
 # As trained: 1e-6 everywhere, but for the stem's BatchNorm and the last LayerNorm (torch's 1e-5).
 EPS = 1e-6
-SIZE = 224
+CONFORMER_INPUT_SIDE = 224
 Shapes = Mapping[str, tuple[int, ...]]
 
 
-class _Residual(nn.Module):
+class _BottleneckBase(nn.Module):
     """What both kinds of bottleneck are made of: 1x1, 3x3, 1x1, the middle 4 times narrower.
 
     The shortcut is the input itself or, with `project`, BN(1x1) of it.
@@ -48,38 +48,38 @@ class _Residual(nn.Module):
             self.residual_conv = nn.Conv2d(inputs, outputs, 1, stride, bias=False)
             self.residual_bn = nn.BatchNorm2d(outputs, EPS)
 
-    def _narrow(self, maps: Tensor, extra: Tensor | None = None) -> Tensor:
+    def _compute_middle(self, maps: Tensor, extra: Tensor | None = None) -> Tensor:
         """m = relu(BN(3x3(relu(BN(1x1(x))) + extra))): (B,C,H,W) -> (B,C'/4,H/stride,W/stride)."""
         first: Tensor = self.act1(self.bn1(self.conv1(maps)))
         joined = first if extra is None else first + extra
         middle: Tensor = self.act2(self.bn2(self.conv2(joined)))
         return middle
 
-    def _widen(self, maps: Tensor, middle: Tensor) -> Tensor:
+    def _compute_output(self, maps: Tensor, middle: Tensor) -> Tensor:
         """relu(BN(1x1(m)) + shortcut(x)): (B,C'/4,h,w) -> (B,C',h,w)."""
         shortcut = self.residual_bn(self.residual_conv(maps)) if self.project else maps
         wide: Tensor = self.act3(self.bn3(self.conv3(middle)) + shortcut)
         return wide
 
 
-class Bottleneck(_Residual):
+class Bottleneck(_BottleneckBase):
     """A bottleneck that takes what the tokens say, or nothing, into its 3x3 convolution."""
 
     def forward(self, maps: Tensor, extra: Tensor | None = None) -> Tensor:
         """Maps (B,C,H,W), extra (B,C'/4,H,W) -> (B,C',H/stride,W/stride)."""
-        return self._widen(maps, self._narrow(maps, extra))
+        return self._compute_output(maps, self._compute_middle(maps, extra))
 
 
-class Forked(_Residual):
+class ForkBottleneck(_BottleneckBase):
     """A bottleneck that also hands out its middle, which the tokens are told of."""
 
     def forward(self, maps: Tensor) -> tuple[Tensor, Tensor]:
         """Maps (B,C,H,W) -> (B,C',h,w) and the middle (B,C'/4,h,w)."""
-        middle = self._narrow(maps)
-        return self._widen(maps, middle), middle
+        middle = self._compute_middle(maps)
+        return self._compute_output(maps, middle), middle
 
 
-class Squeeze(nn.Module):
+class MapsToTokens(nn.Module):
     """From maps to tokens: gelu(LN(mean over each patch of 1x1(m))); CLS stays as it is."""
 
     def __init__(self, channels: int, width: int, stride: int) -> None:
@@ -95,7 +95,7 @@ class Squeeze(nn.Module):
         return torch.cat([tokens[:, :1], self.act(self.ln(patches))], dim=1)
 
 
-class Expand(nn.Module):
+class TokensToMaps(nn.Module):
     """From tokens to maps: relu(BN(1x1(patch))), repeated over each patch; CLS is left out."""
 
     def __init__(self, width: int, channels: int, stride: int) -> None:
@@ -108,36 +108,38 @@ class Expand(nn.Module):
     def forward(self, tokens: Tensor, like: Tensor) -> Tensor:
         """Tokens (B,1+N,D) -> (B,C,H,W), with `like` (B,...,H,W) for the size."""
         grid = (like.shape[2] // self.stride, like.shape[3] // self.stride)
-        patches = self.act(self.bn(self.conv_project(_gridded(tokens, grid))))
+        patches = self.act(self.bn(self.conv_project(_tokens_to_grid(tokens, grid))))
         return interpolate(patches, scale_factor=float(self.stride), mode="nearest")
 
 
-def _gridded(tokens: Tensor, grid: tuple[int, int]) -> Tensor:
+def _tokens_to_grid(tokens: Tensor, grid: tuple[int, int]) -> Tensor:
     """The patches where they are in the image: (B,1+h*w,D) -> (B,D,h,w)."""
     return tokens[:, 1:].transpose(1, 2).reshape(len(tokens), -1, *grid)
 
 
-def _block(width: int, heads: int) -> nn.Module:
+def _create_transformer_block(width: int, heads: int) -> nn.Module:
     """A pre-norm transformer block, as in ViT: (B,N,D) -> (B,N,D)."""
     norm: Any = partial(nn.LayerNorm, eps=EPS)
     block: nn.Module = Block(width, heads, qkv_bias=True, norm_layer=norm)
     return block
 
 
-class Coupled(nn.Module):
+class ConvTransBlock(nn.Module):
     """A step of both branches: x', m = cnn(x); t' = block(t + squeeze(m, t)); fusion(x', t').
 
     CLS stands in both terms of the sum, so it enters the block twice as large.
     """
 
     def __init__(self, inputs: int, outputs: int, width: int, heads: int, token_stride: int,
-                 *, enters: bool, last: bool) -> None:  # fmt: skip
+                 *, starts_stage: bool, is_last: bool) -> None:  # fmt: skip
         super().__init__()
-        self.cnn_block = Forked(inputs, outputs, 2 if enters else 1, project=enters)
-        self.fusion_block = Bottleneck(outputs, outputs, 2 if last else 1, project=last)
-        self.squeeze_block = Squeeze(outputs // 4, width, token_stride)
-        self.expand_block = Expand(width, outputs // 4, token_stride)
-        self.trans_block = _block(width, heads)
+        self.cnn_block = ForkBottleneck(
+            inputs, outputs, 2 if starts_stage else 1, project=starts_stage
+        )
+        self.fusion_block = Bottleneck(outputs, outputs, 2 if is_last else 1, project=is_last)
+        self.squeeze_block = MapsToTokens(outputs // 4, width, token_stride)
+        self.expand_block = TokensToMaps(width, outputs // 4, token_stride)
+        self.trans_block = _create_transformer_block(width, heads)
 
     def forward(self, maps: Tensor, tokens: Tensor) -> tuple[Tensor, Tensor]:
         """Maps (B,C,H,W) and tokens (B,1+N,D) -> maps (B,C',H',W') and tokens (B,1+N,D)."""
@@ -165,7 +167,7 @@ class Conformer(nn.Module):
                  plain: bool = False) -> None:  # fmt: skip
         super().__init__()
         self.grid = (grid, grid)
-        self.plain = plain
+        self.linear_heads = plain
         self.depth, self.width, self.patch = depth, width, patch
         channels = base * channel_ratio
         self.cls_token = nn.Parameter(torch.randn(1, 1, width) * 0.02)
@@ -175,13 +177,13 @@ class Conformer(nn.Module):
         self.maxpool = nn.MaxPool2d(3, 2, padding=1)
         self.conv_1 = Bottleneck(base, channels, project=True)
         self.trans_patch_conv = nn.Conv2d(base, width, patch // 4, patch // 4)
-        self.trans_1 = _block(width, heads)
+        self.trans_1 = _create_transformer_block(width, heads)
         for step in range(2, depth + 1):
             stage, nth = divmod(step - 1, depth // 3)
             outputs, enters = channels << stage, nth == 0
             inputs = outputs // 2 if enters else outputs
-            coupled = Coupled(inputs, outputs, width, heads, (patch // 4) >> stage,
-                              enters=enters, last=step == depth)  # fmt: skip
+            coupled = ConvTransBlock(inputs, outputs, width, heads, (patch // 4) >> stage,
+                              starts_stage=enters, is_last=step == depth)  # fmt: skip
             self.add_module(f"conv_trans_{step}", coupled)
         self.trans_norm = nn.LayerNorm(width)
         self.trans_cls_head = (
@@ -197,43 +199,45 @@ class Conformer(nn.Module):
         tokens = self.trans_1(torch.cat([cls, patches.flatten(2).transpose(1, 2)], dim=1))
         for step in range(2, self.depth + 1):
             maps, tokens = self.get_submodule(f"conv_trans_{step}")(maps, tokens)
-        of_tokens = self._of_tokens(self.trans_norm(tokens), (patches.shape[2], patches.shape[3]))
+        of_tokens = self._compute_token_logits(
+            self.trans_norm(tokens), (patches.shape[2], patches.shape[3])
+        )
         logits: Tensor = of_tokens + self.conv_cls_head(maps.mean(dim=(2, 3)))
         return logits
 
-    def _of_tokens(self, tokens: Tensor, grid: tuple[int, int]) -> Tensor:
+    def _compute_token_logits(self, tokens: Tensor, grid: tuple[int, int]) -> Tensor:
         """The transformer's share of the logits: (B,1+h*w,D) -> (B,K)."""
-        if self.plain:
+        if self.linear_heads:
             share: Tensor = self.trans_cls_head(tokens[:, 0])
         else:
-            share = self.trans_cls_head(_gridded(tokens, grid)).mean(dim=(2, 3))
+            share = self.trans_cls_head(_tokens_to_grid(tokens, grid)).mean(dim=(2, 3))
         return share
 
 
-def is_conformer(shapes: Shapes) -> bool:
+def is_tscam_conformer(shapes: Shapes) -> bool:
     """Whether these are the weights of a TS-CAM Conformer: its token head is a convolution."""
-    return _coupled(shapes) and len(shapes["trans_cls_head.weight"]) == 4
+    return _has_conformer_keys(shapes) and len(shapes["trans_cls_head.weight"]) == 4
 
 
-def is_plain(shapes: Shapes) -> bool:
+def is_original_conformer(shapes: Shapes) -> bool:
     """Whether these are the weights of a Conformer as first published: both its heads linear."""
-    return _coupled(shapes) and len(shapes["trans_cls_head.weight"]) == 2
+    return _has_conformer_keys(shapes) and len(shapes["trans_cls_head.weight"]) == 2
 
 
-def _coupled(shapes: Shapes) -> bool:
+def _has_conformer_keys(shapes: Shapes) -> bool:
     return {"trans_cls_head.weight", "conv_cls_head.weight", "trans_patch_conv.weight"} <= {*shapes}
 
 
-def from_shapes(shapes: Shapes) -> Conformer:
+def create_conformer(shapes: Shapes) -> Conformer:
     """The network, its weights still random, that weights of these shapes belong to.
 
     Heads are 64 wide, as published. Shapes are compared before memory is taken for them. Raises
     CheckpointError where they contradict each other; keys beyond the network's are not looked at.
     """
-    classes, width = _read(shapes, "trans_cls_head.weight", 2, 4)[:2]
-    base = _read(shapes, "conv1.weight", 4)[0]
-    channels = _read(shapes, "conv_1.conv3.weight", 4)[0]
-    patch = 4 * _read(shapes, "trans_patch_conv.weight", 4)[3]
+    classes, width = _find_shape(shapes, "trans_cls_head.weight", 2, 4)[:2]
+    base = _find_shape(shapes, "conv1.weight", 4)[0]
+    channels = _find_shape(shapes, "conv_1.conv3.weight", 4)[0]
+    patch = 4 * _find_shape(shapes, "trans_patch_conv.weight", 4)[3]
     steps = (f"conv_trans_{n}.cnn_block.conv1.weight" in shapes for n in count(2))
     depth = 1 + sum(takewhile(bool, steps))
     if width % 64 or channels % base or channels % 4 or depth % 3 or patch % 16:
@@ -243,17 +247,18 @@ def from_shapes(shapes: Shapes) -> Conformer:
         )
     build = partial(
         Conformer, classes, width=width, heads=width // 64, depth=depth, patch=patch, base=base,
-        channel_ratio=channels // base, grid=max(SIZE // patch, 1), plain=is_plain(shapes),
+        channel_ratio=channels // base, grid=max(CONFORMER_INPUT_SIDE // patch, 1),
+        plain=is_original_conformer(shapes),
     )  # fmt: skip
     with torch.device("meta"):
         sketch = build()
     for key, value in sketch.state_dict().items():
         if not key.endswith("num_batches_tracked"):
-            _agree(key, shapes.get(key), tuple(value.shape))
+            _check_shape(key, shapes.get(key), tuple(value.shape))
     return build()
 
 
-def _read(shapes: Shapes, key: str, *dimensions: int) -> tuple[int, ...]:
+def _find_shape(shapes: Shapes, key: str, *dimensions: int) -> tuple[int, ...]:
     """A shape that the architecture is read off, or CheckpointError."""
     shape = shapes.get(key, ())
     if len(shape) not in dimensions or min(shape) < 1:
@@ -261,6 +266,6 @@ def _read(shapes: Shapes, key: str, *dimensions: int) -> tuple[int, ...]:
     return shape
 
 
-def _agree(key: str, has: tuple[int, ...] | None, wants: tuple[int, ...]) -> None:
+def _check_shape(key: str, has: tuple[int, ...] | None, wants: tuple[int, ...]) -> None:
     if has != wants:
         raise CheckpointError(f"no Conformer: {key} is {has or 'missing'}, not {wants}")

@@ -14,17 +14,17 @@ from torch import Tensor, nn
 
 from camcli.core.errors import CheckpointError, ModelError
 from camcli.core.types import Transform
-from camcli.models.zoo.architectures import USUAL, Built, Size
+from camcli.models.zoo.architectures import DEFAULT_INPUT_SIZE, InputSize, LoadedNetwork
 
-PROGRAM = "program:"
+PROGRAM_PREFIX = "program:"
 
 
-def refuse_program(path: Path) -> None:
+def check_not_program(path: Path) -> None:
     """Raises CheckpointError for a file that holds a program and not weights only.
 
     Both of torch's formats can make torch run what their author wrote, on loading already.
     """
-    kind = _format(path)
+    kind = _find_program_format(path)
     if kind:
         raise CheckpointError(
             f"{path} is a {kind} program: to run it is to run what its author wrote. If you trust "
@@ -32,7 +32,7 @@ def refuse_program(path: Path) -> None:
         )
 
 
-def _format(path: Path) -> str | None:
+def _find_program_format(path: Path) -> str | None:
     if not path.is_file():  # a pipe would never end
         return None
     with suppress(OSError, zipfile.BadZipFile), zipfile.ZipFile(path) as opened:
@@ -44,43 +44,43 @@ def _format(path: Path) -> str | None:
     return None
 
 
-class Program(nn.Module):
+class ProgramNetwork(nn.Module):
     """A program as a network: in the mode it was exported in, so many images at a time."""
 
     def __init__(self, graph: nn.Module, batch: int | None = None) -> None:
         super().__init__()
         self.graph = [graph]  # not a child: its mode cannot be set, and its modules are not called
         self.weights = nn.ParameterList(graph.parameters())
-        self.batch = batch
+        self.batch_size = batch
 
-    def to(self, *where: Any, **how: Any) -> Program:
+    def to(self, *where: Any, **how: Any) -> ProgramNetwork:
         """The program moves itself: what it holds may be no parameter."""
         self.graph[0].to(*where, **how)
         return self
 
     def forward(self, images: Tensor) -> Any:
         """As many images at a time as the program takes."""
-        parts = torch.split(images, self.batch) if self.batch else (images,)
+        parts = torch.split(images, self.batch_size) if self.batch_size else (images,)
         found = [self.graph[0](part.contiguous()) for part in parts]
         return found[0] if len(found) == 1 else torch.cat(found)
 
 
-def program(name: str, size: Size) -> Built:
+def load_program(name: str, size: InputSize) -> LoadedNetwork:
     """What `program:FILE` names: a TorchScript or torch.export file. Its layers cannot be tapped.
 
     Raises CheckpointError for a file that is neither, or that torch cannot load.
     """
-    path = Path(name.removeprefix(PROGRAM))
+    path = Path(name.removeprefix(PROGRAM_PREFIX))
     if not path.is_file():
         raise CheckpointError(f"{path}: no such file")
-    kind = _format(path)
+    kind = _find_program_format(path)
     if kind is None:
         raise CheckpointError(f"{path} is no program that TorchScript or torch.export has written")
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # that the format is old: the file is what it is
             logging.getLogger("torch.export").setLevel(logging.CRITICAL)
-            network, wanted = FORMATS[kind](path)
+            network, wanted = PROGRAM_LOADERS[kind](path)
     except (RuntimeError, ValueError, OSError, KeyError, AttributeError, TypeError) as error:
         reason = str(error).strip().partition("\n")[0]
         raise CheckpointError(f"{path}: torch cannot load this {kind} file: {reason}") from None
@@ -88,15 +88,15 @@ def program(name: str, size: Size) -> Built:
         raise ModelError(
             f"{path} was exported for {wanted[0]}x{wanted[1]} inputs; leave --size out"
         )
-    return Built(path.stem, network, Transform(size or wanted or USUAL))
+    return LoadedNetwork(path.stem, network, Transform(size or wanted or DEFAULT_INPUT_SIZE))
 
 
-def _scripted(path: Path) -> tuple[nn.Module, Size]:
+def _load_torchscript(path: Path) -> tuple[nn.Module, InputSize]:
     load: Any = torch.jit.load
-    return Program(load(str(path), map_location="cpu").eval()), None
+    return ProgramNetwork(load(str(path), map_location="cpu").eval()), None
 
 
-def _program(path: Path) -> tuple[nn.Module, Size]:
+def _load_torch_export(path: Path) -> tuple[nn.Module, InputSize]:
     graph = torch.export.load(path).module()
     (image,) = (node for node in graph.graph.nodes if node.op == "placeholder")
     batch, _, rows, cols = (
@@ -104,7 +104,7 @@ def _program(path: Path) -> tuple[nn.Module, Size]:
     )
     if batch not in (None, 1):
         raise ValueError(f"it takes {batch} images at once; export it with one, or any number")
-    return Program(graph, batch), (rows, cols) if rows and cols else None
+    return ProgramNetwork(graph, batch), (rows, cols) if rows and cols else None
 
 
-FORMATS = {"TorchScript": _scripted, "torch.export": _program}
+PROGRAM_LOADERS = {"TorchScript": _load_torchscript, "torch.export": _load_torch_export}

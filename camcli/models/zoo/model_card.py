@@ -21,34 +21,34 @@ from camcli.core.errors import CheckpointError
 from camcli.core.types import Transform
 from camcli.io.transforms import RESAMPLING
 
-KEY = "camcli"
-LARGEST = 2048  # pixels of a side: no model takes more
+CARD_METADATA_KEY = "camcli"
+MAX_INPUT_SIDE = 2048  # pixels of a side: no model takes more
 
-Kind = Literal["tscam", "gap"]
-KINDS: tuple[Kind, ...] = ("tscam", "gap")
+HeadKind = Literal["tscam", "gap"]
+HEAD_KINDS: tuple[HeadKind, ...] = ("tscam", "gap")
 
 
 @dataclass(frozen=True, slots=True)
-class Card:
+class ModelCard:
     """A trained head: of which kind, on which network, for which classes, how images meet it.
 
     `thresholds` has the box threshold that was best on the validation images, by method.
     """
 
-    head: Kind
+    head: HeadKind
     model: str
     classes: tuple[str, ...]
     transform: Transform
     thresholds: Mapping[str, float] = field(default_factory=dict)
 
 
-def pack(state: Mapping[str, Tensor], card: Card) -> bytes:
+def serialize_weights(state: Mapping[str, Tensor], card: ModelCard) -> bytes:
     """A safetensors file of these weights with their card."""
     whole = {name: tensor.detach().cpu().contiguous() for name, tensor in state.items()}
-    return save(whole, {KEY: json.dumps(asdict(card))})
+    return save(whole, {CARD_METADATA_KEY: json.dumps(asdict(card))})
 
 
-def read(path: Path) -> Card | None:
+def read_model_card(path: Path) -> ModelCard | None:
     """The card of a file, or None where it has none. Reads the header only.
 
     Raises CheckpointError for a card that does not make sense.
@@ -57,14 +57,14 @@ def read(path: Path) -> Card | None:
         return None
     try:
         with safetensors.safe_open(path, "pt") as opened:
-            text = (opened.metadata() or {}).get(KEY)
-            rows = _rows(opened) if text is not None else set()
+            text = (opened.metadata() or {}).get(CARD_METADATA_KEY)
+            rows = _read_first_dimensions(opened) if text is not None else set()
     except (OSError, safetensors.SafetensorError):
         return None  # what is wrong with it is said when its weights are read
     if text is None:
         return None
     try:
-        card = _parse(json.loads(text))
+        card = _parse_card(json.loads(text))
     except (
         *(ValueError, TypeError, KeyError, AttributeError),
         *(RecursionError, OverflowError),
@@ -75,15 +75,15 @@ def read(path: Path) -> Card | None:
     return card
 
 
-def _rows(opened: Any) -> set[int]:
+def _read_first_dimensions(opened: Any) -> set[int]:
     """The first dimensions of all tensors; one of them is the head's."""
     names = opened.keys()  # which is all that can be listed of it
     shapes = (opened.get_slice(name).get_shape() for name in names)
     return {shape[0] for shape in shapes if shape}
 
 
-def _parse(said: Any) -> Card:
-    kind = next((k for k in KINDS if k == said["head"]), None)
+def _parse_card(said: Any) -> ModelCard:
+    kind = next((k for k in HEAD_KINDS if k == said["head"]), None)
     classes = tuple(said["classes"]) if isinstance(said["classes"], list) else ()
     thresholds = {str(k): float(v) for k, v in said["thresholds"].items()}
     sound = (
@@ -94,15 +94,17 @@ def _parse(said: Any) -> Card:
     )
     if kind is None or not all(sound):
         raise ValueError("head, model, classes or thresholds")
-    return Card(kind, said["model"], classes, _transform(said["transform"]), thresholds)
+    return ModelCard(
+        kind, said["model"], classes, _parse_card_transform(said["transform"]), thresholds
+    )
 
 
-def _transform(said: Any) -> Transform:
+def _parse_card_transform(said: Any) -> Transform:
     rows, cols = (int(side) for side in said["size"])
     mean, std = (tuple(float(v) for v in said[key]) for key in ("mean", "std"))
     crop, resampling = float(said["crop_pct"]), str(said["interpolation"])
     sound = (
-        all(0 < side <= LARGEST for side in (rows, cols)),
+        all(0 < side <= MAX_INPUT_SIDE for side in (rows, cols)),
         all(len(values) == 3 and all(map(math.isfinite, values)) for values in (mean, std)),
         all(value > 0 for value in std),
         0 < crop <= 1,

@@ -23,78 +23,84 @@ from torch import nn
 from camcli.core.errors import ModelError
 from camcli.models.zoo import builtin as embedded
 from camcli.models.zoo.architectures import (
-    BUILDING,
-    HUB,
-    TORCHVISION,
-    Built,
-    Size,
-    create,
-    known,
-    transform,
+    BUILD_ERRORS,
+    HUB_PREFIXES,
+    TORCHVISION_PREFIX,
+    InputSize,
+    LoadedNetwork,
+    check_model_name,
+    create_network,
+    find_transform,
 )
 
-SAVED = ("model.safetensors", "pytorch_model.bin")
+HUB_WEIGHTS_FILE_NAMES = ("model.safetensors", "pytorch_model.bin")
 
 
-def pretrained(name: str, size: Size) -> Built:
+def load_pretrained(name: str, size: InputSize) -> LoadedNetwork:
     """A network with its published weights.
 
     Raises ModelError, naming --checkpoint, when they are neither here nor to be had.
     """
-    known(name)
-    if name.startswith(TORCHVISION):
-        return _of_torchvision(name, size)
-    repository = _repository(name)
-    if not _cached(repository, SAVED) and not reachable(constants.ENDPOINT):
+    check_model_name(name)
+    if name.startswith(TORCHVISION_PREFIX):
+        return _load_torchvision(name, size)
+    repository = _find_repository(name)
+    if not _is_cached(repository, HUB_WEIGHTS_FILE_NAMES) and not is_reachable(constants.ENDPOINT):
         raise ModelError(
             f"the weights of {name} are not on this machine and the model hub cannot be reached; "
             f"give them with --checkpoint FILE"
         )
     logging.getLogger("huggingface_hub").setLevel(logging.ERROR)
     try:
-        network = create(name, size, pretrained=True)
-    except (OSError, *BUILDING) as error:
-        raise _cannot_be_had(name, error) from None
+        network = create_network(name, size, pretrained=True)
+    except (OSError, *BUILD_ERRORS) as error:
+        raise _create_unavailable_error(name, error) from None
     # A repository of the hub says which of timm's architectures it holds, and of which classes.
     config = getattr(network, "pretrained_cfg", None) or {}
-    plain = config.get("architecture") if name.startswith(HUB) else None
-    return Built(name, network, transform(name, network, size), _labels(config), architecture=plain)
+    plain = config.get("architecture") if name.startswith(HUB_PREFIXES) else None
+    return LoadedNetwork(
+        name,
+        network,
+        find_transform(name, network, size),
+        _find_label_names(config),
+        architecture=plain,
+    )
 
 
-def _cannot_be_had(name: str, error: Exception) -> ModelError:
+def _create_unavailable_error(name: str, error: Exception) -> ModelError:
     reason = str(error).partition("\n")[0]
     return ModelError(
         f"the weights of {name} cannot be had ({reason}); give them with --checkpoint FILE"
     )
 
 
-def _labels(config: Any) -> tuple[str, ...] | None:
+def _find_label_names(config: Any) -> tuple[str, ...] | None:
     names = config.get("label_names")
     return tuple(map(str, names)) if isinstance(names, list | tuple) and names else None
 
 
-def structure(name: str, size: Size, classes: int | None) -> nn.Module:
+def create_structure(name: str, size: InputSize, class_count: int | None) -> nn.Module:
     """A network without its published weights: of the hub too, whose file of settings is needed."""
-    options = {} if classes is None else {"num_classes": classes}
-    if not name.startswith(HUB):
-        return create(name, size, **options)
-    repository = _repository(name)
-    if not _cached(repository, ("config.json",)) and not reachable(constants.ENDPOINT):
+    options = {} if class_count is None else {"num_classes": class_count}
+    if not name.startswith(HUB_PREFIXES):
+        return create_network(name, size, **options)
+    repository = _find_repository(name)
+    if not _is_cached(repository, ("config.json",)) and not is_reachable(constants.ENDPOINT):
         raise ModelError(
             f"what {name} is cannot be asked: its settings are not on this machine and the model "
             f"hub cannot be reached; leave --model out, and the file may be recognised"
         )
     try:
         load_model_config_from_hf(str(repository))
-        return create(name, size, **options)
+        return create_network(name, size, **options)
     except (OSError, RuntimeError, ValueError, KeyError) as error:
         reason = str(error).partition("\n")[0]
         raise ModelError(f"what {name} is cannot be asked: {reason}") from None
 
 
-def _repository(name: str) -> str | None:
+def _find_repository(name: str) -> str | None:
     """Where on the hub a model's weights are. Raises ModelError for what has none."""
-    if name.startswith(HUB):
+    if name.startswith(HUB_PREFIXES):
         return name.partition(":")[2].partition("@")[0]
     config = timm.get_pretrained_cfg(name)
     if config is None or not config.has_weights:
@@ -102,7 +108,7 @@ def _repository(name: str) -> str | None:
     return config.hf_hub_id
 
 
-def _cached(repository: str | None, names: tuple[str, ...]) -> bool:
+def _is_cached(repository: str | None, names: tuple[str, ...]) -> bool:
     """Whether one of a repository's files is already in this machine's cache."""
     try:
         found = [try_to_load_from_cache(repository, name) for name in names] if repository else []
@@ -111,7 +117,7 @@ def _cached(repository: str | None, names: tuple[str, ...]) -> bool:
     return any(isinstance(path, str) for path in found)
 
 
-def reachable(address: str) -> bool:
+def is_reachable(address: str) -> bool:
     """Whether a host's name resolves: clients would retry for most of a minute to find out."""
     if constants.HF_HUB_OFFLINE:
         return False
@@ -124,34 +130,40 @@ def reachable(address: str) -> bool:
     return True
 
 
-def _of_torchvision(name: str, size: Size) -> Built:
+def _load_torchvision(name: str, size: InputSize) -> LoadedNetwork:
     from torchvision import models
 
-    weights: Any = models.get_model_weights(name.removeprefix(TORCHVISION)).DEFAULT
-    if not _downloaded(weights) and not reachable(weights.url):
+    weights: Any = models.get_model_weights(name.removeprefix(TORCHVISION_PREFIX)).DEFAULT
+    if not _is_downloaded(weights) and not is_reachable(weights.url):
         raise ModelError(
             f"the weights of {name} are not on this machine and cannot be downloaded; "
             f"give them with --checkpoint FILE"
         )
     try:
-        network = create(name, size, weights=weights, progress=False)
-    except (OSError, URLError, *BUILDING) as error:
-        raise _cannot_be_had(name, error) from None
-    return Built(name, network, transform(name, network, size), tuple(weights.meta["categories"]))
+        network = create_network(name, size, weights=weights, progress=False)
+    except (OSError, URLError, *BUILD_ERRORS) as error:
+        raise _create_unavailable_error(name, error) from None
+    return LoadedNetwork(
+        name, network, find_transform(name, network, size), tuple(weights.meta["categories"])
+    )
 
 
-def _downloaded(weights: Any) -> bool:
+def _is_downloaded(weights: Any) -> bool:
     folder = Path(torch.hub.get_dir()) / "checkpoints"
     file = folder / str(weights.url).rpartition("/")[2]
     return file.is_file()
 
 
-def loadable(name: str) -> bool:
+def can_load_offline(name: str) -> bool:
     """Whether a model can be used on this machine as it is: embedded, or in a cache."""
-    if name.startswith(TORCHVISION):
+    if name.startswith(TORCHVISION_PREFIX):
         from torchvision import models
 
         with suppress(ValueError):
-            return _downloaded(models.get_model_weights(name.removeprefix(TORCHVISION)).DEFAULT)
+            return _is_downloaded(
+                models.get_model_weights(name.removeprefix(TORCHVISION_PREFIX)).DEFAULT
+            )
     config = timm.get_pretrained_cfg(name)
-    return name in embedded.NAMES or (config is not None and _cached(config.hf_hub_id, SAVED))
+    return name in embedded.BUILTIN_NAMES or (
+        config is not None and _is_cached(config.hf_hub_id, HUB_WEIGHTS_FILE_NAMES)
+    )

@@ -14,18 +14,18 @@ from torch import Tensor, nn
 from camcli.core.errors import MethodError
 from camcli.models.introspection.heads import ConvHead, PooledHead
 from camcli.models.introspection.layers import probe
-from camcli.models.zoo.checkpoints import classifiers
+from camcli.models.zoo.checkpoints import find_classifier_layers
 
 Size = tuple[int, int]
 
 
-def tscam(network: nn.Module, classes: int, size: Size, name: str) -> nn.Module:
+def attach_tscam_head(network: nn.Module, class_count: int, size: Size, name: str) -> nn.Module:
     """The network with TS-CAM's convolution where its classifier was; the same network, changed.
 
     The rest keeps its weights; the head has Conv2d's default ones. Raises MethodError for what is
     no vision transformer with a CLS token.
     """
-    tokens = _bare(network, size) if hasattr(network, "head") else None
+    tokens = _compute_headless_features(network, size) if hasattr(network, "head") else None
     prefix = int(getattr(network, "num_prefix_tokens", 0))
     grid = getattr(getattr(network, "patch_embed", None), "grid_size", None)
     has_cls = getattr(network, "cls_token", None) is not None
@@ -36,36 +36,41 @@ def tscam(network: nn.Module, classes: int, size: Size, name: str) -> nn.Module:
         )
     if tokens.shape[1] != prefix + grid[0] * grid[1]:
         raise MethodError(f"{name} has {tokens.shape[1]} tokens, which are no {prefix} and {grid}")
-    network.head = ConvHead(tokens.shape[2], classes, (grid[0], grid[1]), prefix)
+    network.head = ConvHead(tokens.shape[2], class_count, (grid[0], grid[1]), prefix)
     return network
 
 
-def gap(network: nn.Module, classes: int, size: Size, name: str) -> nn.Module:
+def attach_gap_head(network: nn.Module, class_count: int, size: Size, name: str) -> nn.Module:
     """The network with global average pooling and a linear classifier on its last map.
 
     Whatever stood between that map and the logits is left out. Raises MethodError for what has no
     such map (B,C,H,W).
     """
-    named = classifiers(network)
+    named = find_classifier_layers(network)
     if hasattr(network, "pre_logits"):  # VGG's fully connected layers
         network.pre_logits = nn.Identity()
-    features = _bare(network, size)
-    if features is None or features.ndim != 4 or len(named) != 1 or not _wide(network, features):
+    features = _compute_headless_features(network, size)
+    if (
+        features is None
+        or features.ndim != 4
+        or len(named) != 1
+        or not _has_channels_second(network, features)
+    ):
         raise MethodError(
             f"a GAP head needs a CNN whose last map is (B,C,H,W), and {name} has none; "
             f"for transformers there is `camcli train tscam`"
         )
-    network.set_submodule(named[0], PooledHead(features.shape[1], classes))
+    network.set_submodule(named[0], PooledHead(features.shape[1], class_count))
     return network
 
 
-REFITS: Mapping[str, Callable[[nn.Module, int, Size, str], nn.Module]] = {
-    "tscam": tscam,
-    "gap": gap,
+HEAD_ATTACHERS: Mapping[str, Callable[[nn.Module, int, Size, str], nn.Module]] = {
+    "tscam": attach_tscam_head,
+    "gap": attach_gap_head,
 }
 
 
-def _bare(network: nn.Module, size: Size) -> Tensor | None:
+def _compute_headless_features(network: nn.Module, size: Size) -> Tensor | None:
     """What a probe image yields with neither pooling nor classifier, which are taken off."""
     reset: Any = getattr(network, "reset_classifier", None)
     if reset is None:
@@ -79,7 +84,7 @@ def _bare(network: nn.Module, size: Size) -> Tensor | None:
     return found if isinstance(found, Tensor) else None
 
 
-def _wide(network: nn.Module, features: Tensor) -> bool:
+def _has_channels_second(network: nn.Module, features: Tensor) -> bool:
     """Whether channels come second: timm says how many there are."""
     return features.shape[1] in (
         getattr(network, "head_hidden_size", None),

@@ -13,40 +13,50 @@ from camcli.models.zoo import exported
 from camcli.models.zoo import from_checkpoint as weights
 from camcli.models.zoo import pretrained as hub
 from camcli.models.zoo import user_code as foreign
-from camcli.models.zoo.architectures import HUB, TORCHVISION, Built, Size, offline
+from camcli.models.zoo.architectures import (
+    HUB_PREFIXES,
+    TORCHVISION_PREFIX,
+    InputSize,
+    LoadedNetwork,
+    load_builtin,
+)
 
-SUFFIXES = (".safetensors", ".pth", ".pt", ".bin", ".pth.tar", ".ckpt", ".pt2")
-FILES = (*hub.SAVED, "model_best.pth.tar", "model_best.pth")
+CHECKPOINT_SUFFIXES = (".safetensors", ".pth", ".pt", ".bin", ".pth.tar", ".ckpt", ".pt2")
+CHECKPOINT_FILE_NAMES = (*hub.HUB_WEIGHTS_FILE_NAMES, "model_best.pth.tar", "model_best.pth")
 
 
-def build(name: str | None, checkpoint: Path | None, size: Size) -> Built:
+def load_network(name: str | None, checkpoint: Path | None, size: InputSize) -> LoadedNetwork:
     """The network that `--model` and `--checkpoint` name, with its weights and its transform."""
-    if name is not None and name.startswith(exported.PROGRAM):
-        return exported.program(name, size)
-    itself = _file(name)
-    if name is not None and _is_code(name) and itself is None:
-        return foreign.called(name, checkpoint, size)
+    if name is not None and name.startswith(exported.PROGRAM_PREFIX):
+        return exported.load_program(name, size)
+    itself = _find_weights_file(name)
+    if name is not None and _is_user_code(name) and itself is None:
+        return foreign.load_user_network(name, checkpoint, size)
     if checkpoint and itself:
         raise ModelError(f"--model {name} and --checkpoint are two files of weights: give one")
     file = checkpoint or itself
     if file is None:
-        known = embedded.CNN if name is None else name
-        return offline(known, size) if known in embedded.NAMES else hub.pretrained(known, size)
-    exported.refuse_program(file)
-    return weights.from_file(file, None if itself else name, size)
+        known = embedded.BUILTIN_CNN if name is None else name
+        return (
+            load_builtin(known, size)
+            if known in embedded.BUILTIN_NAMES
+            else hub.load_pretrained(known, size)
+        )
+    exported.check_not_program(file)
+    return weights.load_checkpoint_network(file, None if itself else name, size)
 
 
-def is_name(name: str) -> bool:
+def is_library_name(name: str) -> bool:
     """Whether it is one of a library's, and no file or function."""
-    return not _is_code(name) and _file(name) is None
+    return not _is_user_code(name) and _find_weights_file(name) is None
 
 
-def _file(name: str | None) -> Path | None:
+def _find_weights_file(name: str | None) -> Path | None:
     """The file that a name is of, or the weights in the folder that it is of."""
     if not name:
         return None
     if not os.path.exists(name):
-        if name.lower().endswith(SUFFIXES):
+        if name.lower().endswith(CHECKPOINT_SUFFIXES):
             raise ModelError(f"--model {name}: no such file")
         return None
     path = Path(name)
@@ -56,11 +66,13 @@ def _file(name: str | None) -> Path | None:
         raise ModelError(f"--model {name} is neither a file nor a folder")
     if timm.is_model(name):
         return None  # what a run has written, perhaps, under the model's name
-    inside = [path / each for each in FILES if (path / each).is_file()]
+    inside = [path / each for each in CHECKPOINT_FILE_NAMES if (path / each).is_file()]
     if not inside:
-        raise ModelError(f"--model {name}: a folder that holds none of {', '.join(FILES)}")
+        raise ModelError(
+            f"--model {name}: a folder that holds none of {', '.join(CHECKPOINT_FILE_NAMES)}"
+        )
     return inside[0]
 
 
-def _is_code(name: str) -> bool:
-    return ":" in name and not name.startswith((TORCHVISION, *HUB))
+def _is_user_code(name: str) -> bool:
+    return ":" in name and not name.startswith((TORCHVISION_PREFIX, *HUB_PREFIXES))

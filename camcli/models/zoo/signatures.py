@@ -14,16 +14,16 @@ from typing import NamedTuple
 Shapes = Mapping[str, tuple[int, ...]]
 
 # Buffers that follow from the rest, and that one version of a library saves and another does not.
-DERIVED = frozenset(
+DERIVED_BUFFERS = frozenset(
     {
         *("num_batches_tracked", "attn_mask", "relative_coords_table"),
         *("relative_position_index", "attention_bias_idxs"),
     }
 )
 # Outputs halfway that serve training only; libraries drop them afterwards.
-AUXILIARY = frozenset({"AuxLogits", "aux1", "aux2"})
+AUXILIARY_HEADS = frozenset({"AuxLogits", "aux1", "aux2"})
 # Their shape follows the image's size: what they are called everywhere in timm and torchvision.
-POSITIONS = re.compile(
+POSITION_PATTERN = re.compile(
     r"(pos_emb\w*|pos_embedding|patch_pos|pixel_pos|position_embedding_table|rel_pos_[hw]"
     r"|relative_position_bias_table|attention_biases|(height|width)_rel)"
 )
@@ -37,7 +37,7 @@ class Signature:
     exact: str
 
 
-class Row(NamedTuple):
+class SignatureRow(NamedTuple):
     """A tensor as both signatures see it. A light tuple: a state has thousands."""
 
     key: str
@@ -45,44 +45,44 @@ class Row(NamedTuple):
     exact: str
 
 
-def signature(shapes: Shapes, dropped: Collection[str] = ()) -> Signature:
+def compute_signature(shapes: Shapes, dropped: Collection[str] = ()) -> Signature:
     """The marks of a state without the keys `dropped`, which are its classifier's."""
-    return marks(rows(shapes), dropped)
+    return rows_to_signature(create_signature_rows(shapes), dropped)
 
 
-def rows(shapes: Shapes) -> tuple[Row, ...]:
+def create_signature_rows(shapes: Shapes) -> tuple[SignatureRow, ...]:
     """The tensors that mark a state, in an order that no file has a say in."""
-    kept = sorted(key for key in shapes if not _is_passing(key))
-    return tuple(_row(key, shapes[key]) for key in kept)
+    kept = sorted(key for key in shapes if not _is_transient(key))
+    return tuple(_create_signature_row(key, shapes[key]) for key in kept)
 
 
-def marks(kept: Iterable[Row], dropped: Collection[str] = ()) -> Signature:
+def rows_to_signature(kept: Iterable[SignatureRow], dropped: Collection[str] = ()) -> Signature:
     """A signature of rows, some of which do not count."""
     gone = frozenset(dropped)
     left = [row for row in kept if row.key not in gone]
-    return Signature(digest(row.trunk for row in left), digest(row.exact for row in left))
+    return Signature(hash_lines(row.trunk for row in left), hash_lines(row.exact for row in left))
 
 
-def digest(rows: Iterable[str]) -> str:
+def hash_lines(rows: Iterable[str]) -> str:
     """Twelve hex digits that stand for these lines."""
     return sha256("\n".join(rows).encode(errors="backslashreplace")).hexdigest()[:12]
 
 
-def under(shapes: Iterable[str], layers: Iterable[str]) -> tuple[str, ...]:
+def find_layer_keys(shapes: Iterable[str], layers: Iterable[str]) -> tuple[str, ...]:
     """The keys that belong to these layers, in the file's order."""
     heads = tuple(f"{layer}." for layer in layers)
     return tuple(key for key in shapes if key.startswith(heads))
 
 
-def _is_passing(key: str) -> bool:
+def _is_transient(key: str) -> bool:
     """Whether a tensor comes and goes with versions and training, and so marks nothing."""
-    return key.rpartition(".")[2] in DERIVED or key.partition(".")[0] in AUXILIARY
+    return key.rpartition(".")[2] in DERIVED_BUFFERS or key.partition(".")[0] in AUXILIARY_HEADS
 
 
 def _is_position(key: str) -> bool:
-    return any(POSITIONS.fullmatch(part) for part in key.split(".")[-2:])
+    return any(POSITION_PATTERN.fullmatch(part) for part in key.split(".")[-2:])
 
 
-def _row(key: str, shape: tuple[int, ...]) -> Row:
+def _create_signature_row(key: str, shape: tuple[int, ...]) -> SignatureRow:
     exact = f"{key} {'x'.join(map(str, shape))}"
-    return Row(key, f"{key} *" if _is_position(key) else exact, exact)
+    return SignatureRow(key, f"{key} *" if _is_position(key) else exact, exact)

@@ -18,11 +18,11 @@ from torch import nn
 from camcli.core.errors import ModelError, hint
 from camcli.core.types import Transform
 from camcli.models.zoo import checkpoints
-from camcli.models.zoo.architectures import USUAL, Built, Size
-from camcli.models.zoo.metadata import described, transform_of
+from camcli.models.zoo.architectures import DEFAULT_INPUT_SIZE, InputSize, LoadedNetwork
+from camcli.models.zoo.metadata import find_transform_settings, read_metadata
 
 
-def called(name: str, checkpoint: Path | None, size: Size) -> Built:
+def load_user_network(name: str, checkpoint: Path | None, size: InputSize) -> LoadedNetwork:
     """What `package.module:function` returns when it is called, with weights from a file if given.
 
     ImageNet's transform, squashed to 224, where the network has no `pretrained_cfg` of its own.
@@ -31,19 +31,19 @@ def called(name: str, checkpoint: Path | None, size: Size) -> Built:
     module, _, function = name.partition(":")
     if not module or not function:
         raise ModelError(f"--model {name}: write package.module:function")
-    network = _made(name, _member(_imported(module), function, name))
+    network = _call_network_factory(name, _find_member(_import_user_module(module), function, name))
     said: dict[str, Any] = {}
     classes = None
     if checkpoint is not None:
-        held = checkpoints.held(checkpoint)
-        known = described(checkpoint, held.content)
-        said, classes = dict(known.transform), known.classes
-        state = checkpoints.aligned(held.load(), network)
-        checkpoints.load_into(network, state, checkpoint, name)
-    return Built(name, network, _transform(network, size, said), classes)
+        held = checkpoints.read_checkpoint(checkpoint)
+        known = read_metadata(checkpoint, held.content)
+        said, classes = dict(known.transform_settings), known.class_names
+        state = checkpoints.align_keys(held.load_state(), network)
+        checkpoints.load_into_network(network, state, checkpoint, name)
+    return LoadedNetwork(name, network, _find_user_transform(network, size, said), classes)
 
 
-def _imported(module: str) -> ModuleType:
+def _import_user_module(module: str) -> ModuleType:
     """A module, from the folder in which camcli is run too, as with `python -m`."""
     here = str(Path.cwd())
     if here not in sys.path:
@@ -58,7 +58,7 @@ def _imported(module: str) -> ModuleType:
         ) from error
 
 
-def _member(module: ModuleType, function: str, name: str) -> Any:
+def _find_member(module: ModuleType, function: str, name: str) -> Any:
     found = getattr(module, function, None)
     if found is None:
         near = hint(function, (n for n in vars(module) if not n.startswith("_")))
@@ -68,7 +68,7 @@ def _member(module: ModuleType, function: str, name: str) -> Any:
     return found
 
 
-def _made(name: str, maker: Any) -> nn.Module:
+def _call_network_factory(name: str, maker: Any) -> nn.Module:
     if isinstance(maker, nn.Module):
         return maker
     try:
@@ -84,10 +84,12 @@ def _made(name: str, maker: Any) -> nn.Module:
     return network
 
 
-def _transform(network: nn.Module, size: Size, said: dict[str, Any]) -> Transform:
+def _find_user_transform(network: nn.Module, size: InputSize, said: dict[str, Any]) -> Transform:
     config = getattr(network, "pretrained_cfg", None)
     own = config if isinstance(config, dict) else {}
     wanted = own.get("input_size")
-    sides = wanted[1:] if isinstance(wanted, tuple | list) and len(wanted) == 3 else USUAL
-    rows, cols = sides if all(isinstance(side, int) for side in sides) else USUAL
-    return Transform(size or (rows, cols), **{**transform_of(own), **said})
+    sides = (
+        wanted[1:] if isinstance(wanted, tuple | list) and len(wanted) == 3 else DEFAULT_INPUT_SIZE
+    )
+    rows, cols = sides if all(isinstance(side, int) for side in sides) else DEFAULT_INPUT_SIZE
+    return Transform(size or (rows, cols), **{**find_transform_settings(own), **said})

@@ -40,7 +40,7 @@ def _load_cub(where: TrainingPaths) -> TrainingData:
     every = {part: list(cub.read_cub(root, images, part)) for part in cub.CUB_SPLIT_FLAGS}
     named = cub.load_cub_class_names(root)
     count = _count_classes(root, every["train"])
-    names = naming.make([named.get(n, f"class {n + 1}") for n in range(count)])
+    names = naming.create_labels([named.get(n, f"class {n + 1}") for n in range(count)])
     return _create_from_annotations("CUB_200_2011", names, every["train"], every["test"])
 
 
@@ -58,7 +58,7 @@ def _load_lists(where: TrainingPaths) -> TrainingData:
         if held
         else []
     )
-    return _create_from_annotations("lists", naming.default(count), every, tests)
+    return _create_from_annotations("lists", naming.create_default_labels(count), every, tests)
 
 
 def _count_classes(root: Path, found: Sequence[Annotation | Problem]) -> int:
@@ -126,7 +126,12 @@ def _load_class_folders(where: TrainingPaths) -> TrainingData:
     photos, left_out = _find_class_samples(train, where.skip_folder, names)
     tests, also = _find_class_samples(held, where.skip_folder, names) if held else ([], [])
     return TrainingData(
-        "folder by class", naming.make(names), tuple(photos), tuple(tests), (), (*left_out, *also)
+        "folder by class",
+        naming.create_labels(names),
+        tuple(photos),
+        tuple(tests),
+        (),
+        (*left_out, *also),
     )
 
 
@@ -173,7 +178,7 @@ def _load_unlabeled(where: TrainingPaths) -> TrainingData:
         if isinstance(s, Source)
     ]
     left_out = tuple(str(item) for item in found if isinstance(item, Failed))
-    return TrainingData("photographs", naming.make([]), tuple(photos), (), (), left_out)
+    return TrainingData("photographs", naming.create_labels([]), tuple(photos), (), (), left_out)
 
 
 TRAINING_FORMAT_DETECTORS: Mapping[str, Callable[[Path], bool]] = {

@@ -18,7 +18,7 @@ from camcli.core.errors import ImageError, TrainingError
 from camcli.core.geometry import Floats, View
 from camcli.core.types import Failed, Source, Transform
 from camcli.io import images, transforms
-from camcli.models.zoo.builtin import SIDE, Features
+from camcli.models.zoo.builtin import VIT_INPUT_SIDE, CnnFeatures
 from camcli.training.task import AdvanceCallback
 
 RANDOM_CROP_COUNT = 2  # random ones, besides the whole photograph and its mirror image
@@ -81,7 +81,7 @@ def preprocess_view(
 
 
 def compute_view_features(
-    backbone: Features,
+    backbone: CnnFeatures,
     transform: Transform,
     sources: Sequence[Source],
     seed: int,
@@ -103,7 +103,7 @@ def compute_view_features(
             photograph, plan, pixels = loaded
             inputs = torch.from_numpy(pixels).to(memory_format=torch.channels_last)
             with torch.autocast("cpu", torch.bfloat16):
-                middle, deep = backbone.apart(inputs)
+                middle, deep = backbone.forward_stages(inputs)
             parts.append((_pack_features(middle), _pack_features(deep)))
             names.append(photograph.name)
             plans += plan
@@ -129,5 +129,5 @@ def _load_views(
     except ImageError as error:
         return Failed(source.name, str(source.path), str(error))
     plan = plan_views(number, seed)
-    assert transform.size == (SIDE, SIDE)
+    assert transform.size == (VIT_INPUT_SIDE, VIT_INPUT_SIDE)
     return source, plan, np.stack([preprocess_view(picture, transform, *view) for view in plan])

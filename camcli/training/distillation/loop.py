@@ -61,11 +61,13 @@ def compute_distillation_data(
     advance: AdvanceCallback,
 ) -> tuple[DistillationData, list[Failed]]:
     """What is computed once: features of all views, and where the object of each photograph is."""
-    cnn = models.load(embedded.CNN, device="cpu")
+    cnn = models.load(embedded.BUILTIN_CNN, device="cpu")
     large = models.load(
-        embedded.CNN, size=(evidence.LARGE_INPUT_PIXELS, evidence.LARGE_INPUT_PIXELS), device="cpu"
+        embedded.BUILTIN_CNN,
+        size=(evidence.LARGE_INPUT_PIXELS, evidence.LARGE_INPUT_PIXELS),
+        device="cpu",
     )
-    source = embedded.Features(cnn.network).to(memory_format=torch.channels_last)
+    source = embedded.CnnFeatures(cnn.network).to(memory_format=torch.channels_last)
     seen, failed = views.compute_view_features(
         source, cnn.transform, sources, config.seed, config.workers, advance
     )
@@ -93,7 +95,7 @@ def train_student(
     """
     torch.manual_seed(config.seed)
     draw = np.random.default_rng(config.seed)
-    answers = losses.TeacherHead(embedded.cnn().eval().requires_grad_(False))
+    answers = losses.TeacherHead(embedded.load_builtin_cnn().eval().requires_grad_(False))
     student = Student(data.views)
     average = deepcopy(student).requires_grad_(False)
     solver = torch.optim.AdamW(

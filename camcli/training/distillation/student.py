@@ -33,10 +33,12 @@ class Student(nn.Module):
 
     def __init__(self, views: ViewFeatures) -> None:
         super().__init__()
-        whole = embedded.blank_vit()
+        whole = embedded.create_builtin_vit()
         self.vit: Any = whole
         self.vit.patch_embed.backbone = nn.Identity()
-        self.conv = nn.Conv2d(embedded.WIDTH, embedded.CLASSES, kernel_size=3, padding=1)
+        self.conv = nn.Conv2d(
+            embedded.VIT_WIDTH, embedded.IMAGENET_CLASS_COUNT, kernel_size=3, padding=1
+        )
         some = torch.randperm(len(views.middle))[:MAX_SCALE_SAMPLES]
         parts = [part[some].float().flatten(0, 2) for part in (views.middle, views.deep)]
         self.register_buffer("mean", torch.cat([part.mean(dim=0) for part in parts]))
@@ -95,7 +97,7 @@ class Student(nn.Module):
         weight = state["patch_embed.proj.weight"] / scale
         state["patch_embed.proj.bias"] -= weight[:, :, 0, 0] @ self.mean
         state["patch_embed.proj.weight"] = weight
-        heads = {embedded.CLS_HEAD: self.vit.head, "head.": self.conv}
+        heads = {embedded.CLS_HEAD_PREFIX: self.vit.head, "head.": self.conv}
         own = {key: value for key, value in state.items() if not key.startswith("head.")}
         for prefix, head in heads.items():
             own |= {prefix + key: value.detach() for key, value in head.state_dict().items()}
