@@ -157,10 +157,10 @@ def test_the_student_is_the_network(
     with taps.record(found.network, readings=rows.readings) as recorded:
         logits = found.network(noise(1, found.size))
     hook.remove()
-    torch.testing.assert_close(logits, said.conv, rtol=1e-3, atol=1e-3)
+    torch.testing.assert_close(logits, said.conv_logits, rtol=1e-3, atol=1e-3)
     torch.testing.assert_close(hold[0][:, classes[0]], semantic, rtol=1e-3, atol=1e-3)
     attended = rows.stack(recorded.readings).sum(dim=1)
-    torch.testing.assert_close(attended, said.attention, rtol=1e-3, atol=1e-5)
+    torch.testing.assert_close(attended, said.cls_attention, rtol=1e-3, atol=1e-5)
 
 
 def test_the_teacher_is_asked_about_the_mixture(known: DistillationData) -> None:
