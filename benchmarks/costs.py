@@ -33,7 +33,7 @@ FILE = Path(__file__).parent.parent / "camcli" / "methods" / "costs.json"
 @cache
 def loaded(name: str) -> Model:
     """An embedded network."""
-    return models.load(name, device="cpu")
+    return models.load_model(name, device="cpu")
 
 
 def timed(run: Callable[[], Any]) -> float:
@@ -46,7 +46,7 @@ def timed(run: Callable[[], Any]) -> float:
 def cost(m: Method) -> float:
     """How many forward passes of one image its map takes as long as."""
     model = loaded(default_model([m]))
-    inputs = torch.randn(1, 3, *model.size, generator=torch.Generator().manual_seed(0))
+    inputs = torch.randn(1, 3, *model.input_size, generator=torch.Generator().manual_seed(0))
     requests = plan(model, [m])
     best = targets.parse("predicted")(model.labels)
 

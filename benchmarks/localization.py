@@ -44,9 +44,9 @@ SIDE = measures.CANVAS_SIDE
 
 
 def _maps(photos: str, count: int) -> Iterator[NDArray[np.float32]]:
-    model = models.load(device="cpu")
+    model = models.load_model(device="cpu")
     found = sources.find([photos], [], skip=Path("camcli-out"))[:count]
-    requests = plan(model, [methods.get("gradcam")])
+    requests = plan(model, [methods.find_method("gradcam")])
     job = Job(model, requests, targets.parse("predicted")(model.labels))
     for result in pipeline.run(job, found, lambda given: given):
         if isinstance(result, Result):

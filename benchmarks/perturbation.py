@@ -59,12 +59,12 @@ def camcli_map(method: str, name: str, layer: str, inputs: Any) -> Callable[[], 
     from camcli.core.types import Transform
     from camcli.engine.explain import explain
     from camcli.engine.plan import plan
-    from camcli.methods.registry import get
+    from camcli.methods.registry import find_method
     from camcli.models import model as models
 
-    model = models.wrap(name, network_of(name), Transform((224, 224)))
+    model = models.wrap_network(name, network_of(name), Transform((224, 224)))
     options = {method: {"weights": "softmax"}} if method == "scorecam" else {}
-    requests = plan(model, [get(method)], layer, options=options)
+    requests = plan(model, [find_method(method)], layer, options=options)
     target = torch.tensor([[best(model.network, inputs)]])
     return lambda: explain(model, inputs, requests, lambda _: target)[0][0].fused.values[0]
 

@@ -150,7 +150,7 @@ def _box(heat: np.ndarray[Any, np.dtype[np.float32]]) -> list[int]:
 def _stages(job: Job, photos: Sequence[Path], to: Path) -> Mapping[str, float]:
     """The seconds of each stage by itself, with all cores; nothing else is done meanwhile."""
     sources = [Source(path, path.name, path.stem) for path in photos]
-    style, slugs = outputs.Style(job.model.size), files.class_slugs(job.model.labels)
+    style, slugs = outputs.Style(job.model.input_size), files.class_slugs(job.model.labels)
     seconds = {"reading": 0.0, "computing": 0.0, "writing": 0.0}
 
     def save(result: Any) -> None:
@@ -223,8 +223,8 @@ def _contend(name: str, photos: Sequence[Path], to: Path) -> dict[str, float]:
         return {"": _camcli(name.split()[1:], photos, to / "all")}
     if name == "stages":
         allocator.keep()
-    model = models.load(None, device="cpu")
-    requests = plan(model, [methods.get("gradcam")])
+    model = models.load_model(None, device="cpu")
+    requests = plan(model, [methods.find_method("gradcam")])
     if name == "stages":
         job = Job(model, requests, targets.parse("predicted")(model.labels))
         _stages(job, photos[: 4 * BATCH], to / "warm")

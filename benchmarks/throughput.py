@@ -98,16 +98,16 @@ def _peers(model: Model, inputs: Tensor, request: Request) -> dict[str, Run]:
     def torchcam_maps() -> Any:
         scores = two(inputs)
         maps = extractor(scores.argmax(dim=1).tolist(), scores)
-        return extractor.fuse_cams(maps, model.size)
+        return extractor.fuse_cams(maps, model.input_size)
 
     return {"pytorch_grad_cam": partial(cam, inputs, targets=None), "torchcam": torchcam_maps}
 
 
 def _contenders(case: Case, batch: int) -> dict[str, Run]:
     torch.manual_seed(0)
-    model = models.load(case.network, size=(224, 224), device="cpu", weights=False)
-    inputs = torch.randn(batch, 3, *model.size)
-    requests = plan(model, [methods.get(case.method)], case.layers, case.block)
+    model = models.load_model(case.network, size=(224, 224), device="cpu", pretrained=False)
+    inputs = torch.randn(batch, 3, *model.input_size)
+    requests = plan(model, [methods.find_method(case.method)], case.layers, case.block)
     top = partial(targets.choose, wanted=(), ranked=1)
     runs: dict[str, Run] = {
         "forward": torch.no_grad()(partial(model.network, inputs)),

@@ -83,7 +83,7 @@ def small(name: str, height: int = 96, width: int = 96, **options: Any) -> Model
     fixed = timm.get_pretrained_cfg(name).fixed_input_size  # type: ignore[union-attr]
     sized: dict[str, Any] = {"img_size": (height, width)} if fixed else {}
     network = lively(timm.create_model(name, num_classes=10, **sized, **options))
-    return models.wrap(name, network, Transform((height, width)))
+    return models.wrap_network(name, network, Transform((height, width)))
 
 
 @pytest.fixture

@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from camcli.engine.explain import explain
 from camcli.engine.plan import plan
 from camcli.engine.postprocess import Explained
-from camcli.methods.registry import get
+from camcli.methods.registry import find_method
 from camcli.models.model import Model
 
 SWIN: dict[str, Any] = {
@@ -66,7 +66,7 @@ def found_by(
     options: Mapping[str, Any] | None = None,
 ) -> Explained:
     targets = torch.tensor(classes)[:, None]
-    requests = plan(model, [get(method)], spec, options={method: options or {}})
+    requests = plan(model, [find_method(method)], spec, options={method: options or {}})
     return explain(model, inputs, requests, lambda _: targets)[0][0]
 
 

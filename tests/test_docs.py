@@ -201,7 +201,9 @@ def test_the_pages_count_the_methods(page: str) -> None:
 def test_the_table_of_tensors_is_what_methods_ask_for() -> None:
     text = _text("docs/methods.md").partition("### Tensors that a method can ask for")[2]
     listed = re.findall(r"^\| `(\w+)` \|", text.partition("\n### ")[0], re.M)
-    assert sorted(listed) == sorted({need for method in METHODS.values() for need in method.needs})
+    assert sorted(listed) == sorted(
+        {need for method in METHODS.values() for need in method.input_names}
+    )
 
 
 def test_the_example_of_a_method_works_as_shown() -> None:
@@ -210,7 +212,7 @@ def test_the_example_of_a_method_works_as_shown() -> None:
         exec(MODULES["my_methods.py"], names)
         added = METHODS["mycam"]
         ones = torch.ones(1, 2, 3, 3)
-        assert added.needs == ("activations", "gradients")
+        assert added.input_names == ("activations", "gradients")
         assert added.function(ones, ones).tolist() == [[[2.0] * 3] * 3]
     finally:
         METHODS.pop("mycam", None)

@@ -29,7 +29,7 @@ def draw(model: Model, default: Layer | None) -> None:
         console.emit(_leaf(layer, depth, live, default))
     for line in _methods(model, len(live), len(rows)):
         console.emit(line)
-    console.say(f"{model.name} at {model.size[0]}x{model.size[1]}: {len(rows)} layers")
+    console.say(f"{model.name} at {model.input_size[0]}x{model.input_size[1]}: {len(rows)} layers")
 
 
 def _order(layers: Sequence[Layer]) -> dict[str, int]:
@@ -43,9 +43,9 @@ def _order(layers: Sequence[Layer]) -> dict[str, int]:
 
 def _path(layer: Layer) -> list[str]:
     """A layer's name, and before it those of the modules that hold it."""
-    from camcli.models.introspection.hooks import parents
+    from camcli.models.introspection.hooks import list_parent_names
 
-    return [*parents(layer.module), layer.module]
+    return [*list_parent_names(layer.module), layer.module]
 
 
 def _branch(name: str, before: str) -> tuple[int, list[str]]:

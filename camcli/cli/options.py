@@ -188,7 +188,7 @@ def _method(text: str) -> Method:
     for pair in pairs:
         if "=" not in pair:
             raise UsageError(f"--method {text}: write NAME:KEY=VALUE")
-    return methods.variant(name, dict(pair.split("=", 1) for pair in pairs))
+    return methods.create_variant(name, dict(pair.split("=", 1) for pair in pairs))
 
 
 def settings(
@@ -210,7 +210,7 @@ def settings(
         given[key] = value
     given.setdefault("seed", str(seed))
     return {
-        m.name: methods.settings(m, {k: v for k, v in given.items() if k in m.options})
+        m.name: methods.parse_options(m, {k: v for k, v in given.items() if k in m.options})
         for m in wanted
     }
 

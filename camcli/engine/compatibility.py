@@ -12,7 +12,7 @@ from camcli.models.model import Model
 
 def alive(model: Model) -> frozenset[str]:
     """The layers that the predicted class of a probe depends on: see `survey.alive`."""
-    return survey.alive(model.network, model.layers, model.size)
+    return survey.find_live_layer_names(model.network, model.layers, model.input_size)
 
 
 def at_layer(*, live: bool) -> tuple[str, ...]:

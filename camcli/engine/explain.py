@@ -20,7 +20,12 @@ from camcli.engine.request import Request
 from camcli.engine.smoothing import NONE, Smoothing
 from camcli.engine.targets import one_class
 from camcli.models.introspection import attention
-from camcli.models.introspection.hooks import Reading, Recorded, record, slopes
+from camcli.models.introspection.hooks import (
+    Recording,
+    TensorFunction,
+    compute_gradients,
+    record_outputs,
+)
 from camcli.models.model import Model
 
 Choose = Callable[[Tensor], Tensor]
@@ -89,7 +94,7 @@ class _Asked:
         """The targets of every sample, from the logits of its inputs."""
         views, classes = self.canvas.views, logits.shape[1]
         pooled = logits.detach().float().reshape(-1, views, classes).mean(dim=1)
-        probabilities = self.model.probabilities(pooled)
+        probabilities = self.model.to_probabilities(pooled)
         return [
             _chosen(pooled, probabilities, column, self.how.weigh(pooled, column))
             for column in self.choose(pooled).T
@@ -101,10 +106,10 @@ def _look(
 ) -> tuple[list[list[Raw]], list[Chosen]]:
     """One forward pass, and what every request makes of it for every target."""
     network, requests = asked.model.network, asked.requests
-    wanted = [(NEEDS[need], request) for request in requests for need in request.method.needs]
+    wanted = [(NEEDS[need], request) for request in requests for need in request.method.input_names]
     taps = dict.fromkeys(name for need, request in wanted for name in need.taps(request))
     copies = {name for need, request in wanted for name in need.copies(request)} - taps.keys()
-    readings: dict[str, Reading] = {}
+    readings: dict[str, TensorFunction] = {}
     for need, request in wanted:
         readings |= need.readings(request)
     own_graph = any(need.input_graph for need, _ in wanted)
@@ -113,9 +118,9 @@ def _look(
         if any(need.twice for need, _ in wanted):
             stack.enter_context(sdpa_kernel(SDPBackend.MATH))
         for modules in {_unfused(request) for request in requests}:
-            stack.enter_context(attention.unfuse(modules))
+            stack.enter_context(attention.disable_fused_attention(modules))
         recorded = stack.enter_context(
-            record(network, list(taps), readings, copies, graph=own_graph)
+            record_outputs(network, list(taps), readings, copies, build_graph=own_graph)
         )
         logits = network(source)
     targets = chosen or asked.choices(logits)
@@ -127,7 +132,7 @@ def _look(
 
 
 def _unfused(request: Request) -> tuple[object, ...]:
-    return tuple(m for own in (request.rows, request.matrices) if own for m in own.unfused)
+    return tuple(m for own in (request.rows, request.matrices) if own for m in own.fused_modules)
 
 
 def _chosen(logits: Tensor, probabilities: Tensor, classes: Tensor, weights: Tensor) -> Chosen:
@@ -139,10 +144,10 @@ def _chosen(logits: Tensor, probabilities: Tensor, classes: Tensor, weights: Ten
 
 
 def _pass(
-    asked: _Asked, inputs: Tensor, logits: Tensor, recorded: Recorded, target: Chosen
+    asked: _Asked, inputs: Tensor, logits: Tensor, recorded: Recording, target: Chosen
 ) -> Pass:
     score = target.weights.repeat_interleave(asked.canvas.views, dim=0)
-    sources = recorded.taps | ({"": inputs} if inputs.requires_grad else {})
+    sources = recorded.graph_outputs | ({"": inputs} if inputs.requires_grad else {})
     gradients = _gradients((logits * score).sum(), sources) if sources else {}
     return Pass(
         network=asked.model.network,
@@ -151,7 +156,7 @@ def _pass(
         recorded=recorded,
         score=score,
         gradients=gradients,
-        probabilities=asked.model.probabilities,
+        probabilities=asked.model.to_probabilities,
         chunk=asked.how.chunk,
         tick=asked.how.tick,
     )
@@ -159,7 +164,7 @@ def _pass(
 
 def _gradients(score: Tensor, sources: dict[str, Tensor]) -> dict[str, Tensor]:
     """Of the sum of all images' scores: samples do not mix, so it is each one's own."""
-    found = slopes(score, list(sources.values()), keep=True)
+    found = compute_gradients(score, list(sources.values()), retain_graph=True)
     return dict(zip(sources, found, strict=True))
 
 
@@ -168,7 +173,7 @@ def _raw(request: Request, seen: Pass) -> Raw:
     method = request.method
 
     def of(layer: Layer | None) -> Tensor:
-        wanted = [registry.gather(need, seen, request, layer) for need in method.needs]
+        wanted = [registry.gather(need, seen, request, layer) for need in method.input_names]
         with torch.no_grad():
             return request.join(method.function(*wanted, **request.options))
 
@@ -194,7 +199,7 @@ def _concepts(request: Request, of: Callable[[Layer | None], Tensor]) -> dict[st
 
 def _dead(request: Request, seen: Pass, layer: Layer) -> Tensor:
     """Whether nothing of the layer's map reaches the score (B V,), where gradients tell."""
-    if "gradients" not in request.method.needs:
+    if "gradients" not in request.method.input_names:
         return torch.zeros(len(seen.inputs), dtype=torch.bool, device=seen.inputs.device)
     gradient: Tensor = registry.gather("gradients", seen, request, layer)
     return ~gradient.flatten(1).any(dim=1)
@@ -205,7 +210,7 @@ def _parts(request: Request, seen: Pass) -> dict[str, Tensor]:
     if not request.rows:
         return {}
     rows: Tensor = registry.gather("attention", seen, request, None)
-    parts = {block.name: rows[:, i] for i, block in enumerate(request.rows.blocks)}
+    parts = {block.name: rows[:, i] for i, block in enumerate(request.rows.block_layers)}
     parts["attention"] = rows.sum(dim=1)
     if request.head:
         bias: Tensor = registry.gather("class_bias", seen, request, None)

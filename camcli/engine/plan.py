@@ -19,7 +19,7 @@ from camcli.engine.providers.registry import FINDERS, _fields
 from camcli.engine.request import Request
 from camcli.engine.smoothing import NONE, Smoothing
 from camcli.methods._decomposition import eigen
-from camcli.methods.registry import DEFAULTS, METHODS, Method, get
+from camcli.methods.registry import DEFAULT_METHODS, METHODS, Method, find_method
 from camcli.models.introspection import attention
 from camcli.models.introspection import layers as survey
 from camcli.models.introspection import selectors as layers
@@ -79,7 +79,7 @@ def _requests(
     besides = {name: asked.of(name, m) for name in _fields(m)}
     join = _join(m, smoothing, besides)
     given = (options or {}).get(m.name, {})
-    chosen = asked.layers(m.default) if m.per_layer else ()
+    chosen = asked.layers(m.default_layer) if m.per_layer else ()
     _refuse_large(m, chosen)
     groups = [(layer,) for layer in chosen] if fusion == "none" and chosen else [chosen]
     # One layer is shown as it is: scaling serves the comparison with other layers.
@@ -100,7 +100,7 @@ def _join(m: Method, smoothing: Smoothing, besides: Mapping[str, Any]) -> Callab
     if m.returns == "terms":
         return eigen if smoothing.eigen else summed
     if m.returns == "tokens":
-        return partial(besides["matrices"].read, summary=not m.class_aware)
+        return partial(besides["matrices"].tokens_to_map, summary=not m.class_specific)
     return lambda maps: maps
 
 
@@ -134,20 +134,21 @@ class _Asked:
 def _layers(model: Model, spec: str | None, block: int | None) -> tuple[Layer, ...]:
     if not model.layers:
         able = ", ".join(n for n, m in METHODS.items() if not m.per_layer and not _fields(m))
+        height, width = model.input_size
         raise LayerError(
-            f"{model.name} has no layer that can be tapped at {model.size[0]}x{model.size[1]}; "
+            f"{model.name} has no layer that gives maps at {height}x{width}; "
             f"methods that need none: {able}"
         )
     if block is not None:
-        return (layers.block(block, model.layers),)
+        return (layers.find_block_layer(block, model.layers),)
     if spec == "first":
         blocks = [la for la in model.layers if la.block is not None or la.stage is not None]
         return (blocks[0] if blocks else model.layers[0],)
-    return layers.resolve(spec or "last", model.layers, lambda: default_layer(model))
+    return layers.parse_layer_spec(spec or "last", model.layers, lambda: default_layer(model))
 
 
 def _refusal(model: Model, m: Method, name: str) -> str:
-    kind = attention.kind(model.attention)
+    kind = attention.unsupported_attention_message(model.attention_modules)
     lacking = FINDERS[name].lacking.format(model=model.name, attention=kind)
     able = [n for n, other in METHODS.items() if not _fields(other)]
     return f"{m.name} needs {lacking}. Try {', '.join(able[:4])}; `camcli methods` lists more"
@@ -155,10 +156,10 @@ def _refusal(model: Model, m: Method, name: str) -> str:
 
 def _refuse_large(m: Method, chosen: Sequence[Layer]) -> None:
     for layer in chosen:
-        if m.positions is not None and math.prod(layer.grid) > m.positions:
+        if m.max_positions is not None and math.prod(layer.grid) > m.max_positions:
             raise MethodError(
                 f"{m.name}: {layer.name} has {math.prod(layer.grid)} positions, more than "
-                f"{m.positions}; name a deeper layer"
+                f"{m.max_positions}; name a deeper layer"
             )
 
 
@@ -177,13 +178,13 @@ def default_model(methods: Sequence[Method]) -> str:
     attentive = [m for m in methods if "CNN" not in m.works_on]
     if not attentive:
         return embedded.BUILTIN_CNN
-    followed = all("matrices" in _fields(m) and "relevance" not in m.needs for m in attentive)
+    followed = all("matrices" in _fields(m) and "relevance" not in m.input_names for m in attentive)
     return embedded.BUILTIN_VIT if followed else embedded.BUILTIN_TSCAM
 
 
 def _default(model: Model, spec: str | None, block: int | None, *given: Any) -> tuple[Request, ...]:
     layers_named = spec is not None or block is not None
-    *first, last = (m for m in map(get, DEFAULTS) if m.per_layer or not layers_named)
+    *first, last = (m for m in map(find_method, DEFAULT_METHODS) if m.per_layer or not layers_named)
     for m in first:
         with suppress(MethodError):
             found = plan(model, [m], spec, block, *given)
@@ -209,4 +210,4 @@ def several(
 
 def default_layer(model: Model) -> Layer:
     """The model's default layer: see `survey.default`."""
-    return survey.default(model.network, model.layers, model.size)
+    return survey.find_default_layer(model.network, model.layers, model.input_size)

@@ -131,14 +131,15 @@ def finished(request: Request, raw: Raw, chosen: Chosen, canvas: Canvas) -> Expl
 def _all(request: Request, raw: Mapping[str, Tensor], canvas: Canvas) -> tuple[Maps, ...]:
     method = request.method
     return tuple(
-        _maps(name, canvas.whole(values, method), peak=method.peak) for name, values in raw.items()
+        _maps(name, canvas.whole(values, method), peak=method.clip_quantile)
+        for name, values in raw.items()
     )
 
 
 def _layer(request: Request, layer: Layer, raw: Raw, canvas: Canvas) -> Maps:
     values = canvas.whole(raw.maps[layer.name], request.method)
     stride = canvas.inputs[0] / layer.grid[0]
-    shown = request.fusion.scale(clipped(values, request.method.peak), stride)
+    shown = request.fusion.scale(clipped(values, request.method.clip_quantile), stride)
     return Maps(layer.name, values, shown, statuses(values, canvas.all_of(raw.dead[layer.name])))
 
 

@@ -11,9 +11,9 @@ from torch import Tensor
 from camcli.core.types import Layer
 from camcli.engine.fusion import Fusion
 from camcli.methods.registry import Method
-from camcli.models.introspection.attention import ClassRows, Matrices
-from camcli.models.introspection.heads import Head
-from camcli.models.introspection.hooks import Rule
+from camcli.models.introspection.attention import AttentionMatrixReader, ClsRowReader
+from camcli.models.introspection.heads import ClassifierHead
+from camcli.models.introspection.hooks import BackwardRule
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,12 +28,12 @@ class Request:
     fusion: Fusion
     options: Mapping[str, Any]
     join: Callable[[Tensor], Tensor]
-    head: Head | None = None
-    rows: ClassRows | None = None
-    matrices: Matrices | None = None
+    head: ClassifierHead | None = None
+    rows: ClsRowReader | None = None
+    matrices: AttentionMatrixReader | None = None
     biases: Mapping[str, Tensor] | None = None
-    guided: Mapping[str, Rule] | None = None
-    lrp: Mapping[str, Rule] | None = None
+    guided: Mapping[str, BackwardRule] | None = None
+    lrp: Mapping[str, BackwardRule] | None = None
     reader: Callable[[Tensor], Tensor] | None = None
 
     @property
@@ -41,4 +41,4 @@ class Request:
         """The layers that it reads, asked for or its own."""
         own = self.rows or self.matrices
         of_head = (self.head.layer,) if self.head else ()
-        return self.layers or (own.blocks if own else of_head)
+        return self.layers or (own.block_layers if own else of_head)

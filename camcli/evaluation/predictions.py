@@ -115,7 +115,7 @@ def _create_prediction(job: Job, item: EvaluationSample, result: Result) -> Pred
     row = EvaluationRow(job.model.name, result.method, result.layers, result.threshold)
     values = np.zeros((CANVAS_SIDE, CANVAS_SIDE), np.float32)
     if shown.fused.status == "ok":
-        part = visible(shown.fused.shown, view, job.model.size)
+        part = visible(shown.fused.shown, view, job.model.input_size)
         known = to_original(part, view.scaled(CANVAS_SIDE, CANVAS_SIDE))
         seen = np.isfinite(known)
         values[seen] = spread(known[seen])  # again: a map that is made smaller loses its peak

@@ -8,38 +8,41 @@ from torch import Tensor
 from camcli.core.rng import uniform
 
 
-def principal(terms: Tensor) -> Tensor:
+def compute_principal_map(terms: Tensor) -> Tensor:
     """Each pixel along the first principal component of all: (B,C,H,W) -> (B,H,W).
 
     From the smaller of the two Gram matrices, C x C or HW x HW: their eigenvalues are the same.
     The sign goes with the sum over channels.
     """
-    pixels = _pixels(terms)
+    pixels = _center_pixels(terms)
     if pixels.shape[1] <= pixels.shape[2]:
-        scores = _first(pixels @ pixels.mT)
+        scores = _compute_first_component(pixels @ pixels.mT)
     else:
-        _, vectors = _eigh(pixels.mT @ pixels)
+        _, vectors = _compute_eigenvectors(pixels.mT @ pixels)
         scores = (pixels @ vectors[:, :, -1:])[..., 0]
-    return _signed(scores, terms)
+    return _fix_sign(scores, terms)
 
 
-def kernel_principal(terms: Tensor) -> Tensor:
+def compute_kernel_principal_map(terms: Tensor) -> Tensor:
     """The first component of kernel PCA, K = tanh(a_i . a_j / C + 1): (B,C,H,W) -> (B,H,W)."""
-    pixels = _pixels(terms)
+    pixels = _center_pixels(terms)
     kernel = torch.tanh(pixels @ pixels.mT / pixels.shape[2] + 1)
     across, down = kernel.mean(dim=1, keepdim=True), kernel.mean(dim=2, keepdim=True)
-    return _signed(_first(kernel - across - down + kernel.mean(dim=(1, 2), keepdim=True)), terms)
+    return _fix_sign(
+        _compute_first_component(kernel - across - down + kernel.mean(dim=(1, 2), keepdim=True)),
+        terms,
+    )
 
 
-def factorised(terms: Tensor, count: int, steps: int, seed: int) -> Tensor:
+def compute_factor_maps(terms: Tensor, factor_count: int, steps: int, seed: int) -> Tensor:
     """Non-negative factors of relu(terms): (B,C,H,W) -> maps (B,N,H,W), the strongest first.
 
     Multiplicative updates (Lee and Seung), which never raise |V - W H|. All images start alike.
     """
     pixels = terms.relu().flatten(2).mT  # V (B,HW,C)
     size, channels = pixels.shape[1:]
-    drawn = uniform((count, size + channels), seed).to(pixels) + 0.1
-    scale = (pixels.mean(dim=(1, 2), keepdim=True) / count).sqrt()
+    drawn = uniform((factor_count, size + channels), seed).to(pixels) + 0.1
+    scale = (pixels.mean(dim=(1, 2), keepdim=True) / factor_count).sqrt()
     maps, parts = drawn[:, :size].T * scale, drawn[:, size:] * scale
     tiny = torch.finfo(pixels.dtype).tiny
     for _ in range(steps):
@@ -48,31 +51,31 @@ def factorised(terms: Tensor, count: int, steps: int, seed: int) -> Tensor:
     maps = maps * parts.norm(dim=2)[:, None]
     order = maps.sum(dim=1).argsort(dim=1, descending=True)
     sorted_maps: Tensor = maps.gather(2, order[:, None].expand_as(maps)).mT
-    return sorted_maps.reshape(len(terms), count, *terms.shape[2:])
+    return sorted_maps.reshape(len(terms), factor_count, *terms.shape[2:])
 
 
-def _pixels(terms: Tensor) -> Tensor:
+def _center_pixels(terms: Tensor) -> Tensor:
     """Pixels as rows, centred, in double precision, which not every device has: (B,HW,C)."""
     pixels = terms.flatten(2).mT.cpu().double()
     centred: Tensor = pixels - pixels.mean(dim=1, keepdim=True)
     return centred
 
 
-def _first(gram: Tensor) -> Tensor:
+def _compute_first_component(gram: Tensor) -> Tensor:
     """The first eigenvector times the root of its eigenvalue: (B,N,N) -> (B,N)."""
-    values, vectors = _eigh(gram)
+    values, vectors = _compute_eigenvectors(gram)
     scores: Tensor = vectors[:, :, -1] * values[:, -1:].clamp(min=0).sqrt()
     return scores
 
 
-def _eigh(gram: Tensor) -> tuple[Tensor, Tensor]:
+def _compute_eigenvectors(gram: Tensor) -> tuple[Tensor, Tensor]:
     """Eigenvalues, rising, and vectors; NaN for a matrix that is not finite, and for that alone."""
     sound = torch.isfinite(gram).all(dim=2).all(dim=1)[:, None, None]
     values, vectors = torch.linalg.eigh(gram.where(sound, 0))
     return values.where(sound[:, 0], torch.nan), vectors.where(sound, torch.nan)
 
 
-def _signed(scores: Tensor, terms: Tensor) -> Tensor:
+def _fix_sign(scores: Tensor, terms: Tensor) -> Tensor:
     maps = scores.reshape(len(terms), *terms.shape[2:])
     along = (maps * terms.sum(dim=1).cpu()).sum(dim=(1, 2), keepdim=True)
     return torch.where(along < 0, -maps, maps).to(terms)
@@ -84,4 +87,4 @@ def eigen(terms: Tensor) -> Tensor:
     Smooths what single noisy channels say. Source: pytorch-grad-cam's eigen_smooth; the sign, which
     it leaves to chance, goes with the sum over channels.
     """
-    return principal(terms).relu()
+    return compute_principal_map(terms).relu()

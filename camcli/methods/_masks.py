@@ -14,11 +14,11 @@ from torch import Tensor
 from camcli.core.maps import resize, scaled
 from camcli.core.rng import uniform
 
-AT_ONCE = 64  # random masks that are made at a time
+MASK_CHUNK_SIZE = 64  # random masks that are made at a time
 
 
 @dataclass(frozen=True, slots=True)
-class Masks:
+class ChannelMasks:
     """A layer's channels as masks over the inputs, each distinct one scored once.
 
     `wanted` (B,C) are the channels to score, `same` (B,C) the one of them that each equals, and
@@ -27,41 +27,43 @@ class Masks:
 
     activations: Tensor
     inputs: Tensor
-    wanted: Tensor
-    same: Tensor
-    sound: Tensor
+    scored_channels: Tensor
+    representative_channels: Tensor
+    varying_channels: Tensor
 
-    def of(self, b: int, which: Tensor) -> Tensor:
+    def create_masks(self, b: int, channel_indices: Tensor) -> Tensor:
         """Channels of one image, upsampled and min-maxed: (n,1,H,W)."""
         size = (self.inputs.shape[2], self.inputs.shape[3])
-        return scaled(resize(self.activations[b, which], size), (1, 2))[:, None]
+        return scaled(resize(self.activations[b, channel_indices], size), (1, 2))[:, None]
 
-    def seen(self, b: int, which: Tensor) -> Tensor:
+    def mask_image(self, b: int, channel_indices: Tensor) -> Tensor:
         """One image through each of those masks: (n,3,H,W)."""
-        return self.inputs[b] * self.of(b, which)
+        return self.inputs[b] * self.create_masks(b, channel_indices)
 
-    def weigh(self, score: Callable[[Tensor], Tensor], weights: str) -> Tensor:
+    def weight_activations(
+        self, compute_scores: Callable[[Tensor], Tensor], weights: str
+    ) -> Tensor:
         """Each channel times the score (B,C) of its mask, or "softmax" of it over channels."""
-        scores = score(self.wanted).gather(1, self.same)
+        scores = compute_scores(self.scored_channels).gather(1, self.representative_channels)
         if weights == "softmax":
-            scores = scores.where(self.sound, -torch.inf).softmax(dim=1)
-        return scores.where(self.sound, 0)[:, :, None, None] * self.activations
+            scores = scores.where(self.varying_channels, -torch.inf).softmax(dim=1)
+        return scores.where(self.varying_channels, 0)[:, :, None, None] * self.activations
 
 
-def of_channels(activations: Tensor, inputs: Tensor, channels: int) -> Masks:
+def create_channel_masks(activations: Tensor, inputs: Tensor, channels: int) -> ChannelMasks:
     """The masks of the strongest channels; those that are the same everywhere mask nothing.
 
     Many deep channels have one position that is not zero: min-maxed, they are equal.
     """
     flat = activations.flatten(2)
-    sound = strongest(activations, channels) & (flat.amax(dim=2) > flat.amin(dim=2))
+    sound = choose_strongest_channels(activations, channels) & (flat.amax(dim=2) > flat.amin(dim=2))
     rows = torch.cat([scaled(flat, (2,)), sound[:, :, None]], dim=2)
-    same = torch.stack([_first_alike(own) for own in rows])
+    same = torch.stack([_find_first_equal_row(own) for own in rows])
     own = torch.arange(sound.shape[1], device=sound.device)
-    return Masks(activations, inputs, sound & (same == own), same, sound)
+    return ChannelMasks(activations, inputs, sound & (same == own), same, sound)
 
 
-def _first_alike(rows: Tensor) -> Tensor:
+def _find_first_equal_row(rows: Tensor) -> Tensor:
     """Of each row the index of the first that equals it: (C,N) -> (C,)."""
     _, group = torch.unique(rows, dim=0, return_inverse=True)
     order = torch.arange(len(rows), device=rows.device)
@@ -69,7 +71,7 @@ def _first_alike(rows: Tensor) -> Tensor:
     return first[group]
 
 
-def strongest(activations: Tensor, channels: int) -> Tensor:
+def choose_strongest_channels(activations: Tensor, channels: int) -> Tensor:
     """The channels that vary most over the map, all of them for 0: (B,C,h,w) -> bool (B,C)."""
     spread = activations.flatten(2).std(dim=2)
     count = min(channels, spread.shape[1]) if channels > 0 else spread.shape[1]
@@ -77,50 +79,56 @@ def strongest(activations: Tensor, channels: int) -> Tensor:
     return torch.zeros_like(spread, dtype=torch.bool).scatter(1, best, True)
 
 
-def squares(size: tuple[int, int], window: int, stride: int) -> Tensor:
+def create_square_masks(size: tuple[int, int], window: int, stride: int) -> Tensor:
     """What each square leaves in sight: bool (N,H,W); the last of a row or column at the border."""
-    tops, lefts = (_starts(length, window, stride) for length in size)
+    tops, lefts = (_compute_window_starts(length, window, stride) for length in size)
     shown = torch.ones(len(tops) * len(lefts), *size, dtype=torch.bool)
     for n, (top, left) in enumerate((t, le) for t in tops for le in lefts):
         shown[n, top : top + window, left : left + window] = False
     return shown
 
 
-def _starts(length: int, window: int, stride: int) -> list[int]:
+def _compute_window_starts(length: int, window: int, stride: int) -> list[int]:
     last = max(length - window, 0)
     return sorted({*range(0, last, stride), last})
 
 
 @dataclass(frozen=True, slots=True)
-class Grids:
+class RandomMasks:
     """Random masks (N,H,W), made as they are asked for: a grid of open cells, enlarged and cut."""
 
-    cells: Tensor
+    open_cells: Tensor
     shifts: Tensor
     size: tuple[int, int]
 
-    def __call__(self, which: Tensor) -> Tensor:
+    def __call__(self, mask_indices: Tensor) -> Tensor:
         """Some of them, (n,H,W) in [0, 1]."""
         rows, cols = self.size
-        which = which.cpu()
-        high, wide = (-(-length // self.cells.shape[1]) for length in self.size)
-        large = resize(self.cells[which], (rows + high, cols + wide))
-        cut = (self.shifts[which] * torch.tensor([high, wide])).long().tolist()
+        mask_indices = mask_indices.cpu()
+        high, wide = (-(-length // self.open_cells.shape[1]) for length in self.size)
+        large = resize(self.open_cells[mask_indices], (rows + high, cols + wide))
+        cut = (self.shifts[mask_indices] * torch.tensor([high, wide])).long().tolist()
         return torch.stack(
             [m[y : y + rows, x : x + cols] for m, (y, x) in zip(large, cut, strict=True)]
         )
 
-    def mix(self, weights: Tensor) -> Tensor:
+    def sum_weighted(self, weights: Tensor) -> Tensor:
         """The sum of all, weighted: (B,N) -> (B,H,W)."""
         whole = weights.new_zeros(len(weights), *self.size)
-        for which in torch.split(torch.arange(len(self.cells)), AT_ONCE):
+        for which in torch.split(torch.arange(len(self.open_cells)), MASK_CHUNK_SIZE):
             masks = self(which).to(weights)
             whole += torch.einsum("bn,nhw->bhw", weights[:, which.to(weights.device)], masks)
         return whole
 
 
-def random_grids(size: tuple[int, int], count: int, cells: int, keep: float, seed: int) -> Grids:
+def create_random_masks(
+    size: tuple[int, int], mask_count: int, cells_per_side: int, keep_probability: float, seed: int
+) -> RandomMasks:
     """RISE's masks: cells open with probability `keep`, shifted by less than a cell."""
-    drawn = uniform((count, cells * cells + 2), seed)
-    grid = (drawn[:, :-2] < keep).float().reshape(count, cells, cells)
-    return Grids(grid, drawn[:, -2:], size)
+    drawn = uniform((mask_count, cells_per_side * cells_per_side + 2), seed)
+    grid = (
+        (drawn[:, :-2] < keep_probability)
+        .float()
+        .reshape(mask_count, cells_per_side, cells_per_side)
+    )
+    return RandomMasks(grid, drawn[:, -2:], size)

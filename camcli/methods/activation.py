@@ -20,9 +20,9 @@ def eigencam(activations: Tensor) -> Tensor:
     Deviations: pixels are centred, which the paper does not say; the sign, which is arbitrary, is
     the one that goes with the sum over channels.
     """
-    from camcli.methods._decomposition import principal
+    from camcli.methods._decomposition import compute_principal_map
 
-    return principal(activations).relu()
+    return compute_principal_map(activations).relu()
 
 
 @method(paper="https://github.com/jacobgil/pytorch-grad-cam", threshold=0.02)
@@ -33,12 +33,12 @@ def eigengradcam(activations: Tensor, gradients: Tensor) -> Tensor:
 
     Deviations: the sign is the one that goes with the sum over channels; it has no paper.
     """
-    from camcli.methods._decomposition import principal
+    from camcli.methods._decomposition import compute_principal_map
 
-    return principal(gradients * activations).relu()
+    return compute_principal_map(gradients * activations).relu()
 
 
-@method(paper="https://arxiv.org/abs/2410.00267", threshold=0.02, positions=4096)
+@method(paper="https://arxiv.org/abs/2410.00267", threshold=0.02, max_positions=4096)
 def kpcacam(activations: Tensor) -> Tensor:
     """KPCA-CAM: the first kernel principal component of a layer's pixels.
 
@@ -48,9 +48,9 @@ def kpcacam(activations: Tensor) -> Tensor:
     Not of more than 4096 positions, whose kernel would be too large. Deviations: the sign is the
     one that goes with the sum over channels.
     """
-    from camcli.methods._decomposition import kernel_principal
+    from camcli.methods._decomposition import compute_kernel_principal_map
 
-    return kernel_principal(activations).relu()
+    return compute_kernel_principal_map(activations).relu()
 
 
 @method(paper="https://hal.science/hal-02963298", returns="terms", threshold=0.3)

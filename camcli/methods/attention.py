@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     paper="https://arxiv.org/abs/2103.14862",
     works_on=("ViT",),
     threshold=0.1,
-    result="coupled",
+    caption="coupled",
     signed=True,
     choices={"part": ("coupled", "attention", "semantic")},
 )
@@ -62,15 +62,15 @@ def attention(attention: Tensor, *, block: str = "last") -> Tensor:
     return attention[:, names[block]]
 
 
-HEADS = {"heads": ("mean", "max", "min")}
+HEAD_CHOICES = {"heads": ("mean", "max", "min")}
 
 
 @method(
     paper="https://arxiv.org/abs/2005.00928",
     works_on=("ViT",),
     returns="tokens",
-    choices=HEADS,
-    most={"discard": 1},
+    choices=HEAD_CHOICES,
+    option_limits={"discard": 1},
 )
 def rollout(matrices: Sequence[Tensor], *, heads: str = "mean", discard: float = 0.0) -> Tensor:
     """Attention rollout: attention multiplied through all blocks, residual paths included.
@@ -82,8 +82,8 @@ def rollout(matrices: Sequence[Tensor], *, heads: str = "mean", discard: float =
     dropped first, the first token's column (CLS's, where there is one) excepted. Deviations: none
     for heads=mean, discard=0.
     """
-    joined = (_pruned(_over_heads(matrix, heads), discard) for matrix in matrices)
-    return _multiplied([_with_residual(matrix) for matrix in joined])
+    joined = (_drop_smallest_weights(_join_heads(matrix, heads), discard) for matrix in matrices)
+    return _multiply_matrices([_add_residual(matrix) for matrix in joined])
 
 
 @method(
@@ -99,7 +99,7 @@ def gradrollout(matrices: Sequence[Tensor], matrix_gradients: Sequence[Tensor]) 
     the residual path its weight.
     """
     pairs = zip(matrices, matrix_gradients, strict=True)
-    return _multiplied([_with_residual((a * g).relu().mean(dim=1)) for a, g in pairs])
+    return _multiply_matrices([_add_residual((a * g).relu().mean(dim=1)) for a, g in pairs])
 
 
 @method(
@@ -111,7 +111,7 @@ def chefer(matrices: Sequence[Tensor], matrix_gradients: Sequence[Tensor]) -> Te
     R = I; for each block R <- R + mean_h relu(A_l * dy_c/dA_l) R. (B,heads,N,N) x2 of each block
     -> tokens (B,N,N). Deviations: none; where patches are pooled, theirs are the rows that count.
     """
-    relevance = _identity(matrices[0])
+    relevance = _create_identity(matrices[0])
     for matrix, gradient in zip(matrices, matrix_gradients, strict=True):
         relevance = relevance + (matrix * gradient).relu().mean(dim=1) @ relevance
     return relevance
@@ -137,7 +137,7 @@ def legrad(block_gradients: Sequence[Tensor]) -> Tensor:
     paper="https://arxiv.org/abs/2402.05602",
     works_on=("ViT",),
     returns="terms",
-    default="first",
+    default_layer="first",
     threshold=0.1,
 )
 def lrp(relevance: Tensor) -> Tensor:
@@ -156,13 +156,13 @@ def lrp(relevance: Tensor) -> Tensor:
     return relevance
 
 
-def _over_heads(matrix: Tensor, heads: str) -> Tensor:
+def _join_heads(matrix: Tensor, heads: str) -> Tensor:
     joined = {"mean": matrix.mean, "max": matrix.amax, "min": matrix.amin}
     found: Tensor = joined[heads](dim=1)  # type: ignore[operator]
     return found
 
 
-def _pruned(matrix: Tensor, discard: float) -> Tensor:
+def _drop_smallest_weights(matrix: Tensor, discard: float) -> Tensor:
     """Without the smallest weights of each row; what goes to the first token is kept."""
     count = int(discard * matrix.shape[-1])
     if not count:
@@ -171,20 +171,20 @@ def _pruned(matrix: Tensor, discard: float) -> Tensor:
     return matrix.scatter(-1, least, 0)
 
 
-def _with_residual(matrix: Tensor) -> Tensor:
+def _add_residual(matrix: Tensor) -> Tensor:
     """(A + I) / 2, each row summing to 1."""
-    mixed = matrix + _identity(matrix)
+    mixed = matrix + _create_identity(matrix)
     return mixed / mixed.sum(dim=-1, keepdim=True)
 
 
-def _identity(matrix: Tensor) -> Tensor:
+def _create_identity(matrix: Tensor) -> Tensor:
     import torch
 
     count = matrix.shape[-1]
     return torch.eye(count, device=matrix.device).expand(len(matrix), count, count)
 
 
-def _multiplied(matrices: Sequence[Tensor]) -> Tensor:
+def _multiply_matrices(matrices: Sequence[Tensor]) -> Tensor:
     rolled = matrices[0]
     for matrix in matrices[1:]:
         rolled = matrix @ rolled

@@ -11,10 +11,15 @@ if TYPE_CHECKING:
 
 
 # More than that are told apart neither by colour nor by eye.
-MOST = {"concepts": 10, "steps": 10_000}
+OPTION_LIMITS = {"concepts": 10, "steps": 10_000}
 
 
-@method(paper="https://arxiv.org/abs/1806.10206", returns="concepts", result="concepts", most=MOST)
+@method(
+    paper="https://arxiv.org/abs/1806.10206",
+    returns="concepts",
+    caption="concepts",
+    option_limits=OPTION_LIMITS,
+)
 def dff(activations: Tensor, *, concepts: int = 5, steps: int = 200, seed: int = 0) -> Tensor:
     """DFF: the concepts that a layer is made of, each with the part of the image that shows it.
 
@@ -25,6 +30,6 @@ def dff(activations: Tensor, *, concepts: int = 5, steps: int = 200, seed: int =
     `concepts` is N, `steps` the number of multiplicative updates from a start drawn by the seed.
     Deviations: each image is factorised by itself; the paper factorises a set of images together.
     """
-    from camcli.methods._decomposition import factorised
+    from camcli.methods._decomposition import compute_factor_maps
 
-    return factorised(activations, concepts, steps, seed)
+    return compute_factor_maps(activations, concepts, steps, seed)

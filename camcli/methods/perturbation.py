@@ -16,39 +16,41 @@ if TYPE_CHECKING:
     Alter = Callable[[int, Tensor], Tensor]
 
 
-class Rescore(Protocol):
+class RescoreFunction(Protocol):
     """Scores, or probabilities, of altered images: see the needs."""
 
     def __call__(self, alter: Alter, wanted: Tensor, *, probability: bool = True) -> Tensor:
         """(B,N), 0 where nothing is wanted."""
 
 
-class Ablate(Protocol):
+class AblateFunction(Protocol):
     """Scores with a layer's output changed: see the needs."""
 
     def __call__(self, change: Alter, wanted: Tensor) -> Tensor:
         """(B,N), 0 where nothing is wanted."""
 
 
-def _scored(rescore: Rescore, alters: Sequence[Alter], weights: str) -> Callable[[Tensor], Tensor]:
+def _create_mask_scorer(
+    rescore: RescoreFunction, alterations: Sequence[Alter], weights: str
+) -> Callable[[Tensor], Tensor]:
     """What scores masks: the mean over several ways of seeing an image through them."""
 
     def scores(wanted: Tensor) -> Tensor:
         plain = weights != "softmax"
-        each = (rescore(alter, wanted, probability=plain) for alter in alters)
-        return reduce(add, each) / len(alters)
+        each = (rescore(alter, wanted, probability=plain) for alter in alterations)
+        return reduce(add, each) / len(alterations)
 
     return scores
 
 
-WEIGHTS = {"weights": ("probability", "softmax")}
+WEIGHT_CHOICES = {"weights": ("probability", "softmax")}
 
 
-@method(paper="https://arxiv.org/abs/1910.01279", returns="terms", choices=WEIGHTS)
+@method(paper="https://arxiv.org/abs/1910.01279", returns="terms", choices=WEIGHT_CHOICES)
 def scorecam(
     inputs: Tensor,
     activations: Tensor,
-    rescore: Rescore,
+    rescore: RescoreFunction,
     *,
     channels: int = 0,
     weights: str = "probability",
@@ -62,17 +64,19 @@ def scorecam(
     channels of the logits instead of the class's probability. Deviations: a channel that is the
     same everywhere has no mask, and weighs nothing; equal masks are scored once.
     """
-    from camcli.methods._masks import of_channels
+    from camcli.methods._masks import create_channel_masks
 
-    masks = of_channels(activations, inputs, channels)
-    return masks.weigh(_scored(rescore, [masks.seen], weights), weights)
+    masks = create_channel_masks(activations, inputs, channels)
+    return masks.weight_activations(
+        _create_mask_scorer(rescore, [masks.mask_image], weights), weights
+    )
 
 
-@method(paper="https://arxiv.org/abs/2006.14255", returns="terms", choices=WEIGHTS)
+@method(paper="https://arxiv.org/abs/2006.14255", returns="terms", choices=WEIGHT_CHOICES)
 def sscam(
     inputs: Tensor,
     activations: Tensor,
-    rescore: Rescore,
+    rescore: RescoreFunction,
     *,
     samples: int = 35,
     noise: float = 2.0,
@@ -89,22 +93,24 @@ def sscam(
     noise, so that channels differ by their masks alone.
     """
     from camcli.core.rng import normal
-    from camcli.methods._masks import of_channels
+    from camcli.methods._masks import create_channel_masks
 
     fields = noise * normal((samples, *inputs.shape[2:]), seed).to(inputs)
-    masks = of_channels(activations, inputs, channels)
+    masks = create_channel_masks(activations, inputs, channels)
 
     def through(field: Tensor) -> Alter:
-        return lambda b, which: inputs[b] * (masks.of(b, which) + field)
+        return lambda b, which: inputs[b] * (masks.create_masks(b, which) + field)
 
-    return masks.weigh(_scored(rescore, [*map(through, fields)], weights), weights)
+    return masks.weight_activations(
+        _create_mask_scorer(rescore, [*map(through, fields)], weights), weights
+    )
 
 
-@method(paper="https://arxiv.org/abs/2010.03023", returns="terms", choices=WEIGHTS)
+@method(paper="https://arxiv.org/abs/2010.03023", returns="terms", choices=WEIGHT_CHOICES)
 def iscam(
     inputs: Tensor,
     activations: Tensor,
-    rescore: Rescore,
+    rescore: RescoreFunction,
     *,
     steps: int = 10,
     channels: int = 0,
@@ -117,15 +123,17 @@ def iscam(
 
     `channels` and `weights` are Score-CAM's. Deviations: none.
     """
-    from camcli.methods._masks import of_channels
+    from camcli.methods._masks import create_channel_masks
 
-    masks = of_channels(activations, inputs, channels)
+    masks = create_channel_masks(activations, inputs, channels)
 
     def faded(step: int) -> Alter:
         share = step * (step + 1) / (2 * steps)
-        return lambda b, which: share * masks.seen(b, which)
+        return lambda b, which: share * masks.mask_image(b, which)
 
-    return masks.weigh(_scored(rescore, [*map(faded, range(1, steps + 1))], weights), weights)
+    return masks.weight_activations(
+        _create_mask_scorer(rescore, [*map(faded, range(1, steps + 1))], weights), weights
+    )
 
 
 @method(
@@ -133,7 +141,7 @@ def iscam(
     returns="terms",
     threshold=0.3,
 )
-def ablationcam(activations: Tensor, ablate: Ablate, *, channels: int = 0) -> Tensor:
+def ablationcam(activations: Tensor, ablate: AblateFunction, *, channels: int = 0) -> Tensor:
     """Ablation-CAM: each channel weighs what the score loses without it.
 
     w_k = (s - s_k) / |s|, s_k the logit with channel k at zero; M = relu(sum_k w_k A_k).
@@ -142,21 +150,23 @@ def ablationcam(activations: Tensor, ablate: Ablate, *, channels: int = 0) -> Te
     `channels=N` asks only the N that vary most (0: all). Deviations: divided by |s|, where the
     paper's s would turn the map around when it is negative; prefix tokens are left as they are.
     """
-    from camcli.methods._masks import strongest
+    from camcli.methods._masks import choose_strongest_channels
 
     def without(b: int, k: Tensor) -> Tensor:
         changed = activations[b].repeat(len(k), 1, 1, 1)
         changed[range(len(k)), k] = 0
         return changed
 
-    wanted = strongest(activations, channels) & activations.flatten(2).any(dim=2)
+    wanted = choose_strongest_channels(activations, channels) & activations.flatten(2).any(dim=2)
     whole = ablate(lambda b, _k: activations[b : b + 1], wanted.new_ones(len(wanted), 1))
     weights = (whole - ablate(without, wanted)) / whole.abs()
     return weights.where(wanted, 0)[:, :, None, None] * activations
 
 
 @method(paper="https://arxiv.org/abs/1311.2901")
-def occlusion(inputs: Tensor, rescore: Rescore, *, window: int = 32, stride: int = 16) -> Tensor:
+def occlusion(
+    inputs: Tensor, rescore: RescoreFunction, *, window: int = 32, stride: int = 16
+) -> Tensor:
     """Occlusion: what the class loses when a square of the image is covered.
 
     M = relu(mean of p_c(x) - p_c(x covered) over the squares that cover a pixel).
@@ -165,11 +175,13 @@ def occlusion(inputs: Tensor, rescore: Rescore, *, window: int = 32, stride: int
     Deviations: covered with the mean colour (0), as the paper's grey; the last squares of a row or
     column lie flush with the border.
     """
-    from camcli.methods._masks import squares
+    from camcli.methods._masks import create_square_masks
 
     if stride > window:
         raise UsageError(f"occlusion: squares of {window} every {stride} pixels leave gaps")
-    shown = squares((inputs.shape[2], inputs.shape[3]), window, stride).to(inputs.device)
+    shown = create_square_masks((inputs.shape[2], inputs.shape[3]), window, stride).to(
+        inputs.device
+    )
     one = shown.new_ones(len(inputs), 1)
     whole = rescore(lambda b, _k: inputs[b : b + 1], one)
     lost = whole - rescore(lambda b, k: inputs[b] * shown[k, None], one.expand(-1, len(shown)))
@@ -179,10 +191,10 @@ def occlusion(inputs: Tensor, rescore: Rescore, *, window: int = 32, stride: int
     )
 
 
-@method(paper="https://arxiv.org/abs/1806.07421", most={"keep": 1, "cells": 64})
+@method(paper="https://arxiv.org/abs/1806.07421", option_limits={"keep": 1, "cells": 64})
 def rise(
     inputs: Tensor,
-    rescore: Rescore,
+    rescore: RescoreFunction,
     *,
     masks: int = 2000,
     cells: int = 7,
@@ -197,9 +209,11 @@ def rise(
     `masks` forward passes. Deviations: 2000 masks; the paper has 4000 for VGG16 and 8000 for
     ResNet-50. Every image gets the same.
     """
-    from camcli.methods._masks import random_grids
+    from camcli.methods._masks import create_random_masks
 
-    shown = random_grids((inputs.shape[2], inputs.shape[3]), masks, cells, keep, seed)
+    shown = create_random_masks((inputs.shape[2], inputs.shape[3]), masks, cells, keep, seed)
     every = inputs.new_ones(len(inputs), masks) > 0
     weights = rescore(lambda b, k: inputs[b] * shown(k).to(inputs)[:, None], every)
-    return shown.mix(weights) / (masks * keep or 1)  # nothing is seen through masks that are shut
+    return shown.sum_weighted(weights) / (
+        masks * keep or 1
+    )  # nothing is seen through masks that are shut

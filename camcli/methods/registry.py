@@ -50,44 +50,44 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True, slots=True)
-class Need:
+class MethodInput:
     """What it takes to have, whether it depends on the class, and whether it is one layer's."""
 
     cost: str
-    of_class: bool = False
-    of_layer: bool = False
+    class_specific: bool = False
+    layer_specific: bool = False
 
 
-NEEDS: Mapping[str, Need] = {
-    "inputs": Need("forward"),
-    "activations": Need("forward", of_layer=True),
-    "gradients": Need("gradient", of_class=True, of_layer=True),
-    "curvature": Need("gradient", of_class=True, of_layer=True),
-    "relevance": Need("gradient", of_class=True, of_layer=True),
-    "differentiate": Need("N gradients", of_class=True, of_layer=True),
-    "ablate": Need("N forwards", of_class=True, of_layer=True),
-    "rescore": Need("N forwards", of_class=True),
-    "input_gradients": Need("gradient", of_class=True),
-    "slope": Need("N gradients", of_class=True),
-    "guided_gradients": Need("gradient", of_class=True),
-    "bias_terms": Need("gradient", of_class=True),
-    "attention": Need("attention"),
-    "matrices": Need("attention"),
-    "matrix_gradients": Need("gradient", of_class=True),
-    "block_gradients": Need("gradient", of_class=True),
-    "semantic": Need("forward", of_class=True),
-    "class_bias": Need("forward", of_class=True),
+METHOD_INPUTS: Mapping[str, MethodInput] = {
+    "inputs": MethodInput("forward"),
+    "activations": MethodInput("forward", layer_specific=True),
+    "gradients": MethodInput("gradient", class_specific=True, layer_specific=True),
+    "curvature": MethodInput("gradient", class_specific=True, layer_specific=True),
+    "relevance": MethodInput("gradient", class_specific=True, layer_specific=True),
+    "differentiate": MethodInput("N gradients", class_specific=True, layer_specific=True),
+    "ablate": MethodInput("N forwards", class_specific=True, layer_specific=True),
+    "rescore": MethodInput("N forwards", class_specific=True),
+    "input_gradients": MethodInput("gradient", class_specific=True),
+    "slope": MethodInput("N gradients", class_specific=True),
+    "guided_gradients": MethodInput("gradient", class_specific=True),
+    "bias_terms": MethodInput("gradient", class_specific=True),
+    "attention": MethodInput("attention"),
+    "matrices": MethodInput("attention"),
+    "matrix_gradients": MethodInput("gradient", class_specific=True),
+    "block_gradients": MethodInput("gradient", class_specific=True),
+    "semantic": MethodInput("forward", class_specific=True),
+    "class_bias": MethodInput("forward", class_specific=True),
 }
-ROOMS = (
+METHOD_MODULES = (
     *("cam", "gradient", "activation", "perturbation", "attention", "saliency", "factorization"),
 )
 
 # What is run where none is named: the first that the model can have, TS-CAM with a head that was
 # trained for it. Chosen by GT-known on ILSVRC photographs; README has the figures.
-DEFAULTS = ("tscam", "chefer", "gradcam")
+DEFAULT_METHODS = ("tscam", "chefer", "gradcam")
 
-Work = Literal["CNN", "ViT", "Swin"]
-Returns = Literal["map", "terms", "tokens", "concepts"]
+ArchitectureKind = Literal["CNN", "ViT", "Swin"]
+ReturnKind = Literal["map", "terms", "tokens", "concepts"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,39 +97,42 @@ class Method:
     name: str
     function: Callable[..., Tensor]
     paper: str
-    works_on: tuple[Work, ...]
+    works_on: tuple[ArchitectureKind, ...]
     threshold: float
     fusion: str
-    result: str
+    caption: str
     signed: bool
     choices: Mapping[str, tuple[str, ...]]
-    returns: Returns
-    default: str
-    peak: float
-    most: Mapping[str, float]
-    positions: int | None
-    needs: tuple[str, ...]
+    returns: ReturnKind
+    default_layer: str
+    clip_quantile: float
+    option_limits: Mapping[str, float]
+    max_positions: int | None
+    input_names: tuple[str, ...]
     options: Mapping[str, Any]
 
     @property
     def per_layer(self) -> bool:
         """Whether it is asked of one layer at a time, so that `--layers` applies."""
-        return any(NEEDS[need].of_layer for need in self.needs)
+        return any(METHOD_INPUTS[need].layer_specific for need in self.input_names)
 
     @property
     def class_through_layer(self) -> bool:
         """Whether it asks how the class depends on the layer, and so is blank where it does not."""
-        return any(NEEDS[need].of_layer and NEEDS[need].of_class for need in self.needs)
+        return any(
+            METHOD_INPUTS[need].layer_specific and METHOD_INPUTS[need].class_specific
+            for need in self.input_names
+        )
 
     @property
-    def class_aware(self) -> bool:
+    def class_specific(self) -> bool:
         """Whether its map is about the class, and not about the image alone."""
-        return any(NEEDS[need].of_class for need in self.needs)
+        return any(METHOD_INPUTS[need].class_specific for need in self.input_names)
 
     @property
     def costs(self) -> tuple[str, ...]:
         """What it takes besides a forward pass; or that alone."""
-        besides = dict.fromkeys(NEEDS[need].cost for need in self.needs)
+        besides = dict.fromkeys(METHOD_INPUTS[need].cost for need in self.input_names)
         return tuple(cost for cost in besides if cost != "forward") or ("forward",)
 
     @property
@@ -141,25 +144,25 @@ class Method:
 
 METHODS: dict[str, Method] = {}
 
-_Function = Callable[..., "Tensor"]
+_MethodFunction = Callable[..., "Tensor"]
 
 
 def method(
     *,
     paper: str,
     name: str | None = None,
-    works_on: tuple[Work, ...] = ("CNN", "ViT", "Swin"),
+    works_on: tuple[ArchitectureKind, ...] = ("CNN", "ViT", "Swin"),
     threshold: float = 0.2,
     fusion: str = "max",
-    result: str = "fused",
+    caption: str = "fused",
     signed: bool = False,
     choices: Mapping[str, tuple[str, ...]] | None = None,
-    returns: Returns = "map",
-    default: str = "last",
-    peak: float = 1.0,
-    most: Mapping[str, float] | None = None,
-    positions: int | None = None,
-) -> Callable[[_Function], _Function]:
+    returns: ReturnKind = "map",
+    default_layer: str = "last",
+    clip_quantile: float = 1.0,
+    option_limits: Mapping[str, float] | None = None,
+    max_positions: int | None = None,
+) -> Callable[[_MethodFunction], _MethodFunction]:
     """Register a function as a method, under its own name or the field's: "gradcam++".
 
     `threshold` is its paper's box threshold as a fraction of the maximum, `fusion` how it joins
@@ -170,11 +173,11 @@ def method(
     import for a need that nothing provides, or a name taken twice.
     """
 
-    def register(function: _Function) -> _Function:
+    def register(function: _MethodFunction) -> _MethodFunction:
         called = name or function.__name__
         parameters = inspect.signature(function).parameters.values()
         needs = tuple(p.name for p in parameters if p.kind is not p.KEYWORD_ONLY)
-        unknown = set(needs) - NEEDS.keys()
+        unknown = set(needs) - METHOD_INPUTS.keys()
         if unknown or called in METHODS:
             raise ValueError(f"method {called}: unknown needs {unknown}, or the name is taken")
         options = {p.name: p.default for p in parameters if p.kind is p.KEYWORD_ONLY}
@@ -185,15 +188,15 @@ def method(
             works_on=works_on,
             threshold=threshold,
             fusion=fusion,
-            result=result,
+            caption=caption,
             signed=signed,
             choices=choices or {},
             returns=returns,
-            default=default,
-            peak=peak,
-            most=most or {},
-            positions=positions,
-            needs=needs,
+            default_layer=default_layer,
+            clip_quantile=clip_quantile,
+            option_limits=option_limits or {},
+            max_positions=max_positions,
+            input_names=needs,
             options=options,
         )
         return function
@@ -201,45 +204,48 @@ def method(
     return register
 
 
-def get(name: str) -> Method:
+def find_method(name: str) -> Method:
     """The method of that name, hyphens and case aside. Raises UsageError, with near matches."""
-    known = {_plain(key): method for key, method in METHODS.items()}
-    if _plain(name) == "scm":
+    known = {_normalize_method_name(key): method for key, method in METHODS.items()}
+    if _normalize_method_name(name) == "scm":
         raise UsageError("SCM takes part in training only: its checkpoints are for --method tscam")
-    if _plain(name) not in known:
+    if _normalize_method_name(name) not in known:
         raise UsageError(f"no method {name!r}{hint(name, METHODS)} (`camcli methods` lists them)")
-    return known[_plain(name)]
+    return known[_normalize_method_name(name)]
 
 
-def _plain(name: str) -> str:
+def _normalize_method_name(name: str) -> str:
     return name.casefold().replace("-", "").replace("_", "")
 
 
-def settings(chosen: Method, given: Mapping[str, str]) -> dict[str, Any]:
+def parse_options(chosen: Method, option_texts: Mapping[str, str]) -> dict[str, Any]:
     """A method's options from KEY=VALUE text, each of its default's type. Raises UsageError."""
-    return {key: _value(key, text, chosen.options[key], chosen) for key, text in given.items()}
+    return {
+        key: _parse_option_value(key, text, chosen.options[key], chosen)
+        for key, text in option_texts.items()
+    }
 
 
-def variant(name: str, given: Mapping[str, str]) -> Method:
+def create_variant(name: str, option_texts: Mapping[str, str]) -> Method:
     """A method with options of its own, called `name:key=value`. Raises UsageError."""
-    plain = get(name)
-    for key in given:
+    plain = find_method(name)
+    for key in option_texts:
         if key not in plain.options:
             has = ", ".join(plain.options) or "none"
             raise UsageError(f"{key} is no option of {name} (there are: {has})")
-    if not given:
+    if not option_texts:
         return plain
-    full = ":".join([plain.name, *(f"{key}={value}" for key, value in given.items())])
-    left = {key: value for key, value in plain.options.items() if key not in given}
+    full = ":".join([plain.name, *(f"{key}={value}" for key, value in option_texts.items())])
+    left = {key: value for key, value in plain.options.items() if key not in option_texts}
     return replace(
         plain,
         name=full,
-        function=partial(plain.function, **settings(plain, given)),
+        function=partial(plain.function, **parse_options(plain, option_texts)),
         options=left,
     )
 
 
-def _value(key: str, text: str, default: Any, chosen: Method) -> Any:
+def _parse_option_value(key: str, text: str, default: Any, chosen: Method) -> Any:
     choices = chosen.choices.get(key)
     if choices and text not in choices:
         raise UsageError(f"--set {key}={text}: there are {', '.join(choices)}")
@@ -254,17 +260,19 @@ def _value(key: str, text: str, default: Any, chosen: Method) -> Any:
     if type(value) is not type(default):
         raise UsageError(f"--set {key}={text}: needs a value like {json.dumps(default)}")
     if type(value) in (int, float):
-        _within(key, text, value, 0 if default == 0 or type(default) is float else 1, chosen)
+        _check_option_range(
+            key, text, value, 0 if default == 0 or type(default) is float else 1, chosen
+        )
     return value
 
 
-def _within(key: str, text: str, value: float, least: int, chosen: Method) -> None:
+def _check_option_range(key: str, text: str, value: float, minimum: int, chosen: Method) -> None:
     """Numbers are none below 0, counts none below 1 unless 0 is their default."""
     usual = 2**31 if key == "seed" else 100_000 if type(value) is int else 1000
-    most = chosen.most.get(key, usual)
-    if not least <= value <= most:
-        raise UsageError(f"--set {key}={text}: needs a number from {least} to {most:g}")
+    most = chosen.option_limits.get(key, usual)
+    if not minimum <= value <= most:
+        raise UsageError(f"--set {key}={text}: needs a number from {minimum} to {most:g}")
 
 
-for _room in ROOMS:
+for _room in METHOD_MODULES:
     import_module(f"camcli.methods.{_room}")

@@ -15,10 +15,10 @@ if TYPE_CHECKING:
     Slope = Callable[[Tensor], Tensor]
 
 # As SmoothGrad's authors show such maps: a few pixels are far above all others.
-PEAK = 0.99
+CLIP_QUANTILE = 0.99
 
 
-@method(paper="https://arxiv.org/abs/1312.6034", peak=PEAK, threshold=0.15)
+@method(paper="https://arxiv.org/abs/1312.6034", clip_quantile=CLIP_QUANTILE, threshold=0.15)
 def saliency(input_gradients: Tensor) -> Tensor:
     """Saliency: how strongly the score depends on each pixel.
 
@@ -27,7 +27,7 @@ def saliency(input_gradients: Tensor) -> Tensor:
     return input_gradients.abs().amax(dim=1)
 
 
-@method(paper="https://arxiv.org/abs/1605.01713", peak=PEAK)
+@method(paper="https://arxiv.org/abs/1605.01713", clip_quantile=CLIP_QUANTILE)
 def inputxgradient(inputs: Tensor, input_gradients: Tensor) -> Tensor:
     """Input times gradient: what each pixel contributes, were the score linear.
 
@@ -39,7 +39,7 @@ def inputxgradient(inputs: Tensor, input_gradients: Tensor) -> Tensor:
     return (inputs * input_gradients).sum(dim=1).abs()
 
 
-@method(paper="https://arxiv.org/abs/1703.01365", peak=PEAK)
+@method(paper="https://arxiv.org/abs/1703.01365", clip_quantile=CLIP_QUANTILE)
 def integratedgradients(
     inputs: Tensor, slope: Slope, *, steps: int = 50, absolute: bool = True
 ) -> Tensor:
@@ -61,7 +61,7 @@ def integratedgradients(
     return signed.abs() if absolute else signed
 
 
-@method(paper="https://arxiv.org/abs/1706.03825", peak=PEAK)
+@method(paper="https://arxiv.org/abs/1706.03825", clip_quantile=CLIP_QUANTILE)
 def smoothgrad(
     inputs: Tensor, slope: Slope, *, samples: int = 25, noise: float = 0.15, seed: int = 0
 ) -> Tensor:
@@ -76,7 +76,7 @@ def smoothgrad(
     return (total / samples).abs().amax(dim=1)
 
 
-@method(paper="https://arxiv.org/abs/1412.6806", works_on=("CNN",), peak=PEAK)
+@method(paper="https://arxiv.org/abs/1412.6806", works_on=("CNN",), clip_quantile=CLIP_QUANTILE)
 def guidedbackprop(guided_gradients: Tensor) -> Tensor:
     """Guided backpropagation: the gradient along what excites, all the way to the pixels.
 
@@ -93,7 +93,7 @@ def guidedbackprop(guided_gradients: Tensor) -> Tensor:
     paper="https://arxiv.org/abs/1610.02391",
     name="guided-gradcam",
     works_on=("CNN",),
-    peak=PEAK,
+    clip_quantile=CLIP_QUANTILE,
     threshold=0.07,
 )
 def guided_gradcam(activations: Tensor, gradients: Tensor, guided_gradients: Tensor) -> Tensor:

@@ -18,14 +18,14 @@ from camcli.core.types import Layer, Transform
 from camcli.io import labels
 from camcli.io.labels import Labels
 from camcli.models.introspection import quirks as families
-from camcli.models.introspection.attention import Softmax, softmaxes
-from camcli.models.introspection.layers import survey
-from camcli.models.introspection.logits import adapt, find, two_sided
-from camcli.models.introspection.stages import numbered
+from camcli.models.introspection.attention import AttentionModule, find_attention_modules
+from camcli.models.introspection.layers import find_layers
+from camcli.models.introspection.logits import adapt_forward, find_logits, to_two_class_logits
+from camcli.models.introspection.stages import number_layers
 from camcli.models.zoo import architectures
 from camcli.models.zoo import resolve as zoo
 
-Head = Literal["softmax", "sigmoid"]
+OutputActivation = Literal["softmax", "sigmoid"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,32 +42,32 @@ class Model:
     transform: Transform
     labels: Labels
     layers: tuple[Layer, ...]
-    attention: tuple[Softmax, ...]
+    attention_modules: tuple[AttentionModule, ...]
     device: torch.device
     thresholds: Mapping[str, float] = field(default_factory=dict)
     architecture: str = ""
-    head: Head = "softmax"
+    output_activation: OutputActivation = "softmax"
     note: str = ""
 
     @property
-    def size(self) -> tuple[int, int]:
+    def input_size(self) -> tuple[int, int]:
         """The input's height and width in pixels."""
         return self.transform.size
 
-    def probabilities(self, logits: Tensor) -> Tensor:
+    def to_probabilities(self, logits: Tensor) -> Tensor:
         """(B,K) -> (B,K): of one class among all, or of each by itself."""
-        return logits.softmax(dim=1) if self.head == "softmax" else logits.sigmoid()
+        return logits.softmax(dim=1) if self.output_activation == "softmax" else logits.sigmoid()
 
 
-def load(
+def load_model(
     name: str | None = None,
     checkpoint: Path | None = None,
     label_file: Path | None = None,
     size: tuple[int, int] | None = None,
     device: str = "auto",
-    weights: bool = True,
-    head: Head | None = None,
-    transform: Mapping[str, Any] | None = None,
+    pretrained: bool = True,
+    output_activation: OutputActivation | None = None,
+    transform_overrides: Mapping[str, Any] | None = None,
 ) -> Model:
     """A model by name, from a checkpoint file, or the embedded default.
 
@@ -75,15 +75,15 @@ def load(
     what of the model's own is not to be used. Raises ModelError, CheckpointError, LabelsError or
     UsageError, each with what to do.
     """
-    where = pick_device(device)
-    bare = name is not None and not weights and zoo.is_library_name(name)
+    where = choose_device(device)
+    bare = name is not None and not pretrained and zoo.is_library_name(name)
     built = (
         architectures.create_untrained(str(name), size)
         if bare
         else zoo.load_network(name, checkpoint, size)
     )
-    wanted = replace(built.transform, **transform or {})
-    model = wrap(built.name, built.network, wanted, label_file, where)
+    wanted = replace(built.transform, **transform_overrides or {})
+    model = wrap_network(built.name, built.network, wanted, label_file, where)
     own = (
         built.class_names
         if built.class_names and len(built.class_names) == len(model.labels.names)
@@ -94,12 +94,12 @@ def load(
         labels=labels.create_labels(own) if own and not label_file else model.labels,
         thresholds=built.thresholds,
         architecture=built.architecture or built.name,
-        head=head or model.head,
+        output_activation=output_activation or model.output_activation,
         note=built.note,
     )
 
 
-def wrap(
+def wrap_network(
     name: str,
     network: nn.Module,
     transform: Transform,
@@ -115,13 +115,13 @@ def wrap(
         network.requires_grad_(False).eval().to(where)
         if where.type == "cpu":  # there up to twice as fast so; the numbers are the same
             network.to(memory_format=torch.channels_last)
-        _refuse_features(name, network)
-        family = families.of(network)
-        found, answer = survey(network, family, transform.size)
-        logits = find(answer)
+        _check_has_classifier(name, network)
+        family = families.find_quirks(network)
+        found, answer = find_layers(network, family, transform.size)
+        logits = find_logits(answer)
         single = logits is not None and logits.shape[1] == 1
         if logits is not None and (logits is not answer or single):
-            network, logits = adapt(network), two_sided(logits)
+            network, logits = adapt_forward(network), to_two_class_logits(logits)
     except ModelError:
         raise
     except (Exception, SystemExit) as error:  # the code of a network may be a user's own
@@ -131,18 +131,18 @@ def wrap(
     if logits is None:
         raise ModelError(f"{name} is no classifier: it does not yield (B, K) logits")
     classes = logits.shape[1]
-    found = numbered(network, family, found, classes)
-    matrices = softmaxes(network, family, found, transform.size)
+    found = number_layers(network, family, found, classes)
+    matrices = find_attention_modules(network, family, found, transform.size)
     names = (
         labels.load_labels(label_file, classes)
         if label_file
         else labels.create_default_labels(classes)
     )
-    head: Head = "sigmoid" if single else "softmax"
-    return Model(name, network, transform, names, found, matrices, where, head=head)
+    head: OutputActivation = "sigmoid" if single else "softmax"
+    return Model(name, network, transform, names, found, matrices, where, output_activation=head)
 
 
-def _refuse_features(name: str, network: nn.Module) -> None:
+def _check_has_classifier(name: str, network: nn.Module) -> None:
     if architectures.has_no_classifier(network):
         raise ModelError(
             f"{name} has no classifier, so there is no class to explain; give weights that have "
@@ -150,7 +150,7 @@ def _refuse_features(name: str, network: nn.Module) -> None:
         )
 
 
-def pick_device(spec: str) -> torch.device:
+def choose_device(spec: str) -> torch.device:
     """The device that `--device` names; `auto` is CUDA, else MPS, else CPU. Raises UsageError."""
     count = {
         "cuda": torch.cuda.device_count(),

@@ -123,7 +123,7 @@ def _tag(job: Job, request: Request) -> str:
 
 def _labels(request: Request) -> dict[str, str]:
     stages = {la.name: f"stage{la.stage} ({la.name})" for la in request.read if la.stage}
-    return stages | {"fused": request.method.result}
+    return stages | {"fused": request.method.caption}
 
 
 def _split(job: Job, found: Explained) -> list[Explanation]:

@@ -111,7 +111,7 @@ def compare(rows: Sequence[Row], item: Source | Failed) -> Compared | Failed:
                 return outcome
             looks.append(Look(r, c, pipeline.boxed(job, outcome), time.perf_counter() - began))
     targets = range(len(looks[0].result.explanations))
-    sizes = [row.base.model.size for row in rows]
+    sizes = [row.base.model.input_size for row in rows]
     alike = [spearman([_common(look, t, sizes[look.row]) for look in looks]) for t in targets]
     return Compared(item, tuple(looks), np.stack(alike))
 
@@ -141,7 +141,7 @@ def picture(found: Compared, target: int, names: Sequence[str], rows: Sequence[R
     small = first.sample.picture.resize(cell_size(*first.sample.picture.size))
     placed: dict[tuple[int, int], Cell] = {}
     for look in found.looks:
-        size = rows[look.row].base.model.size
+        size = rows[look.row].base.model.input_size
         shown = _overlaid(look.result, look.result.explanations[target], small, size)
         label = f"{names[look.column]}  {1000 * look.seconds:.0f} ms"
         placed[look.row, look.column] = Cell(label, shown)

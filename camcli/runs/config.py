@@ -63,7 +63,7 @@ class Job:
     @property
     def crops(self) -> Crops | None:
         """The several inputs that an image is cut into, if it is."""
-        return transforms.ten_crops(self.model.size) if self.fit == "tencrop" else None
+        return transforms.ten_crops(self.model.input_size) if self.fit == "tencrop" else None
 
 
 @dataclass(slots=True)

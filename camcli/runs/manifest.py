@@ -59,7 +59,7 @@ def of_model(model: Model, file: Path | None) -> dict[str, Any]:
         "weights_sha256": digest(model.network),
         "checkpoint": {"path": str(file), "sha256": digest_of_file(file)} if file else None,
         "transform": asdict(model.transform),
-        "probabilities": model.head,
+        "probabilities": model.output_activation,
     }
 
 

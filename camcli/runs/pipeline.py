@@ -181,7 +181,7 @@ def _with_boxes(job: Job, result: Result, found: Explanation) -> Explanation:
     if found.fused.status != "ok" or result.concepts:
         return found
     view = result.sample.view
-    part = visible(found.fused.shown, view, job.model.size)
+    part = visible(found.fused.shown, view, job.model.input_size)
     # Where nothing is left, all that varied lay in the padding.
     fused = replace(found.fused, status="ok" if part.any() else "constant", part=part)
     layers = tuple(fused if panel is found.fused else panel for panel in found.layers)

@@ -18,7 +18,7 @@ from camcli.evaluation import predictions as given
 from camcli.evaluation.datasets.registry import EvaluationSample
 from camcli.evaluation.localization import ImageScore, Scoreboard
 from camcli.evaluation.metrics import aggregation as tally
-from camcli.methods.registry import get
+from camcli.methods.registry import find_method
 from camcli.models import model as models
 from camcli.models.model import Model
 from camcli.models.zoo import architectures
@@ -37,17 +37,19 @@ METHOD_BY_HEAD: Mapping[HeadKind, str] = {
 
 def check_explainable(network: nn.Module, head_kind: HeadKind, original_model: Model) -> None:
     """Raises MethodError where the network with its new head could not be loaded and explained."""
-    again = architectures.create_untrained(original_model.architecture, original_model.size)
-    refit.HEAD_ATTACHERS[head_kind](again.network, 2, original_model.size, original_model.name)
+    again = architectures.create_untrained(original_model.architecture, original_model.input_size)
+    refit.HEAD_ATTACHERS[head_kind](
+        again.network, 2, original_model.input_size, original_model.name
+    )
     if again.network.state_dict().keys() != network.state_dict().keys():
         raise MethodError(f"{original_model.name} with a new head could not be loaded again")
-    model = models.wrap(
+    model = models.wrap_network(
         original_model.name,
         deepcopy(network),
         original_model.transform,
         device=original_model.device,
     )
-    plan.plan(model, [get(METHOD_BY_HEAD[head_kind])])
+    plan.plan(model, [find_method(METHOD_BY_HEAD[head_kind])])
 
 
 def validate_classification(
@@ -84,7 +86,7 @@ def validate_localization(task: TrainingTask, judged: ValidationScores) -> Valid
     if not items:
         return judged
     copied = deepcopy(task.network)
-    model = models.wrap(task.architecture, copied, task.transform, device=task.device)
+    model = models.wrap_network(task.architecture, copied, task.transform, device=task.device)
     size = min(recipe.batch_size, 32)
     known, threshold = compute_gt_known(
         model, METHOD_BY_HEAD[task.head_kind], items, size, recipe.workers
@@ -96,7 +98,7 @@ def compute_gt_known(
     model: Model, method: str, samples: Sequence[EvaluationSample], batch_size: int, workers: int
 ) -> tuple[float | None, float | None]:
     """GT-known of a method at its best threshold, and that threshold."""
-    requests = plan.plan(model, [get(method)])
+    requests = plan.plan(model, [find_method(method)])
     any_class = targets.parse("predicted")(model.labels)  # each truth's takes its place
     job = Job(model, requests, any_class, "squash", batch_size, workers)
     board, rows = Scoreboard(resamples=0), given.create_evaluation_rows(job)

@@ -68,7 +68,7 @@ def tried(action: Callable[[], T], *errors: type[CamcliError], naming: str = "")
 @example(spec="x" * 100_000)
 def test_any_layers_are_some_of_the_models_each_once(name: str, spec: str) -> None:
     known = small(name).layers
-    found = tried(lambda: layers.resolve(spec, known, lambda: known[-1]), LayerError)
+    found = tried(lambda: layers.parse_layer_spec(spec, known, lambda: known[-1]), LayerError)
     assert found is None or (found and set(found) <= set(known) and len(set(found)) == len(found))
 
 
@@ -76,7 +76,7 @@ def test_any_layers_are_some_of_the_models_each_once(name: str, spec: str) -> No
 @given(first=st.integers(-2, 7), until=st.integers(-2, 7), word=st.sampled_from(["", "stage"]))
 def test_a_range_of_stages_is_those_in_order(first: int, until: int, word: str) -> None:
     known, spec = small("test_resnet").layers, f"stage{first}..{word}{until}"
-    found = tried(lambda: layers.resolve(spec, known, lambda: known[-1]), LayerError) or ()
+    found = tried(lambda: layers.parse_layer_spec(spec, known, lambda: known[-1]), LayerError) or ()
     wanted = range(first, until + 1) if 1 <= first <= until <= 5 else ()
     assert [layer.stage for layer in found] == list(wanted)
 
@@ -93,7 +93,7 @@ def test_names_and_patterns_find_what_they_match_in_order(name: str, data: st.Da
         specs[which] = spec[:start] + re.sub(hidden, mark, spec[start:], count=1)
     likes = [re.escape(s).replace(r"\*", "[^.]*").replace(r"\?", "[^.]") for s in specs]
     wanted = dict.fromkeys(la for like in likes for la in known if re.fullmatch(like, la.name))
-    assert layers.resolve(" , ".join(specs), known, lambda: known[-1]) == tuple(wanted)
+    assert layers.parse_layer_spec(" , ".join(specs), known, lambda: known[-1]) == tuple(wanted)
 
 
 def classes_of(spec: str, photo: Path) -> tuple[int, ...] | None:
@@ -278,7 +278,7 @@ def test_any_setting_is_of_its_kind_and_alike_in_both_places(
 ) -> None:
     method, key = which
     read = tried(lambda: options.settings([f"{key}={text}"], [method])[method.name], UsageError)
-    variant: Any = tried(lambda: methods.variant(method.name, {key: text}), UsageError)
+    variant: Any = tried(lambda: methods.create_variant(method.name, {key: text}), UsageError)
     value: Any = read[key] if read else None
     assert (variant.function.keywords[key] if variant else None) == value
     assert type(value) in (type(None), type(method.options[key]))

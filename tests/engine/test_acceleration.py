@@ -25,9 +25,9 @@ from camcli.engine.explain import explain
 from camcli.engine.plan import plan
 from camcli.engine.postprocess import Explained
 from camcli.engine.request import Request
-from camcli.methods.registry import METHODS, get
+from camcli.methods.registry import METHODS, find_method
 from camcli.models import model as models
-from camcli.models.introspection.hooks import record
+from camcli.models.introspection.hooks import record_outputs
 from camcli.models.model import Model
 
 DENSE = {"growth_rate": 8, "block_config": (2, 2, 2, 2)}  # most norms come before convolutions
@@ -40,8 +40,8 @@ ROUGH = ("fem", "saliency", "inputxgradient", *KINKED, "occlusion", "ablationcam
 
 
 def requests_of(model: Model, method: str, spec: str | None = None) -> tuple[Request, ...]:
-    few = {key: value for key, value in FEW.items() if key in get(method).options}
-    return plan(model, [get(method)], spec, options={method: few})
+    few = {key: value for key, value in FEW.items() if key in find_method(method).options}
+    return plan(model, [find_method(method)], spec, options={method: few})
 
 
 def applying(model: Model, kind: str) -> dict[str, tuple[Request, ...]]:
@@ -62,7 +62,7 @@ def with_history(name: str, network: nn.Module, side: int) -> Model:
             assert module.running_var is not None
             module.running_mean.normal_(0, 0.3, generator=generator)
             module.running_var.uniform_(0.5, 2, generator=generator)
-    return models.wrap(name, network, Transform((side, side)))
+    return models.wrap_network(name, network, Transform((side, side)))
 
 
 def made(*layers: nn.Module) -> Model:
@@ -126,7 +126,7 @@ def gap(whole: list[Explained], other: list[Explained]) -> float:
 def test_folded_norms_change_no_map_of_any_method(name: str) -> None:
     options: dict[str, Any] = DENSE if name == "densenet121" else {}
     model = with_history(name, deepcopy(small(name, 96, 96, **options).network), 96)
-    inputs, gaps = noise(2, model.size), {}
+    inputs, gaps = noise(2, model.input_size), {}
     logits = model.network(inputs)
     for method, requests in applying(model, "CNN").items():
         whole = explain(model, inputs, requests, top)[0]
@@ -171,7 +171,7 @@ KEPT: dict[str, Callable[[], Model]] = {
 @pytest.mark.parametrize("kind", KEPT)
 def test_what_cannot_be_folded_is_not(kind: str) -> None:
     model = KEPT[kind]()
-    inputs = noise(2, model.size)
+    inputs = noise(2, model.input_size)
     logits = model.network(inputs)
     with folded(model, requests_of(model, "gradcam")) as count:
         assert count == 0
@@ -183,9 +183,9 @@ def test_maps_in_bf16_are_nearly_those_in_fp32(name: str, kind: str) -> None:
     model, least = small(name, 96, 128), {}
     before = state(model.network)
     for method, requests in applying(model, kind).items():
-        whole = explain(model, noise(4, model.size), requests, top)
+        whole = explain(model, noise(4, model.input_size), requests, top)
         with lowered(model):
-            half = explain(model, noise(4, model.size), requests, top)
+            half = explain(model, noise(4, model.input_size), requests, top)
         assert all(one.fused.values.dtype == torch.float32 for one in half[0])
         least[method] = precision.alike(whole, half)  # 0 for another class or status
     assert not {m: c for m, c in least.items() if not c >= (0.9 if m in ROUGH else 0.99)}
@@ -196,10 +196,14 @@ def test_in_bf16_what_is_copied_and_logits_are_in_full_and_a_failure_leaves_noth
     model = small("test_resnet")
     before = state(model.network)
     with lowered(model):
-        with record(model.network, ["layer2"], {"layer3": Tensor.mean}, ["layer4"]) as seen:
-            logits = model.network(noise(1, model.size))
-        assert seen.taps["layer2"].dtype == torch.bfloat16  # lowered indeed
-        full = {logits.dtype, seen.copies["layer4"].dtype, seen.readings["layer3"].dtype}
+        with record_outputs(model.network, ["layer2"], {"layer3": Tensor.mean}, ["layer4"]) as seen:
+            logits = model.network(noise(1, model.input_size))
+        assert seen.graph_outputs["layer2"].dtype == torch.bfloat16  # lowered indeed
+        full = {
+            logits.dtype,
+            seen.copied_outputs["layer4"].dtype,
+            seen.reduced_outputs["layer3"].dtype,
+        }
         assert full == {torch.float32}
         with pytest.raises(RuntimeError):
             model.network(torch.zeros(1, 7, 96, 96))
@@ -212,7 +216,7 @@ def test_parts_in_a_list_are_compiled_and_layers_are_still_recorded(
 ) -> None:
     model, ran = made(Listed(), nn.ReLU()), list[nn.Module]()
     requests = requests_of(model, "gradcam", "0.last")
-    whole = explain(model, noise(2, model.size), requests, top)[0]
+    whole = explain(model, noise(2, model.input_size), requests, top)[0]
 
     def counted(forward: Any) -> Callable[..., Any]:
         def call(*given: Any) -> Any:
@@ -223,7 +227,7 @@ def test_parts_in_a_list_are_compiled_and_layers_are_still_recorded(
 
     monkeypatch.setattr(torch, "compile", counted)
     with pytest.raises(UsageError, match=r"^--compile: .* no$"), compiled(model, requests):  # noqa: PT012
-        assert gap(whole, explain(model, noise(2, model.size), requests, top)[0]) == 0
+        assert gap(whole, explain(model, noise(2, model.input_size), requests, top)[0]) == 0
         raise TorchDynamoException("no\nmore")
     leaves = {m for m in model.network.modules() if not list(m.children())}
     assert leaves <= {inner for part in ran for inner in part.modules()}

@@ -22,7 +22,7 @@ from camcli.engine.explain import How, explain
 from camcli.engine.plan import plan
 from camcli.engine.postprocess import Explained
 from camcli.io import labels
-from camcli.methods.registry import METHODS, get
+from camcli.methods.registry import METHODS, find_method
 from camcli.models import model as models
 from camcli.models.introspection import logits
 from camcli.models.model import Model
@@ -38,7 +38,7 @@ def explained(model: Model, method: str, inputs: Tensor, spec: str, **options: A
     def choose(found: Tensor) -> Tensor:
         return targets.choose(found, wanted, target.ranked)
 
-    requests = plan(model, [get(method)], options={method: options})
+    requests = plan(model, [find_method(method)], options={method: options})
     return explain(model, inputs, requests, choose, How(weigh=target.weigh))[0][0]
 
 
@@ -49,7 +49,7 @@ def explained(model: Model, method: str, inputs: Tensor, spec: str, **options: A
 def test_a_contrast_is_the_difference_of_two_maps(method: str) -> None:
     """Of signed maps that are linear in the score; the others cut off what is below zero."""
     model = model_of("vit" if method == "tscam" else "efficientnet")
-    inputs = photographs(model.size, 2)
+    inputs = photographs(model.input_size, 2)
     options = {"absolute": False, "steps": 2} if method == "integratedgradients" else {}
     one, other, both = (
         explained(model, method, inputs, spec, **options).fused.values
@@ -73,7 +73,7 @@ def test_finer_contrasts_with_the_nearest_logits() -> None:
 def test_finer_beside_its_peer(method: tuple[str, str]) -> None:
     """With one rival; of several, grad-cam weighs each by its probability, the paper all alike."""
     model = model_of("resnet")
-    inputs = photographs(model.size)
+    inputs = photographs(model.input_size)
     found = explained(model, method[0], inputs, "finer:1").fused
     base = getattr(pytorch_grad_cam, method[1])
     peer = pytorch_grad_cam.FinerCAM(
@@ -81,7 +81,7 @@ def test_finer_beside_its_peer(method: tuple[str, str]) -> None:
     )
     theirs = peer(inputs.clone().requires_grad_(), alpha=0.6, comparison_categories=[1])
     peer.base_cam.activations_and_grads.release()
-    large = nn.functional.interpolate(found.shown[:, None], model.size, mode="bilinear")[:, 0]
+    large = nn.functional.interpolate(found.shown[:, None], model.input_size, mode="bilinear")[:, 0]
     # grad-cam min-maxes once more when it has enlarged, where the peak between cells is lost.
     for own, wanted in zip(large, theirs, strict=True):
         assert np.corrcoef(own.numpy().ravel(), wanted.ravel())[0, 1] > 0.9999
@@ -91,14 +91,14 @@ def test_every_method_takes_a_contrast() -> None:
     few = {"samples": 2, "steps": 2, "masks": 20, "channels": 4, "window": 48, "stride": 48}
     for name, m in METHODS.items():
         model = model_of("resnet" if "CNN" in m.works_on else "vit")
-        inputs = photographs(model.size, 2)
+        inputs = photographs(model.input_size, 2)
         options = {key: value for key, value in few.items() if key in m.options}
         one, both = (
             explained(model, name, inputs, spec, **options).fused
             for spec in ("class 1", "class 1-vs-class 8")
         )
         assert torch.isfinite(both.values).all()
-        assert torch.equal(one.values, both.values) != m.class_aware, name
+        assert torch.equal(one.values, both.values) != m.class_specific, name
 
 
 @pytest.mark.parametrize(
@@ -153,8 +153,8 @@ WRAPS: dict[str, Callable[[Tensor], Any]] = {
 @pytest.mark.parametrize("kind", WRAPS)
 def test_answers_of_any_shape(kind: str) -> None:
     plain = small("test_resnet", 96, 128)
-    wrapped = models.wrap(kind, Answering(plain.network, WRAPS[kind]), plain.transform)
-    inputs = noise(2, plain.size)
+    wrapped = models.wrap_network(kind, Answering(plain.network, WRAPS[kind]), plain.transform)
+    inputs = noise(2, plain.input_size)
     assert torch.equal(wrapped.network(inputs), plain.network(inputs))
     assert "network.layer4" in {layer.name for layer in wrapped.layers}
     found, expected = (found_by(m, "gradcam", inputs, [1, 2]).fused for m in (wrapped, plain))
@@ -163,23 +163,23 @@ def test_answers_of_any_shape(kind: str) -> None:
 
 @pytest.mark.parametrize("output", [{"a": torch.ones(1, 3), "b": torch.ones(1, 3)}, (), 3, None])
 def test_answers_that_are_none(output: Any) -> None:
-    assert logits.find(output) is None
+    assert logits.find_logits(output) is None
     plain = lively(timm.create_model("test_resnet", num_classes=10))
     with pytest.raises(ModelError, match="is no classifier"):
-        models.wrap("odd", Answering(plain, lambda _: output), Transform((96, 96)))
+        models.wrap_network("odd", Answering(plain, lambda _: output), Transform((96, 96)))
 
 
 @pytest.mark.parametrize("flat", [False, True])
 def test_a_single_logit_is_two_classes(flat: bool) -> None:
     network = lively(timm.create_model("test_resnet", num_classes=1))
-    one = models.wrap(
+    one = models.wrap_network(
         "one", Answering(network, lambda z: z[:, 0] if flat else z), Transform((96, 128))
     )
-    inputs = photographs(one.size)
+    inputs = photographs(one.input_size)
     z = network(inputs)[:, 0]
-    assert one.head == "sigmoid"
+    assert one.output_activation == "sigmoid"
     assert len(one.labels.names) == 2
-    requests = plan(one, [get("integratedgradients"), get("gradcam")])
+    requests = plan(one, [find_method("integratedgradients"), find_method("gradcam")])
     both = explain(one, inputs, requests, lambda _: torch.tensor([[0, 1]] * 3))
     no, yes = both[0]
     assert torch.allclose(yes.chosen.scores, z.sigmoid(), atol=1e-6)
@@ -192,9 +192,11 @@ def test_a_single_logit_is_two_classes(flat: bool) -> None:
 
 def test_cam_of_a_single_logit() -> None:
     network = lively(timm.create_model("test_resnet", num_classes=1))
-    one = models.wrap("one", network, Transform((96, 128)))
-    inputs = photographs(one.size)
-    no, yes = explain(one, inputs, plan(one, [get("cam")]), lambda _: torch.tensor([[0, 1]] * 3))[0]
+    one = models.wrap_network("one", network, Transform((96, 128)))
+    inputs = photographs(one.input_size)
+    no, yes = explain(
+        one, inputs, plan(one, [find_method("cam")]), lambda _: torch.tensor([[0, 1]] * 3)
+    )[0]
     assert torch.allclose(no.fused.values, -yes.fused.values, atol=1e-5)
     bias = float(network.get_parameter("fc.bias"))
     assert torch.allclose(
@@ -205,8 +207,8 @@ def test_cam_of_a_single_logit() -> None:
 def test_sigmoid_heads_score_each_class_by_itself() -> None:
     from dataclasses import replace
 
-    model = replace(small("test_resnet", 96, 128), head="sigmoid")
-    inputs = photographs(model.size)
+    model = replace(small("test_resnet", 96, 128), output_activation="sigmoid")
+    inputs = photographs(model.input_size)
     found = found_by(model, "gradcam", inputs, [1, 2, 3])
     own = model.network(inputs).gather(1, torch.tensor([[1], [2], [3]]))[:, 0]
     assert torch.allclose(found.chosen.scores, own.sigmoid(), atol=1e-6)
@@ -220,7 +222,7 @@ def test_sigmoid_heads_score_each_class_by_itself() -> None:
 
 def smoothed(model: Model, method: str, inputs: Tensor, spec: str) -> Explained:
     kind = smoothing.parse(spec, seed=3)
-    requests = plan(model, [get(method)], smoothing=kind)
+    requests = plan(model, [find_method(method)], smoothing=kind)
     classes = torch.tensor([[1]] * len(inputs))
     return explain(model, inputs, requests, lambda _: classes, How(smoothing=kind))[0][0]
 
@@ -230,7 +232,7 @@ def smoothed(model: Model, method: str, inputs: Tensor, spec: str) -> Explained:
 )
 def test_augmented_views_are_averaged(key: str, method: str) -> None:
     model = model_of(key)
-    inputs = photographs(model.size, 2)
+    inputs = photographs(model.input_size, 2)
     found = smoothed(model, method, inputs, "augment")
     plain = [found_by(model, method, c * inputs, [1, 1]).fused.values for c in (0.9, 1, 1.1)]
     mirror = [found_by(model, method, c * inputs.flip(3), [1, 1]) for c in (0.9, 1, 1.1)]
@@ -242,7 +244,7 @@ def test_augmented_views_are_averaged(key: str, method: str) -> None:
 
 def test_classes_are_those_of_the_image_even_of_one_noisy_view() -> None:
     model = model_of("efficientnet")
-    inputs = photographs(model.size, 2)
+    inputs = photographs(model.input_size, 2)
     found = smoothed(model, "gradcam", inputs, "noise:1")
     assert torch.allclose(
         found.chosen.scores, found_by(model, "gradcam", inputs, [1, 1]).chosen.scores
@@ -251,7 +253,7 @@ def test_classes_are_those_of_the_image_even_of_one_noisy_view() -> None:
 
 def test_noisy_views_are_averaged_and_drawn_from_the_seed() -> None:
     model = model_of("efficientnet")
-    inputs = photographs(model.size, 2)
+    inputs = photographs(model.input_size, 2)
     found = smoothed(model, "saliency", inputs, "noise:3").fused.values
     generator = torch.Generator().manual_seed(3)
     share = 0.15 * (inputs.amax((1, 2, 3)) - inputs.amin((1, 2, 3)))[:, None, None, None]
@@ -259,7 +261,7 @@ def test_noisy_views_are_averaged_and_drawn_from_the_seed() -> None:
         found_by(
             model,
             "saliency",
-            inputs + share * torch.randn(3, *model.size, generator=generator),
+            inputs + share * torch.randn(3, *model.input_size, generator=generator),
             [1, 1],
         ).fused.values
         for _ in range(3)
@@ -271,7 +273,7 @@ def test_noisy_views_are_averaged_and_drawn_from_the_seed() -> None:
 
 def test_eigen_of_hirescam_is_eigengradcam() -> None:
     model = model_of("resnet")
-    inputs = photographs(model.size, 2)
+    inputs = photographs(model.input_size, 2)
     found = smoothed(model, "hirescam", inputs, "eigen").fused.values
     expected = found_by(model, "eigengradcam", inputs, [1, 1]).fused.values
     assert np.allclose(doubles(found), doubles(expected), atol=1e-5)
@@ -280,7 +282,7 @@ def test_eigen_of_hirescam_is_eigengradcam() -> None:
 def test_eigen_needs_channels() -> None:
     model = model_of("vit")
     with pytest.raises(MethodError, match=r"rollout has none\. It is for gradcam"):
-        plan(model, [get("rollout")], smoothing=smoothing.parse("eigen"))
+        plan(model, [find_method("rollout")], smoothing=smoothing.parse("eigen"))
 
 
 @pytest.mark.parametrize("spec", ["", "noise:0", "noise:x", "noise:-2", "blur", "augment:3"])
@@ -296,7 +298,7 @@ def test_smoothing_that_there_is_not(spec: str) -> None:
 def test_gradcam_of_a_pooled_layer_is_cam(key: str) -> None:
     """Up to relu and the number of positions: the gradient is the classifier's row over them."""
     model = model_of(key)
-    inputs = photographs(model.size)
+    inputs = photographs(model.input_size)
     cam = found_by(model, "cam", inputs).fused.values
     grad = found_by(model, "gradcam", inputs).fused.values
     positions = cam[0].numel()
@@ -306,13 +308,13 @@ def test_gradcam_of_a_pooled_layer_is_cam(key: str) -> None:
 def test_hirescam_is_gradcam_where_a_map_is_one_position() -> None:
     generator = torch.Generator().manual_seed(0)
     a, g = (torch.randn(3, 7, 1, 1, generator=generator) for _ in range(2))
-    one, other = (get(name).function(a, g).sum(dim=1) for name in ("hirescam", "gradcam"))
+    one, other = (find_method(name).function(a, g).sum(dim=1) for name in ("hirescam", "gradcam"))
     assert torch.allclose(one, other)
 
 
 def test_finer_is_linear_in_its_target() -> None:
     model = model_of("resnet")
-    inputs = photographs(model.size, 1)
+    inputs = photographs(model.input_size, 1)
     logits = model.network(inputs)[0]
     best, *rivals = (logits - logits.max()).abs().argsort()[:4].tolist()
     maps = [found_by(model, "cam", inputs, [c]).fused.values for c in (best, *rivals)]

@@ -17,7 +17,7 @@ from camcli.engine import targets
 from camcli.engine.explain import How, explain
 from camcli.engine.plan import plan
 from camcli.io import transforms
-from camcli.methods.registry import get
+from camcli.methods.registry import find_method
 from camcli.runs import pipeline
 from camcli.runs.config import Job
 
@@ -55,8 +55,8 @@ def test_a_map_lies_where_its_crop_was_cut() -> None:
 @pytest.mark.parametrize("method", ["gradcam", "layercam", "cam"])
 def test_ten_crops_are_ten_explanations_added_up(method: str) -> None:
     model = small("test_resnet", 96, 96)
-    requests = plan(model, [get(method)])
-    crops = transforms.ten_crops(model.size)
+    requests = plan(model, [find_method(method)])
+    crops = transforms.ten_crops(model.input_size)
     pictures = [Image.open(SAMPLES / name) for name in ("chelsea.jpg", "coffee.jpg")]
     inputs = [torch.from_numpy(transforms.read_crops(p, crops, model.transform)) for p in pictures]
     found = explain(model, torch.cat(inputs), requests, best, How(crops))[0][0]
@@ -83,11 +83,11 @@ def test_ten_crops_are_ten_explanations_added_up(method: str) -> None:
 
 def test_a_mirrored_image_has_the_mirrored_map() -> None:
     model = small("test_resnet", 96, 96)
-    crops = transforms.ten_crops(model.size)
+    crops = transforms.ten_crops(model.input_size)
     pixels = np.asarray(Image.open(SAMPLES / "coffee.jpg").resize((crops.size[1], crops.size[0])))
     both = [Image.fromarray(pixels), Image.fromarray(np.ascontiguousarray(pixels[:, ::-1]))]
     inputs = [torch.from_numpy(transforms.read_crops(p, crops, model.transform)) for p in both]
-    requests = plan(model, [get("gradcam")])
+    requests = plan(model, [find_method("gradcam")])
     found = explain(model, torch.cat(inputs), requests, best, How(crops))[0][0]
     one, other = found.fused.values
     assert found.fused.status == ["ok", "ok"]
@@ -113,7 +113,7 @@ def test_a_batch_of_ten_crops_equals_its_singles() -> None:
 
     def maps(batch: int) -> list[np.ndarray]:
         target = targets.parse("predicted")(model.labels)
-        job = Job(model, plan(model, [get("layercam")]), target, "tencrop", batch)
+        job = Job(model, plan(model, [find_method("layercam")]), target, "tencrop", batch)
         results: list[Result] = []
         for result in pipeline.run(job, found, lambda r: r):
             assert isinstance(result, Result)
@@ -126,8 +126,8 @@ def test_a_batch_of_ten_crops_equals_its_singles() -> None:
 
 def test_layers_are_put_together_before_they_are_fused() -> None:
     model = small("test_resnet", 96, 96)
-    (request,) = plan(model, [get("layercam")], "stage2..4")
-    crops = transforms.ten_crops(model.size)
+    (request,) = plan(model, [find_method("layercam")], "stage2..4")
+    crops = transforms.ten_crops(model.input_size)
     picture = Image.open(SAMPLES / "coffee.jpg")
     inputs = torch.from_numpy(transforms.read_crops(picture, crops, model.transform))
     found = explain(model, inputs, [request], best, How(crops))[0][0]

@@ -17,7 +17,7 @@ from camcli.engine.explain import explain
 from camcli.engine.plan import plan
 from camcli.io.images import decode
 from camcli.io.transforms import place, preprocess
-from camcli.methods.registry import get
+from camcli.methods.registry import find_method
 from camcli.models import model as models
 from camcli.models.model import Model
 
@@ -85,11 +85,11 @@ def test_the_embedded_transformer_keeps_its_card(cli: Cli) -> None:
 
 
 def test_the_published_head_classifies_and_its_logits_are_the_mean_of_its_maps() -> None:
-    model = models.load(str(WEIGHTS / "tscam_vit_tiny_in1k.pth"), device="cpu")
+    model = models.load_model(str(WEIGHTS / "tscam_vit_tiny_in1k.pth"), device="cpu")
     known = truths(60)
     inputs = batch(model, list(known))
     wanted = torch.tensor(list(known.values()))[:, None]
-    found = explain(model, inputs, plan(model, [get("tscam")]), lambda _: wanted)[0][0]
+    found = explain(model, inputs, plan(model, [find_method("tscam")]), lambda _: wanted)[0][0]
     assert found.request.head is not None
     assert found.request.head.kind == "conv"
     with torch.no_grad():
@@ -101,11 +101,13 @@ def test_the_published_head_classifies_and_its_logits_are_the_mean_of_its_maps()
 
 def test_a_plain_vit_classifies_and_its_default_layer_is_alive() -> None:
     weights = WEIGHTS / "vit_tiny_patch16_224_in1k.safetensors"
-    model = models.load("vit_tiny_patch16_224", weights, device="cpu")
+    model = models.load_model("vit_tiny_patch16_224", weights, device="cpu")
     known = truths(60)
     inputs = batch(model, list(known))
     wanted = torch.tensor(list(known.values()))[:, None]
-    found = explain(model, inputs, plan(model, [get("gradcam")]), lambda x: x.topk(1).indices)[0][0]
+    found = explain(
+        model, inputs, plan(model, [find_method("gradcam")]), lambda x: x.topk(1).indices
+    )[0][0]
     assert (found.chosen.classes[:, None] == wanted).float().mean() > 0.65
     assert found.layers[0].name == "blocks.11.norm1"
     assert found.fused.status.count("ok") >= 58

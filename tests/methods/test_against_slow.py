@@ -36,7 +36,7 @@ from camcli.models.introspection import heads
 GRADIENT = [
     name
     for name, m in METHODS.items()
-    if m.needs == ("activations", "gradients") and m.family == "gradient"
+    if m.input_names == ("activations", "gradients") and m.family == "gradient"
 ]
 
 
@@ -48,7 +48,7 @@ ORTHOGONAL = {("hirescam", "blocks.10")}
 @pytest.mark.parametrize(("key", "layer", "read"), LAYERS)
 def test_gradient_methods(method: str, key: str, layer: str, read: Read) -> None:
     model = model_of(key)
-    inputs = photographs(model.size)
+    inputs = photographs(model.input_size)
     found = found_by(model, method, inputs, spec=layer)
     expected = []
     for image, target in zip(inputs, CLASSES, strict=True):
@@ -71,15 +71,15 @@ STAGES: list[tuple[str, str, list[str], Read]] = [
 @pytest.mark.parametrize(("key", "spec", "names", "read"), STAGES)
 def test_layercam_over_several_layers(key: str, spec: str, names: list[str], read: Read) -> None:
     model = model_of(key)
-    inputs = photographs(model.size, 1)
+    inputs = photographs(model.input_size, 1)
     found = found_by(model, "layercam", inputs, CLASSES[:1], spec)
     activations, gradients = recorded(model.network, names, inputs[0], CLASSES[0])
     raw = [slow.layercam(read(a), read(g)) for a, g in zip(activations, gradients, strict=True)]
     assert [maps.name for maps in found.layers] == names
     for maps, wanted in zip(found.layers, raw, strict=True):
         assert_same(maps.values[0], wanted)
-        assert_same(maps.shown[0], slow.layercam_scaled(wanted, model.size[0] / len(wanted)))
-    fused = slow.layercam_fused(raw, model.size)
+        assert_same(maps.shown[0], slow.layercam_scaled(wanted, model.input_size[0] / len(wanted)))
+    fused = slow.layercam_fused(raw, model.input_size)
     assert_same(found.fused.values[0], fused)
     assert_same(found.fused.shown[0], slow.minmax(fused))
     # Layers with nothing to add would leave the maximum untested.
@@ -126,7 +126,7 @@ HEADS: dict[str, tuple[str, Read, list[str], str | None]] = {
 def test_cam(key: str) -> None:
     layer, read, classifiers, norm = HEADS[key]
     model = model_of(key)
-    inputs = photographs(model.size)
+    inputs = photographs(model.input_size)
     found = found_by(model, "cam", inputs).fused
     for b, target in enumerate(CLASSES):
         (features,), _ = recorded(model.network, [layer], inputs[b], target)
@@ -142,8 +142,8 @@ POOLED += ["vit, patches pooled", "vit, no CLS but a register", "vit, relative p
 @pytest.mark.parametrize("key", POOLED)
 def test_the_mean_of_a_class_map_is_the_logit(key: str) -> None:
     model = model_of(key)
-    inputs = photographs(model.size)
-    head = heads.find(model.network, model.layers, model.size, len(model.labels.names))
+    inputs = photographs(model.input_size)
+    head = heads.find_head(model.network, model.layers, model.input_size, len(model.labels.names))
     assert head is not None
     assert head.exact
     with outputs_of(model.network, [head.layer.name]) as kept:
@@ -151,7 +151,7 @@ def test_the_mean_of_a_class_map_is_the_logit(key: str) -> None:
     for target in range(logits.shape[1]):
         classes = [target] * len(inputs)
         score = torch.eye(logits.shape[1])[classes]
-        _, bias = heads.semantic(head, kept[head.layer.name], score)
+        _, bias = heads.compute_semantic_map(head, kept[head.layer.name], score)
         values = found_by(model, "cam", inputs, classes).fused.values
         assert_same(values.mean(dim=(1, 2)) + bias, doubles(logits[:, target]))
 
@@ -207,7 +207,7 @@ def test_tscam_on_a_plain_transformer(key: str) -> None:
     prefix, cls = VITS[key]
     model = model_of(key)
     network: Any = model.network
-    inputs = photographs(model.size, 2)
+    inputs = photographs(model.input_size, 2)
     found = found_by(model, "tscam", inputs, CLASSES[:2])
     names = [f"blocks.{n}.norm1" for n in range(len(network.blocks))]
     for b, target in enumerate(CLASSES[:2]):
@@ -312,9 +312,9 @@ def test_tscam_from_an_official_checkpoint(side: int, tmp_path: Path) -> None:
     path = tmp_path / "model_best.pth"
     state = {f"module.{key}": value for key, value in weights.items()}
     torch.save({"epoch": 3, "state_dict": state, "best_map": 0.5}, path)
-    model = models.load(str(path), device="cpu")
-    assert model.size == (side, side)
-    inputs = photographs(model.size, 2)
+    model = models.load_model(str(path), device="cpu")
+    assert model.input_size == (side, side)
+    inputs = photographs(model.input_size, 2)
     targets = [6, 3]
     found = found_by(model, "tscam", inputs, targets)
     with torch.no_grad():
@@ -338,7 +338,7 @@ BATCHED = {
 @pytest.mark.parametrize(("method", "key"), [(m, key) for m in BATCHED for key in BATCHED[m]])
 def test_a_batch_of_different_classes_equals_its_singles(method: str, key: str) -> None:
     model = model_of(key)
-    inputs = photographs(model.size)
+    inputs = photographs(model.input_size)
     together = found_by(model, method, inputs)
     largest = together.fused.values.abs().max()
     assert largest > 0

@@ -15,7 +15,7 @@ from camcli.core.maps import normalise
 from camcli.engine.explain import _chosen, explain
 from camcli.engine.plan import plan
 from camcli.engine.postprocess import Explained
-from camcli.methods.registry import METHODS, get
+from camcli.methods.registry import METHODS, find_method
 from camcli.models.model import Model
 
 KINDS = {
@@ -69,14 +69,14 @@ def model_of(name: str) -> Model:
 
 
 def run(model: Model, method: str, inputs: Tensor) -> list[Explained]:
-    few = {key: value for key, value in FEW.items() if key in get(method).options}
-    return explain(model, inputs, plan(model, [get(method)], options={method: few}), top)[0]
+    few = {key: value for key, value in FEW.items() if key in find_method(method).options}
+    return explain(model, inputs, plan(model, [find_method(method)], options={method: few}), top)[0]
 
 
 @pytest.mark.parametrize(("method", "name"), CASES)
 def test_maps_of_every_method_on_every_kind_of_model(method: str, name: str) -> None:
     model = model_of(name)
-    found = run(model, method, noise(3, model.size))
+    found = run(model, method, noise(3, model.input_size))
     for explained in found:
         fused = explained.fused
         assert fused.values.ndim == 3
@@ -94,7 +94,7 @@ def test_maps_of_every_method_on_every_kind_of_model(method: str, name: str) -> 
 @pytest.mark.parametrize(("method", "name"), CASES)
 def test_a_batch_equals_its_singles(method: str, name: str) -> None:
     model = model_of(name)
-    inputs = noise(8, model.size, seed=5)
+    inputs = noise(8, model.input_size, seed=5)
     together = run(model, method, inputs)
     for b in (0, 3, 7):
         alone = run(model, method, inputs[b : b + 1])
@@ -102,7 +102,7 @@ def test_a_batch_equals_its_singles(method: str, name: str) -> None:
             assert one.chosen.classes[0] == all_.chosen.classes[b]
             scale = all_.fused.values[b].abs().max()
             # A probability magnifies what rounding does to large logits.
-            share = 1e-4 if "rescore" in METHODS[method].needs else 1e-5
+            share = 1e-4 if "rescore" in METHODS[method].input_names else 1e-5
             assert (one.fused.values[0] - all_.fused.values[b]).abs().max() <= share * (1 + scale)
 
 
@@ -111,7 +111,7 @@ def test_nothing_is_left_behind(method: str, name: str) -> None:
     model = model_of(name)
     before = {key: value.clone() for key, value in model.network.state_dict().items()}
     fused = [getattr(m, "fused_attn", None) for m in model.network.modules()]
-    inputs = noise(2, model.size)
+    inputs = noise(2, model.input_size)
     run(model, method, inputs)
     assert not list(hooks(model.network))
     assert all(p.grad is None and not p.requires_grad for p in model.network.parameters())
@@ -125,12 +125,12 @@ def test_nothing_is_left_behind(method: str, name: str) -> None:
 @pytest.mark.parametrize(("method", "name"), REFUSALS)
 def test_a_method_that_cannot_apply_names_those_that_can(method: str, name: str) -> None:
     with pytest.raises(MethodError, match=r"[Tt]ry .*gradcam"):
-        plan(model_of(name), [get(method)])
+        plan(model_of(name), [find_method(method)])
 
 
 def test_no_hook_outlives_an_error() -> None:
     model = model_of("test_resnet")
-    requests = plan(model, [get("gradcam")])
+    requests = plan(model, [find_method("gradcam")])
     with pytest.raises(RuntimeError):
         explain(model, torch.zeros(1, 7, 96, 128), requests, top)
     assert not list(hooks(model.network))
@@ -138,9 +138,13 @@ def test_no_hook_outlives_an_error() -> None:
 
 def test_a_shallow_layer_alone_is_not_scaled_as_if_it_were_fused() -> None:
     model = model_of("test_resnet")
-    inputs = noise(2, model.size)
-    alone = explain(model, inputs, plan(model, [get("layercam")], "stage2"), top)[0][0].fused
-    fused = explain(model, inputs, plan(model, [get("layercam")], "all"), top)[0][0].layers[1]
+    inputs = noise(2, model.input_size)
+    alone = explain(model, inputs, plan(model, [find_method("layercam")], "stage2"), top)[0][
+        0
+    ].fused
+    fused = explain(model, inputs, plan(model, [find_method("layercam")], "all"), top)[0][0].layers[
+        1
+    ]
     assert torch.allclose(alone.values, fused.values, atol=1e-6)
     assert torch.equal(alone.shown, normalise(alone.values))
     assert (fused.shown - normalise(fused.values)).abs().max() > 0.05  # tanh there
@@ -148,12 +152,12 @@ def test_a_shallow_layer_alone_is_not_scaled_as_if_it_were_fused() -> None:
 
 def test_several_methods_and_layers_in_one_pass_equal_each_alone() -> None:
     model = model_of("test_resnet")
-    inputs = noise(2, model.size)
+    inputs = noise(2, model.input_size)
     names = ["gradcam", "layercam", "cam"]
-    together = explain(model, inputs, plan(model, [get(n) for n in names], "all"), top)
+    together = explain(model, inputs, plan(model, [find_method(n) for n in names], "all"), top)
     for name, found in zip(names, together, strict=True):
         spec = None if name == "cam" else "all"
-        alone = explain(model, inputs, plan(model, [get(name)], spec), top)[0]
+        alone = explain(model, inputs, plan(model, [find_method(name)], spec), top)[0]
         for one, other in zip(alone, found, strict=True):
             assert torch.allclose(one.fused.values, other.fused.values, atol=1e-6)
             assert [m.name for m in one.layers] == [m.name for m in other.layers]
@@ -161,19 +165,19 @@ def test_several_methods_and_layers_in_one_pass_equal_each_alone() -> None:
 
 def test_an_in_place_relu_after_the_tap_does_not_change_the_record() -> None:
     network = nn.Sequential(nn.Conv2d(3, 4, 3), nn.ReLU(inplace=True), nn.Flatten())
-    from camcli.models.introspection.hooks import record
+    from camcli.models.introspection.hooks import record_outputs
 
     inputs = noise(1, (6, 6))
-    with record(network, taps=["0"]) as recorded:
+    with record_outputs(network, graph_layers=["0"]) as recorded:
         network(inputs)
-    assert torch.equal(recorded.taps["0"], network[0](inputs))
-    assert recorded.taps["0"].min() < 0
+    assert torch.equal(recorded.graph_outputs["0"], network[0](inputs))
+    assert recorded.graph_outputs["0"].min() < 0
 
 
 def test_of_equal_logits_the_first_class_ranks_first_and_nan_ranks_last() -> None:
     model = small("test_resnet", 96, 96)
     inputs = noise(1, (96, 96))
-    requests = plan(model, [get("gradcam")])
+    requests = plan(model, [find_method("gradcam")])
 
     def ranks(logits: list[float]) -> list[int]:
         values = torch.tensor([logits])
@@ -189,18 +193,18 @@ def test_of_equal_logits_the_first_class_ranks_first_and_nan_ranks_last() -> Non
 
 @pytest.mark.parametrize("name", ["HiRes-CAM", "grad_cam++", "gradcamelementwise", "TSCAM"])
 def test_hyphens_and_case_do_not_matter(name: str) -> None:
-    assert get(name).name in METHODS
+    assert find_method(name).name in METHODS
 
 
 def test_methods_that_change_a_layer_leave_the_record_to_the_others() -> None:
     """What follows this layer works in place: it must work on a copy."""
     model = small("test_resnet", 96, 128)
     layer = "layer3.0.bn3"
-    inputs = noise(2, model.size)
-    methods = [get("ablationcam"), get("gradcam")]
+    inputs = noise(2, model.input_size)
+    methods = [find_method("ablationcam"), find_method("gradcam")]
     both = plan(model, methods, layer, options={"ablationcam": {"channels": 4}})
     together = explain(model, inputs, both, top)[1]
-    alone = explain(model, inputs, plan(model, [get("gradcam")], layer), top)[0]
+    alone = explain(model, inputs, plan(model, [find_method("gradcam")], layer), top)[0]
     for one, other in zip(alone, together, strict=True):
         assert torch.equal(one.fused.values, other.fused.values)
 
@@ -208,7 +212,7 @@ def test_methods_that_change_a_layer_leave_the_record_to_the_others() -> None:
 @pytest.mark.parametrize("method", ["eigencam", "kpcacam", "eigengradcam", "dff"])
 def test_a_layer_that_is_not_finite_is_told_of_its_image_alone(method: str) -> None:
     model = small("test_resnet", 96, 128)
-    inputs = noise(3, model.size)
+    inputs = noise(3, model.input_size)
     inputs[1] = float("nan")
     found = run(model, method, inputs)[0].fused.status
     assert found == ["ok", "non_finite", "ok"]

@@ -40,9 +40,9 @@ from camcli.core.errors import MethodError
 from camcli.core.types import Transform
 from camcli.engine.plan import plan
 from camcli.methods import _masks as masks
-from camcli.methods.registry import METHODS, get
+from camcli.methods.registry import METHODS, find_method
 from camcli.models import model as models
-from camcli.models.introspection.attention import unfuse
+from camcli.models.introspection.attention import disable_fused_attention
 from camcli.models.model import Model
 
 SLOW = {
@@ -69,7 +69,7 @@ def test_every_method_has_a_slow_version() -> None:
 @pytest.mark.parametrize(("key", "layer", "read"), LAYERS[:8:2] + LAYERS[8::2])
 def test_activation_methods(method: str, key: str, layer: str, read: Read) -> None:
     model = model_of(key)
-    inputs = photographs(model.size)
+    inputs = photographs(model.input_size)
     found = found_by(model, method, inputs, spec=layer).fused.values
     version = getattr(slow_activation, method)
     for b, target in enumerate(CLASSES):
@@ -91,11 +91,11 @@ def test_activation_methods(method: str, key: str, layer: str, read: Read) -> No
 @pytest.mark.parametrize(("key", "layer", "read"), [LAYERS[0], LAYERS[5], LAYERS[8]])
 def test_smoothgradcam(key: str, layer: str, read: Read) -> None:
     model = model_of(key)
-    inputs = photographs(model.size, 2)
+    inputs = photographs(model.input_size, 2)
     options = {"samples": 3, "seed": 4}
     found = found_by(model, "smoothgradcam++", inputs, CLASSES[:2], layer, options).fused.values
     generator = torch.Generator().manual_seed(4)
-    fields = [torch.randn(3, *model.size, generator=generator) for _ in range(3)]
+    fields = [torch.randn(3, *model.input_size, generator=generator) for _ in range(3)]
     for b, target in enumerate(CLASSES[:2]):
         (activation,), _ = recorded(model.network, [layer], inputs[b], target)
         share = 0.2 * (inputs[b].max() - inputs[b].min())
@@ -125,7 +125,7 @@ def test_shapleycam(place: int) -> None:
     """The curvature as a difference of gradients, along the activations, in double precision."""
     key, layer, read = LAYERS[place]
     model = model_of(key)
-    inputs = photographs(model.size, 2)
+    inputs = photographs(model.input_size, 2)
     found = found_by(model, "shapleycam", inputs, CLASSES[:2], layer).fused.values
     plain = found_by(model, "gradcam", inputs, CLASSES[:2], layer).fused.values
     network = model.network.double()
@@ -143,7 +143,7 @@ def test_shapleycam(place: int) -> None:
 
 def test_shapleycam_is_gradcam_where_the_score_is_piecewise_linear() -> None:
     model = model_of("resnet")
-    inputs = photographs(model.size)
+    inputs = photographs(model.input_size)
     for layer in ("layer2", "layer4"):
         found, plain = (
             found_by(model, m, inputs, spec=layer).fused.values for m in ("shapleycam", "gradcam")
@@ -177,7 +177,7 @@ def relu_network(held: bool = False) -> Model:
     for norm in (network.norm1, network.norm2):
         norm.running_mean.uniform_(-0.5, 0.5, generator=torch.Generator().manual_seed(1))
         norm.running_var.uniform_(0.5, 2, generator=torch.Generator().manual_seed(2))
-    return models.wrap("small", network, Transform((12, 16)))
+    return models.wrap_network("small", network, Transform((12, 16)))
 
 
 def bias_terms(network: Any, image: Tensor, target: int) -> tuple[Doubles, list[Doubles]]:
@@ -206,7 +206,7 @@ def bias_terms(network: Any, image: Tensor, target: int) -> tuple[Doubles, list[
 @pytest.mark.parametrize("held", [False, True])
 def test_fullgrad(held: bool) -> None:
     model = relu_network(held)
-    inputs = photographs(model.size)
+    inputs = photographs(model.input_size)
     found = found_by(model, "fullgrad", inputs).fused.values
     for b, target in enumerate(CLASSES):
         slope, terms = bias_terms(model.network, inputs[b], target)
@@ -223,7 +223,7 @@ def test_fullgrad_is_refused_where_a_bias_is_not_fixed() -> None:
     network: Any = model.network
     network.norm1 = nn.GroupNorm(2, 6)
     with pytest.raises(MethodError, match="whose bias is not fixed"):
-        plan(model, [get("fullgrad")])
+        plan(model, [find_method("fullgrad")])
 
 
 # --- perturbations
@@ -250,11 +250,11 @@ NARROW: list[tuple[str, str, Read]] = [
 @pytest.mark.parametrize(("key", "layer", "read"), NARROW)
 def test_masking_methods(method: str, key: str, layer: str, read: Read) -> None:
     model = model_of(key)
-    inputs = photographs(model.size, 2)
+    inputs = photographs(model.input_size, 2)
     options: dict[str, Any] = {"sscam": {"samples": 2, "seed": 3}, "iscam": {"steps": 2}}
     own = options.get(method, {})
     found = found_by(model, method, inputs, CLASSES[:2], layer, own).fused.values
-    fields = [doubles(f) for f in 2.0 * draws.normal((2, *model.size), 3)]
+    fields = [doubles(f) for f in 2.0 * draws.normal((2, *model.input_size), 3)]
     b, target = 1, CLASSES[1]
     (activation,), _ = recorded(model.network, [layer], inputs[b], target)
     a, x, p = read(activation), doubles(inputs[b]), probability(model, target)
@@ -271,16 +271,18 @@ def test_equal_masks_are_scored_once_and_constant_ones_not_at_all() -> None:
     activations[0, 0, 1, 2], activations[0, 3, 1, 2] = 2.0, 0.5  # equal, once min-maxed
     activations[0, 1] = torch.arange(6.0).reshape(2, 3)
     activations[0, 4] = 7.0  # the same everywhere
-    found = masks.of_channels(activations, torch.ones(1, 3, 4, 6), 0)
-    assert found.wanted.tolist() == [[True, True, False, False, False]]
-    assert found.sound.tolist() == [[True, True, False, True, False]]
-    terms = found.weigh(lambda wanted: torch.tensor([[3.0, 5.0, 0.0, 0.0, 0.0]]), "probability")
+    found = masks.create_channel_masks(activations, torch.ones(1, 3, 4, 6), 0)
+    assert found.scored_channels.tolist() == [[True, True, False, False, False]]
+    assert found.varying_channels.tolist() == [[True, True, False, True, False]]
+    terms = found.weight_activations(
+        lambda wanted: torch.tensor([[3.0, 5.0, 0.0, 0.0, 0.0]]), "probability"
+    )
     assert torch.equal(terms[0, 3], 3 * activations[0, 3])
     assert not terms[0, 4].any()
-    shares = found.weigh(lambda wanted: torch.zeros(1, 5), "softmax")
+    shares = found.weight_activations(lambda wanted: torch.zeros(1, 5), "softmax")
     assert torch.allclose(shares[0, 1], activations[0, 1] / 3)
-    two = masks.of_channels(activations, torch.ones(1, 3, 4, 6), 1)
-    assert two.wanted.tolist() == [[False, True, False, False, False]]
+    two = masks.create_channel_masks(activations, torch.ones(1, 3, 4, 6), 1)
+    assert two.scored_channels.tolist() == [[False, True, False, False, False]]
 
 
 ABLATED = [
@@ -296,7 +298,7 @@ ABLATED = [
 def test_ablationcam(key: str, layer: str, read: Read) -> None:
     """Run again from the layer on, it is what a run from the pixels on gives."""
     model = model_of(key)
-    inputs = photographs(model.size, 2)
+    inputs = photographs(model.input_size, 2)
     found = found_by(model, "ablationcam", inputs, CLASSES[:2], layer, {}).fused.values
     b, target = 1, CLASSES[1]
     (output,), _ = recorded(model.network, [layer], inputs[b], target)
@@ -322,7 +324,7 @@ def test_a_network_resumed_at_a_layer_does_nothing_before_it() -> None:
     hook = model.network.get_submodule("layer1.0.conv1").register_forward_hook(
         lambda *_: calls.append(1)
     )
-    image = photographs(model.size, 1)
+    image = photographs(model.input_size, 1)
     try:
         with outputs_of(model.network, ["layer3"]) as kept:
             logits = model.network(image)
@@ -338,7 +340,7 @@ def test_a_network_resumed_at_a_layer_does_nothing_before_it() -> None:
 
 def test_occlusion() -> None:
     model = model_of("efficientnet")
-    inputs = photographs(model.size, 2)
+    inputs = photographs(model.input_size, 2)
     options = {"window": 40, "stride": 25}
     found = found_by(model, "occlusion", inputs, CLASSES[:2], options=options).fused.values
     for b, target in enumerate(CLASSES[:2]):
@@ -348,10 +350,10 @@ def test_occlusion() -> None:
 
 def test_rise() -> None:
     model = model_of("efficientnet")
-    inputs = photographs(model.size, 2)
+    inputs = photographs(model.input_size, 2)
     options = {"masks": 40, "seed": 2}
     found = found_by(model, "rise", inputs, CLASSES[:2], options=options).fused.values
-    grids = masks.random_grids(model.size, 40, 7, 0.5, 2)
+    grids = masks.create_random_masks(model.input_size, 40, 7, 0.5, 2)
     shown = [doubles(m) for m in grids(torch.arange(40))]
     for b, target in enumerate(CLASSES[:2]):
         p = probability(model, target)
@@ -359,7 +361,7 @@ def test_rise() -> None:
 
 
 def test_random_grids_are_open_as_often_as_asked_and_smooth() -> None:
-    grids = masks.random_grids((96, 130), 200, 7, 0.3, 1)
+    grids = masks.create_random_masks((96, 130), 200, 7, 0.3, 1)
     shown = grids(torch.arange(200))
     assert shown.shape == (200, 96, 130)
     assert abs(float(shown.mean()) - 0.3) < 0.02
@@ -367,7 +369,7 @@ def test_random_grids_are_open_as_often_as_asked_and_smooth() -> None:
     assert not torch.equal(shown[0], shown[1])
     weights = torch.rand(2, 200)
     assert torch.allclose(
-        grids.mix(weights), torch.einsum("bn,nhw->bhw", weights, shown), atol=1e-4
+        grids.sum_weighted(weights), torch.einsum("bn,nhw->bhw", weights, shown), atol=1e-4
     )
 
 
@@ -389,7 +391,7 @@ def attended(model: Model, image: Tensor, target: int) -> tuple[list[Doubles], l
     """Each block's attention and its gradient, by way of the input, in plain steps."""
     network: Any = model.network
     names = [f"blocks.{n}.attn.attn_drop" for n in range(len(network.blocks))]
-    with unfuse([block.attn for block in network.blocks]):
+    with disable_fused_attention([block.attn for block in network.blocks]):
         matrices, gradients = recorded(network, names, image, target)
     return [doubles(m[0]) for m in matrices], [doubles(g[0]) for g in gradients]
 
@@ -399,7 +401,7 @@ def attended(model: Model, image: Tensor, target: int) -> tuple[list[Doubles], l
 def test_attention_methods(method: str, key: str) -> None:
     model = model_of(key)
     prefix, queries = QUERIES[key]
-    inputs = photographs(model.size, 2)
+    inputs = photographs(model.input_size, 2)
     found = found_by(model, method, inputs, CLASSES[:2]).fused.values
     for b, target in enumerate(CLASSES[:2]):
         matrices, gradients = attended(model, inputs[b], target)
@@ -416,7 +418,7 @@ def test_attention_methods(method: str, key: str) -> None:
 
 def test_raw_attention() -> None:
     model = model_of("vit")
-    inputs = photographs(model.size, 2)
+    inputs = photographs(model.input_size, 2)
     last, mean, third = (
         found_by(model, "attention", inputs, CLASSES[:2], options={"block": block}).fused.values
         for block in ("last", "mean", "3")
@@ -431,7 +433,7 @@ def test_raw_attention() -> None:
 @pytest.mark.parametrize("heads", ["max", "min"])
 def test_rollout_over_heads(heads: str) -> None:
     model = model_of("vit")
-    inputs = photographs(model.size, 1)
+    inputs = photographs(model.input_size, 1)
     found = found_by(model, "rollout", inputs, [1], options={"heads": heads}).fused.values
     matrices, _ = attended(model, inputs[0], 1)
     joined = [getattr(m, heads)(axis=0)[None] for m in matrices]
@@ -440,7 +442,7 @@ def test_rollout_over_heads(heads: str) -> None:
 
 def test_rollout_discards_of_every_image_of_a_batch() -> None:
     model = model_of("vit")
-    inputs = photographs(model.size, 3)
+    inputs = photographs(model.input_size, 3)
     found = found_by(model, "rollout", inputs, options={"discard": 0.9}).fused.values
     for b in range(3):
         matrices, _ = attended(model, inputs[b], 1)
@@ -457,12 +459,15 @@ def test_rollout_discards_of_every_image_of_a_batch() -> None:
 def test_legrad(key: str) -> None:
     model = model_of(key)
     network: Any = model.network
-    inputs = photographs(model.size, 2)
+    inputs = photographs(model.input_size, 2)
     found = found_by(model, "legrad", inputs, CLASSES[:2]).fused.values
     count = len(network.blocks)
     names = [name for n in range(count) for name in (f"blocks.{n}.attn.attn_drop", f"blocks.{n}")]
     for b, target in enumerate(CLASSES[:2]):
-        with unfuse([block.attn for block in network.blocks]), outputs_of(network, names) as kept:
+        with (
+            disable_fused_attention([block.attn for block in network.blocks]),
+            outputs_of(network, names) as kept,
+        ):
             network(inputs[b : b + 1].clone().requires_grad_())
         gradients = []
         for n in range(count):
@@ -478,7 +483,7 @@ def test_legrad(key: str) -> None:
 @pytest.mark.parametrize("block", [0, 3])
 def test_lrp(block: int) -> None:
     model = model_of("vit")
-    inputs = photographs(model.size, 2)
+    inputs = photographs(model.input_size, 2)
     found = found_by(model, "lrp", inputs, CLASSES[:2], f"blocks.{block}").fused.values
     network = model.network.double()
     try:
@@ -509,7 +514,7 @@ def slope_of(network: nn.Module, target: int) -> Callable[[Doubles], Doubles]:
 @pytest.mark.parametrize("key", ["resnet", "efficientnet", "vit", "swin"])
 def test_input_space(method: str, key: str) -> None:
     model = model_of(key)
-    inputs = photographs(model.size, 2)
+    inputs = photographs(model.input_size, 2)
     options: dict[str, Any] = {
         "integratedgradients": {"steps": 3},
         "smoothgrad": {"samples": 2, "seed": 5},
@@ -517,7 +522,7 @@ def test_input_space(method: str, key: str) -> None:
     given = options.get(method, {})
     found = found_by(model, method, inputs, CLASSES[:2], options=given).fused.values
     generator = torch.Generator().manual_seed(5)
-    fields = [torch.randn(3, *model.size, generator=generator) for _ in range(2)]
+    fields = [torch.randn(3, *model.input_size, generator=generator) for _ in range(2)]
     for b, target in enumerate(CLASSES[:2]):
         x = doubles(inputs[b])
         noisy = [x + 0.15 * (x.max() - x.min()) * doubles(f) for f in fields]
@@ -541,7 +546,7 @@ def test_integrated_gradients_are_complete() -> None:
     """To 1 % of what the logit moves, with a hundred steps."""
     for key in ("efficientnet", "vit"):
         model = model_of(key)
-        inputs = photographs(model.size)
+        inputs = photographs(model.input_size)
         options = {"absolute": False, "steps": 100}
         found = found_by(model, "integratedgradients", inputs, options=options).fused.values
         with torch.no_grad():
@@ -556,7 +561,7 @@ def test_guided_backpropagation() -> None:
     for name in ("norm1", "norm2"):
         setattr(network, name, nn.Identity())
     network.conv1.bias = nn.Parameter(torch.linspace(-0.2, 0.2, 6), requires_grad=False)
-    inputs = photographs(model.size)
+    inputs = photographs(model.input_size)
     found = found_by(model, "guidedbackprop", inputs).fused.values
     both = found_by(model, "guided-gradcam", inputs, spec="act2").fused.values
     first, second = ((doubles(c.weight), doubles(c.bias)) for c in (network.conv1, network.conv2))
@@ -571,7 +576,7 @@ def test_guided_backpropagation() -> None:
 
 def test_methods_that_draw_draw_the_same_for_the_same_seed() -> None:
     model = model_of("efficientnet")
-    inputs = photographs(model.size, 1)
+    inputs = photographs(model.input_size, 1)
     for name, m in METHODS.items():
         if "seed" not in m.options:
             continue
@@ -594,7 +599,7 @@ def test_methods_that_draw_draw_the_same_for_the_same_seed() -> None:
 @pytest.mark.parametrize(("key", "layer", "read"), [LAYERS[0], LAYERS[8]])
 def test_dff(key: str, layer: str, read: Read) -> None:
     model = model_of(key)
-    inputs = photographs(model.size)
+    inputs = photographs(model.input_size)
     options = {"concepts": 3, "steps": 40, "seed": 2}
     found = found_by(model, "dff", inputs, spec=layer, options=options)
     maps = torch.stack([part.values for part in found.parts], dim=1)
@@ -614,7 +619,7 @@ def test_dff_explains_as_much_as_another_solver() -> None:
     from sklearn.decomposition import NMF
 
     model = model_of("resnet")
-    inputs = photographs(model.size, 1)
+    inputs = photographs(model.input_size, 1)
     (activation,), _ = recorded(model.network, ["layer3"], inputs[0], 1)
     v = np.maximum(doubles(activation[0]), 0).reshape(activation.shape[1], -1).T
     found = found_by(model, "dff", inputs, [1], "layer3", {"concepts": 4})
@@ -626,12 +631,12 @@ def test_dff_explains_as_much_as_another_solver() -> None:
 
 
 def names(methods: Sequence[str]) -> list[str]:
-    return [get(m).name for m in methods]
+    return [find_method(m).name for m in methods]
 
 
 BLIND = ["eigencam", "kpcacam", "fem", "randomcam"]
 
 
 def test_what_is_asked_of_the_class_and_what_is_not() -> None:
-    blind = {name for name, m in METHODS.items() if not m.class_aware}
+    blind = {name for name, m in METHODS.items() if not m.class_specific}
     assert blind == {*names([*BLIND, "attention", "rollout", "dff"])}

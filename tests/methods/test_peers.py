@@ -25,7 +25,7 @@ from camcli.engine.explain import explain
 from camcli.engine.plan import plan
 from camcli.engine.postprocess import Explained
 from camcli.io import images, transforms
-from camcli.methods.registry import get
+from camcli.methods.registry import find_method
 from camcli.models import model as models
 from camcli.models.model import Model
 
@@ -45,7 +45,7 @@ NETWORKS: dict[str, tuple[str, int, int, dict[str, Any]]] = {
 @cache
 def model_of(key: str) -> Model:
     if key == "embedded":
-        return models.load(device="cpu")
+        return models.load_model(device="cpu")
     name, height, width, options = NETWORKS[key]
     return small(name, height, width, **options)
 
@@ -73,7 +73,9 @@ def ours(
     model: Model, method: str, inputs: Tensor, classes: Sequence[int], layer: str | None
 ) -> Explained:
     targets = torch.tensor(classes)[:, None]
-    return explain(model, inputs, plan(model, [get(method)], layer), lambda _: targets)[0][0]
+    return explain(model, inputs, plan(model, [find_method(method)], layer), lambda _: targets)[0][
+        0
+    ]
 
 
 def nlc(prefix: int, rows: int, cols: int) -> Reshape:
@@ -161,7 +163,7 @@ def test_grad_cam(method: str, kind: str, key: str, layer: str, reshape: Reshape
     values = ours(model, method, inputs, classes, layer).fused.values
     theirs = grad_cam(kind, model, layer, reshape, inputs, classes)
     # Not less: OpenCV and Pillow upsample in single precision each, and it divides by max + 1e-7.
-    assert np.abs(shown(values, model.size) - theirs).max() <= 1e-4
+    assert np.abs(shown(values, model.input_size) - theirs).max() <= 1e-4
     assert theirs.max() > 0.99  # relu may leave nothing of one random map, but not of all
 
 
@@ -186,7 +188,7 @@ def test_xgradcam_after_a_relu(layer: str) -> None:
     classes = best(model, inputs)
     values = ours(model, "xgradcam", inputs, classes, layer).fused.values
     theirs = grad_cam("XGradCAM", model, layer, None, inputs, classes)
-    assert np.abs(shown(values, model.size) - theirs).max() <= 1e-3
+    assert np.abs(shown(values, model.input_size) - theirs).max() <= 1e-3
 
 
 @pytest.mark.parametrize(

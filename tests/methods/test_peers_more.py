@@ -34,7 +34,7 @@ from camcli.core.types import Transform
 from camcli.engine.explain import explain
 from camcli.engine.plan import plan
 from camcli.io import images, transforms
-from camcli.methods.registry import get
+from camcli.methods.registry import find_method
 from camcli.models import model as models
 from camcli.models.model import Model
 
@@ -69,7 +69,7 @@ def photographs(size: tuple[int, int]) -> Tensor:
 def seen(key: str) -> tuple[Model, Tensor, list[int]]:
     """A network, what it is shown, and a class an image."""
     model = model_of(key)
-    inputs = photographs(model.size)
+    inputs = photographs(model.input_size)
     return model, inputs, best(model, inputs)
 
 
@@ -81,7 +81,7 @@ def ours(
     layer: str | None = None,
     **options: Any,
 ) -> Tensor:
-    requests = plan(model, [get(method)], layer, options={method: options})
+    requests = plan(model, [find_method(method)], layer, options={method: options})
     targets = torch.tensor(classes)[:, None]
     return explain(model, inputs, requests, lambda _: targets)[0][0].fused.values
 
@@ -250,9 +250,9 @@ def scored_by_torchcam(
             peer.num_samples = options["steps"]
         if kind == "SSCAM":
             peer.num_samples = options["samples"]
-            shape = (options["samples"], *model.size)
+            shape = (options["samples"], *model.input_size)
             peer._distrib = Fields(options["noise"] * draws.normal(shape, options["seed"]))
-        enlarge = enlarged(model.size)
+        enlarge = enlarged(model.input_size)
         if after:
             peer._upsample = lambda masks: scaled(enlarge(masks), (2, 3))
         with torch.no_grad():
@@ -349,7 +349,7 @@ def test_legrad(depth: int, hidden: int, heads: int) -> None:
     lively(peer).eval().requires_grad_(False)
     sizes = {"img_size": 32, "patch_size": 8, "embed_dim": hidden, "depth": depth}
     network = as_timm(peer, **sizes, num_heads=heads, mlp_ratio=96 / hidden, num_classes=10)
-    model = models.wrap("torchvision's", network, Transform((32, 32)))
+    model = models.wrap_network("torchvision's", network, Transform((32, 32)))
     inputs = photographs((32, 32))
     logits = peer(inputs)
     # Not less: two implementations of attention, in single precision.

@@ -30,7 +30,7 @@ from camcli.training.distillation.student import Student
 
 @pytest.fixture(scope="module")
 def tscam() -> Model:
-    return models.load(embedded.BUILTIN_TSCAM, device="cpu")
+    return models.load_model(embedded.BUILTIN_TSCAM, device="cpu")
 
 
 @pytest.fixture(scope="module")
@@ -49,25 +49,25 @@ def test_it_is_an_ordinary_transformer(tscam: Model) -> None:
     assert isinstance(tscam.network, timm.models.VisionTransformer)
     blocks = [layer for layer in tscam.layers if layer.block is not None]
     assert [layer.grid for layer in blocks] == [(14, 14)] * embedded.VIT_DEPTH
-    rows = attention.rows(tscam.network, tscam.attention, tscam.size)
+    rows = attention.find_cls_row_reader(tscam.network, tscam.attention_modules, tscam.input_size)
     assert rows is not None
-    assert not rows.unfused  # the fused kernel stays on
-    head = heads.find(tscam.network, tscam.layers, tscam.size, 1000)
+    assert not rows.fused_modules  # the fused kernel stays on
+    head = heads.find_head(tscam.network, tscam.layers, tscam.input_size, 1000)
     assert head is not None
     assert head.kind == "conv"
     assert tscam.labels.names[285] == "Egyptian cat"
 
 
 def test_its_other_head_reads_the_cls_token() -> None:
-    loaded = models.load(embedded.BUILTIN_VIT, device="cpu")
-    head = heads.find(loaded.network, loaded.layers, loaded.size, 1000)
+    loaded = models.load_model(embedded.BUILTIN_VIT, device="cpu")
+    head = heads.find_head(loaded.network, loaded.layers, loaded.input_size, 1000)
     assert head is not None
     assert (head.kind, head.exact) == ("linear", False)
 
 
 def test_both_heads_are_of_one_network(tscam: Model) -> None:
-    other = models.load(embedded.BUILTIN_VIT, device="cpu")
-    image = noise(1, tscam.size)
+    other = models.load_model(embedded.BUILTIN_VIT, device="cpu")
+    image = noise(1, tscam.input_size)
     theirs, ours = (n.network.get_submodule("norm") for n in (other, tscam))
     seen: list[torch.Tensor] = []
     for norm, network in ((theirs, other.network), (ours, tscam.network)):
@@ -145,21 +145,21 @@ def test_the_student_is_the_network(
         classes = torch.tensor([[3, 999]])
         semantic = student.compute_semantic_maps(said.tokens, classes)
     network = embedded.assemble_builtin_vit(student.export_state_dict(), embedded.BUILTIN_TSCAM)
-    found = models.wrap("x", network, models.load(device="cpu").transform)
+    found = models.wrap_network("x", network, models.load_model(device="cpu").transform)
     features = found.network.patch_embed.backbone  # type: ignore[union-attr]
     cached = torch.cat([whole[0], whole[1].repeat_interleave(2, 1).repeat_interleave(2, 2)], dim=3)
     features.forward = lambda _: cached.permute(0, 3, 1, 2)  # type: ignore[union-attr]
-    rows = attention.rows(found.network, found.attention, found.size)
+    rows = attention.find_cls_row_reader(found.network, found.attention_modules, found.input_size)
     assert rows is not None
     hold: list[torch.Tensor] = []
     conv = found.network.head.conv  # type: ignore[union-attr]
     hook = conv.register_forward_hook(lambda _m, _i, output: hold.append(output))  # type: ignore[union-attr]
-    with taps.record(found.network, readings=rows.readings) as recorded:
-        logits = found.network(noise(1, found.size))
+    with taps.record_outputs(found.network, reducers=rows.reducers) as recorded:
+        logits = found.network(noise(1, found.input_size))
     hook.remove()
     torch.testing.assert_close(logits, said.conv_logits, rtol=1e-3, atol=1e-3)
     torch.testing.assert_close(hold[0][:, classes[0]], semantic, rtol=1e-3, atol=1e-3)
-    attended = rows.stack(recorded.readings).sum(dim=1)
+    attended = rows.stack_maps(recorded.reduced_outputs).sum(dim=1)
     torch.testing.assert_close(attended, said.cls_attention, rtol=1e-3, atol=1e-5)
 
 

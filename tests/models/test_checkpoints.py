@@ -62,7 +62,7 @@ def test_usual_wrappings(tmp_path: Path, wrap: Callable[[State], Any]) -> None:
     weights = state()
     path = tmp_path / "w.pth"
     torch.save(wrap(weights), path)
-    model = models.load(NAME, path, size=(64, 64))
+    model = models.load_model(NAME, path, size=(64, 64))
     assert len(model.labels.names) == 7  # from the rows of the head
     for key, value in model.network.state_dict().items():
         assert torch.allclose(value.float(), weights[key].float(), atol=2e-3, rtol=1e-3), key
@@ -86,21 +86,21 @@ def test_a_tscam_head_on_an_impossible_grid(tmp_path: Path, shape: tuple[int, ..
     weights = {"head.weight": torch.zeros(3, 192, 3, 3), "pos_embed": torch.zeros(shape)}
     torch.save(weights, tmp_path / "w.pth")
     with pytest.raises(UsageError, match=r"position embeddings|nothing that timm"):
-        models.load(str(tmp_path / "w.pth"))
+        models.load_model(str(tmp_path / "w.pth"))
 
 
 def test_a_small_file_cannot_stand_for_a_huge_tensor(tmp_path: Path) -> None:
     weights = state() | {"fc.weight": torch.zeros(1, 1).expand(10**9, 96)}
     torch.save(weights, tmp_path / "w.pth")
     with pytest.raises(CheckpointError, match=r"1 of \d+ keys missing \(fc.weight\)"):
-        models.load(NAME, tmp_path / "w.pth")
+        models.load_model(NAME, tmp_path / "w.pth")
 
 
 @pytest.mark.parametrize("suffix", ["safetensors", "bin", "pt"])
 def test_usual_suffixes(tmp_path: Path, suffix: str) -> None:
     path = tmp_path / f"w.{suffix}"
     (save_file if suffix == "safetensors" else torch.save)(state(), path)
-    assert len(models.load(NAME, path, size=(64, 64)).labels.names) == 7
+    assert len(models.load_model(NAME, path, size=(64, 64)).labels.names) == 7
 
 
 class Harm:
@@ -155,7 +155,7 @@ def test_a_misfit_is_counted_named_and_advised(tmp_path: Path) -> None:
     weights["layer1.0.conv1.weight"] = torch.zeros(1, 2, 3)
     torch.save(weights, tmp_path / "w.pth")
     with pytest.raises(CheckpointError) as error:
-        models.load(NAME, tmp_path / "w.pth")
+        models.load_model(NAME, tmp_path / "w.pth")
     message = str(error.value)
     assert "1 of" in message
     assert "keys unknown (extra.weight)" in message
@@ -166,19 +166,19 @@ def test_a_misfit_is_counted_named_and_advised(tmp_path: Path) -> None:
 def test_a_checkpoint_of_nothing_that_is_known(tmp_path: Path) -> None:
     torch.save({"encoder.weight": torch.zeros(3, 3)}, tmp_path / "w.pth")
     with pytest.raises(ModelError, match=r"package\.module:function"):
-        models.load(str(tmp_path / "w.pth"))
+        models.load_model(str(tmp_path / "w.pth"))
 
 
 def test_an_unknown_name_suggests_near_ones() -> None:
     with pytest.raises(ModelError, match=r"did you mean .*resnet18"):
-        models.load("resnet_18")
+        models.load_model("resnet_18")
 
 
 def test_without_the_hub_the_message_names_checkpoint(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(hub, "is_reachable", lambda _address: False)
     monkeypatch.setattr(hub, "_is_cached", lambda _repository, _names: False)
     with pytest.raises(ModelError, match="--checkpoint FILE"):
-        models.load("resnet18")
+        models.load_model("resnet18")
 
 
 def test_weights_from_the_hub_are_loaded_by_timm(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -192,7 +192,7 @@ def test_weights_from_the_hub_are_loaded_by_timm(monkeypatch: pytest.MonkeyPatch
     real = timm.create_model
     monkeypatch.setattr(hub, "_is_cached", lambda _repository, _names: True)
     monkeypatch.setattr(timm, "create_model", create)
-    assert models.load("test_resnet", size=(64, 64)).name == "test_resnet"
+    assert models.load_model("test_resnet", size=(64, 64)).name == "test_resnet"
     assert asked == {"name": "test_resnet", "pretrained": True}
 
 
@@ -202,7 +202,7 @@ def test_the_embedded_weights_classify_the_samples() -> None:
     from camcli.io.images import decode
     from camcli.io.transforms import place, preprocess
 
-    model = models.load(device="cpu")
+    model = models.load_model(device="cpu")
     said = {}
     for name in ("chelsea", "coffee", "rocket", "motorcycle_left"):
         picture = decode(SAMPLES / f"{name}.jpg")
@@ -223,7 +223,7 @@ def test_a_prefix_in_safetensors(tmp_path: Path, prefix: str) -> None:
     path = tmp_path / "test_resnet.safetensors"
     save_file(prefixed(prefix)(state()), path)
     assert checkpoints.read_checkpoint(path).shapes.keys() == checkpoints.load_weights(path).keys()
-    assert models.load(str(path), size=(64, 64)).name == NAME
+    assert models.load_model(str(path), size=(64, 64)).name == NAME
 
 
 @pytest.mark.parametrize("shape", [(10**7, 0), (2 * 10**18, 0), (0, 96), (5, 1)])
@@ -233,13 +233,13 @@ def test_a_head_of_no_width_is_no_reason_to_build_a_huge_one(
 ) -> None:
     torch.save(state() | {"fc.weight": torch.zeros(shape)}, tmp_path / "w.pth")
     with pytest.raises(CheckpointError, match="does not fit"):
-        models.load(name, tmp_path / "w.pth", size=(64, 64))
+        models.load_model(name, tmp_path / "w.pth", size=(64, 64))
 
 
 def test_positions_of_an_absurd_image_are_not_believed(tmp_path: Path) -> None:
     weights = state("test_vit") | {"pos_embed": torch.zeros(1, 1 + 10**4, 64)}
     torch.save(weights, tmp_path / "test_vit.pth")
-    assert models.load("test_vit", tmp_path / "test_vit.pth").size[0] < 3000
+    assert models.load_model("test_vit", tmp_path / "test_vit.pth").input_size[0] < 3000
 
 
 def test_many_views_of_few_numbers_are_no_weights(tmp_path: Path) -> None:
@@ -255,7 +255,7 @@ def test_densenets_as_torchvision_published_them(tmp_path: Path) -> None:
     found = {old.sub(r"\1.\2.", key): value for key, value in network.state_dict().items()}
     assert "features.denseblock1.denselayer1.norm.1.weight" in found
     torch.save(found, tmp_path / "densenet121.pth")
-    loaded = models.load(str(tmp_path / "densenet121.pth"), size=(64, 64))
+    loaded = models.load_model(str(tmp_path / "densenet121.pth"), size=(64, 64))
     image = torch.ones(1, 3, 64, 64)
     torch.testing.assert_close(loaded.network(image), network.eval()(image).detach())
 
@@ -275,7 +275,7 @@ def test_another_patch_size_is_another_variant(tmp_path: Path) -> None:
     weights["patch_embed.proj.weight"] = torch.zeros(*kernel.shape[:2], 8, 8)
     torch.save(weights, tmp_path / "w.pth")
     with pytest.raises(CheckpointError, match="patches of 8x8"):
-        models.load("test_vit", tmp_path / "w.pth")
+        models.load_model("test_vit", tmp_path / "w.pth")
 
 
 def test_what_lies_beside_a_trunk_is_its_classifier_or_is_named(tmp_path: Path) -> None:
@@ -284,7 +284,7 @@ def test_what_lies_beside_a_trunk_is_its_classifier_or_is_named(tmp_path: Path) 
     head = {f"classifier.{k[3:]}": v for k, v in weights.items() if k.startswith("fc.")}
     neck = {"neck.weight": torch.zeros(3)}
     torch.save(trunk | head | neck, tmp_path / "resnet10t.pth")
-    loaded = models.load(str(tmp_path / "resnet10t.pth"))
+    loaded = models.load_model(str(tmp_path / "resnet10t.pth"))
     assert (loaded.name, len(loaded.labels.names)) == ("resnet10t", 7)
     assert "neck" in loaded.note
     assert torch.equal(loaded.network.state_dict()["fc.weight"], weights["fc.weight"])

@@ -331,7 +331,7 @@ def test_from_an_official_file_to_ts_cams_map(tmp_path: Path) -> None:
     network = tiny()
     state = {f"module.{key}": value for key, value in network.state_dict().items()}
     torch.save({"epoch": 1, "state_dict": state, "best_map": 0.5}, tmp_path / "model_best.pth")
-    model = models.load(str(tmp_path / "model_best.pth"), size=(64, 96), device="cpu")
+    model = models.load_model(str(tmp_path / "model_best.pth"), size=(64, 96), device="cpu")
     images = noise(2, (64, 96))
     requests = plan(model, [])
     assert [request.method.name for request in requests] == ["tscam"]

@@ -13,12 +13,12 @@ from camcli.core.errors import LayerError
 from camcli.core.types import Layer, Transform
 from camcli.engine.explain import explain
 from camcli.engine.plan import default_layer, plan
-from camcli.methods.registry import get
+from camcli.methods.registry import find_method
 from camcli.models import model as models
 from camcli.models.introspection import layers as survey
 from camcli.models.introspection import selectors as layers
 from camcli.models.introspection.heads import ConvHead
-from camcli.models.introspection.hooks import record
+from camcli.models.introspection.hooks import record_outputs
 from camcli.models.model import Model
 
 DEFAULTS = {
@@ -48,7 +48,7 @@ def test_the_default_is_the_last_map_that_the_class_depends_on(name: str, layer:
 
 def test_as_many_classes_as_channels_do_not_change_the_default() -> None:
     network = lively(timm.create_model("test_resnet", num_classes=96))
-    model = models.wrap("square", network, Transform((96, 96)))
+    model = models.wrap_network("square", network, Transform((96, 96)))
     assert by_name(model)["layer4"].channels == 96
     assert default_layer(model).name == "layer4"
 
@@ -56,14 +56,14 @@ def test_as_many_classes_as_channels_do_not_change_the_default() -> None:
 def test_a_map_a_class_is_an_answer_and_no_default() -> None:
     network = timm.create_model("test_vit", num_classes=0, global_pool="", img_size=96)
     network.head = ConvHead(64, 7, (6, 6), prefix=1)
-    model = models.wrap("coupled", lively(network), Transform((96, 96)))
+    model = models.wrap_network("coupled", lively(network), Transform((96, 96)))
     assert "head.conv" in by_name(model)
     assert default_layer(model).name == "norm"
 
 
 def test_stages_of_vgg_are_its_five_pools() -> None:
     model = small("vgg16", 224, 224)
-    stages = layers.resolve("stage1..5", model.layers, lambda: default_layer(model))
+    stages = layers.parse_layer_spec("stage1..5", model.layers, lambda: default_layer(model))
     assert [la.name for la in stages] == [f"features.{n}" for n in (4, 9, 16, 23, 30)]
     assert [la.grid for la in stages] == [(s, s) for s in (112, 56, 28, 14, 7)]
 
@@ -78,7 +78,7 @@ def test_stages_of_vgg_are_its_five_pools() -> None:
 )
 def test_all_means_every_stage(name: str, expected: list[str]) -> None:
     model = model_of(name)
-    found = layers.resolve("all", model.layers, lambda: default_layer(model))
+    found = layers.parse_layer_spec("all", model.layers, lambda: default_layer(model))
     assert [la.name for la in found] == expected
 
 
@@ -106,12 +106,14 @@ def test_a_single_patch_and_its_cls_token_are_no_map_of_two() -> None:
 def test_tokens_become_maps_row_by_row() -> None:
     layer = Layer("x", "NLC", 1, (2, 3), prefix=1)
     tokens = torch.arange(7.0).reshape(1, 7, 1)
-    assert survey.spatial(tokens, layer).tolist() == [[[[1, 2, 3], [4, 5, 6]]]]
+    assert survey.output_to_map(tokens, layer).tolist() == [[[[1, 2, 3], [4, 5, 6]]]]
 
 
 def test_names_lists_and_duplicates() -> None:
     model = model_of("test_resnet")
-    found = layers.resolve("layer1, stage2,layer4,last", model.layers, lambda: default_layer(model))
+    found = layers.parse_layer_spec(
+        "layer1, stage2,layer4,last", model.layers, lambda: default_layer(model)
+    )
     assert [la.name for la in found] == ["layer1", "layer4"]
 
 
@@ -130,7 +132,7 @@ def test_names_lists_and_duplicates() -> None:
 def test_layers_that_are_not_there(name: str, spec: str, says: str) -> None:
     model = model_of(name)
     with pytest.raises(LayerError, match=says):
-        layers.resolve(spec, model.layers, lambda: default_layer(model))
+        layers.parse_layer_spec(spec, model.layers, lambda: default_layer(model))
 
 
 @pytest.mark.parametrize(("size", "grids"), [((299, 299), (147, 71, 35, 17, 8)), ((128, 192), ...)])
@@ -146,23 +148,23 @@ def test_what_pads_nothing_is_a_map_all_the_same(size: tuple[int, int], grids: A
 @pytest.mark.parametrize("pattern", ["blocks.*.norm1", "blocks.?.norm1"])
 def test_patterns_of_names(pattern: str) -> None:
     model = model_of("test_vit")
-    found = layers.resolve(pattern, model.layers, lambda: default_layer(model))
+    found = layers.parse_layer_spec(pattern, model.layers, lambda: default_layer(model))
     assert [la.name for la in found] == [f"blocks.{n}.norm1" for n in range(6)]
     with pytest.raises(LayerError, match="is like"):
-        layers.resolve("blocks.*", model.layers[:3], lambda: default_layer(model))
+        layers.parse_layer_spec("blocks.*", model.layers[:3], lambda: default_layer(model))
 
 
 def test_a_pattern_of_ten_thousand_stars_ends() -> None:
     model = model_of("test_vit")
     with pytest.raises(LayerError, match="is like"):
-        layers.resolve("*?" * 5000 + "!", model.layers, lambda: default_layer(model))
+        layers.parse_layer_spec("*?" * 5000 + "!", model.layers, lambda: default_layer(model))
 
 
 def test_a_map_in_a_tuple_is_named_by_its_place() -> None:
     model = small("pit_ti_224", 224, 224)
-    stages = layers.resolve("stage1..3", model.layers, lambda: default_layer(model))
+    stages = layers.parse_layer_spec("stage1..3", model.layers, lambda: default_layer(model))
     assert [la.name for la in stages] == [f"transformers.{n}[0]" for n in range(3)]
-    assert layers.named("transformers.1", model.layers) == stages[1]
+    assert layers.find_layer_by_name("transformers.1", model.layers) == stages[1]
 
 
 def test_hieras_tokens_are_put_in_order() -> None:
@@ -171,49 +173,51 @@ def test_hieras_tokens_are_put_in_order() -> None:
     layer = by_name(model)["blocks.0"]
     images = torch.zeros(2, 3, 224, 224)
     images[1, :, 128:144, 48:64] = 3.0
-    with record(model.network, copies=[layer.name]) as recorded:
+    with record_outputs(model.network, copied_layers=[layer.name]) as recorded:
         model.network(images)
-    maps = survey.spatial(recorded.copies[layer.name], layer)
+    maps = survey.output_to_map(recorded.copied_outputs[layer.name], layer)
     row, col = divmod(int((maps[1] - maps[0]).abs().sum(0).argmax()), layer.grid[1])
     assert 31 <= row <= 36
     assert 11 <= col <= 16
-    again = survey.tokens(maps, recorded.copies[layer.name][:1], layer)
-    assert torch.equal(again, recorded.copies[layer.name])
+    again = survey.map_to_output(maps, recorded.copied_outputs[layer.name][:1], layer)
+    assert torch.equal(again, recorded.copied_outputs[layer.name])
 
 
 @pytest.mark.parametrize(("number", "layer"), [(0, 0), (5, 5), (-1, 5), (-6, 0)])
 def test_a_block_is_the_input_side_of_its_attention(number: int, layer: int) -> None:
-    assert layers.block(number, model_of("test_vit").layers).name == f"blocks.{layer}.norm1"
+    assert (
+        layers.find_block_layer(number, model_of("test_vit").layers).name == f"blocks.{layer}.norm1"
+    )
 
 
 @pytest.mark.parametrize("number", [6, -7])
 def test_a_block_out_of_range(number: int) -> None:
     with pytest.raises(LayerError, match=r"blocks 0\.\.5"):
-        layers.block(number, model_of("test_vit").layers)
+        layers.find_block_layer(number, model_of("test_vit").layers)
 
 
 def test_a_network_without_blocks() -> None:
     with pytest.raises(LayerError, match="no transformer blocks"):
-        layers.block(0, model_of("test_resnet").layers)
+        layers.find_block_layer(0, model_of("test_resnet").layers)
 
 
 @pytest.mark.parametrize("layer", ["blocks.5", "blocks.5.norm2", "norm"])
 def test_past_the_last_attention_of_a_cls_pooled_vit_the_gradient_is_zero(layer: str) -> None:
     model = model_of("test_vit")
-    requests = plan(model, [get("gradcam")], layer)
-    found = explain(model, noise(2, model.size), requests, lambda x: x.topk(1).indices)
+    requests = plan(model, [find_method("gradcam")], layer)
+    found = explain(model, noise(2, model.input_size), requests, lambda x: x.topk(1).indices)
     assert found[0][0].fused.status == ["zero_gradient"] * 2
 
 
 def test_the_graph_starts_at_the_shallowest_tap() -> None:
     """Nothing before the tap is stored for the backward pass: its output is a leaf."""
-    from camcli.models.introspection.hooks import record
+    from camcli.models.introspection.hooks import record_outputs
 
     model = model_of("test_resnet")
-    with record(model.network, taps=["layer4", "layer3"]) as recorded:
-        model.network(noise(1, model.size))
-    assert recorded.taps["layer3"].is_leaf
-    assert not recorded.taps["layer4"].is_leaf
+    with record_outputs(model.network, graph_layers=["layer4", "layer3"]) as recorded:
+        model.network(noise(1, model.input_size))
+    assert recorded.graph_outputs["layer3"].is_leaf
+    assert not recorded.graph_outputs["layer4"].is_leaf
 
 
 class Shared(torch.nn.Sequential):
@@ -226,7 +230,7 @@ class Shared(torch.nn.Sequential):
 
 
 def test_one_activation_for_all_blocks_does_not_make_them_one() -> None:
-    model = models.wrap("shared", Shared(torch.nn.SiLU()), Transform((64, 64)))
+    model = models.wrap_network("shared", Shared(torch.nn.SiLU()), Transform((64, 64)))
     assert default_layer(model).name == "3"
     assert [la.grid for la in model.layers if la.stage is not None][-1] == (4, 4)
 
@@ -246,15 +250,17 @@ class Wrapped(torch.nn.Module):
 @pytest.mark.parametrize("name", ["test_vit", "test_vit3"])
 def test_a_network_inside_another_is_read_as_it_is_alone(name: str) -> None:
     inner, outer = (
-        models.wrap(name, network, Transform((96, 96)))
+        models.wrap_network(name, network, Transform((96, 96)))
         for network in (Wrapped(name).model, Wrapped(name))
     )
     assert default_layer(outer).name == f"model.{default_layer(inner).name}"
-    assert [s.layer.prefix for s in outer.attention] == [s.layer.prefix for s in inner.attention]
+    assert [s.input_layer.prefix for s in outer.attention_modules] == [
+        s.input_layer.prefix for s in inner.attention_modules
+    ]
     for method in ("attention", "rollout", "chefer", "gradcam"):
         images = noise(1, (96, 96))
         one, other = (
-            explain(m, images, plan(m, [get(method)]), lambda _: torch.tensor([[1]]))[0][0]
+            explain(m, images, plan(m, [find_method(method)]), lambda _: torch.tensor([[1]]))[0][0]
             for m in (inner, outer)
         )
         torch.testing.assert_close(one.fused.values, other.fused.values)

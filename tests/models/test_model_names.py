@@ -29,7 +29,7 @@ from camcli.engine.plan import plan
 from camcli.io import labels
 from camcli.io.images import decode
 from camcli.io.transforms import place, preprocess
-from camcli.methods.registry import get
+from camcli.methods.registry import find_method
 from camcli.models import model as models
 from camcli.models.model import Model
 from camcli.models.zoo import architectures
@@ -69,7 +69,7 @@ def saved(path: Path | str, content: Any, metadata: dict[str, str] | None = None
 
 def agree(model: Model, network: nn.Module, tolerance: float = 1e-4) -> bool:
     """Whether a model answers as a network does."""
-    inputs = noise(2, model.size)
+    inputs = noise(2, model.input_size)
     with torch.no_grad():
         wanted, found = network(inputs), model.network(inputs)
     return torch.allclose(found, wanted, atol=tolerance * float(wanted.abs().max()))
@@ -118,7 +118,7 @@ LEFT_OUT = {
 
 @pytest.mark.parametrize("name", WRAPPINGS)
 def test_a_wrapped_file_is_recognised(tmp_path: Path, name: str) -> None:
-    model = models.load(saved(tmp_path / "run" / "best.pth", WRAPPINGS[name](state(CNN))))
+    model = models.load_model(saved(tmp_path / "run" / "best.pth", WRAPPINGS[name](state(CNN))))
     assert (model.name, len(model.labels.names)) == (CNN, 7)
     assert agree(model, made(CNN), 1e-2 if name == "half" else 1e-4)
     note, _, beside = model.note.partition(" (what is not under ")
@@ -134,7 +134,7 @@ RECOGNISED = (
 
 @pytest.mark.parametrize("name", RECOGNISED)
 def test_networks_of_both_libraries_are_recognised(tmp_path: Path, name: str) -> None:
-    model = models.load(saved(tmp_path / "best.pth", state(name, 5)))
+    model = models.load_model(saved(tmp_path / "best.pth", state(name, 5)))
     assert (model.name, len(model.labels.names)) == (name, 5)
     assert agree(model, made(name, 5))
 
@@ -142,15 +142,15 @@ def test_networks_of_both_libraries_are_recognised(tmp_path: Path, name: str) ->
 def test_auxiliary_classifiers_are_dropped(tmp_path: Path) -> None:
     plain = {"aux_logits": False, "init_weights": False}
     whole = {**state(f"{TV}googlenet", **plain), "aux1.fc1.bias": STRAY}
-    model = models.load(saved(tmp_path / "best.pth", whole), size=(64, 64))
+    model = models.load_model(saved(tmp_path / "best.pth", whole), size=(64, 64))
     assert agree(model, made(f"{TV}googlenet", **plain))
 
 
 @pytest.mark.parametrize("side", [96, 384])
 def test_a_vit_of_another_resolution_is_built_at_it(tmp_path: Path, side: int) -> None:
     path = saved(tmp_path / "best.pth", state(VIT, img_size=side))
-    for model in (models.load(path), models.load(VIT, Path(path))):
-        assert model.size == (side, side)
+    for model in (models.load_model(path), models.load_model(VIT, Path(path))):
+        assert model.input_size == (side, side)
         assert agree(model, made(VIT, img_size=side))
 
 
@@ -176,7 +176,7 @@ def test_what_is_said_of_a_file_decides_a_tie(
     path = saved(tmp_path / "run" / name, content, metadata)
     for file, text in beside.items():
         (Path(path).parent / file).write_text(text)
-    model = models.load(path)
+    model = models.load_model(path)
     assert model.name == TIE[1]
     assert agree(model, made(TIE[1]))
 
@@ -184,16 +184,16 @@ def test_what_is_said_of_a_file_decides_a_tie(
 def test_a_tie_of_one_function_is_decided_and_said(tmp_path: Path) -> None:
     vit, deit = "vit_tiny_patch16_224", "deit_tiny_patch16_224"
     path = saved(tmp_path / "run" / "best.pth", state(vit, 3))
-    model = models.load(path)
+    model = models.load_model(path)
     assert (model.name, model.transform.mean) == (vit, (0.5, 0.5, 0.5))
     for words in (f"is a {vit} of 3 classes", deit, "mean 0.485", "--checkpoint", "--mean"):
         assert words in model.note
-    renamed = models.load(str(Path(path).rename(tmp_path / "run" / f"{deit}.pth")))
+    renamed = models.load_model(str(Path(path).rename(tmp_path / "run" / f"{deit}.pth")))
     assert renamed.name == deit
     assert renamed.transform.mean == pytest.approx((0.485, 0.456, 0.406))
     said_beside = f"model: {vit}\nmean: [0.1, 0.2, 0.3]\nstd: [1, 1, 1]"
     (tmp_path / "run" / "args.yaml").write_text(said_beside)
-    said = models.load(str(tmp_path / "run" / f"{deit}.pth"))
+    said = models.load_model(str(tmp_path / "run" / f"{deit}.pth"))
     assert (said.name, said.transform.mean) == (vit, (0.1, 0.2, 0.3))
     assert "--mean" not in said.note  # it is known
 
@@ -208,7 +208,7 @@ def test_a_folder_with_its_settings(tmp_path: Path, file: str) -> None:
     saved(tmp_path / "run" / file, state(CNN))
     config = {"architecture": CNN, "label_names": NAMES, "pretrained_cfg": SETTINGS}
     (tmp_path / "run" / "config.json").write_text(json.dumps(config))
-    model = models.load(str(tmp_path / "run"))
+    model = models.load_model(str(tmp_path / "run"))
     assert (model.name, list(model.labels.names)) == (CNN, NAMES)
     size = (160, 160)
     assert model.transform == Transform(size, (0.1, 0.2, 0.3), (0.4, 0.5, 0.6), "bicubic", 1.0)
@@ -227,9 +227,9 @@ CLASSES: dict[str, dict[str, Any]] = {
 @pytest.mark.parametrize("said", CLASSES.values(), ids=CLASSES.keys())
 def test_class_names_in_the_file(tmp_path: Path, said: dict[str, Any]) -> None:
     path = saved(tmp_path / "best.pth", {"state_dict": state(CNN), **said})
-    assert list(models.load(path).labels.names) == NAMES
+    assert list(models.load_model(path).labels.names) == NAMES
     other = saved(tmp_path / "other.pth", {"state_dict": state(CNN, 6), **said})
-    assert models.load(other).labels.names[0] == "class 0"  # seven names fit no six classes
+    assert models.load_model(other).labels.names[0] == "class 0"  # seven names fit no six classes
 
 
 LAUGHS = "".join(f"a{n}: &a{n} {{args: *a{n - 1}, meta: *a{n - 1}}}\n" for n in range(1, 60))
@@ -249,7 +249,7 @@ HOSTILE: dict[str, tuple[str, str]] = {
 def test_settings_that_make_no_sense_are_passed_over(tmp_path: Path, name: str, text: str) -> None:
     path = saved(tmp_path / "best.pth", state(CNN))
     (tmp_path / name).write_text(text)
-    assert models.load(path).transform.mean == (0.5, 0.5, 0.5)
+    assert models.load_model(path).transform.mean == (0.5, 0.5, 0.5)
 
 
 MODULE = """
@@ -336,19 +336,19 @@ def test_what_is_no_model_is_one_line(home: Cli, given: str) -> None:
 
 
 def test_functions_from_the_current_folder(home: Cli) -> None:
-    model = models.load("mine:small", Path("best.pth"), size=(64, 64))
+    model = models.load_model("mine:small", Path("best.pth"), size=(64, 64))
     assert list(model.labels.names) == NAMES
     assert agree(model, made(CNN))
     for maker, head in (("Pair", "softmax"), ("one", "sigmoid")):
         asked = ("--model", f"mine:{maker}", "--size", "64", "--output", maker)
         ran = home("explain", PHOTO, *asked, "--method", "eigencam,saliency")
         assert (ran.status, len(ran.lines)) == (0, 2), ran.err
-        assert models.load(f"mine:{maker}", size=(64, 64)).head == head
+        assert models.load_model(f"mine:{maker}", size=(64, 64)).output_activation == head
 
 
 def test_a_timm_network_without_a_classifier() -> None:
     with pytest.raises(ModelError, match=r"has no classifier.*--checkpoint FILE"):
-        models.wrap(
+        models.wrap_network(
             "bare", architectures.create_network(VIT, None, num_classes=0), Transform((160, 160))
         )
 
@@ -360,15 +360,15 @@ def test_torchvision_from_its_own_cache(tmp_path: Path, monkeypatch: pytest.Monk
     monkeypatch.setenv("TORCH_HOME", str(tmp_path))
     monkeypatch.setattr("camcli.models.zoo.pretrained.is_reachable", lambda _address: False)
     with pytest.raises(ModelError, match="--checkpoint FILE"):
-        models.load(name)
+        models.load_model(name)
     published: Any = get_model_weights("shufflenet_v2_x0_5").DEFAULT
     file = published.url.rpartition("/")[2]
     saved(tmp_path / "hub" / "checkpoints" / file, state(name, 1000))
-    model = models.load(name)
+    model = models.load_model(name)
     assert model.labels.names[0] == "tench"
     assert model.transform.mean == pytest.approx((0.485, 0.456, 0.406))
     assert agree(model, made(name, 1000))
-    own = models.load(name, Path(saved(tmp_path / "best.pth", state(name, 5))))
+    own = models.load_model(name, Path(saved(tmp_path / "best.pth", state(name, 5))))
     assert len(own.labels.names) == 5
     assert agree(own, made(name, 5))
 
@@ -383,12 +383,12 @@ def test_a_repository_in_the_hubs_cache(tmp_path: Path) -> None:
     own = {**SETTINGS, "input_size": [3, 64, 64], "num_classes": 7, "classifier": "fc"}
     config = {"architecture": CNN, "num_classes": 7, "label_names": NAMES, "pretrained_cfg": own}
     (snapshot / "config.json").write_text(json.dumps(config))
-    model = models.load("hf-hub:org/name")
+    model = models.load_model("hf-hub:org/name")
     assert list(model.labels.names) == NAMES
     size = (64, 64)
     assert agree(model, made(CNN))
     (snapshot / "model.safetensors").unlink()
-    with_file = models.load("hf-hub:org/name", Path(saved("other.pth", state(CNN, 5))))
+    with_file = models.load_model("hf-hub:org/name", Path(saved("other.pth", state(CNN, 5))))
     assert len(with_file.labels.names) == 5
     assert agree(with_file, made(CNN, 5))
     assert model.transform == Transform(size, (0.1, 0.2, 0.3), (0.4, 0.5, 0.6), "bicubic", 1.0)
@@ -418,9 +418,9 @@ def program(kind: str, path: Path) -> str:
 @pytest.mark.parametrize("kind", ["traced", "one", "any"])
 def test_a_program_is_explained_as_its_network_is(cli: Cli, tmp_path: Path, kind: str) -> None:
     path = program(kind, tmp_path / "net.pt2")
-    model = models.load(f"program:{path}", size=(64, 64))
-    plain = models.wrap("plain", made(CNN), model.transform)
-    wanted = [get(name) for name in ("saliency", "occlusion", "integratedgradients")]
+    model = models.load_model(f"program:{path}", size=(64, 64))
+    plain = models.wrap_network("plain", made(CNN), model.transform)
+    wanted = [find_method(name) for name in ("saliency", "occlusion", "integratedgradients")]
     few = {"integratedgradients": {"steps": 4}, "occlusion": {}}
     found = [
         explain(m, noise(3, (64, 64)), plan(m, wanted, options=few), lambda x: x.topk(1).indices)
@@ -454,13 +454,13 @@ def test_nothing_of_a_program_runs_unasked(
 
 def test_a_transform_is_overridden(cli: Cli, monkeypatch: pytest.MonkeyPatch) -> None:
     seen: list[Model] = []
-    load = models.load
+    load = models.load_model
 
     def watched(*given: Any, **named: Any) -> Model:
         seen.append(load(*given, **named))
         return seen[-1]
 
-    monkeypatch.setattr(models, "load", watched)
+    monkeypatch.setattr(models, "load_model", watched)
     asked = ("explain", PHOTO, "--model", saved("best.pth", state("test_efficientnet")))
     given = ("--mean", "0.5", "--std", "0.2,0.5,0.7", "--interpolation", "nearest", "--overwrite")
     plain, other = (cli(*asked, *more, "--method", "eigencam") for more in ((), given))
@@ -485,7 +485,7 @@ def test_the_tree_has_every_layer(cli: Cli) -> None:
     asked = ("layers", VIT, "--no-weights", "--tree")
     ran = cli(*asked)
     assert ran.status == 0, ran.err
-    known = [layer.name for layer in models.load(VIT, weights=False).layers]
+    known = [layer.name for layer in models.load_model(VIT, pretrained=False).layers]
     drawn = [line for line in ran.out.splitlines() if " x " in line]
     assert len(drawn) == len(known)
     assert sum(line.endswith("default") for line in drawn) == 1
@@ -511,7 +511,7 @@ def test_layers_of_a_file_and_by_a_pattern(cli: Cli) -> None:
     named = cli("explain", PHOTO, "--model", path, "--method=eigencam", "--layers=blocks.*.norm1")
     assert named.lines[0]["layers"] == [f"blocks.{n}.norm1" for n in range(6)]
     with pytest.raises(LayerError, match=r"blocks\.\*\.nothing"):
-        plan(models.load(path), [get("gradcam")], "blocks.*.nothing")
+        plan(models.load_model(path), [find_method("gradcam")], "blocks.*.nothing")
 
 
 @pytest.mark.parametrize(
@@ -534,9 +534,9 @@ REAL = {
 @pytest.mark.parametrize("file", REAL)
 def test_real_files_alone(tmp_path: Path, file: str) -> None:
     name, mean, count, share = REAL[file]
-    model = models.load(str(DATA / "weights" / file), device="cpu")
+    model = models.load_model(str(DATA / "weights" / file), device="cpu")
     (tmp_path / f"best{Path(file).suffix}").symlink_to(DATA / "weights" / file)
-    copied = models.load(str(tmp_path / f"best{Path(file).suffix}"), device="cpu")
+    copied = models.load_model(str(tmp_path / f"best{Path(file).suffix}"), device="cpu")
     for each in (model, copied):
         assert (each.name, each.transform.mean[0]) == (name, mean)
         assert name in each.note
@@ -562,9 +562,9 @@ def test_a_network_is_run_no_more_than_needed(
     network.register_forward_hook(lambda _module, args, _output: passes.append(len(args[0])))
     monkeypatch.setitem(sys.modules, "counted", ModuleType("counted"))
     monkeypatch.setattr(sys.modules["counted"], "network", network, raising=False)
-    model = models.load("counted:network")
+    model = models.load_model("counted:network")
     assert passes == [1] * calls
-    plan(model, [get("gradcam")])
+    plan(model, [find_method("gradcam")])
     assert passes == [1] * (calls + 1)
     photos = [Path(f"{n}.jpg") for n in range(20)]
     for photo in photos:

@@ -29,10 +29,10 @@ from camcli.core.errors import MethodError
 from camcli.core.types import Layer, Transform
 from camcli.engine.explain import explain
 from camcli.engine.plan import default_layer, plan
-from camcli.methods.registry import get
+from camcli.methods.registry import find_method
 from camcli.models import model as models
-from camcli.models.introspection.heads import Head
-from camcli.models.introspection.layers import spatial
+from camcli.models.introspection.heads import ClassifierHead
+from camcli.models.introspection.layers import output_to_map
 from camcli.models.model import Model
 
 Size = tuple[int, int]
@@ -262,7 +262,7 @@ def check(module: str, record: Record) -> None:
     """All that is asked of one network, which is built once and let go of."""
     model = built(module)
     before = traces(model.network)
-    images = noise(2, model.size)
+    images = noise(2, model.input_size)
     layer = default_layer(model)
     classes, recorded = check_gradients(model, layer, images)
     gradcam, layercam = check_maps(model, layer, images, classes, recorded)
@@ -287,7 +287,7 @@ def built(module: str) -> Model:
         alive(network)
     else:
         lively(network)
-    return models.wrap(name, network, Transform(size))
+    return models.wrap_network(name, network, Transform(size))
 
 
 def alive(network: nn.Module) -> nn.Module:
@@ -395,7 +395,7 @@ def check_gradients(model: Model, layer: Layer, images: Tensor) -> tuple[list[in
         return placed(one.values, layer), placed(one.gradient, layer)
 
     activations, gradients = recorded(classes)
-    (height, width), (rows, cols) = model.size, layer.grid
+    (height, width), (rows, cols) = model.input_size, layer.grid
     assert activations.shape == (len(images), layer.channels, rows, cols)
     assert abs(rows * width - cols * height) < max(height, width), "the grid is not the input's"
     assert np.isfinite(gradients).all()
@@ -407,7 +407,7 @@ def check_maps(
     model: Model, layer: Layer, images: Tensor, classes: list[int], recorded: Recorded
 ) -> tuple[str, str]:
     """Grad-CAM and LayerCAM by hand, of the first class at which something speaks for each."""
-    requests = plan(model, [get("gradcam"), get("layercam")])
+    requests = plan(model, [find_method("gradcam"), find_method("layercam")])
     assert all(request.layers == (layer,) for request in requests)
     for step in range(10):
         wanted = [(each + step) % 10 for each in classes]
@@ -442,11 +442,11 @@ def check_moves(model: Model, layer: Layer, module: str) -> None:
     numbered = [la for la in model.layers if la.stage is not None or la.block is not None]
     layers = {la.name: la for la in (layer, *numbered) if la.name not in MIXED.get(module, ())}
     with torch.no_grad(), kept(model.network, list(layers)) as found:
-        model.network(evidence(model.size))
+        model.network(evidence(model.input_size))
     for name, each in layers.items():
         values = found[name].values
         assert values is not None
-        moves = moved(spatial(values, each))
+        moves = moved(output_to_map(values, each))
         assert min(moves) > LEAST, f"{name}: {moves}"
 
 
@@ -538,7 +538,7 @@ def check_tscam(model: Model, layer: Layer, images: Tensor, expected: bool) -> s
     """The attention of CLS, of all blocks that have one, times the classifier at every patch."""
     if not expected:
         return refused(model, "tscam")
-    (request,) = plan(model, [get("tscam")])
+    (request,) = plan(model, [find_method("tscam")])
     assert request.head is not None
     classes = [3] * len(images)
     found = found_by(model, "tscam", images, classes).fused
@@ -560,7 +560,7 @@ def summed_rows(network: nn.Module, images: Tensor, layer: Layer) -> Doubles:
     return total.reshape(-1, *layer.grid)
 
 
-def semantic(model: Model, head: Head, images: Tensor, classes: Sequence[int]) -> Doubles:
+def semantic(model: Model, head: ClassifierHead, images: Tensor, classes: Sequence[int]) -> Doubles:
     """Class scores at every patch, of features of which the network's own logits are made."""
     network = cast(Any, model.network)
     classifier = network.get_submodule(network.default_cfg["classifier"])
@@ -590,7 +590,7 @@ def semantic(model: Model, head: Head, images: Tensor, classes: Sequence[int]) -
 def refused(model: Model, method: str) -> str:
     """Why a network has no such map, in camcli's words."""
     with pytest.raises(MethodError) as error:
-        plan(model, [get(method)])
+        plan(model, [find_method(method)])
     reason = str(error.value).partition(". Try")[0]
     return reason.rpartition(f"{model.name} has ")[2]
 

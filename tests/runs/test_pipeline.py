@@ -21,7 +21,7 @@ from camcli.engine import targets
 from camcli.engine.acceleration import precision
 from camcli.engine.explain import explain
 from camcli.engine.plan import plan
-from camcli.methods.registry import get
+from camcli.methods.registry import find_method
 from camcli.runs import batch as batches
 from camcli.runs import pipeline
 from camcli.runs.config import Course, Job
@@ -30,7 +30,7 @@ from camcli.runs.config import Course, Job
 def job(batch_size: int = 3, target: str = "predicted") -> Job:
     model = small("test_resnet")
     aim = targets.parse(target)(model.labels)
-    return Job(model, plan(model, [get("gradcam")]), aim, batch_size=batch_size)
+    return Job(model, plan(model, [find_method("gradcam")]), aim, batch_size=batch_size)
 
 
 def found(*names: str) -> list[Source | Failed]:

@@ -568,8 +568,8 @@ def test_a_gap_head_makes_cam_exact(name: str) -> None:
     network = refit.attach_gap_head(lively(timm.create_model(name)), 7, (96, 96), name)
     for parameter in network.parameters():
         parameter.data.mul_(0.5)
-    model = models.wrap(name, network, Transform((96, 96)))
-    head = heads.find(model.network, model.layers, model.size, 7)
+    model = models.wrap_network(name, network, Transform((96, 96)))
+    head = heads.find_head(model.network, model.layers, model.input_size, 7)
     assert head is not None
     assert head.exact
     found = next(m for m in network.modules() if isinstance(m, PooledHead))

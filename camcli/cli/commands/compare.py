@@ -91,8 +91,10 @@ def compare(
     refused: dict[str, str] = {}
     for name in names:
         known = name if name or checkpoint else plan.default_model(wanted if must else [])
-        loaded = loading.load(
-            *(known, checkpoint, labels, input_size, device), head=head, transform=normalised
+        loaded = loading.load_model(
+            *(known, checkpoint, labels, input_size, device),
+            output_activation=head,
+            transform_overrides=normalised,
         )
         console.note(loaded.note)
         job = Job(

@@ -67,7 +67,7 @@ def _weights() -> str:
     from camcli.models import model as models
     from camcli.models.zoo import builtin as embedded
 
-    loaded = [models.load(name, device="cpu") for name in embedded.BUILTIN_NAMES]
+    loaded = [models.load_model(name, device="cpu") for name in embedded.BUILTIN_NAMES]
     return f"embedded weights: {', '.join(model.name for model in loaded)}"
 
 

@@ -138,8 +138,10 @@ def localization(
 
     def of_model(run: Run, name: str | None) -> None:
         known = name if name or checkpoint else plan.default_model(wanted)
-        loaded = loading.load(
-            *(known, checkpoint, labels, input_size, device), head=head, transform=normalised
+        loaded = loading.load_model(
+            *(known, checkpoint, labels, input_size, device),
+            output_activation=head,
+            transform_overrides=normalised,
         )
         console.note(loaded.note)
         if name and os.path.isfile(name):  # checkpoints of one architecture are told apart

@@ -113,8 +113,10 @@ def explain(
     from camcli.runs.config import Job
 
     name = model if model or checkpoint else plan.default_model(wanted)
-    loaded = models.load(
-        *(name, checkpoint, labels, input_size, device), head=head, transform=normalised
+    loaded = models.load_model(
+        *(name, checkpoint, labels, input_size, device),
+        output_activation=head,
+        transform_overrides=normalised,
     )
     console.note(loaded.note)
     job = Job(
@@ -130,7 +132,7 @@ def explain(
         precision,
         compile_,
     )
-    style = outputs.Style(loaded.size, colormap, alpha, image_format, "boxes" in kinds)
+    style = outputs.Style(loaded.input_size, colormap, alpha, image_format, "boxes" in kinds)
     slugs = files.class_slugs(loaded.labels)
     about = manifest.of_model(loaded, checkpoint or _file(name))
     made_of = _settings(context.params) | {

@@ -43,7 +43,9 @@ def layers(
     from camcli.engine import plan
     from camcli.models import model as models
 
-    loaded = models.load(name or model, checkpoint, size=input_size, device=device, weights=weights)
+    loaded = models.load_model(
+        name or model, checkpoint, size=input_size, device=device, pretrained=weights
+    )
     console.note(loaded.note)
     default = None
     with suppress(LayerError):  # a list of layers is what helps where no default can be found
@@ -74,7 +76,9 @@ def layers(
     head = ["layer", "as", "channels", "grid", "layout", ""]
     console.table([head, *map(_cells, rows)])
     hidden = len(loaded.layers) - len(rows)
-    console.say(f"{loaded.name} at {loaded.size[0]}x{loaded.size[1]}; {hidden} more with --all")
+    console.say(
+        f"{loaded.name} at {loaded.input_size[0]}x{loaded.input_size[1]}; {hidden} more with --all"
+    )
     return 0
 
 

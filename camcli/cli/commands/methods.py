@@ -10,7 +10,7 @@ from typing import Annotated, Any, Literal
 from typer import Argument, Option
 
 from camcli.cli import console
-from camcli.methods.registry import METHODS, Method, get
+from camcli.methods.registry import METHODS, Method, find_method
 
 
 def methods(
@@ -21,7 +21,7 @@ def methods(
 ) -> int:
     """Every method: family, what it needs, which networks it suits, its cost, and its paper."""
     if name:
-        console.emit(_in_full(get(name)))
+        console.emit(_in_full(find_method(name)))
         return 0
     rows = [_row(method) for method in METHODS.values()]
     if format_ == "jsonl":
@@ -50,7 +50,7 @@ def _row(method: Method) -> dict[str, Any]:
         "family": method.family,
         "needs": list(method.costs),
         "works on": list(method.works_on),
-        "of the class": method.class_aware,
+        "of the class": method.class_specific,
         "cost": costs().get(method.name),
         "boxes above": method.threshold,
         "paper": method.paper,
@@ -97,7 +97,7 @@ def _in_full(method: Method) -> str:
             inspect.getdoc(method.function) or "",
             "",
             f"Family: {method.family}",
-            f"Needs: {', '.join(method.needs)} ({', '.join(method.costs)})",
+            f"Needs: {', '.join(method.input_names)} ({', '.join(method.costs)})",
             f"Works on: {', '.join(method.works_on)}",
             f"Of the class: {_cell(row['of the class'])}",
             f"Cost: {_cell(row['cost'])} forward passes",

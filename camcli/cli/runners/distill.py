@@ -35,7 +35,7 @@ def run(
     output: Path,
 ) -> int:
     """Distil, telling the losses; writes the weights as they ship, and a log."""
-    teacher = models.load(vit, checkpoint, device="cpu") if vit else None
+    teacher = models.load_model(vit, checkpoint, device="cpu") if vit else None
     photographs = [item for item in found if isinstance(item, Source)]
     console.say(f"{len(photographs)} photographs; features and evidence are computed once")
     with console.progress("looking", 2 * len(photographs), quiet=False) as bar:
@@ -63,7 +63,7 @@ def run(
 
 
 def _located(state: dict[str, Tensor], table: Path, workers: int) -> tuple[float, float]:
-    model = models.wrap(
+    model = models.wrap_network(
         embedded.BUILTIN_TSCAM,
         embedded.assemble_builtin_vit(state, embedded.BUILTIN_TSCAM),
         _transform(),

@@ -82,7 +82,7 @@ def run(asked: Asked) -> int:
 
     teacher = None
     if asked.teacher:
-        teacher = models.load(asked.teacher, asked.teacher_checkpoint, device=asked.device)
+        teacher = models.load_model(asked.teacher, asked.teacher_checkpoint, device=asked.device)
     found = labelled or dataset.load_training_data(
         where, names, teacher.labels if teacher else None
     )
@@ -106,10 +106,10 @@ def _lesson(asked: Asked, found: TrainingData, teacher: Model | None) -> Trainin
     from camcli.training import validation as judge
     from camcli.training.task import TrainingTask
 
-    model = models.load(asked.model, asked.checkpoint, size=asked.size, device=asked.device)
+    model = models.load_model(asked.model, asked.checkpoint, size=asked.size, device=asked.device)
     torch.manual_seed(asked.recipe.seed)
     classes = len(found.labels.names)
-    network = refit.HEAD_ATTACHERS[asked.kind](model.network, classes, model.size, model.name)
+    network = refit.HEAD_ATTACHERS[asked.kind](model.network, classes, model.input_size, model.name)
     judge.check_explainable(network, asked.kind, model)
     says = (
         answers.create_teacher_labeler(teacher, model.transform)

@@ -15,8 +15,8 @@ from torch.nn.utils.fusion import fuse_conv_bn_weights
 
 from camcli.engine.providers.registry import hooked
 from camcli.engine.request import Request
-from camcli.models.introspection.hooks import handed, substituted
-from camcli.models.introspection.layers import probe
+from camcli.models.introspection.hooks import find_handoffs, override_forward
+from camcli.models.introspection.layers import create_probe_image
 from camcli.models.model import Model
 
 if TYPE_CHECKING:
@@ -49,7 +49,7 @@ def folded(model: Model, requests: Sequence[Request]) -> Iterator[int]:
 
 @torch.no_grad()
 def _logits(model: Model) -> Tensor:
-    logits: Tensor = model.network(probe(model.network, model.size))
+    logits: Tensor = model.network(create_probe_image(model.network, model.input_size))
     return logits
 
 
@@ -61,11 +61,11 @@ def _pairs(
     model: Model, requests: Sequence[Request]
 ) -> tuple[list[tuple[nn.Conv2d, _BatchNorm]], Tensor]:
     """Convolutions with the norms that can be made part of them, and the probe's logits."""
-    image = probe(model.network, model.size)
+    image = create_probe_image(model.network, model.input_size)
     if any(request.biases or request.guided or request.lrp for request in requests):
         return [], image
     read = hooked(requests)
-    found, logits = handed(model.network, image, CONVOLUTIONS, NORMS)
+    found, logits = find_handoffs(model.network, image, CONVOLUTIONS, NORMS)
     modules = dict(model.network.named_modules())
     pairs: list[Any] = [(modules[a], modules[b]) for a, b in found if a not in read]
     return [(conv, norm) for conv, norm in pairs if _stored(conv) and _fixed(norm)], logits
@@ -90,7 +90,7 @@ def _one(convolution: nn.Conv2d, norm: _BatchNorm) -> Iterator[None]:
     )
     convolution.weight, convolution.bias = (p.requires_grad_(False) for p in made)
     try:
-        with substituted(norm, partial(_activated, norm)):
+        with override_forward(norm, partial(_activated, norm)):
             yield
     finally:
         convolution.weight, convolution.bias = weight, bias

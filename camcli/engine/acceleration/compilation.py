@@ -13,7 +13,7 @@ from camcli.core.errors import UsageError
 from camcli.engine.acceleration.precision import classifiers
 from camcli.engine.providers.registry import hooked
 from camcli.engine.request import Request
-from camcli.models.introspection.hooks import parents, substituted
+from camcli.models.introspection.hooks import list_parent_names, override_forward
 from camcli.models.model import Model
 
 
@@ -26,10 +26,10 @@ def compiled(model: Model, requests: Sequence[Request]) -> Iterator[None]:
     where torch cannot compile.
     """
     read = {*hooked(requests), *classifiers(model)}
-    opened = {"", *(parent for name in read for parent in parents(name))}
+    opened = {"", *(parent for name in read for parent in list_parent_names(name))}
     with ExitStack() as stack:
         for module in _parts(model.network, "", opened):
-            stack.enter_context(substituted(module, torch.compile(module.forward)))
+            stack.enter_context(override_forward(module, torch.compile(module.forward)))
         try:
             yield
         except TorchDynamoException as error:

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from camcli.engine.postprocess import Explained
-from camcli.models.introspection.hooks import within
+from camcli.models.introspection.hooks import wrap_calls
 from camcli.models.model import Model
 
 ALIKE = 0.999  # the least correlation, by Pearson, of a map in bf16 with the same in fp32
@@ -33,10 +33,10 @@ def lowered(model: Model, wanted: bool = True) -> Iterator[None]:
             kind = model.device.type
             half = lambda: torch.autocast(kind, torch.bfloat16)  # noqa: E731
             full = lambda: torch.autocast(kind, enabled=False)  # noqa: E731
-            stack.enter_context(within(model.network, half))
+            stack.enter_context(wrap_calls(model.network, half))
             for name in classifiers(model):
                 classifier = model.network.get_submodule(name)
-                stack.enter_context(within(classifier, full, Tensor.float))
+                stack.enter_context(wrap_calls(classifier, full, Tensor.float))
         yield
 
 

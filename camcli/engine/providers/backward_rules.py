@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from camcli.models.introspection.hooks import Rule
+from camcli.models.introspection.hooks import BackwardRule
 
 RELUS = ("ReLU", "ReLU6")
 GELUS = ("GELU", "GELUTanh", "QuickGELU")
@@ -27,7 +27,7 @@ def activations(network: nn.Module) -> dict[str, nn.Module]:
     }
 
 
-def guided(network: nn.Module) -> dict[str, Rule] | None:
+def guided(network: nn.Module) -> dict[str, BackwardRule] | None:
     """Guided backpropagation, R = 1[x > 0] relu(R') at each ReLU; None with other activations.
 
     Source: https://arxiv.org/abs/1412.6806
@@ -44,7 +44,7 @@ def _positive(_module: Any, _inputs: tuple[Any, ...], output: Tensor) -> Tensor:
     return output
 
 
-def attnlrp(network: nn.Module, blocks: tuple[str, ...]) -> dict[str, Rule] | None:
+def attnlrp(network: nn.Module, blocks: tuple[str, ...]) -> dict[str, BackwardRule] | None:
     """AttnLRP as rules for gradients; None where there is more to rule than attention and GELU.
 
     Then activation times gradient is relevance: LayerNorm with its deviation, and GELU with its
@@ -58,7 +58,7 @@ def attnlrp(network: nn.Module, blocks: tuple[str, ...]) -> dict[str, Rule] | No
     outside = [m for n, m in activations(network).items() if not n.startswith(within)]
     if {type(m).__name__ for m in outside} & {*GELUS}:
         return None
-    rules: dict[str, Rule] = {
+    rules: dict[str, BackwardRule] = {
         name: _deviation_fixed
         for name, module in network.named_modules()
         if isinstance(module, nn.LayerNorm)

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from camcli.core.types import Layer
 from camcli.engine.request import Request
-from camcli.models.introspection.hooks import Reading, Recorded
+from camcli.models.introspection.hooks import Recording, TensorFunction
 from camcli.models.model import Model
 
 Alter = Callable[[int, Tensor], Tensor]
@@ -30,7 +30,7 @@ class Pass:
     network: nn.Module
     inputs: Tensor
     logits: Tensor
-    recorded: Recorded
+    recorded: Recording
     score: Tensor
     gradients: Mapping[str, Tensor]
     probabilities: Callable[[Tensor], Tensor]
@@ -54,7 +54,7 @@ class Need:
     gather: Callable[[Pass, Request, Layer], Any]
     taps: Callable[[Request], Iterable[str]] = lambda _: ()
     copies: Callable[[Request], Iterable[str]] = lambda _: ()
-    readings: Callable[[Request], Mapping[str, Reading]] = lambda _: {}
+    readings: Callable[[Request], Mapping[str, TensorFunction]] = lambda _: {}
     input_graph: bool = False
     twice: bool = False
 

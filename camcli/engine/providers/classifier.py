@@ -10,7 +10,7 @@ from camcli.core.types import Layer
 from camcli.engine.providers.base import Pass
 from camcli.engine.request import Request
 from camcli.models.introspection import heads
-from camcli.models.introspection.heads import Head
+from camcli.models.introspection.heads import ClassifierHead
 from camcli.models.model import Model
 
 
@@ -19,8 +19,8 @@ def _of_head(part: int, seen: Pass, request: Request, _layer: Layer) -> Tensor:
     key = ("semantic and bias", "")
     if key not in seen.found:
         assert request.head is not None
-        output = seen.recorded.output(request.head.layer.name)
-        seen.found[key] = heads.semantic(request.head, output.detach(), seen.score)
+        output = seen.recorded.get_output(request.head.layer.name)
+        seen.found[key] = heads.compute_semantic_map(request.head, output.detach(), seen.score)
     found: Tensor = seen.found[key][part]
     return found
 
@@ -29,5 +29,5 @@ def _head_layer(request: Request) -> Iterable[str]:
     return [request.head.layer.name] if request.head else []
 
 
-def _head(model: Model) -> Head | None:
-    return heads.find(model.network, model.layers, model.size, len(model.labels.names))
+def _head(model: Model) -> ClassifierHead | None:
+    return heads.find_head(model.network, model.layers, model.input_size, len(model.labels.names))

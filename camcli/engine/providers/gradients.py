@@ -13,9 +13,14 @@ from camcli.core.types import Layer
 from camcli.engine.providers import backward_rules as rules
 from camcli.engine.providers.base import Pass
 from camcli.engine.request import Request
-from camcli.models.introspection.attention import unfuse
-from camcli.models.introspection.hooks import Rule, record, rewired, slopes
-from camcli.models.introspection.layers import spatial
+from camcli.models.introspection.attention import disable_fused_attention
+from camcli.models.introspection.hooks import (
+    BackwardRule,
+    apply_backward_rules,
+    compute_gradients,
+    record_outputs,
+)
+from camcli.models.introspection.layers import output_to_map
 from camcli.models.model import Model
 
 
@@ -24,38 +29,42 @@ def _layer_names(request: Request) -> Iterable[str]:
 
 
 def _activations(seen: Pass, _request: Request, layer: Layer) -> Tensor:
-    return spatial(seen.recorded.output(layer.name), layer).detach().float()
+    return output_to_map(seen.recorded.get_output(layer.name), layer).detach().float()
 
 
 def _gradients(seen: Pass, _request: Request, layer: Layer) -> Tensor:
-    return spatial(seen.gradients[layer.name], layer).float()
+    return output_to_map(seen.gradients[layer.name], layer).float()
 
 
 def _curvature(seen: Pass, _request: Request, layer: Layer) -> Tensor:
     """H A by a second backward pass: the gradient of g . A with A held fixed in the product."""
-    tap = seen.recorded.taps[layer.name]
+    tap = seen.recorded.graph_outputs[layer.name]
     (slope,) = torch.autograd.grad(seen.summed(seen.logits), tap, create_graph=True)
     if not slope.requires_grad:  # the score is linear in this layer
-        return torch.zeros_like(spatial(slope, layer))
+        return torch.zeros_like(output_to_map(slope, layer))
     (found,) = torch.autograd.grad(
         slope, tap, tap.detach(), retain_graph=True, materialize_grads=True
     )
-    return spatial(found, layer).float()
+    return output_to_map(found, layer).float()
 
 
 def _again(
-    seen: Pass, inputs: Tensor, tap: str, rules: Mapping[str, Rule], unfused: Iterable[Any] = ()
+    seen: Pass,
+    inputs: Tensor,
+    tap: str,
+    rules: Mapping[str, BackwardRule],
+    unfused: Iterable[Any] = (),
 ) -> tuple[Tensor, Tensor]:
     """Another forward and backward pass: a layer's output, or the input's own, and its gradient."""
     with ExitStack() as stack:
-        stack.enter_context(unfuse(tuple(unfused)))
-        stack.enter_context(rewired(seen.network, rules))
+        stack.enter_context(disable_fused_attention(tuple(unfused)))
+        stack.enter_context(apply_backward_rules(seen.network, rules))
         taps = [tap] if tap else []
-        recorded = stack.enter_context(record(seen.network, taps, graph=True))
+        recorded = stack.enter_context(record_outputs(seen.network, taps, build_graph=True))
         source = inputs.detach().requires_grad_(not tap)
         score = seen.summed(seen.network(source))
-        output = recorded.taps[tap] if tap else source
-        (gradient,) = slopes(score, [output])
+        output = recorded.graph_outputs[tap] if tap else source
+        (gradient,) = compute_gradients(score, [output])
     return output.detach().float(), gradient.float()
 
 
@@ -64,7 +73,7 @@ def _differentiate(
 ) -> Callable[[Tensor], tuple[Tensor, Tensor]]:
     def at(inputs: Tensor) -> tuple[Tensor, Tensor]:
         output, gradient = _again(seen, inputs, layer.name, {})
-        return spatial(output, layer), spatial(gradient, layer)
+        return output_to_map(output, layer), output_to_map(gradient, layer)
 
     return at
 
@@ -79,9 +88,9 @@ def _guided(seen: Pass, request: Request, _layer: Layer) -> Tensor:
 
 def _relevance(seen: Pass, request: Request, layer: Layer) -> Tensor:
     assert request.matrices is not None
-    unfused = request.matrices.unfused
+    unfused = request.matrices.fused_modules
     output, gradient = _again(seen, seen.inputs, layer.name, request.lrp or {}, unfused)
-    return spatial(output * gradient, layer)
+    return output_to_map(output * gradient, layer)
 
 
 def _bias_terms(seen: Pass, request: Request, _layer: Layer) -> list[Tensor]:
@@ -89,7 +98,7 @@ def _bias_terms(seen: Pass, request: Request, _layer: Layer) -> list[Tensor]:
     return [term.float() for term in terms if term.shape[2:] != (1, 1)]
 
 
-def _lrp(model: Model) -> Mapping[str, Rule] | None:
+def _lrp(model: Model) -> Mapping[str, BackwardRule] | None:
     """Of a model that has matrices: they are asked for first."""
-    blocks = tuple(softmax.block.name for softmax in model.attention)
+    blocks = tuple(softmax.block_layer.name for softmax in model.attention_modules)
     return rules.attnlrp(model.network, blocks)

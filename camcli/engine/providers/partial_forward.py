@@ -11,13 +11,13 @@ import torch
 from torch import Tensor, nn
 
 from camcli.models.introspection.hooks import (
-    like,
-    module,
-    noted,
-    parents,
-    part_of,
-    substituted,
-    with_part,
+    find_module,
+    list_parent_names,
+    observe_modules,
+    override_forward,
+    rebuild_sequence,
+    replace_output,
+    select_output,
 )
 
 
@@ -30,7 +30,7 @@ def resumed(network: nn.Module, name: str, inputs: Tensor) -> Iterator[Callable[
     found. Where that does not give the logits back, everything runs again, and only the layer is
     replaced.
     """
-    layer = module(network, name)
+    layer = find_module(network, name)
     with torch.no_grad():
         found, output, logits = _before(network, name, inputs)
 
@@ -38,14 +38,14 @@ def resumed(network: nn.Module, name: str, inputs: Tensor) -> Iterator[Callable[
             count = len(outputs)
             spread = {each: _spread(o, count) for each, o in known.items()}
             # A copy: what comes after may change it in place.
-            native = outputs.to(part_of(name, output).dtype, copy=True)
-            given = with_part(name, _spread(output, count), native)
+            native = outputs.to(select_output(name, output).dtype, copy=True)
+            given = replace_output(name, _spread(output, count), native)
             with _replaced({**spread, layer: given}):
                 answer: Tensor = network(inputs.expand(count, *inputs.shape[1:]))
             return answer
 
         try:
-            part = part_of(name, output)
+            part = select_output(name, output)
             again = run(found, part.repeat(2, *[1] * (part.ndim - 1)))
             low = any(t.dtype == torch.bfloat16 for t in (part, *found.values()))
             rtol, atol = (3e-2, 3e-2) if low else (1e-3, 1e-4)
@@ -62,8 +62,8 @@ def _before(
 
     Of modules inside one another it is the outermost: the children of those that hold the layer.
     """
-    layer = module(network, name)
-    holding = [network, *(network.get_submodule(p) for p in parents(name))]
+    layer = find_module(network, name)
+    holding = [network, *(network.get_submodule(p) for p in list_parent_names(name))]
     beside = [m for parent in holding for m in parent.children() if m not in (layer, *holding)]
     calls: dict[nn.Module, list[Any]] = {module: [] for module in (*beside, layer)}
     done: list[nn.Module] = []
@@ -72,7 +72,7 @@ def _before(
         calls[each].append(output)
         done.append(each)
 
-    with noted(calls, note):
+    with observe_modules(calls, note):
         logits = network(inputs)
     earlier = set(done[: done.index(layer)])
     kept = {m: calls[m][0] for m in beside if m in earlier and len(calls[m]) == 1}
@@ -88,7 +88,7 @@ def _spread(output: Any, count: int) -> Any:
     if isinstance(output, Tensor):
         return output.expand(count, *output.shape[1:]) if output.shape[:1] == (1,) else output
     if isinstance(output, tuple | list):
-        return like(output, [_spread(part, count) for part in output])
+        return rebuild_sequence(output, [_spread(part, count) for part in output])
     return output
 
 
@@ -97,7 +97,7 @@ def _replaced(outputs: Mapping[nn.Module, Any]) -> Iterator[None]:
     """Modules that do nothing but hand out what they are given here."""
     with ExitStack() as stack:
         for module, output in outputs.items():
-            stack.enter_context(substituted(module, partial(_handed_out, output)))
+            stack.enter_context(override_forward(module, partial(_handed_out, output)))
         yield
 
 

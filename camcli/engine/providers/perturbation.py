@@ -12,7 +12,7 @@ from camcli.core.types import Layer
 from camcli.engine.providers.base import Alter, Pass
 from camcli.engine.providers.partial_forward import resumed
 from camcli.engine.request import Request
-from camcli.models.introspection.layers import tokens
+from camcli.models.introspection.layers import map_to_output
 
 
 def _rescore(seen: Pass, _request: Request, _layer: Layer) -> Callable[..., Tensor]:
@@ -34,7 +34,7 @@ def _rescore(seen: Pass, _request: Request, _layer: Layer) -> Callable[..., Tens
 
 
 def _ablate(seen: Pass, _request: Request, layer: Layer) -> Callable[[Alter, Tensor], Tensor]:
-    output = seen.recorded.output(layer.name).detach()
+    output = seen.recorded.get_output(layer.name).detach()
 
     def ablate(change: Alter, wanted: Tensor) -> Tensor:
         scores = torch.zeros(wanted.shape, device=wanted.device)
@@ -44,7 +44,7 @@ def _ablate(seen: Pass, _request: Request, layer: Layer) -> Callable[[Alter, Ten
 
                 def of(_: int, which: Tensor, b: int = b, run: Any = run) -> Tensor:
                     changed = change(b, which)
-                    logits = run(tokens(changed, output[b : b + 1], layer)).float()
+                    logits = run(map_to_output(changed, output[b : b + 1], layer)).float()
                     found: Tensor = logits @ seen.score[b]
                     return found
 

@@ -39,14 +39,14 @@ from camcli.engine.providers.gradients import (
 )
 from camcli.engine.providers.perturbation import _ablate, _rescore
 from camcli.engine.request import Request
-from camcli.methods.registry import NEEDS as COSTS
+from camcli.methods.registry import METHOD_INPUTS as COSTS
 from camcli.methods.registry import Method
 from camcli.models.introspection import heads
 
 
 def gather(need: str, seen: Pass, request: Request, layer: Layer | None) -> Any:
     """A need of a method, had once for all methods that share it."""
-    where = layer if layer and COSTS[need].of_layer else NOWHERE
+    where = layer if layer and COSTS[need].layer_specific else NOWHERE
     key = (need, where.name)
     if key not in seen.found:
         seen.found[key] = NEEDS[need].gather(seen, request, where)
@@ -70,7 +70,7 @@ NEEDS: Mapping[str, Need] = {
     "guided_gradients": Need(_guided),
     "bias_terms": Need(_bias_terms, taps=lambda request: request.biases or {}),
     "attention": Need(
-        _rows, readings=lambda request: request.rows.readings if request.rows else {}
+        _rows, readings=lambda request: request.rows.reducers if request.rows else {}
     ),
     "matrices": Need(_matrices, copies=_matrix_names),
     "matrix_gradients": Need(_matrix_gradients, taps=_matrix_names),
@@ -85,7 +85,7 @@ def hooked(requests: Sequence[Request]) -> set[str]:
     names = {
         name
         for request in requests
-        for need in (NEEDS[need] for need in request.method.needs)
+        for need in (NEEDS[need] for need in request.method.input_names)
         for kind in (need.taps, need.copies, need.readings)
         for name in kind(request)
     }
@@ -117,7 +117,7 @@ FINDERS: Mapping[str, Finder] = {
         "a network whose activations are all ReLU; {model} is none",
     ),
     "reader": Finder(
-        lambda model: heads.reader(model.network),
+        lambda model: heads.find_block_reader(model.network),
         ("block_gradients",),
         "a linear classifier behind a norm of the tokens; {model} has none",
     ),
@@ -128,4 +128,4 @@ FINDERS: Mapping[str, Finder] = {
 
 
 def _fields(m: Method) -> list[str]:
-    return [name for name, finder in FINDERS.items() if {*finder.needs} & {*m.needs}]
+    return [name for name, finder in FINDERS.items() if {*finder.needs} & {*m.input_names}]

@@ -14,8 +14,13 @@ import torch
 from torch import Tensor, nn
 
 from camcli.core.types import Layer
-from camcli.models.introspection.hooks import module, record, slopes
-from camcli.models.introspection.layers import AFFINE, probe, proper, spatial
+from camcli.models.introspection.hooks import compute_gradients, find_module, record_outputs
+from camcli.models.introspection.layers import (
+    AFFINE_TYPES,
+    choose_numbered_layer,
+    create_probe_image,
+    output_to_map,
+)
 
 
 class ConvHead(nn.Module):
@@ -25,11 +30,11 @@ class ConvHead(nn.Module):
     Source: https://arxiv.org/abs/2103.14862
     """
 
-    def __init__(self, channels: int, classes: int, grid: tuple[int, int], prefix: int) -> None:
+    def __init__(self, channels: int, class_count: int, grid: tuple[int, int], prefix: int) -> None:
         super().__init__()
         self.grid = grid
         self.prefix = prefix
-        self.conv = nn.Conv2d(channels, classes, kernel_size=3, padding=1)
+        self.conv = nn.Conv2d(channels, class_count, kernel_size=3, padding=1)
 
     def forward(self, tokens: Tensor) -> Tensor:
         """Logits (B, K) of tokens (B, N, C)."""
@@ -50,7 +55,7 @@ class PooledHead(nn.Linear):
 
 
 @dataclass(frozen=True, slots=True)
-class Head:
+class ClassifierHead:
     """The map that the logits are pooled from, and what turns it into one map a class.
 
     kind "conv": `layer` already yields a map a class (B, K, H, W), its bias included. kind
@@ -67,73 +72,82 @@ class Head:
     exact: bool = True
 
 
-def find(
-    network: nn.Module, layers: Sequence[Layer], size: tuple[int, int], classes: int
-) -> Head | None:
+def find_head(
+    network: nn.Module, layers: Sequence[Layer], size: tuple[int, int], class_count: int
+) -> ClassifierHead | None:
     """The head of a network, or None when its logits are not linear in any map.
 
     Measured, not assumed: a map belongs to the head when pooling it and applying the classifier
     gives the logits of a probe image, or when it is one a class and its mean goes into the logit.
     """
-    return _conv(network, [la for la in layers if la.channels == classes], size) or _linear(
-        network, layers, size, classes
-    )
+    return _find_conv_head(
+        network, [la for la in layers if la.channels == class_count], size
+    ) or _find_linear_head(network, layers, size, class_count)
 
 
-def _conv(network: nn.Module, layers: Sequence[Layer], size: tuple[int, int]) -> Head | None:
+def _find_conv_head(
+    network: nn.Module, layers: Sequence[Layer], size: tuple[int, int]
+) -> ClassifierHead | None:
     """Maps (B,K,H,W) of which the logits are the means, and perhaps something else besides.
 
     Then the gradient of sum_k r_k y_k is r_k / HW everywhere in the k-th map, whatever r.
     """
     if not layers:
         return None
-    with record(network, taps=[layer.name for layer in layers]) as recorded:
-        logits = network(probe(network, size))
+    with record_outputs(network, graph_layers=[layer.name for layer in layers]) as recorded:
+        logits = network(create_probe_image(network, size))
         weights = torch.arange(1.0, 1 + logits.shape[1], device=logits.device)
-        tapped = [recorded.taps[layer.name] for layer in layers]
-        found = slopes((logits @ weights).sum(), tapped)
+        tapped = [recorded.graph_outputs[layer.name] for layer in layers]
+        found = compute_gradients((logits @ weights).sum(), tapped)
     for layer, output, gradient in zip(layers, tapped, found, strict=True):
-        maps, slope = spatial(output, layer), spatial(gradient, layer)
+        maps, slope = output_to_map(output, layer), output_to_map(gradient, layer)
         even = weights[None, :, None, None].expand_as(slope) / slope[0, 0].numel()
         if torch.allclose(slope, even, rtol=1e-3):
-            own = module(network, layer.name)
-            bias = own.bias if isinstance(own, AFFINE) else None
+            own = find_module(network, layer.name)
+            bias = own.bias if isinstance(own, AFFINE_TYPES) else None
             bias = torch.zeros_like(weights) if bias is None else bias
-            return Head(
-                "conv", layer, bias, exact=_same(maps.mean(dim=(2, 3)).detach(), logits.detach())
+            return ClassifierHead(
+                "conv",
+                layer,
+                bias,
+                exact=_is_close_to_logits(maps.mean(dim=(2, 3)).detach(), logits.detach()),
             )
     return None
 
 
-def _linear(
-    network: nn.Module, layers: Sequence[Layer], size: tuple[int, int], classes: int
-) -> Head | None:
-    classifiers = _classifiers(network) or _last(network, classes)
+def _find_linear_head(
+    network: nn.Module, layers: Sequence[Layer], size: tuple[int, int], class_count: int
+) -> ClassifierHead | None:
+    classifiers = _find_declared_classifiers(network) or _find_last_classifier(network, class_count)
     if not classifiers:
         return None
     weight = torch.stack([w for w, _ in classifiers]).mean(0)
     bias = torch.stack([b for _, b in classifiers]).mean(0)
     wide = [layer for layer in layers if layer.channels == weight.shape[1]]
-    with record(network, readings={layer.name: Tensor.clone for layer in wide}) as recorded:
-        logits = network(probe(network, size))
+    with record_outputs(network, reducers={layer.name: Tensor.clone for layer in wide}) as recorded:
+        logits = network(create_probe_image(network, size))
     for layer in reversed(wide):
-        features = recorded.readings[layer.name]
-        pooled = spatial(features, layer).mean(dim=(2, 3))
-        for norm in (None, *_norms(network, pooled.shape[1])):
-            if _same(_normed(pooled, norm) @ weight.T + bias, logits):
-                return Head("linear", proper(layer, wide), bias, weight, norm)
-        if layer.prefix >= len(classifiers) and _same(_of_tokens(features, classifiers), logits):
-            return Head("linear", layer, bias, weight, exact=False)
+        features = recorded.reduced_outputs[layer.name]
+        pooled = output_to_map(features, layer).mean(dim=(2, 3))
+        for norm in (None, *_find_norms(network, pooled.shape[1])):
+            if _is_close_to_logits(_apply_norm(pooled, norm) @ weight.T + bias, logits):
+                return ClassifierHead(
+                    "linear", choose_numbered_layer(layer, wide), bias, weight, norm
+                )
+        if layer.prefix >= len(classifiers) and _is_close_to_logits(
+            _compute_prefix_logits(features, classifiers), logits
+        ):
+            return ClassifierHead("linear", layer, bias, weight, exact=False)
     return None
 
 
-def reader(network: nn.Module) -> Callable[[Tensor], Tensor] | None:
+def find_block_reader(network: nn.Module) -> Callable[[Tensor], Tensor] | None:
     """How to read logits from the mean of any block's tokens: (B,N,C) -> (B,K).
 
     Through the network's own norm and classifier; a convolution head reads the tokens where they
     are. None where there is no final norm or no linear classifier.
     """
-    classifiers, norm = _classifiers(network), getattr(network, "norm", None)
+    classifiers, norm = _find_declared_classifiers(network), getattr(network, "norm", None)
     head = getattr(network, "head", None)
     if norm is None or not (classifiers or isinstance(head, ConvHead)):
         return None
@@ -143,27 +157,29 @@ def reader(network: nn.Module) -> Callable[[Tensor], Tensor] | None:
 
     def read(tokens: Tensor) -> Tensor:
         mean = after(norm(tokens.mean(dim=1, keepdim=True)))
-        return _of_tokens(mean.expand(-1, len(classifiers), -1), classifiers)
+        return _compute_prefix_logits(mean.expand(-1, len(classifiers), -1), classifiers)
 
     return read
 
 
-def _classifiers(network: nn.Module) -> list[tuple[Tensor, Tensor]]:
+def _find_declared_classifiers(network: nn.Module) -> list[tuple[Tensor, Tensor]]:
     """Weight (K, C) and bias (K,) of each linear classifier; a distilled DeiT averages two."""
     ask = getattr(network, "get_classifier", None)
     found = ask() if callable(ask) else None
     heads = found if isinstance(found, tuple) else (found,)
-    return _affine(heads) if all(isinstance(h, AFFINE) for h in heads) else []
+    return (
+        _extract_affine_parameters(heads) if all(isinstance(h, AFFINE_TYPES) for h in heads) else []
+    )
 
 
-def _last(network: nn.Module, classes: int) -> list[tuple[Tensor, Tensor]]:
+def _find_last_classifier(network: nn.Module, class_count: int) -> list[tuple[Tensor, Tensor]]:
     """The last layer with a row a class, where the network does not say what classifies."""
-    rows = (classes, 1) if classes == 2 else (classes,)
-    found = [m for m in network.modules() if isinstance(m, AFFINE) and len(m.weight) in rows]
-    return _affine(found[-1:])
+    rows = (class_count, 1) if class_count == 2 else (class_count,)
+    found = [m for m in network.modules() if isinstance(m, AFFINE_TYPES) and len(m.weight) in rows]
+    return _extract_affine_parameters(found[-1:])
 
 
-def _affine(heads: Sequence[Any]) -> list[tuple[Tensor, Tensor]]:
+def _extract_affine_parameters(heads: Sequence[Any]) -> list[tuple[Tensor, Tensor]]:
     weights = [h.weight.flatten(1) for h in heads]
     biases = [h.weight.new_zeros(len(h.weight)) if h.bias is None else h.bias for h in heads]
     # A single logit stands for two classes, as everywhere: the second, and with -1 the first.
@@ -174,65 +190,69 @@ def _affine(heads: Sequence[Any]) -> list[tuple[Tensor, Tensor]]:
 
 
 @dataclass(frozen=True, slots=True)
-class Scaling:
+class NormFormula:
     """How a norm of a vector p of channels goes: (p - c mean p) / sqrt(spread(p) + eps)."""
 
-    centred: bool
-    spread: Callable[[Tensor], Tensor]
+    is_centered: bool
+    compute_spread: Callable[[Tensor], Tensor]
 
 
 # By how the names of their classes begin, for every library has its own of each.
-SCALINGS = {
-    "layernorm": Scaling(True, lambda pooled: pooled.var(dim=1, correction=0)),
-    "rmsnorm": Scaling(False, lambda pooled: pooled.square().mean(dim=1)),
-    "simplenorm": Scaling(False, lambda pooled: pooled.var(dim=1)),
+NORM_FORMULAS = {
+    "layernorm": NormFormula(True, lambda pooled: pooled.var(dim=1, correction=0)),
+    "rmsnorm": NormFormula(False, lambda pooled: pooled.square().mean(dim=1)),
+    "simplenorm": NormFormula(False, lambda pooled: pooled.var(dim=1)),
 }
 
 
-def _scaling(norm: nn.Module) -> Scaling | None:
+def _find_norm_formula(norm: nn.Module) -> NormFormula | None:
     name = type(norm).__name__.casefold()
-    return next((s for start, s in SCALINGS.items() if name.startswith(start)), None)
+    return next((s for start, s in NORM_FORMULAS.items() if name.startswith(start)), None)
 
 
-def _norms(network: nn.Module, channels: int) -> list[nn.Module]:
+def _find_norms(network: nn.Module, channels: int) -> list[nn.Module]:
     """The norms that may stand between pool and classifier: the last is the likeliest."""
-    known = [m for m in network.modules() if _scaling(m)]
+    known = [m for m in network.modules() if _find_norm_formula(m)]
     return [m for m in reversed(known) if getattr(m, "normalized_shape", ()) == (channels,)]
 
 
-def _steps(pooled: Tensor, norm: Any) -> tuple[bool, Tensor, Tensor, Tensor]:
+def _compute_norm_factors(pooled: Tensor, norm: Any) -> tuple[bool, Tensor, Tensor, Tensor]:
     """Whether it centres, its 1 / sigma (B,), and its scale and shift (C,): 1 and 0 without."""
-    scaling = _scaling(norm)
+    scaling = _find_norm_formula(norm)
     assert scaling is not None
     eps = torch.finfo(pooled.dtype).eps if norm.eps is None else norm.eps
     own = dict(norm.named_parameters())
     gamma = own.get("weight", torch.ones_like(pooled[0]))
     beta = own.get("bias", torch.zeros_like(pooled[0]))
-    return scaling.centred, (scaling.spread(pooled) + eps).rsqrt(), gamma, beta
+    return scaling.is_centered, (scaling.compute_spread(pooled) + eps).rsqrt(), gamma, beta
 
 
-def _normed(pooled: Tensor, norm: nn.Module | None) -> Tensor:
+def _apply_norm(pooled: Tensor, norm: nn.Module | None) -> Tensor:
     """A norm over channels (B,C); as a function, for timm's 2-D variants want maps."""
     if norm is None:
         return pooled
-    centred, scale, gamma, beta = _steps(pooled, norm)
+    centred, scale, gamma, beta = _compute_norm_factors(pooled, norm)
     moved = pooled - pooled.mean(dim=1, keepdim=True) if centred else pooled
     return moved * scale[:, None] * gamma + beta
 
 
-def _of_tokens(features: Tensor, classifiers: Sequence[tuple[Tensor, Tensor]]) -> Tensor:
+def _compute_prefix_logits(
+    features: Tensor, classifiers: Sequence[tuple[Tensor, Tensor]]
+) -> Tensor:
     """The logits when each classifier reads a prefix token of its own."""
     read = [features[:, i] @ w.T + b for i, (w, b) in enumerate(classifiers)]
     return torch.stack(read).mean(0)
 
 
-def _same(found: Tensor, logits: Tensor) -> bool:
+def _is_close_to_logits(found: Tensor, logits: Tensor) -> bool:
     """Up to rounding, which goes by the largest logit: small ones are sums of large terms."""
     scale = float(logits.abs().max())
     return math.isfinite(scale) and torch.allclose(found, logits, rtol=0, atol=1e-3 * scale + 1e-4)
 
 
-def semantic(head: Head, output: Tensor, score: Tensor) -> tuple[Tensor, Tensor]:
+def compute_semantic_map(
+    head: ClassifierHead, output: Tensor, logit_weights: Tensor
+) -> tuple[Tensor, Tensor]:
     """The map of one score an image, and its bias: (B,C,H,W), (B,K) -> (B,H,W), (B,).
 
     `score` weighs the logits: 1 for the class, and less than 0 for those it is set against.
@@ -242,13 +262,13 @@ def semantic(head: Head, output: Tensor, score: Tensor) -> tuple[Tensor, Tensor]
     into both: F_c = sum_k w_ck gamma_k (A_k - mean_k A) / sigma, bias b_c + sum_k w_ck beta_k. An
     RMS norm takes no mean away.
     """
-    features, bias = spatial(output, head.layer).float(), score @ head.bias.float()
+    features, bias = output_to_map(output, head.layer).float(), logit_weights @ head.bias.float()
     if head.weight is None:
-        own = torch.einsum("bk,bkhw->bhw", score, features)
+        own = torch.einsum("bk,bkhw->bhw", logit_weights, features)
         return own - bias[:, None, None], bias
-    weight = score @ head.weight.float()
+    weight = logit_weights @ head.weight.float()
     if head.norm is not None:
-        centred, scale, gamma, beta = _steps(features.mean(dim=(2, 3)), head.norm)
+        centred, scale, gamma, beta = _compute_norm_factors(features.mean(dim=(2, 3)), head.norm)
         bias, weight = bias + weight @ beta, weight * gamma * scale[:, None]
         features = features - features.mean(dim=1, keepdim=True) if centred else features
     return torch.einsum("bc,bchw->bhw", weight, features), bias

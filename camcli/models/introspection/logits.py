@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 
 
-def find(output: Any) -> Tensor | None:
+def find_logits(output: Any) -> Tensor | None:
     """The logits in what a network returns; None where there are none.
 
     A tensor (B,K) or (B,); or the `logits` of an object or dict; or else the first such tensor in a
@@ -21,31 +21,35 @@ def find(output: Any) -> Tensor | None:
     if isinstance(output, Tensor):
         flat = output[:, None] if output.ndim == 1 else output
         return flat if flat.ndim == 2 and flat.numel() and flat.is_floating_point() else None
-    named = output.get("logits") if isinstance(output, Mapping) else _attribute(output)
+    named = output.get("logits") if isinstance(output, Mapping) else _find_logits_attribute(output)
     if named is not None:
-        return find(named)
-    inside = [part for part in _parts(output) if isinstance(part, Tensor) and part.ndim in (1, 2)]
+        return find_logits(named)
+    inside = [
+        part
+        for part in _list_output_values(output)
+        if isinstance(part, Tensor) and part.ndim in (1, 2)
+    ]
     if not inside or (isinstance(output, Mapping) and len(inside) > 1):
         return None
-    return find(inside[0])
+    return find_logits(inside[0])
 
 
-def _attribute(output: Any) -> Any:
+def _find_logits_attribute(output: Any) -> Any:
     return getattr(output, "logits", None)
 
 
-def _parts(output: Any) -> list[Any]:
+def _list_output_values(output: Any) -> list[Any]:
     if isinstance(output, Mapping):
         return list(output.values())
     return list(output) if isinstance(output, tuple | list) else []
 
 
-def two_sided(logits: Tensor) -> Tensor:
+def to_two_class_logits(logits: Tensor) -> Tensor:
     """One logit z as those of "no" and "yes", (-z, z), whose sigmoids are the probabilities."""
     return torch.cat([-logits, logits], dim=1) if logits.shape[1] == 1 else logits
 
 
-def adapt(network: nn.Module) -> nn.Module:
+def adapt_forward(network: nn.Module) -> nn.Module:
     """The same network, its answer made logits (B,K); its modules keep their names.
 
     Its class is swapped for one of which the forward pass ends so, as nothing else would leave the
@@ -54,9 +58,9 @@ def adapt(network: nn.Module) -> nn.Module:
     kind: Any = type(network)
 
     def forward(self: nn.Module, *inputs: Any, **named: Any) -> Tensor:
-        found = find(kind.forward(self, *inputs, **named))
+        found = find_logits(kind.forward(self, *inputs, **named))
         assert found is not None
-        return two_sided(found)
+        return to_two_class_logits(found)
 
     network.__class__ = type(kind.__name__, (kind,), {"forward": forward})
     return network

@@ -12,11 +12,11 @@ from typing import Any
 import torch
 from torch import nn
 
-Names = tuple[str, ...]
-Order = tuple[int, ...]
+ModuleNames = tuple[str, ...]
+TokenOrder = tuple[int, ...]
 
 
-def _feature_info(network: nn.Module) -> Names:
+def _find_timm_stages(network: nn.Module) -> ModuleNames:
     """timm's own list of where the resolution falls; of one resolution it lists the blocks."""
     info = getattr(network, "feature_info", None)
     listed = info if isinstance(info, list) else ()
@@ -25,27 +25,27 @@ def _feature_info(network: nn.Module) -> Names:
     )
 
 
-def _pools(network: nn.Module) -> Names:
+def _find_vgg_stages(network: nn.Module) -> ModuleNames:
     """LayerCAM's stages: every stage of VGG ends in a pool. timm lists the layers before them."""
     features = dict(network.named_children()).get("features", nn.Identity())
-    return tuple(f"features.{n}" for n, m in features.named_children() if isinstance(m, POOLS))
+    return tuple(f"features.{n}" for n, m in features.named_children() if isinstance(m, POOL_TYPES))
 
 
-def _serial(_network: nn.Module) -> Names:
+def _list_coat_stages(_network: nn.Module) -> ModuleNames:
     """CoaT's stages; timm lists blocks that put the maps of all stages out at once."""
     return tuple(f"serial_blocks{stage}" for stage in range(1, 5))
 
 
-def _none(_network: nn.Module) -> Names:
+def _list_no_stages(_network: nn.Module) -> ModuleNames:
     """Both branches of CrossViT come out of what timm lists."""
     return ()
 
 
-def _row_by_row(_network: nn.Module, _name: str, _count: int) -> Order:
+def _find_row_order(_network: nn.Module, _name: str, _count: int) -> TokenOrder:
     return ()
 
 
-def _by_mask_unit(network: Any, name: str, count: int) -> Order:
+def _find_mask_unit_order(network: Any, name: str, count: int) -> TokenOrder:
     """Hiera keeps the tokens of a mask unit together; its own `reroll` says where each belongs."""
     grids = {rows * cols: block for block, (_, (rows, cols)) in network.reroll.schedule.items()}
     if not name.startswith(("blocks", "unroll")) or count not in grids:
@@ -54,34 +54,42 @@ def _by_mask_unit(network: Any, name: str, count: int) -> Order:
     return tuple(places.flatten().tolist())
 
 
-POOLS = (nn.MaxPool2d, nn.AvgPool2d)
+POOL_TYPES = (nn.MaxPool2d, nn.AvgPool2d)
 
 
 @dataclass(frozen=True, slots=True)
-class Family:
+class ArchitectureQuirks:
     """The stages of a kind of network, the order of its tokens, and attention that mixes no places.
 
     `beside` are names of attention modules that work inside a patch, or that pool.
     """
 
     name: str
-    has: Names
-    stages: Callable[[nn.Module], Names] = _feature_info
-    order: Callable[[nn.Module, str, int], Order] = _row_by_row
-    beside: Names = ("attn_pool",)
+    required_attributes: ModuleNames
+    find_stages: Callable[[nn.Module], ModuleNames] = _find_timm_stages
+    find_token_order: Callable[[nn.Module, str, int], TokenOrder] = _find_row_order
+    ignored_attention: ModuleNames = ("attn_pool",)
 
 
-FAMILIES = (
-    Family("vgg", ("features", "pre_logits"), stages=_pools),
-    Family("vgg of torchvision", ("features", "avgpool", "classifier"), stages=_pools),
-    Family("coat", ("serial_blocks1", "parallel_blocks"), stages=_serial),
-    Family("crossvit", ("img_size_scaled",), stages=_none),
-    Family("hiera", ("unroll", "reroll"), order=_by_mask_unit),
-    Family("tnt", ("pixel_embed",), beside=("attn_in",)),
-    Family("any", ()),
+ARCHITECTURE_QUIRKS = (
+    ArchitectureQuirks("vgg", ("features", "pre_logits"), find_stages=_find_vgg_stages),
+    ArchitectureQuirks(
+        "vgg of torchvision", ("features", "avgpool", "classifier"), find_stages=_find_vgg_stages
+    ),
+    ArchitectureQuirks(
+        "coat", ("serial_blocks1", "parallel_blocks"), find_stages=_list_coat_stages
+    ),
+    ArchitectureQuirks("crossvit", ("img_size_scaled",), find_stages=_list_no_stages),
+    ArchitectureQuirks("hiera", ("unroll", "reroll"), find_token_order=_find_mask_unit_order),
+    ArchitectureQuirks("tnt", ("pixel_embed",), ignored_attention=("attn_in",)),
+    ArchitectureQuirks("any", ()),
 )
 
 
-def of(network: nn.Module) -> Family:
+def find_quirks(network: nn.Module) -> ArchitectureQuirks:
     """The first family all of whose attributes the network has."""
-    return next(f for f in FAMILIES if all(hasattr(network, name) for name in f.has))
+    return next(
+        f
+        for f in ARCHITECTURE_QUIRKS
+        if all(hasattr(network, name) for name in f.required_attributes)
+    )

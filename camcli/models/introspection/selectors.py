@@ -9,10 +9,12 @@ from fnmatch import fnmatchcase
 from camcli.core.errors import LayerError, hint
 from camcli.core.types import Layer
 
-STAGES = re.compile(r"stage(-?\d{1,4})(?:\.\.(?:stage)?(-?\d{1,4}))?")
+STAGE_PATTERN = re.compile(r"stage(-?\d{1,4})(?:\.\.(?:stage)?(-?\d{1,4}))?")
 
 
-def resolve(spec: str, layers: Sequence[Layer], last: Callable[[], Layer]) -> tuple[Layer, ...]:
+def parse_layer_spec(
+    spec: str, layers: Sequence[Layer], find_last: Callable[[], Layer]
+) -> tuple[Layer, ...]:
     """The layers that `--layers` names, in the order given.
 
     A comma-separated list of `stage3`, `stage1..5`, `last`, `all` (every stage, or every block),
@@ -20,28 +22,34 @@ def resolve(spec: str, layers: Sequence[Layer], last: Callable[[], Layer]) -> tu
     Raises LayerError, with near matches, for what is not there.
     """
     parts = [part.strip() for part in spec.split(",") if part.strip()]
-    found = dict.fromkeys(layer for part in parts for layer in _part(part, layers, last))
+    found = dict.fromkeys(
+        layer for part in parts for layer in _iter_spec_layers(part, layers, find_last)
+    )
     if not found:
         raise LayerError("--layers names nothing; try `last`, `all` or a name from `camcli layers`")
     return tuple(found)
 
 
-def _part(part: str, layers: Sequence[Layer], last: Callable[[], Layer]) -> Iterator[Layer]:
+def _iter_spec_layers(
+    part: str, layers: Sequence[Layer], find_last: Callable[[], Layer]
+) -> Iterator[Layer]:
     if part == "last":
-        yield last()
+        yield find_last()
     elif part == "all":
-        yield from [la for la in layers if la.stage is not None or la.block is not None] or [last()]
-    elif match := STAGES.fullmatch(part):
+        yield from [la for la in layers if la.stage is not None or la.block is not None] or [
+            find_last()
+        ]
+    elif match := STAGE_PATTERN.fullmatch(part):
         first, until = int(match[1]), int(match[2] or match[1])
-        yield from (_stage(number, layers) for number in range(first, until + 1))
+        yield from (_find_stage_layer(number, layers) for number in range(first, until + 1))
     elif "*" in part or "?" in part:
-        yield from _alike(part, layers)
+        yield from _match_layer_pattern(part, layers)
     else:
-        yield named(part, layers)
+        yield find_layer_by_name(part, layers)
 
 
-def _alike(pattern: str, layers: Sequence[Layer]) -> list[Layer]:
-    found = [layer for layer in layers if _is_like(layer.name, pattern)]
+def _match_layer_pattern(pattern: str, layers: Sequence[Layer]) -> list[Layer]:
+    found = [layer for layer in layers if _is_name_match(layer.name, pattern)]
     if not found:
         raise LayerError(
             f"no layer that yields a map is like {pattern!r}; * stands for one part of a name "
@@ -50,13 +58,13 @@ def _alike(pattern: str, layers: Sequence[Layer]) -> list[Layer]:
     return found
 
 
-def _is_like(name: str, pattern: str) -> bool:
+def _is_name_match(name: str, pattern: str) -> bool:
     """Part by part; a bracket is one, and starts no set."""
     parts, patterns = name.split("."), pattern.replace("[", "[[]").split(".")
     return len(parts) == len(patterns) and all(map(fnmatchcase, parts, patterns))
 
 
-def named(name: str, layers: Sequence[Layer]) -> Layer:
+def find_layer_by_name(name: str, layers: Sequence[Layer]) -> Layer:
     """The layer of that name. Raises LayerError, with near matches."""
     known = {layer.module: layer for layer in layers}
     known |= {layer.name: layer for layer in layers}
@@ -66,7 +74,7 @@ def named(name: str, layers: Sequence[Layer]) -> Layer:
     return known[name]
 
 
-def _stage(number: int, layers: Sequence[Layer]) -> Layer:
+def _find_stage_layer(number: int, layers: Sequence[Layer]) -> Layer:
     stages = {layer.stage: layer for layer in layers if layer.stage is not None}
     if not stages:
         blocks = any(layer.block is not None for layer in layers)
@@ -77,7 +85,7 @@ def _stage(number: int, layers: Sequence[Layer]) -> Layer:
     return stages[number]
 
 
-def block(number: int, layers: Sequence[Layer]) -> Layer:
+def find_block_layer(number: int, layers: Sequence[Layer]) -> Layer:
     """The input side of the attention of block N, negatives counted from the end: mostly norm1."""
     blocks = [layer for layer in layers if layer.block is not None]
     if not blocks:

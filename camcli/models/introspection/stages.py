@@ -9,22 +9,24 @@ from dataclasses import replace
 from torch import nn
 
 from camcli.core.types import Layer
-from camcli.models.introspection.hooks import parents
-from camcli.models.introspection.quirks import Family
+from camcli.models.introspection.hooks import list_parent_names
+from camcli.models.introspection.quirks import ArchitectureQuirks
 
 
-def numbered(
-    network: nn.Module, family: Family, layers: Sequence[Layer], classes: int
+def number_layers(
+    network: nn.Module, quirks: ArchitectureQuirks, layers: Sequence[Layer], class_count: int
 ) -> tuple[Layer, ...]:
     """Layers with the numbers of stages, or of blocks where the resolution never changes."""
-    features = [layer for layer in layers if layer.channels != classes]
-    listed = [layer for name in family.stages(network) if (layer := _meant(name, layers))]
+    features = [layer for layer in layers if layer.channels != class_count]
+    listed = [
+        layer for name in quirks.find_stages(network) if (layer := _find_listed_layer(name, layers))
+    ]
     listed = list({layer.name: layer for layer in listed}.values())
     isotropic = len(listed) > 1 and len({layer.grid for layer in listed}) == 1
     blocks = listed if isotropic else []
-    stages = [] if isotropic else listed or _falls(network, features)
+    stages = [] if isotropic else listed or _find_resolution_stages(network, features)
     if not stages and not blocks:
-        blocks = _blocks(network, layers)
+        blocks = _find_attention_blocks(network, layers)
     stage = {layer.name: number for number, layer in enumerate(stages, start=1)}
     block = {layer.name: number for number, layer in enumerate(blocks)}
     return tuple(
@@ -32,7 +34,7 @@ def numbered(
     )
 
 
-def _meant(name: str, layers: Sequence[Layer]) -> Layer | None:
+def _find_listed_layer(name: str, layers: Sequence[Layer]) -> Layer | None:
     """The layer of a listed name: it, one that ends so, or else the last one inside."""
     plain = {layer.module: layer for layer in layers}
     if not name or name in plain:
@@ -44,12 +46,16 @@ def _meant(name: str, layers: Sequence[Layer]) -> Layer | None:
     return found[-1] if found else None
 
 
-def _falls(network: nn.Module, layers: Sequence[Layer]) -> list[Layer]:
+def _find_resolution_stages(network: nn.Module, layers: Sequence[Layer]) -> list[Layer]:
     """The last layer of each resolution on the trunk: in nothing that ends at another one."""
     grids = {layer.module: layer.grid for layer in layers}
 
     def on_trunk(layer: Layer) -> bool:
-        above = [name for name in parents(layer.name) if grids.get(name, layer.grid) != layer.grid]
+        above = [
+            name
+            for name in list_parent_names(layer.name)
+            if grids.get(name, layer.grid) != layer.grid
+        ]
         return all(isinstance(network.get_submodule(name), nn.Sequential) for name in above)
 
     trunk = {layer.grid: layer for layer in layers if on_trunk(layer)}
@@ -58,17 +64,17 @@ def _falls(network: nn.Module, layers: Sequence[Layer]) -> list[Layer]:
     return list(trunk.values()) if falling else []
 
 
-def _blocks(network: nn.Module, layers: Sequence[Layer]) -> list[Layer]:
+def _find_attention_blocks(network: nn.Module, layers: Sequence[Layer]) -> list[Layer]:
     """Members of a list of modules that have attention inside."""
     plain = {layer.module: layer for layer in layers}
-    found = {_member(network, attention): None for la in layers for attention in la.feeds}
+    found = {_find_list_member(network, attention): None for la in layers for attention in la.feeds}
     return [plain[name] for name in found if name in plain]
 
 
-def _member(network: nn.Module, name: str) -> str:
+def _find_list_member(network: nn.Module, name: str) -> str:
     """The innermost module around a name that is one of a list, else the one that holds it."""
     lists = (nn.Sequential, nn.ModuleList)
-    around = [*parents(name), name]
+    around = [*list_parent_names(name), name]
     members = [
         inner
         for outer, inner in zip(["", *around], around, strict=False)

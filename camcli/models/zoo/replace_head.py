@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from camcli.core.errors import MethodError
 from camcli.models.introspection.heads import ConvHead, PooledHead
-from camcli.models.introspection.layers import probe
+from camcli.models.introspection.layers import create_probe_image
 from camcli.models.zoo.checkpoints import find_classifier_layers
 
 Size = tuple[int, int]
@@ -78,7 +78,7 @@ def _compute_headless_features(network: nn.Module, size: Size) -> Tensor | None:
     try:
         reset(0, global_pool="")
         with torch.no_grad():
-            found = network.eval()(probe(network, size))
+            found = network.eval()(create_probe_image(network, size))
     except (AssertionError, TypeError, RuntimeError, ValueError, AttributeError):
         return None
     return found if isinstance(found, Tensor) else None

@@ -61,8 +61,8 @@ def compute_distillation_data(
     advance: AdvanceCallback,
 ) -> tuple[DistillationData, list[Failed]]:
     """What is computed once: features of all views, and where the object of each photograph is."""
-    cnn = models.load(embedded.BUILTIN_CNN, device="cpu")
-    large = models.load(
+    cnn = models.load_model(embedded.BUILTIN_CNN, device="cpu")
+    large = models.load_model(
         embedded.BUILTIN_CNN,
         size=(evidence.LARGE_INPUT_PIXELS, evidence.LARGE_INPUT_PIXELS),
         device="cpu",

@@ -17,7 +17,7 @@ from camcli.core.maps import normalise, resize
 from camcli.engine.explain import explain
 from camcli.engine.plan import plan
 from camcli.engine.request import Request
-from camcli.methods.registry import get
+from camcli.methods.registry import find_method
 from camcli.models.model import Model
 from camcli.training.data.loader import preprocess_whole
 
@@ -36,12 +36,12 @@ class Teacher:
 
 def create_cam_teacher(model: Model) -> Teacher:
     """A teacher whose map is its CAM."""
-    return Teacher(model, plan(model, [get("cam")]))
+    return Teacher(model, plan(model, [find_method("cam")]))
 
 
 def create_relevance_teacher(model: Model) -> Teacher:
     """A transformer whose map is its attention's relevance."""
-    return Teacher(model, plan(model, [get("chefer")]))
+    return Teacher(model, plan(model, [find_method("chefer")]))
 
 
 def compute_teacher_maps(
