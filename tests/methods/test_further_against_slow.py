@@ -65,6 +65,18 @@ def test_every_method_has_a_slow_version() -> None:
 # --- activations
 
 
+def nearest_sign(found: Doubles, expected: Doubles, mirrored: Doubles, terms: Doubles) -> Doubles:
+    """The map of either sign where rounding decides the sign, else the expected one.
+
+    Behind a LayerNorm, g A sums to almost 0 over the channels, so the sum gives no sign.
+    """
+    component, total = expected - mirrored, terms.sum(axis=0)
+    along = abs((component * total).sum())
+    if along > 1e-5 * np.linalg.norm(component) * np.abs(terms).sum(axis=0).max():
+        return expected
+    return min(expected, mirrored, key=lambda version: float(np.abs(found - version).max()))
+
+
 @pytest.mark.parametrize("method", ["eigencam", "kpcacam", "fem", "eigengradcam", "randomcam"])
 @pytest.mark.parametrize(("key", "layer", "read"), LAYERS[:8:2] + LAYERS[8::2])
 def test_activation_methods(method: str, key: str, layer: str, read: Read) -> None:
@@ -76,7 +88,7 @@ def test_activation_methods(method: str, key: str, layer: str, read: Read) -> No
         (activation,), (gradient,) = recorded(model.network, [layer], inputs[b], target)
         a, g = read(activation), read(gradient)
         if method == "eigengradcam":
-            expected = version(a, g)
+            expected = nearest_sign(doubles(found[b]), version(a, g), version(a, -g), a * g)
         elif method == "randomcam":
             expected = version(a, doubles(2 * draws.uniform((len(a),), 0) - 1).tolist())
         else:
