@@ -21,8 +21,8 @@ from typing import Any
 import torch
 
 from camcli.engine import targets
-from camcli.engine.explain import explain
-from camcli.engine.plan import default_model, plan
+from camcli.engine.explain import explain_batch
+from camcli.engine.plan import choose_default_model, plan_requests
 from camcli.methods.registry import METHODS, Method
 from camcli.models import model as models
 from camcli.models.model import Model
@@ -45,13 +45,13 @@ def timed(run: Callable[[], Any]) -> float:
 
 def cost(m: Method) -> float:
     """How many forward passes of one image its map takes as long as."""
-    model = loaded(default_model([m]))
+    model = loaded(choose_default_model([m]))
     inputs = torch.randn(1, 3, *model.input_size, generator=torch.Generator().manual_seed(0))
-    requests = plan(model, [m])
-    best = targets.parse("predicted")(model.labels)
+    requests = plan_requests(model, [m])
+    best = targets.parse_target("predicted")(model.labels)
 
     def choose(logits: torch.Tensor) -> torch.Tensor:
-        return targets.choose(logits, (), best.ranked)
+        return targets.choose_target_classes(logits, (), best.top_count)
 
     def forward() -> None:
         with torch.no_grad():
@@ -61,9 +61,9 @@ def cost(m: Method) -> float:
     rounds = 1 if slow else 5
     forward()
     if not slow:
-        explain(model, inputs, requests, choose)
+        explain_batch(model, inputs, requests, choose)
     pairs = [
-        (timed(forward), timed(lambda: explain(model, inputs, requests, choose)))
+        (timed(forward), timed(lambda: explain_batch(model, inputs, requests, choose)))
         for _ in range(rounds)
     ]
     plain = min(own for own, _ in pairs) if slow else median(own for own, _ in pairs)

@@ -25,17 +25,17 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from camcli.core.geometry import visible
+from camcli.core.geometry import crop_visible_map
 from camcli.core.types import Result
 from camcli.engine import targets
-from camcli.engine.plan import plan
+from camcli.engine.plan import plan_requests
 from camcli.evaluation.datasets.annotations import Annotation, annotation_to_canvas
 from camcli.evaluation.metrics import scoring as measures
 from camcli.io import discovery as sources
 from camcli.methods import registry as methods
 from camcli.models import model as models
 from camcli.runs import pipeline
-from camcli.runs.config import Job
+from camcli.runs.config import RunConfig
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "tests"))
 import wsol
@@ -45,13 +45,13 @@ SIDE = measures.CANVAS_SIDE
 
 def _maps(photos: str, count: int) -> Iterator[NDArray[np.float32]]:
     model = models.load_model(device="cpu")
-    found = sources.find([photos], [], skip=Path("camcli-out"))[:count]
-    requests = plan(model, [methods.find_method("gradcam")])
-    job = Job(model, requests, targets.parse("predicted")(model.labels))
-    for result in pipeline.run(job, found, lambda given: given):
+    found = sources.find_image_sources([photos], [], skip_folder=Path("camcli-out"))[:count]
+    requests = plan_requests(model, [methods.find_method("gradcam")])
+    job = RunConfig(model, requests, targets.parse_target("predicted")(model.labels))
+    for result in pipeline.run_pipeline(job, found, lambda given: given):
         if isinstance(result, Result):
-            shown = result.explanations[0].fused.shown
-            yield visible(shown, result.sample.view, (SIDE, SIDE))
+            shown = result.explanations[0].fused_map.normalized
+            yield crop_visible_map(shown, result.sample.view, (SIDE, SIDE))
 
 
 def _timed(run: Any) -> tuple[Any, float]:

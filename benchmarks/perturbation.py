@@ -57,16 +57,16 @@ def camcli_map(method: str, name: str, layer: str, inputs: Any) -> Callable[[], 
     import torch
 
     from camcli.core.types import Transform
-    from camcli.engine.explain import explain
-    from camcli.engine.plan import plan
+    from camcli.engine.explain import explain_batch
+    from camcli.engine.plan import plan_requests
     from camcli.methods.registry import find_method
     from camcli.models import model as models
 
     model = models.wrap_network(name, network_of(name), Transform((224, 224)))
     options = {method: {"weights": "softmax"}} if method == "scorecam" else {}
-    requests = plan(model, [find_method(method)], layer, options=options)
+    requests = plan_requests(model, [find_method(method)], layer, options=options)
     target = torch.tensor([[best(model.network, inputs)]])
-    return lambda: explain(model, inputs, requests, lambda _: target)[0][0].fused.values[0]
+    return lambda: explain_batch(model, inputs, requests, lambda _: target)[0][0].fused.values[0]
 
 
 def grad_cam_map(method: str, name: str, layer: str, inputs: Any) -> Callable[[], Any]:

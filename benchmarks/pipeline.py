@@ -52,18 +52,18 @@ from torch import Tensor
 
 from camcli.cli import app as cli
 from camcli.cli import malloc as allocator
-from camcli.core.concurrency import ahead, threads
-from camcli.core.types import Source
+from camcli.core.concurrency import open_thread_pool, prefetch_map
+from camcli.core.types import ImageSource
 from camcli.engine import targets
-from camcli.engine.acceleration.bn_folding import folded
-from camcli.engine.plan import plan
+from camcli.engine.acceleration.bn_folding import fold_batch_norms
+from camcli.engine.plan import plan_requests
 from camcli.io import files
 from camcli.io import writers as outputs
 from camcli.methods import registry as methods
 from camcli.models import model as models
 from camcli.runs import batch as batches
 from camcli.runs import pipeline
-from camcli.runs.config import Course, Job
+from camcli.runs.config import RunConfig, RunState
 
 BATCH = 8
 Run = Callable[[Sequence[Path], Path], float]
@@ -147,28 +147,33 @@ def _box(heat: np.ndarray[Any, np.dtype[np.float32]]) -> list[int]:
     return [int(v) for v in cv2.boundingRect(max(contours, key=cv2.contourArea))]
 
 
-def _stages(job: Job, photos: Sequence[Path], to: Path) -> Mapping[str, float]:
+def _stages(job: RunConfig, photos: Sequence[Path], to: Path) -> Mapping[str, float]:
     """The seconds of each stage by itself, with all cores; nothing else is done meanwhile."""
-    sources = [Source(path, path.name, path.stem) for path in photos]
-    style, slugs = outputs.Style(job.model.input_size), files.class_slugs(job.model.labels)
+    sources = [ImageSource(path, path.name, path.stem) for path in photos]
+    style, slugs = (
+        outputs.DrawingStyle(job.model.input_size),
+        files.create_class_slugs(job.model.labels),
+    )
     seconds = {"reading": 0.0, "computing": 0.0, "writing": 0.0}
 
     def save(result: Any) -> None:
-        boxed = pipeline.boxed(job, result)
-        outputs.save(boxed, ("overlay", "boxes"), style, to, slugs)
+        boxed = pipeline.add_boxes(job, result)
+        outputs.write_result(boxed, ("overlay", "boxes"), style, to, slugs)
 
-    course = Course.of(job)
-    with threads(job.workers) as pool, folded(job.model, job.requests):
+    course = RunState.from_config(job)
+    with open_thread_pool(job.workers) as pool, fold_batch_norms(job.model, job.requests):
         for start in range(0, len(sources), 20 * BATCH):
             times = [time.perf_counter()]
             part = sources[start : start + 20 * BATCH]
-            samples: list[Any] = list(ahead(pool, partial(pipeline.read, job), part, len(part)))
+            samples: list[Any] = list(
+                prefetch_map(pool, partial(pipeline.load_image_sample, job), part, len(part))
+            )
             times.append(time.perf_counter())
             found = []
             for n in range(0, len(samples), BATCH):
-                found += batches.outcomes(job, samples[n : n + BATCH], course)
+                found += batches.compute_outcomes(job, samples[n : n + BATCH], course)
             times.append(time.perf_counter())
-            list(ahead(pool, save, [row[0] for row in found], len(found)))
+            list(prefetch_map(pool, save, [row[0] for row in found], len(found)))
             times.append(time.perf_counter())
             for n, stage in enumerate(seconds):
                 seconds[stage] += times[n + 1] - times[n]
@@ -222,15 +227,15 @@ def _contend(name: str, photos: Sequence[Path], to: Path) -> dict[str, float]:
         _camcli(name.split()[1:], photos[: 4 * BATCH], to / "warm")
         return {"": _camcli(name.split()[1:], photos, to / "all")}
     if name == "stages":
-        allocator.keep()
+        allocator.keep_freed_memory()
     model = models.load_model(None, device="cpu")
-    requests = plan(model, [methods.find_method("gradcam")])
+    requests = plan_requests(model, [methods.find_method("gradcam")])
     if name == "stages":
-        job = Job(model, requests, targets.parse("predicted")(model.labels))
+        job = RunConfig(model, requests, targets.parse_target("predicted")(model.labels))
         _stages(job, photos[: 4 * BATCH], to / "warm")
         return dict(_stages(job, photos, to / "all"))
     peer = {"pytorch_grad_cam": _grad_cam, "torchcam": _torchcam}[name]
-    run = peer(model.network, requests[0].read[0].name)
+    run = peer(model.network, requests[0].source_layers[0].name)
     run(photos[: 4 * BATCH], to / "warm")
     return {"": run(photos, to / "all")}
 

@@ -41,8 +41,8 @@ from pytorch_grad_cam.utils.reshape_transforms import vit_reshape_transform
 from torch import Tensor
 
 from camcli.engine import targets
-from camcli.engine.explain import explain
-from camcli.engine.plan import plan
+from camcli.engine.explain import explain_batch
+from camcli.engine.plan import plan_requests
 from camcli.engine.request import Request
 from camcli.methods import registry as methods
 from camcli.models import model as models
@@ -107,11 +107,11 @@ def _contenders(case: Case, batch: int) -> dict[str, Run]:
     torch.manual_seed(0)
     model = models.load_model(case.network, size=(224, 224), device="cpu", pretrained=False)
     inputs = torch.randn(batch, 3, *model.input_size)
-    requests = plan(model, [methods.find_method(case.method)], case.layers, case.block)
-    top = partial(targets.choose, wanted=(), ranked=1)
+    requests = plan_requests(model, [methods.find_method(case.method)], case.layers, case.block)
+    top = partial(targets.choose_target_classes, fixed_classes=(), top_count=1)
     runs: dict[str, Run] = {
         "forward": torch.no_grad()(partial(model.network, inputs)),
-        "camcli": partial(explain, model, inputs, requests, top),
+        "camcli": partial(explain_batch, model, inputs, requests, top),
     }
     status = set(runs["camcli"]()[0][0].fused.status)
     if status != {"ok"}:

@@ -14,9 +14,9 @@ from PIL import Image
 from slow import Doubles
 from torch import Tensor, nn
 
-from camcli.engine.explain import explain
-from camcli.engine.plan import plan
-from camcli.engine.postprocess import Explained
+from camcli.engine.explain import explain_batch
+from camcli.engine.plan import plan_requests
+from camcli.engine.postprocess import BatchExplanation
 from camcli.methods.registry import find_method
 from camcli.models.model import Model
 
@@ -64,10 +64,10 @@ def found_by(
     classes: Sequence[int] = CLASSES,
     spec: str | None = None,
     options: Mapping[str, Any] | None = None,
-) -> Explained:
+) -> BatchExplanation:
     targets = torch.tensor(classes)[:, None]
-    requests = plan(model, [find_method(method)], spec, options={method: options or {}})
-    return explain(model, inputs, requests, lambda _: targets)[0][0]
+    requests = plan_requests(model, [find_method(method)], spec, options={method: options or {}})
+    return explain_batch(model, inputs, requests, lambda _: targets)[0][0]
 
 
 @contextmanager

@@ -21,12 +21,11 @@ import torch
 import torchvision
 from conftest import SAMPLES, Cli, lively
 
-from camcli.cli.commands.methods import costs
+from camcli.cli.commands.methods import load_method_costs
 from camcli.core.types import Transform
 from camcli.methods.registry import METHODS
-from camcli.models.zoo import architectures
+from camcli.models.zoo import architectures, resolve
 from camcli.models.zoo import model_card as trained
-from camcli.models.zoo import pretrained as hub
 from camcli.models.zoo import replace_head as refit
 
 ROOT = Path(__file__).parent.parent
@@ -138,7 +137,7 @@ def workplace(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]
         lively(built.network, seed=1)
         return built
 
-    monkeypatch.setattr(hub, "load_pretrained", random_weights)
+    monkeypatch.setattr(resolve, "load_pretrained", random_weights)
     known = set(METHODS)
     yield tmp_path
     for name in set(METHODS) - known:
@@ -178,7 +177,7 @@ def test_the_table_of_methods_is_the_registry(cli: Cli) -> None:
     table = cli("methods", "--format", "markdown").out
     assert len(table.splitlines()) == len(METHODS) + 2
     assert table in _text("docs/methods.md"), "run `make docs`"
-    assert costs().keys() == METHODS.keys()
+    assert load_method_costs().keys() == METHODS.keys()
     for row in table.splitlines()[2:]:
         assert all(cell.strip() for cell in row.split("|")[1:-1]), row
 
@@ -188,7 +187,7 @@ def test_the_short_table_of_methods_is_right() -> None:
     assert len(rows) >= 12
     for name, works_on, cost in rows:
         assert works_on == ", ".join(METHODS[name].works_on)
-        assert cost == f"{costs()[name]:g}"
+        assert cost == f"{load_method_costs()[name]:g}"
 
 
 @pytest.mark.parametrize("page", ["README.md", "docs/README.md", "docs/methods.md", "docs/zh.md"])

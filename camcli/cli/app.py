@@ -12,8 +12,6 @@ import sys
 import typer
 from typer import TyperException
 
-from camcli.cli import console
-from camcli.cli import malloc as allocator
 from camcli.cli.commands import evaluate
 from camcli.cli.commands.compare import compare
 from camcli.cli.commands.doctor import doctor
@@ -22,10 +20,12 @@ from camcli.cli.commands.layers import layers
 from camcli.cli.commands.methods import methods
 from camcli.cli.commands.models import models
 from camcli.cli.commands.train import app as train
+from camcli.cli.console import flush_output, prepare_streams, print_error
+from camcli.cli.malloc import keep_freed_memory
 from camcli.core.errors import CamcliError, StorageError
 
-INTERRUPTED = 130
-WHOLE = "interrupted; every file written so far is whole"
+INTERRUPTED_STATUS = 130
+INTERRUPTED_MESSAGE = "interrupted; every file written so far is whole"
 
 app = typer.Typer(
     name="camcli",
@@ -42,28 +42,28 @@ app.add_typer(train, name="train")
 
 def main() -> int:
     """Run the command line; one line for anything that a user can mend. Returns the exit status."""
-    console.prepare()
-    allocator.keep()
+    prepare_streams()
+    keep_freed_memory()
     try:
         status = int(app(standalone_mode=False) or 0)
-        if status == INTERRUPTED:  # typer makes a status of the interrupt
-            console.complain(WHOLE)
+        if status == INTERRUPTED_STATUS:  # typer makes a status of the interrupt
+            print_error(INTERRUPTED_MESSAGE)
         return status
     except (CamcliError, TyperException) as error:
         message = error.format_message() if isinstance(error, TyperException) else str(error)
-        console.complain(message)
+        print_error(message)
         return 1 if isinstance(error, StorageError) else 2
     except (KeyboardInterrupt, typer.Abort):
-        console.complain(WHOLE)
-        return INTERRUPTED
+        print_error(INTERRUPTED_MESSAGE)
+        return INTERRUPTED_STATUS
     except Exception as error:
         if os.environ.get("CAMCLI_TRACEBACK"):
             raise
         where = "set CAMCLI_TRACEBACK=1 to see where, and please report it"
-        console.complain(f"a bug in camcli: {type(error).__name__}: {error}; {where}")
+        print_error(f"a bug in camcli: {type(error).__name__}: {error}; {where}")
         return 1
     finally:
-        console.close()
+        flush_output()
 
 
 if __name__ == "__main__":

@@ -11,14 +11,14 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import timedelta
 
-from camcli.core.errors import OutputError, one_line
+from camcli.core.errors import OutputError, to_one_line
 
-EVERY = 30.0  # seconds between two lines of progress in a log
-LONGEST = 1500  # characters of a complaint: names from elsewhere can be of any length
-TAIL = 300  # and of its end, which says why
+LOG_INTERVAL_SECONDS = 30.0  # seconds between two lines of progress in a log
+MAX_ERROR_CHARACTERS = 1500  # characters of a complaint: names from elsewhere can be of any length
+ERROR_TAIL_CHARACTERS = 300  # and of its end, which says why
 
 
-def prepare() -> None:
+def prepare_streams() -> None:
     """Names of any spelling can be printed, whatever the locale; a closed stream is silent."""
     sys.stdout = sys.stdout or io.TextIOWrapper(io.FileIO(os.devnull, "w"))
     sys.stderr = sys.stderr or io.TextIOWrapper(io.FileIO(os.devnull, "w"))
@@ -29,7 +29,7 @@ def prepare() -> None:
         sys.stdin.reconfigure(errors="surrogateescape", newline="")  # file names may be any bytes
 
 
-def emit(text: str) -> None:
+def print_data(text: str) -> None:
     """A line of data. A reader that has closed the pipe has had enough; the files go on.
 
     Raises OutputError when what it is written to is full.
@@ -37,99 +37,104 @@ def emit(text: str) -> None:
     try:
         print(text, flush=True)  # noqa: T201 - the one place where data is printed
     except BrokenPipeError:
-        _discard(sys.stdout)
+        _discard_stream(sys.stdout)
     except OSError as error:
-        _discard(sys.stdout)
+        _discard_stream(sys.stdout)
         raise OutputError(f"cannot write to standard output: {error.strerror}") from None
 
 
-def complain(text: object) -> None:
+def print_error(text: object) -> None:
     """One line on standard error."""
-    line = one_line(text)
-    say(f"camcli: {line if len(line) < LONGEST else f'{line[:LONGEST]} … {line[-TAIL:]}'}")
+    line = to_one_line(text)
+    if len(line) >= MAX_ERROR_CHARACTERS:
+        line = f"{line[:MAX_ERROR_CHARACTERS]} … {line[-ERROR_TAIL_CHARACTERS:]}"
+    print_info(f"camcli: {line}")
 
 
-def say(text: str) -> None:
+def print_info(text: str) -> None:
     """Words for people."""
     try:
         print(text, file=sys.stderr, flush=True)  # noqa: T201 - the one place for people
     except OSError:
-        _discard(sys.stderr)
+        _discard_stream(sys.stderr)
 
 
-def note(text: str) -> None:
+def print_notice(text: str) -> None:
     """What was chosen where the user did not; nothing if nothing was."""
     if text:
-        say(one_line(text))
+        print_info(to_one_line(text))
 
 
-def close() -> None:
+def flush_output() -> None:
     """Flush what is left, with no complaint about a reader that has gone."""
     try:
         sys.stdout.flush()
     except OSError:
-        _discard(sys.stdout)
+        _discard_stream(sys.stdout)
 
 
-def _discard(stream: object) -> None:
+def _discard_stream(stream: object) -> None:
     if isinstance(stream, io.TextIOWrapper):
         os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
 
 
-def table(rows: Sequence[Sequence[str]]) -> None:
+def print_table(rows: Sequence[Sequence[str]]) -> None:
     """Rows under a head, in columns as wide as they need to be."""
-    clean = [[one_line(cell) for cell in row] for row in rows]
+    clean = [[to_one_line(cell) for cell in row] for row in rows]
     widths = [max(map(len, column)) for column in zip(*clean, strict=True)]
     for row in clean:
         cells = (cell.ljust(width) for cell, width in zip(row, widths, strict=True))
-        emit("  ".join(cells).rstrip())
+        print_data("  ".join(cells).rstrip())
 
 
-def for_machines(chosen: str) -> bool:
+def is_jsonl_output(output_format: str) -> bool:
     """Whether standard output is to be JSON Lines: as asked, or as it is no terminal."""
-    return chosen == "jsonl" or (chosen == "auto" and not sys.stdout.isatty())
+    return output_format == "jsonl" or (output_format == "auto" and not sys.stdout.isatty())
 
 
 @dataclass(frozen=True, slots=True)
-class Bar:
+class ProgressReporter:
     """What a run tells of how far it is: `advance(count)` images, `inner(done, of)` of one."""
 
     advance: Callable[..., None] = lambda _count=1: None
-    inner: Callable[[int, int], None] = lambda _done, _of: None
+    update_inner: Callable[[int, int], None] = lambda _done, _of: None
 
 
 @dataclass(slots=True)
-class _Plain:
+class _LogProgress:
     """Progress as a line now and then, for a log."""
 
-    doing: str
+    description: str
     total: int
-    began: float = field(default_factory=time.monotonic)
-    told: float = field(default_factory=time.monotonic)
-    done: int = 0
+    start_time: float = field(default_factory=time.monotonic)
+    last_log_time: float = field(default_factory=time.monotonic)
+    done_count: int = 0
 
     def advance(self, count: int = 1) -> None:
-        self.done += count
+        self.done_count += count
         now = time.monotonic()
-        if self.done and now - self.told >= EVERY:
-            self.told = now
-            rate = self.done / (now - self.began)
-            left = timedelta(seconds=round((self.total - self.done) / rate))
-            say(f"{self.doing} {self.done} of {self.total}, {rate:.1f} a second, {left} left")
+        if self.done_count and now - self.last_log_time >= LOG_INTERVAL_SECONDS:
+            self.last_log_time = now
+            rate = self.done_count / (now - self.start_time)
+            left = timedelta(seconds=round((self.total - self.done_count) / rate))
+            print_info(
+                f"{self.description} {self.done_count} of {self.total}, "
+                f"{rate:.1f} a second, {left} left"
+            )
 
 
 @contextmanager
-def progress(doing: str, total: int, quiet: bool) -> Iterator[Bar]:
+def show_progress(description: str, total: int, quiet: bool) -> Iterator[ProgressReporter]:
     """A bar on standard error, where rows on a terminal do not already show the progress.
 
     What a slow method does for one batch has a bar of its own while it lasts. Where standard error
     is no terminal there is a line now and then.
     """
     if quiet:
-        yield Bar()
+        yield ProgressReporter()
         return
     if not sys.stderr.isatty():
-        yield Bar(_Plain(doing, total).advance)
+        yield ProgressReporter(_LogProgress(description, total).advance)
         return
     from rich.console import Console
     from rich.progress import (
@@ -150,7 +155,7 @@ def progress(doing: str, total: int, quiet: bool) -> Iterator[Bar]:
     console = Console(stderr=True)
     with Progress(*columns, console=console, redirect_stdout=False, transient=True) as bar:
         rows = sys.stdout.isatty()
-        task = bar.add_task(doing, total=total, visible=not rows, rate="")
+        task = bar.add_task(description, total=total, visible=not rows, rate="")
         within = bar.add_task("  changed inputs", visible=False, rate="")
 
         def advance(count: int = 1) -> None:
@@ -161,4 +166,4 @@ def progress(doing: str, total: int, quiet: bool) -> Iterator[Bar]:
             bar.update(within, completed=done, total=of, visible=done < of)
             bar.refresh()
 
-        yield Bar(advance, inner)
+        yield ProgressReporter(advance, inner)

@@ -10,26 +10,26 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from types import FrameType
 
-SAID = b"\ncamcli: finishing what is under way; interrupt once more to stop at once\n"
+STOP_MESSAGE = b"\ncamcli: finishing what is under way; interrupt once more to stop at once\n"
 
 
 @dataclass(slots=True)
-class Stop:
+class StopFlag:
     """Whether a run is to end early, and the signal that asked for it, if one did."""
 
-    asked: bool = False
-    signal: int = 0
+    is_set: bool = False
+    signal_number: int = 0
 
     @property
-    def status(self) -> int:
+    def exit_status(self) -> int:
         """The exit status of a program that a signal has ended."""
-        return 128 + self.signal
+        return 128 + self.signal_number
 
 
 @contextmanager
-def heeded() -> Iterator[Stop]:
+def handle_interrupts() -> Iterator[StopFlag]:
     """Inside the context a first interrupt only asks for a stop; ignored signals stay so."""
-    stop = Stop()
+    stop = StopFlag()
     if threading.current_thread() is not threading.main_thread():
         yield stop
         return
@@ -38,11 +38,11 @@ def heeded() -> Iterator[Stop]:
     before = {number: handler for number, handler in before.items() if handler != signal.SIG_IGN}
 
     def ask(number: int, _frame: FrameType | None) -> None:
-        stop.asked, stop.signal = True, number
+        stop.is_set, stop.signal_number = True, number
         for each, handler in before.items():
             signal.signal(each, handler)
         with suppress(OSError):  # not by print, in the midst of which this may have come
-            os.write(2, SAID)
+            os.write(2, STOP_MESSAGE)
 
     for number in before:
         signal.signal(number, ask)

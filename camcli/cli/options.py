@@ -15,19 +15,17 @@ from typing import Annotated, Any, Literal
 
 from typer import Option
 
-from camcli.core.errors import UsageError, hint, one_line
-from camcli.core.types import Fit
-from camcli.engine import smoothing as smoothing_
-from camcli.engine.smoothing import Smoothing
-from camcli.methods import registry as methods
-from camcli.methods.registry import METHODS, Method
+from camcli.core.errors import UsageError, format_suggestion, to_one_line
+from camcli.core.types import FitMode
+from camcli.engine.smoothing import Smoothing, parse_smoothing
+from camcli.methods.registry import METHODS, Method, create_variant, parse_options
 
-Format = Literal["auto", "table", "jsonl", "quiet"]
-LARGEST = 4096  # pixels of an input's side
-COMPARED = "compare.jsonl"
-SAVES = ("overlay", "heatmap", "grid", "boxes", "array")
+OutputFormat = Literal["auto", "table", "jsonl", "quiet"]
+MAX_SIZE_PIXELS = 4096  # pixels of an input's side
+COMPARISON_FILE = "compare.jsonl"
+OUTPUT_KINDS = ("overlay", "heatmap", "grid", "boxes", "array")
 
-WHY = {
+STATUS_MESSAGES = {
     "constant": "it is the same everywhere (all of it was cut off by relu, or nothing varies)",
     "zero_gradient": "the class score does not depend on this layer's map (its gradient is zero)",
     "non_finite": "it holds NaN or infinity; check the weights, and the image",
@@ -105,7 +103,7 @@ Boxes = Annotated[
     Option(help="Regions to box; grabcut: the largest of what GrabCut makes of them."),
 ]
 FitName = Annotated[
-    Fit, Option("--fit", help="How the image meets the model's input; tencrop: ten times.")
+    FitMode, Option("--fit", help="How the image meets the model's input; tencrop: ten times.")
 ]
 BatchSize = Annotated[
     int | None, Option(min=1, help="Images at a time; halved when memory runs out.")
@@ -113,10 +111,12 @@ BatchSize = Annotated[
 Workers = Annotated[
     int | None, Option(min=1, help="Threads that read and write; else as many as cores, 8 at most.")
 ]
-FormatName = Annotated[Format, Option("--format", help="auto: a table on a terminal, else jsonl.")]
+FormatName = Annotated[
+    OutputFormat, Option("--format", help="auto: a table on a terminal, else jsonl.")
+]
 
 
-def threshold(text: str | None) -> str | float | None:
+def parse_threshold(text: str | None) -> str | float | None:
     """`otsu`, a percentile such as `p90`, or a fraction of the maximum in [0, 1)."""
     if text is None or text == "otsu":
         return text
@@ -129,7 +129,7 @@ def threshold(text: str | None) -> str | float | None:
     return text if text.startswith("p") else value
 
 
-def size(text: str | None) -> tuple[int, int] | None:
+def parse_input_size(text: str | None) -> tuple[int, int] | None:
     """`224` or `HxW` in pixels, as (H, W)."""
     if text is None:
         return None
@@ -137,22 +137,26 @@ def size(text: str | None) -> tuple[int, int] | None:
     if len(parts) > 2 or not all(re.fullmatch(r"0*[1-9]\d{0,3}", p) for p in parts):
         raise UsageError(f"--size {text}: write 384 or 224x320 (height x width)")
     rows, cols = int(parts[0]), int(parts[-1])
-    if max(rows, cols) > LARGEST:
-        raise UsageError(f"--size {text}: more than {LARGEST} pixels a side")
+    if max(rows, cols) > MAX_SIZE_PIXELS:
+        raise UsageError(f"--size {text}: more than {MAX_SIZE_PIXELS} pixels a side")
     return rows, cols
 
 
-def transform(mean: str | None, std: str | None, interpolation: str | None) -> dict[str, Any]:
+def parse_transform_options(
+    mean: str | None, std: str | None, interpolation: str | None
+) -> dict[str, Any]:
     """What of the model's own transform is not to be used."""
     given = {
-        "mean": _channels("--mean", mean, 0),
-        "std": _channels("--std", std, 1e-6),
+        "mean": _parse_channel_values("--mean", mean, 0),
+        "std": _parse_channel_values("--std", std, 1e-6),
         "interpolation": interpolation,
     }
     return {key: value for key, value in given.items() if value is not None}
 
 
-def _channels(option: str, text: str | None, least: float) -> tuple[float, ...] | None:
+def _parse_channel_values(
+    option: str, text: str | None, minimum: float
+) -> tuple[float, ...] | None:
     """One number for all three channels, or three; in units of white."""
     if text is None:
         return None
@@ -160,39 +164,41 @@ def _channels(option: str, text: str | None, least: float) -> tuple[float, ...] 
         values = tuple(float(part) for part in text.split(","))
     except ValueError:
         values = ()
-    if len(values) not in (1, 3) or not all(least <= value <= 1 for value in values):
+    if len(values) not in (1, 3) or not all(minimum <= value <= 1 for value in values):
         raise UsageError(f"{option} {text}: write 0.5, or a number a channel: 0.485,0.456,0.406")
     return values * 3 if len(values) == 1 else values
 
 
-def saves(text: str) -> tuple[str, ...]:
+def parse_output_kinds(text: str) -> tuple[str, ...]:
     """The kinds of output in a comma-separated list."""
     kinds = tuple(dict.fromkeys(part.strip() for part in text.split(",") if part.strip()))
     for kind in kinds:
-        if kind not in SAVES:
-            near = hint(kind, SAVES)
-            raise UsageError(f"--save {kind}: no such output{near} (there are {', '.join(SAVES)})")
+        if kind not in OUTPUT_KINDS:
+            near = format_suggestion(kind, OUTPUT_KINDS)
+            raise UsageError(
+                f"--save {kind}: no such output{near} (there are {', '.join(OUTPUT_KINDS)})"
+            )
     return kinds
 
 
-def chosen(names: Sequence[str]) -> list[Method]:
+def parse_methods(names: Sequence[str]) -> list[Method]:
     """The methods of those names, each once; commas part names too, colons a method's options."""
     given = [part.strip() for name in names for part in name.split(",") if part.strip()]
     if not given:
         raise UsageError(f"--method names none; there are {', '.join(METHODS)}")
-    return [_method(name) for name in dict.fromkeys(given)]
+    return [_parse_method(name) for name in dict.fromkeys(given)]
 
 
-def _method(text: str) -> Method:
+def _parse_method(text: str) -> Method:
     name, *pairs = text.split(":")
     for pair in pairs:
         if "=" not in pair:
             raise UsageError(f"--method {text}: write NAME:KEY=VALUE")
-    return methods.create_variant(name, dict(pair.split("=", 1) for pair in pairs))
+    return create_variant(name, dict(pair.split("=", 1) for pair in pairs))
 
 
-def settings(
-    pairs: Sequence[str], wanted: Sequence[Method], seed: int = 0
+def parse_method_settings(
+    pairs: Sequence[str], selected_methods: Sequence[Method], seed: int = 0
 ) -> dict[str, Mapping[str, Any]]:
     """`--set KEY=VALUE` pairs as options of each method; a key must be known to one of them.
 
@@ -203,53 +209,53 @@ def settings(
         key, equals, value = pair.partition("=")
         if not equals:
             raise UsageError(f"--set {pair}: write KEY=VALUE")
-        if not any(key in m.options for m in wanted):
-            has = ", ".join(o for m in wanted for o in m.options) or "none"
-            names = ", ".join(m.name for m in wanted) or "the default method"
+        if not any(key in m.options for m in selected_methods):
+            has = ", ".join(o for m in selected_methods for o in m.options) or "none"
+            names = ", ".join(m.name for m in selected_methods) or "the default method"
             raise UsageError(f"--set {key}: no option of {names} (there are: {has})")
         given[key] = value
     given.setdefault("seed", str(seed))
     return {
-        m.name: methods.parse_options(m, {k: v for k, v in given.items() if k in m.options})
-        for m in wanted
+        m.name: parse_options(m, {k: v for k, v in given.items() if k in m.options})
+        for m in selected_methods
     }
 
 
-def smoothing(spec: str, seed: int, fit: Fit) -> Smoothing:
+def parse_smoothing_options(spec: str, seed: int, fit: FitMode) -> Smoothing:
     """What `--smooth` names; ten crops are other views too."""
-    return replace(smoothing_.parse(spec, seed), cropped=fit == "tencrop")
+    return replace(parse_smoothing(spec, seed), has_crops=fit == "tencrop")
 
 
-def must_exist(option: str, path: Path | None) -> None:
+def check_file_exists(option: str, path: Path | None) -> None:
     """A file that an option names is there, said before anything heavy is loaded."""
     if path is not None and not os.path.isfile(path):
         raise UsageError(f"{option} {path}: no such file")
 
 
-def must_be_there(option: str, path: Path | None) -> None:
+def check_path_exists(option: str, path: Path | None) -> None:
     """A file or folder that an option names is there."""
     if path is not None and not os.path.exists(path):
         raise UsageError(f"{option} {path}: no such file or folder")
 
 
-def one_choice_of_layers(layers: object, block: int | None) -> None:
+def check_layer_options(layers: object, block: int | None) -> None:
     """`--layers` or `--block`: not both."""
     if layers is not None and block is not None:
         raise UsageError("--layers and --block both choose layers; give one of them")
 
 
-def must_have_opencv(boxes: str) -> None:
+def check_grabcut_available(boxes: str) -> None:
     """GrabCut is OpenCV's, which is an extra."""
     if boxes == "grabcut" and find_spec("cv2") is None:
         raise UsageError("--boxes grabcut needs OpenCV: pip install 'camcli[grabcut]'")
 
 
-def batch_size(given: int | None, device: str, fit: Fit) -> int:
+def choose_batch_size(requested: int | None, device: str, fit: FitMode) -> int:
     """As asked, or what fits most machines; ten crops an image are ten inputs."""
-    return given or (8 if device == "cpu" else 32) // (8 if fit == "tencrop" else 1)
+    return requested or (8 if device == "cpu" else 32) // (8 if fit == "tencrop" else 1)
 
 
-def workers() -> int:
+def choose_worker_count() -> int:
     """As many threads as this process has cores, within reason: each holds whole pictures."""
     cores = (
         os.sched_getaffinity(0) if hasattr(os, "sched_getaffinity") else range(os.cpu_count() or 1)
@@ -257,22 +263,24 @@ def workers() -> int:
     return min(8, len(cores))
 
 
-def refuse_existing_run(
-    output: Path, allowed: bool, name: str = "results.jsonl", otherwise: str = "--overwrite"
+def check_no_existing_run(
+    output: Path, allowed: bool, file_name: str = "results.jsonl", remedy: str = "--overwrite"
 ) -> None:
     """Never lose a result: an output folder that holds a run is written only when asked to."""
-    if not allowed and os.path.lexists(output / name):
-        where = one_line(output)
-        raise UsageError(f"{where} already holds a run: name another --output, or add {otherwise}")
+    if not allowed and os.path.lexists(output / file_name):
+        where = to_one_line(output)
+        raise UsageError(f"{where} already holds a run: name another --output, or add {remedy}")
 
 
-def one_way_to_go_on(overwrite: bool, resume: bool) -> None:
+def check_resume_options(overwrite: bool, resume: bool) -> None:
     """`--overwrite` or `--resume`: not both."""
     if overwrite and resume:
         raise UsageError("--resume keeps what --overwrite replaces; give one of them")
 
 
-def models(model: str | None, models: str | None, checkpoint: Path | None) -> Sequence[str | None]:
+def parse_model_names(
+    model: str | None, models: str | None, checkpoint: Path | None
+) -> Sequence[str | None]:
     """The models of `--model` or `--models`; None for the embedded one."""
     listed = [part.strip() for part in (models or "").split(",") if part.strip()]
     if models is not None and not listed:

@@ -9,29 +9,29 @@ from numpy.typing import NDArray
 from PIL import Image
 from scipy import ndimage
 
-from camcli.core.geometry import Floats, View
+from camcli.core.geometry import Float32Array, View
 from camcli.core.types import Box
 
-Keep = Literal["largest", "all", "grabcut"]
-GRABCUT_SIDE = 500
+BoxSelection = Literal["largest", "all", "grabcut"]
+MAX_GRABCUT_SIDE = 500
 
 
-def cut(shown: Floats, threshold: str | float) -> float:
+def compute_cutoff(heatmap: Float32Array, threshold: str | float) -> float:
     """The level above which a pixel belongs to a region."""
     if isinstance(threshold, float):
-        return threshold * float(shown.max())
+        return threshold * float(heatmap.max())
     if threshold == "otsu":
-        return otsu(shown)
-    return float(np.percentile(shown, float(threshold[1:])))
+        return compute_otsu_threshold(heatmap)
+    return float(np.percentile(heatmap, float(threshold[1:])))
 
 
-def otsu(shown: Floats, bins: int = 256) -> float:
+def compute_otsu_threshold(heatmap: Float32Array, bin_count: int = 256) -> float:
     """Otsu's level: the cut that parts a histogram with the greatest variance between classes.
 
     sigma^2(t) = w0 w1 (mu0 - mu1)^2, over 256 bins of [0, 1]; the upper edge of the best bin.
     Source: IEEE Trans. SMC 9 (1979) 62.
     """
-    counts, edges = np.histogram(shown, bins=bins, range=(0.0, 1.0))
+    counts, edges = np.histogram(heatmap, bins=bin_count, range=(0.0, 1.0))
     centres = (edges[:-1] + edges[1:]) / 2
     below, mass = np.cumsum(counts), np.cumsum(counts * centres)
     above = below[-1] - below
@@ -40,8 +40,12 @@ def otsu(shown: Floats, bins: int = 256) -> float:
     return float(edges[1 + int(np.argmax(np.where(below * above > 0, between, -1)))])
 
 
-def boxes(
-    part: Floats, threshold: str | float, keep: Keep, view: View, picture: Image.Image
+def find_boxes(
+    visible_map: Float32Array,
+    threshold: str | float,
+    selection: BoxSelection,
+    view: View,
+    image: Image.Image,
 ) -> tuple[Box, ...]:
     """Boxes around the 8-connected regions above the threshold, largest region first.
 
@@ -49,42 +53,58 @@ def boxes(
     pixels, half-open. The score is the mean of the map over the region. With "grabcut" regions
     are cut out of the picture, and the one box is the largest.
     """
-    if keep == "grabcut":
-        part, above = grabcut(part, threshold, view, picture)
-        return tuple(sorted(_around(above, part, view), key=_size, reverse=True)[:1])
-    return _around(part > cut(part, threshold), part, view, 1 if keep == "largest" else None)
+    if selection == "grabcut":
+        visible_map, above = segment_with_grabcut(visible_map, threshold, view, image)
+        return tuple(
+            sorted(
+                _find_region_boxes(above, visible_map, view), key=_compute_box_area, reverse=True
+            )[:1]
+        )
+    return _find_region_boxes(
+        visible_map > compute_cutoff(visible_map, threshold),
+        visible_map,
+        view,
+        1 if selection == "largest" else None,
+    )
 
 
-def _size(box: Box) -> int:
+def _compute_box_area(box: Box) -> int:
     return (box.x2 - box.x1) * (box.y2 - box.y1)
 
 
-def _around(
-    above: NDArray[np.bool_], part: Floats, view: View, most: int | None = None
+def _find_region_boxes(
+    mask: NDArray[np.bool_], visible_map: Float32Array, view: View, max_count: int | None = None
 ) -> tuple[Box, ...]:
     """The regions, the largest first, and no more than are asked for."""
-    regions, count = ndimage.label(above, np.ones((3, 3)))
+    regions, count = ndimage.label(mask, np.ones((3, 3)))
     areas = np.bincount(regions.ravel(), minlength=count + 1)[1:]
-    order = np.argsort(-areas, kind="stable")[:most]
-    found = {i: _extent(regions == i + 1) for i in order} if most else ndimage.find_objects(regions)
-    return tuple(_to_original(*_measured(regions, i, found[i], part), part, view) for i in order)
+    order = np.argsort(-areas, kind="stable")[:max_count]
+    found = (
+        {i: _find_extent(regions == i + 1) for i in order}
+        if max_count
+        else ndimage.find_objects(regions)
+    )
+    return tuple(
+        _region_to_box(*_measure_region(regions, i, found[i], visible_map), visible_map, view)
+        for i in order
+    )
 
 
-def _extent(region: NDArray[np.bool_]) -> tuple[slice, slice]:
+def _find_extent(region: NDArray[np.bool_]) -> tuple[slice, slice]:
     rows, cols = (np.flatnonzero(region.any(axis=axis)) for axis in (1, 0))
     return slice(rows[0], rows[-1] + 1), slice(cols[0], cols[-1] + 1)
 
 
-def _measured(
-    regions: NDArray[np.int32], i: int, extent: tuple[slice, slice], part: Floats
+def _measure_region(
+    regions: NDArray[np.int32], i: int, extent: tuple[slice, slice], visible_map: Float32Array
 ) -> tuple[tuple[slice, slice], float]:
     """Where a region is, and the mean of the map over it."""
-    return extent, float(part[extent].mean(where=regions[extent] == i + 1, dtype=np.float64))
+    return extent, float(visible_map[extent].mean(where=regions[extent] == i + 1, dtype=np.float64))
 
 
-def grabcut(
-    part: Floats, threshold: str | float, view: View, picture: Image.Image
-) -> tuple[Floats, NDArray[np.bool_]]:
+def segment_with_grabcut(
+    visible_map: Float32Array, threshold: str | float, view: View, image: Image.Image
+) -> tuple[Float32Array, NDArray[np.bool_]]:
     """What one iteration of GrabCut cuts out of the picture: the map and the regions, (h, w).
 
     Sure foreground where the map is above the threshold, probable background elsewhere: the
@@ -94,12 +114,14 @@ def grabcut(
     """
     import cv2
 
-    left, top, right, bottom = view.seen
-    scale = min(1.0, GRABCUT_SIDE / max(right - left, bottom - top))
+    left, top, right, bottom = view.visible_rectangle
+    scale = min(1.0, MAX_GRABCUT_SIDE / max(right - left, bottom - top))
     wide, high = (max(1, round(side * scale)) for side in (right - left, bottom - top))
-    pixels = np.asarray(picture.resize((wide, high), box=view.seen).convert("RGB"))[..., ::-1]
-    heat = np.asarray(Image.fromarray(part).resize((wide, high), Image.Resampling.BICUBIC))
-    above = heat > cut(heat, threshold)
+    pixels = np.asarray(image.resize((wide, high), box=view.visible_rectangle).convert("RGB"))[
+        ..., ::-1
+    ]
+    heat = np.asarray(Image.fromarray(visible_map).resize((wide, high), Image.Resampling.BICUBIC))
+    above = heat > compute_cutoff(heat, threshold)
     if above.all() or not above.any():
         return heat, above
     marks = np.where(above, cv2.GC_FGD, cv2.GC_PR_BGD).astype(np.uint8)
@@ -110,13 +132,13 @@ def grabcut(
     return heat, (marks == cv2.GC_FGD) | (marks == cv2.GC_PR_FGD)
 
 
-def _to_original(
-    region: tuple[slice, slice], score: float, part: NDArray[np.float32], view: View
+def _region_to_box(
+    region: tuple[slice, slice], score: float, visible_map: NDArray[np.float32], view: View
 ) -> Box:
     rows, cols = region
-    left, top, right, bottom = view.seen
-    across, down = (right - left) / part.shape[1], (bottom - top) / part.shape[0]
+    left, top, right, bottom = view.visible_rectangle
+    across, down = (right - left) / visible_map.shape[1], (bottom - top) / visible_map.shape[0]
     x1, y1 = round(left + cols.start * across), round(top + rows.start * down)
     x2, y2 = round(left + cols.stop * across), round(top + rows.stop * down)
-    x1, y1 = min(x1, view.width - 1), min(y1, view.height - 1)
+    x1, y1 = min(x1, view.image_width - 1), min(y1, view.image_height - 1)
     return Box(x1, y1, max(x2, x1 + 1), max(y2, y1 + 1), round(score, 4))

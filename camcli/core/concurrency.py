@@ -15,7 +15,7 @@ Out = TypeVar("Out")
 
 
 @contextmanager
-def threads(count: int) -> Iterator[ThreadPoolExecutor]:
+def open_thread_pool(count: int) -> Iterator[ThreadPoolExecutor]:
     """So many threads, which have ended when the context does; what has not begun never will."""
     pool = ThreadPoolExecutor(count)
     try:
@@ -24,7 +24,7 @@ def threads(count: int) -> Iterator[ThreadPoolExecutor]:
         pool.shutdown(cancel_futures=True)
 
 
-def ahead(
+def prefetch_map(
     pool: ThreadPoolExecutor, function: Callable[[In], Out], items: Iterable[In], depth: int
 ) -> Iterator[Out]:
     """`map` that keeps up to `depth` items under way in threads, in order, and cancels on exit."""
@@ -42,38 +42,38 @@ def ahead(
 
 
 @dataclass(slots=True)
-class Clock:
+class PhaseTimer:
     """Where the seconds of one thread go: each counts once, for the innermost thing under way."""
 
     seconds: dict[str, float] = field(default_factory=dict)
-    _doing: list[str] = field(default_factory=list)
-    _since: float = 0.0
+    _active_phases: list[str] = field(default_factory=list)
+    _last_switch_time: float = 0.0
 
     @contextmanager
-    def on(self, what: str) -> Iterator[None]:
+    def measure_phase(self, phase: str) -> Iterator[None]:
         """Inside the context the time is spent on this."""
-        self._settle()
-        self._doing.append(what)
+        self._add_elapsed_time()
+        self._active_phases.append(phase)
         try:
             yield
         finally:
-            self._settle()
-            self._doing.pop()
+            self._add_elapsed_time()
+            self._active_phases.pop()
 
-    def over(self, what: str, items: Iterable[Out]) -> Iterator[Out]:
+    def iter_timed(self, phase: str, items: Iterable[Out]) -> Iterator[Out]:
         """The items; the time is spent on this until each is there."""
         source = iter(items)
         while True:
-            with self.on(what):
+            with self.measure_phase(phase):
                 try:
                     item = next(source)
                 except StopIteration:
                     return
             yield item
 
-    def _settle(self) -> None:
+    def _add_elapsed_time(self) -> None:
         now = time.monotonic()
-        if self._doing:
-            last = self._doing[-1]
-            self.seconds[last] = self.seconds.get(last, 0.0) + now - self._since
-        self._since = now
+        if self._active_phases:
+            last = self._active_phases[-1]
+            self.seconds[last] = self.seconds.get(last, 0.0) + now - self._last_switch_time
+        self._last_switch_time = now

@@ -68,13 +68,13 @@ class StorageError(OutputError):
     """Nothing at all can be written any more: the run stops, and can be resumed."""
 
 
-def one_line(text: object) -> str:
+def to_one_line(text: object) -> str:
     r"""Any text as one line that cannot steer a terminal: "a\nb" -> "a\\nb"."""
     return "".join(c if c.isprintable() else ascii(c)[1:-1] for c in str(text))
 
 
-def hint(name: str, known: Iterable[str]) -> str:
+def format_suggestion(name: str, valid_names: Iterable[str]) -> str:
     """The near matches of a mistyped name as a sentence, or nothing: '; did you mean x?'."""
-    lowered = {k.casefold(): k for k in known}
+    lowered = {k.casefold(): k for k in valid_names}
     near = [lowered[k] for k in get_close_matches(name.casefold(), lowered, n=3, cutoff=0.6)]
     return f"; did you mean {' or '.join(near)}?" if near else ""

@@ -12,46 +12,46 @@ from PIL import Image
 Array = TypeVar("Array", NDArray[np.float32], NDArray[np.float64])
 
 
-def upsample(shown: Floats, size: tuple[int, int]) -> Floats:
+def resize_map(heatmap: Float32Array, size: tuple[int, int]) -> Float32Array:
     """`resize` for one map off the device, in a thread that does not hold the interpreter."""
-    resized = Image.fromarray(shown).resize((size[1], size[0]), Image.Resampling.BILINEAR)
+    resized = Image.fromarray(heatmap).resize((size[1], size[0]), Image.Resampling.BILINEAR)
     return np.asarray(resized, np.float32)
 
 
-def spread(values: Array) -> Array:
+def normalize_array(values: Array) -> Array:
     """`normalise` for one array of finite values off the device; zeros where nothing varies."""
     low, high = values.min(), values.max()
     return (values - low) / (high - low) if high > low else np.zeros_like(values)
 
 
-def visible(shown: Floats, view: View, size: tuple[int, int]) -> Floats:
+def crop_visible_map(heatmap: Float32Array, view: View, size: tuple[int, int]) -> Float32Array:
     """The part of a map that shows the image, at the resolution of the model's input (H, W).
 
     Min-maxed once upsampled and once padding is off: (h, w) -> (h', w') in [0, 1].
     """
-    x0, y0, x1, y1 = view.window(*size)
-    return spread(upsample(shown, size)[y0:y1, x0:x1])
+    x0, y0, x1, y1 = view.compute_input_window(*size)
+    return normalize_array(resize_map(heatmap, size)[y0:y1, x0:x1])
 
 
-def to_original(part: Floats, view: View) -> Floats:
+def map_to_original(visible_map: Float32Array, view: View) -> Float32Array:
     """The visible part of a map, back on the upright original: (h', w') -> (height, width).
 
     What a crop left out is NaN, for nothing is known of it.
     """
-    left, top, right, bottom = view.pixels
-    whole = np.full((view.height, view.width), np.nan, np.float32)
-    whole[top:bottom, left:right] = upsample(part, (bottom - top, right - left))
+    left, top, right, bottom = view.visible_pixels
+    whole = np.full((view.image_height, view.image_width), np.nan, np.float32)
+    whole[top:bottom, left:right] = resize_map(visible_map, (bottom - top, right - left))
     return whole
 
 
-Floats = NDArray[np.float32]
+Float32Array = NDArray[np.float32]
 
 
 @dataclass(frozen=True, slots=True)
 class Crops:
     """Inputs cut from an image of size (H, W): the top, the left, and if mirrored, of each."""
 
-    size: tuple[int, int]
+    canvas_size: tuple[int, int]
     corners: tuple[tuple[int, int, bool], ...]
 
 
@@ -62,49 +62,53 @@ class View:
     It may leave some of the image out (a crop) or reach beyond it (padding).
     """
 
-    width: int
-    height: int
+    image_width: int
+    image_height: int
     left: float
     top: float
     right: float
     bottom: float
 
     @classmethod
-    def whole(cls, width: int, height: int) -> View:
+    def from_whole_image(cls, width: int, height: int) -> View:
         """All of an image."""
         return cls(width, height, 0, 0, width, height)
 
     @property
-    def size(self) -> tuple[int, int]:
+    def image_size(self) -> tuple[int, int]:
         """The width and height of the image."""
-        return self.width, self.height
+        return self.image_width, self.image_height
 
     @property
-    def seen(self) -> tuple[float, float, float, float]:
+    def visible_rectangle(self) -> tuple[float, float, float, float]:
         """The part of the original that is in view: left, top, right, bottom."""
         return (
             max(self.left, 0.0),
             max(self.top, 0.0),
-            min(self.right, float(self.width)),
-            min(self.bottom, float(self.height)),
+            min(self.right, float(self.image_width)),
+            min(self.bottom, float(self.image_height)),
         )
 
     @property
-    def pixels(self) -> tuple[int, int, int, int]:
+    def visible_pixels(self) -> tuple[int, int, int, int]:
         """The pixels of the original that are in view, one at least: left, top, right, bottom."""
-        left, top, right, bottom = (round(edge) for edge in self.seen)
-        left, top = min(left, self.width - 1), min(top, self.height - 1)
+        left, top, right, bottom = (round(edge) for edge in self.visible_rectangle)
+        left, top = min(left, self.image_width - 1), min(top, self.image_height - 1)
         return left, top, max(right, left + 1), max(bottom, top + 1)
 
-    def window(self, height: int, width: int) -> tuple[int, int, int, int]:
+    def compute_input_window(
+        self, input_height: int, input_width: int
+    ) -> tuple[int, int, int, int]:
         """The pixels of an input of H x W that show the image: left, top, right, bottom."""
         across, down = self.right - self.left, self.bottom - self.top
-        left, top, right, bottom = self.seen
-        x0, x1 = (round((x - self.left) / across * width) for x in (left, right))
-        y0, y1 = (round((y - self.top) / down * height) for y in (top, bottom))
-        return min(x0, width - 1), min(y0, height - 1), max(x1, x0 + 1), max(y1, y0 + 1)
+        left, top, right, bottom = self.visible_rectangle
+        x0, x1 = (round((x - self.left) / across * input_width) for x in (left, right))
+        y0, y1 = (round((y - self.top) / down * input_height) for y in (top, bottom))
+        return min(x0, input_width - 1), min(y0, input_height - 1), max(x1, x0 + 1), max(y1, y0 + 1)
 
-    def scaled(self, width: int, height: int) -> View:
+    def to_image_size(self, new_width: int, new_height: int) -> View:
         """The same view of the same image at another size."""
-        x, y = width / self.width, height / self.height
-        return View(width, height, self.left * x, self.top * y, self.right * x, self.bottom * y)
+        x, y = new_width / self.image_width, new_height / self.image_height
+        return View(
+            new_width, new_height, self.left * x, self.top * y, self.right * x, self.bottom * y
+        )

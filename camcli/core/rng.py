@@ -8,27 +8,29 @@ import torch
 from torch import Tensor
 
 
-def _generator(seed: int) -> torch.Generator:
+def _create_generator(seed: int) -> torch.Generator:
     return torch.Generator().manual_seed(seed)
 
 
-def uniform(shape: tuple[int, ...], seed: int) -> Tensor:
+def create_uniform_noise(shape: tuple[int, ...], seed: int) -> Tensor:
     """U(0, 1), drawn on the CPU."""
-    return torch.rand(shape, generator=_generator(seed))
+    return torch.rand(shape, generator=_create_generator(seed))
 
 
-def normal(shape: tuple[int, ...], seed: int) -> Tensor:
+def create_normal_noise(shape: tuple[int, ...], seed: int) -> Tensor:
     """N(0, 1), drawn on the CPU."""
-    return torch.randn(shape, generator=_generator(seed))
+    return torch.randn(shape, generator=_create_generator(seed))
 
 
-def noisy(inputs: Tensor, samples: int, share: float, seed: int) -> Iterator[Tensor]:
+def iter_noisy_copies(
+    inputs: Tensor, copy_count: int, noise_level: float, seed: int
+) -> Iterator[Tensor]:
     """Copies of inputs (B,3,H,W) with Gaussian noise, its deviation a share of each one's range.
 
     Every image gets the same noise, so that a batch equals its singles.
     """
     high, low = (edge(dim=(1, 2, 3), keepdim=True) for edge in (inputs.amax, inputs.amin))
-    generator = _generator(seed)
-    for _ in range(samples):
+    generator = _create_generator(seed)
+    for _ in range(copy_count):
         drawn = torch.randn(inputs.shape[1:], generator=generator).to(inputs)
-        yield inputs + share * (high - low) * drawn
+        yield inputs + noise_level * (high - low) * drawn

@@ -11,28 +11,28 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
-from camcli.core.geometry import Floats, View
+from camcli.core.geometry import Float32Array, View
 
 if TYPE_CHECKING:
     from PIL.Image import Image
 
-Fit = Literal["squash", "crop", "pad", "tencrop"]
+FitMode = Literal["squash", "crop", "pad", "tencrop"]
 Layout = Literal["NCHW", "NHWC", "NLC"]
-Stamp = tuple[int, int]  # bytes of a file, and the nanosecond at which it was last written
-Status = Literal["ok", "constant", "zero_gradient", "non_finite"]
+FileStamp = tuple[int, int]  # bytes of a file, and the nanosecond at which it was last written
+MapStatus = Literal["ok", "constant", "zero_gradient", "non_finite"]
 
 
 @dataclass(frozen=True, slots=True)
-class Source:
+class ImageSource:
     """One image to read: where it is, its name relative to what the user gave, its output stem."""
 
     path: Path
     name: str
-    stem: str
+    output_stem: str
 
 
 @dataclass(frozen=True, slots=True)
-class Failed:
+class Failure:
     """An input that yields no result, and why."""
 
     name: str
@@ -62,17 +62,17 @@ class Sample:
     tells the file from a later one of that name.
     """
 
-    source: Source
-    look: Callable[[], Image]
-    pixels: Floats
+    source: ImageSource
+    image_loader: Callable[[], Image]
+    inputs: Float32Array
     view: View
-    wanted: tuple[int, ...] = ()
-    stamp: Stamp | None = None
+    target_classes: tuple[int, ...] = ()
+    file_stamp: FileStamp | None = None
 
     @property
-    def picture(self) -> Image:
+    def image(self) -> Image:
         """The upright original; of a large one it is decoded once more. Raises ImageError then."""
-        return self.look()
+        return self.image_loader()
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,36 +88,36 @@ class Layer:
     layout: Layout
     channels: int
     grid: tuple[int, int]
-    prefix: int = 0
+    prefix_token_count: int = 0
     stage: int | None = None
     block: int | None = None
-    order: tuple[int, ...] = field(default=(), compare=False, repr=False)
-    output: int = field(default=0, compare=False, repr=False)
-    feeds: tuple[str, ...] = field(default=(), compare=False, repr=False)
+    token_order: tuple[int, ...] = field(default=(), compare=False, repr=False)
+    output_id: int = field(default=0, compare=False, repr=False)
+    attention_consumers: tuple[str, ...] = field(default=(), compare=False, repr=False)
 
     @property
-    def module(self) -> str:
+    def module_name(self) -> str:
         """The module's name, without the place among what it hands on."""
         return self.name.partition("[")[0]
 
     @property
-    def tokens(self) -> int:
+    def token_count(self) -> int:
         """How many it has as tokens, the prefix included."""
-        return self.prefix + self.grid[0] * self.grid[1]
+        return self.prefix_token_count + self.grid[0] * self.grid[1]
 
 
 @dataclass(frozen=True, slots=True)
-class Panel:
+class ImageMap:
     """One map of one image: as computed, and as it is shown, in [0, 1].
 
     `part` is what of it shows the image, once that was made: see `maps.visible`.
     """
 
     name: str
-    values: Floats
-    shown: Floats
-    status: Status
-    part: Floats | None = None
+    values: Float32Array
+    normalized: Float32Array
+    status: MapStatus
+    visible_part: Float32Array | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -143,22 +143,22 @@ class Explanation:
     class_name: str
     score: float
     rank: int
-    fused: Panel
-    layers: tuple[Panel, ...]
-    parts: tuple[Panel, ...] = ()
+    fused_map: ImageMap
+    layer_maps: tuple[ImageMap, ...]
+    part_maps: tuple[ImageMap, ...] = ()
     boxes: tuple[Box, ...] = ()
-    against: tuple[tuple[int, str], ...] = ()
+    rival_classes: tuple[tuple[int, str], ...] = ()
 
     @property
-    def label(self) -> str:
+    def class_label(self) -> str:
         """The class, and what it is set against: "tabby vs lynx", "tabby vs 3 nearest"."""
-        return versus(self.class_name, [name for _, name in self.against])
+        return format_class_label(self.class_name, [name for _, name in self.rival_classes])
 
 
-def versus(name: str, rivals: Sequence[str]) -> str:
+def format_class_label(class_name: str, rival_names: Sequence[str]) -> str:
     """A class and what it is set against, in words."""
-    named = [f"{len(rivals)} nearest"] if len(rivals) > 1 else rivals
-    return " vs ".join([name, *named])
+    named = [f"{len(rival_names)} nearest"] if len(rival_names) > 1 else rival_names
+    return " vs ".join([class_name, *named])
 
 
 @dataclass(frozen=True, slots=True)
@@ -170,12 +170,12 @@ class Result:
     """
 
     sample: Sample
-    method: str
-    layers: tuple[str, ...]
+    method_name: str
+    layer_names: tuple[str, ...]
     explanations: tuple[Explanation, ...]
     threshold: str | float
-    labels: Mapping[str, str]
-    tag: str = ""
-    head: str | None = None
-    concepts: bool = False
-    files: tuple[dict[str, str], ...] = ()
+    map_captions: Mapping[str, str]
+    file_tag: str = ""
+    head_kind: str | None = None
+    has_concepts: bool = False
+    output_files: tuple[dict[str, str], ...] = ()

@@ -3,28 +3,28 @@
 from __future__ import annotations
 
 from camcli.core.errors import MethodError
-from camcli.engine.plan import separately
-from camcli.engine.smoothing import NONE
+from camcli.engine.plan import iter_method_plans
+from camcli.engine.smoothing import NO_SMOOTHING
 from camcli.methods.registry import METHODS
-from camcli.models.introspection import layers as survey
+from camcli.models.introspection.layers import find_live_layer_names
 from camcli.models.model import Model
 
 
-def alive(model: Model) -> frozenset[str]:
+def find_model_live_layers(model: Model) -> frozenset[str]:
     """The layers that the predicted class of a probe depends on: see `survey.alive`."""
-    return survey.find_live_layer_names(model.network, model.layers, model.input_size)
+    return find_live_layer_names(model.network, model.layers, model.input_size)
 
 
-def at_layer(*, live: bool) -> tuple[str, ...]:
+def list_layer_methods(*, is_live: bool) -> tuple[str, ...]:
     """The methods that say something of a layer that the class depends on, or does not."""
     asked = {name: m for name, m in METHODS.items() if m.per_layer}
-    return tuple(name for name, m in asked.items() if live or not m.class_through_layer)
+    return tuple(name for name, m in asked.items() if is_live or not m.class_through_layer)
 
 
-def of_whole(model: Model) -> dict[str, str | None]:
+def list_whole_model_methods(model: Model) -> dict[str, str | None]:
     """The methods that read layers of their own, each with why it has no place in the model."""
     whole = [m for m in METHODS.values() if not m.per_layer]
-    found = separately(model, whole, None, None, None, None, NONE)
+    found = iter_method_plans(model, whole, None, None, None, None, NO_SMOOTHING)
     reasons = (
         (str(one).partition(" needs ")[2] or str(one)) if isinstance(one, MethodError) else None
         for one in found

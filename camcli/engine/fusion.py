@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from camcli.core.maps import normalise, resize
+from camcli.core.maps import normalize_maps, resize_maps
 
 
 @dataclass(frozen=True, slots=True)
@@ -16,10 +16,10 @@ class Fusion:
     """A way to make one map of several layers' maps: scale each by itself, then combine all."""
 
     combine: Callable[[Tensor], Tensor]  # (L, B, H, W) in [0, 1] -> (B, H, W)
-    scale: Callable[[Tensor, float], Tensor] = lambda maps, _stride: normalise(maps)
+    scale: Callable[[Tensor, float], Tensor] = lambda maps, _stride: normalize_maps(maps)
 
 
-def layercam_scale(maps: Tensor, stride: float, gamma: float = 2.0) -> Tensor:
+def scale_for_layercam(maps: Tensor, stride: float, gamma: float = 2.0) -> Tensor:
     """LayerCAM's scaling: tanh(gamma M / max M) on shallow layers, then min-max to [0, 1].
 
     Shallow are VGG16's stages 1 to 3 in the paper: those of a stride below 16 pixels.
@@ -28,17 +28,17 @@ def layercam_scale(maps: Tensor, stride: float, gamma: float = 2.0) -> Tensor:
     if stride < 16:
         peak = maps.amax(dim=(1, 2), keepdim=True)
         maps = torch.where(peak > 0, (gamma * maps / torch.where(peak > 0, peak, 1)).tanh(), maps)
-    return normalise(maps)
+    return normalize_maps(maps)
 
 
 FUSIONS: Mapping[str, Fusion] = {
     "max": Fusion(lambda stack: stack.amax(dim=0)),
     "mean": Fusion(lambda stack: stack.mean(dim=0)),
     "product": Fusion(lambda stack: stack.prod(dim=0)),
-    "layercam": Fusion(lambda stack: stack.amax(dim=0), layercam_scale),
+    "layercam": Fusion(lambda stack: stack.amax(dim=0), scale_for_layercam),
 }
 
 
-def fuse(scaled: Sequence[Tensor], fusion: Fusion, size: tuple[int, int]) -> Tensor:
+def fuse_maps(scaled: Sequence[Tensor], fusion: Fusion, size: tuple[int, int]) -> Tensor:
     """One map (B, H, W) of the input's size from several scaled ones of any size."""
-    return fusion.combine(torch.stack([resize(maps, size) for maps in scaled]))
+    return fusion.combine(torch.stack([resize_maps(maps, size) for maps in scaled]))

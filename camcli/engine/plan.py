@@ -12,29 +12,29 @@ from typing import Any
 from torch import Tensor
 
 from camcli.core.errors import LayerError, MethodError
-from camcli.core.maps import summed
+from camcli.core.maps import sum_channels
 from camcli.core.types import Layer
 from camcli.engine.fusion import FUSIONS
-from camcli.engine.providers.registry import FINDERS, _fields
+from camcli.engine.providers.registry import HANDLE_FINDERS, list_handle_names
 from camcli.engine.request import Request
-from camcli.engine.smoothing import NONE, Smoothing
+from camcli.engine.smoothing import NO_SMOOTHING, Smoothing
 from camcli.methods._decomposition import eigen
 from camcli.methods.registry import DEFAULT_METHODS, METHODS, Method, find_method
-from camcli.models.introspection import attention
-from camcli.models.introspection import layers as survey
-from camcli.models.introspection import selectors as layers
+from camcli.models.introspection.attention import unsupported_attention_message
+from camcli.models.introspection.layers import find_default_layer
+from camcli.models.introspection.selectors import find_block_layer, parse_layer_spec
 from camcli.models.model import Model
-from camcli.models.zoo import builtin as embedded
+from camcli.models.zoo.builtin import BUILTIN_CNN, BUILTIN_TSCAM, BUILTIN_VIT
 
 
-def plan(
+def plan_requests(
     model: Model,
     methods: Sequence[Method],
-    spec: str | None = None,
+    layer_spec: str | None = None,
     block: int | None = None,
     fusion: str | None = None,
     options: Mapping[str, Mapping[str, Any]] | None = None,
-    smoothing: Smoothing = NONE,
+    smoothing: Smoothing = NO_SMOOTHING,
 ) -> tuple[Request, ...]:
     """What each method will read. With fusion "none" every layer is a request of its own.
 
@@ -43,44 +43,44 @@ def plan(
     not have.
     """
     if not methods:
-        return _default(model, spec, block, fusion, options, smoothing)
-    _refuse_layers(methods, spec, block)
-    asked = _Asked(model, spec, block)
-    return tuple(r for m in methods for r in _requests(asked, m, fusion, options, smoothing))
+        return _plan_default_method(model, layer_spec, block, fusion, options, smoothing)
+    _check_layers_apply(methods, layer_spec, block)
+    asked = _PlanContext(model, layer_spec, block)
+    return tuple(r for m in methods for r in _create_requests(asked, m, fusion, options, smoothing))
 
 
-def separately(
-    model: Model, methods: Sequence[Method], spec: str | None, block: int | None, *given: Any
+def iter_method_plans(
+    model: Model, methods: Sequence[Method], layer_spec: str | None, block: int | None, *given: Any
 ) -> Iterator[tuple[Request, ...] | MethodError]:
     """What each method alone would read, or why it has no place; `given` as `plan` is told it.
 
     Raises LayerError for layers that are named and are not there.
     """
-    asked = _Asked(model, spec, block)
+    asked = _PlanContext(model, layer_spec, block)
     for m in methods:
         try:
-            yield _requests(asked, m, *given)
+            yield _create_requests(asked, m, *given)
         except MethodError as error:
             yield error
         except LayerError as error:
-            if spec is not None or block is not None:
+            if layer_spec is not None or block is not None:
                 raise
             yield MethodError(str(error))
 
 
-def _requests(
-    asked: _Asked,
+def _create_requests(
+    context: _PlanContext,
     m: Method,
     fusion: str | None,
     options: Mapping[str, Mapping[str, Any]] | None,
     smoothing: Smoothing,
 ) -> tuple[Request, ...]:
     fusing = FUSIONS[m.fusion if fusion in (None, "none") else fusion]
-    besides = {name: asked.of(name, m) for name in _fields(m)}
-    join = _join(m, smoothing, besides)
+    besides = {name: context.find_handle(name, m) for name in list_handle_names(m)}
+    join = _choose_map_function(m, smoothing, besides)
     given = (options or {}).get(m.name, {})
-    chosen = asked.layers(m.default_layer) if m.per_layer else ()
-    _refuse_large(m, chosen)
+    chosen = context.choose_layers(m.default_layer) if m.per_layer else ()
+    _check_layer_size(m, chosen)
     groups = [(layer,) for layer in chosen] if fusion == "none" and chosen else [chosen]
     # One layer is shown as it is: scaling serves the comparison with other layers.
     return tuple(
@@ -89,72 +89,78 @@ def _requests(
     )
 
 
-def _join(m: Method, smoothing: Smoothing, besides: Mapping[str, Any]) -> Callable[..., Tensor]:
-    if (smoothing.moves or smoothing.cropped) and m.returns == "concepts":
+def _choose_map_function(
+    m: Method, smoothing: Smoothing, handles: Mapping[str, Any]
+) -> Callable[..., Tensor]:
+    if (smoothing.alters_image or smoothing.has_crops) and m.returns == "concepts":
         raise MethodError(
             f"{m.name} finds other concepts in every view: leave --smooth and --fit tencrop out"
         )
-    if smoothing.eigen and m.returns != "terms":
+    if smoothing.uses_eigen and m.returns != "terms":
         able = ", ".join(name for name, other in METHODS.items() if other.returns == "terms")
         raise MethodError(f"--smooth eigen joins channels; {m.name} has none. It is for {able}")
     if m.returns == "terms":
-        return eigen if smoothing.eigen else summed
+        return eigen if smoothing.uses_eigen else sum_channels
     if m.returns == "tokens":
-        return partial(besides["matrices"].tokens_to_map, summary=not m.class_specific)
+        return partial(handles["matrices"].tokens_to_map, summary=not m.class_specific)
     return lambda maps: maps
 
 
 @dataclass(slots=True)
-class _Asked:
+class _PlanContext:
     """What of one model the methods of a plan read, each thing found out about once."""
 
     model: Model
-    spec: str | None
+    layer_spec: str | None
     block: int | None
-    known: dict[str, Any] = field(default_factory=dict)
+    cache: dict[str, Any] = field(default_factory=dict)
 
-    def of(self, name: str, m: Method) -> Any:
+    def find_handle(self, name: str, m: Method) -> Any:
         """Something besides layers. Raises MethodError where the model has no such thing."""
-        if name not in self.known:
-            self.known[name] = FINDERS[name].find(self.model)
-        if self.known[name] is None:
-            raise MethodError(_refusal(self.model, m, name))
-        return self.known[name]
+        if name not in self.cache:
+            self.cache[name] = HANDLE_FINDERS[name].find(self.model)
+        if self.cache[name] is None:
+            raise MethodError(_missing_handle_message(self.model, m, name))
+        return self.cache[name]
 
-    def layers(self, default: str) -> tuple[Layer, ...]:
+    def choose_layers(self, default: str) -> tuple[Layer, ...]:
         """The layers that are named; else the first block, or the last layer that matters."""
-        spec = default if self.spec is None and self.block is None else self.spec
+        spec = default if self.layer_spec is None and self.block is None else self.layer_spec
         key = f"layers {spec}"
-        if key not in self.known:
-            self.known[key] = _layers(self.model, spec, self.block)
-        found: tuple[Layer, ...] = self.known[key]
+        if key not in self.cache:
+            self.cache[key] = _choose_layers(self.model, spec, self.block)
+        found: tuple[Layer, ...] = self.cache[key]
         return found
 
 
-def _layers(model: Model, spec: str | None, block: int | None) -> tuple[Layer, ...]:
+def _choose_layers(model: Model, layer_spec: str | None, block: int | None) -> tuple[Layer, ...]:
     if not model.layers:
-        able = ", ".join(n for n, m in METHODS.items() if not m.per_layer and not _fields(m))
+        able = ", ".join(
+            n for n, m in METHODS.items() if not m.per_layer and not list_handle_names(m)
+        )
         height, width = model.input_size
         raise LayerError(
             f"{model.name} has no layer that gives maps at {height}x{width}; "
             f"methods that need none: {able}"
         )
     if block is not None:
-        return (layers.find_block_layer(block, model.layers),)
-    if spec == "first":
+        return (find_block_layer(block, model.layers),)
+    if layer_spec == "first":
         blocks = [la for la in model.layers if la.block is not None or la.stage is not None]
         return (blocks[0] if blocks else model.layers[0],)
-    return layers.parse_layer_spec(spec or "last", model.layers, lambda: default_layer(model))
+    return parse_layer_spec(
+        layer_spec or "last", model.layers, lambda: find_model_default_layer(model)
+    )
 
 
-def _refusal(model: Model, m: Method, name: str) -> str:
-    kind = attention.unsupported_attention_message(model.attention_modules)
-    lacking = FINDERS[name].lacking.format(model=model.name, attention=kind)
-    able = [n for n, other in METHODS.items() if not _fields(other)]
+def _missing_handle_message(model: Model, m: Method, handle_name: str) -> str:
+    kind = unsupported_attention_message(model.attention_modules)
+    lacking = HANDLE_FINDERS[handle_name].missing_message.format(model=model.name, attention=kind)
+    able = [n for n, other in METHODS.items() if not list_handle_names(other)]
     return f"{m.name} needs {lacking}. Try {', '.join(able[:4])}; `camcli methods` lists more"
 
 
-def _refuse_large(m: Method, chosen: Sequence[Layer]) -> None:
+def _check_layer_size(m: Method, chosen: Sequence[Layer]) -> None:
     for layer in chosen:
         if m.max_positions is not None and math.prod(layer.grid) > m.max_positions:
             raise MethodError(
@@ -163,13 +169,15 @@ def _refuse_large(m: Method, chosen: Sequence[Layer]) -> None:
             )
 
 
-def _refuse_layers(methods: Sequence[Method], spec: str | None, block: int | None) -> None:
-    if (spec is not None or block is not None) and not any(m.per_layer for m in methods):
+def _check_layers_apply(
+    methods: Sequence[Method], layer_spec: str | None, block: int | None
+) -> None:
+    if (layer_spec is not None or block is not None) and not any(m.per_layer for m in methods):
         names = ", ".join(m.name for m in methods)
         raise LayerError(f"{names} reads layers of its own; leave --layers and --block out")
 
 
-def default_model(methods: Sequence[Method]) -> str:
+def choose_default_model(methods: Sequence[Method]) -> str:
     """The embedded network that these methods can work on: a transformer if any needs attention.
 
     Methods that follow attention to what is classified want a CLS token that is; of TS-CAM's head,
@@ -177,37 +185,41 @@ def default_model(methods: Sequence[Method]) -> str:
     """
     attentive = [m for m in methods if "CNN" not in m.works_on]
     if not attentive:
-        return embedded.BUILTIN_CNN
-    followed = all("matrices" in _fields(m) and "relevance" not in m.input_names for m in attentive)
-    return embedded.BUILTIN_VIT if followed else embedded.BUILTIN_TSCAM
+        return BUILTIN_CNN
+    followed = all(
+        "matrices" in list_handle_names(m) and "relevance" not in m.input_names for m in attentive
+    )
+    return BUILTIN_VIT if followed else BUILTIN_TSCAM
 
 
-def _default(model: Model, spec: str | None, block: int | None, *given: Any) -> tuple[Request, ...]:
-    layers_named = spec is not None or block is not None
+def _plan_default_method(
+    model: Model, layer_spec: str | None, block: int | None, *given: Any
+) -> tuple[Request, ...]:
+    layers_named = layer_spec is not None or block is not None
     *first, last = (m for m in map(find_method, DEFAULT_METHODS) if m.per_layer or not layers_named)
     for m in first:
         with suppress(MethodError):
-            found = plan(model, [m], spec, block, *given)
+            found = plan_requests(model, [m], layer_spec, block, *given)
             if all(request.head is None or request.head.kind == "conv" for request in found):
                 return found
-    return plan(model, [last], spec, block, *given)
+    return plan_requests(model, [last], layer_spec, block, *given)
 
 
-def several(
-    model: Model, methods: Sequence[Method], specs: Sequence[str | None], *given: Any
+def plan_layer_specs(
+    model: Model, methods: Sequence[Method], layer_specs: Sequence[str | None], *given: Any
 ) -> tuple[Request, ...]:
     """The requests of several `--layers`, each once; `given` is what else `plan` is told."""
     found: list[Request] = []
-    for number, spec in enumerate(specs):
+    for number, spec in enumerate(layer_specs):
         # A method that reads layers of its own is found out about once.
         asked = [m for m in methods if m.per_layer] if number else methods
-        for request in plan(model, asked, spec, *given):
+        for request in plan_requests(model, asked, spec, *given):
             same = (request.method, request.layers)
             if same not in [(other.method, other.layers) for other in found]:
                 found.append(request)
     return tuple(found)
 
 
-def default_layer(model: Model) -> Layer:
+def find_model_default_layer(model: Model) -> Layer:
     """The model's default layer: see `survey.default`."""
-    return survey.find_default_layer(model.network, model.layers, model.input_size)
+    return find_default_layer(model.network, model.layers, model.input_size)

@@ -12,15 +12,21 @@ import torch
 from torch import Tensor
 
 from camcli.core.geometry import Crops
-from camcli.core.maps import STATUSES, clipped, normalise, paste, statuses
-from camcli.core.types import Layer, Status
-from camcli.engine.fusion import fuse
+from camcli.core.maps import (
+    MAP_STATUSES,
+    clip_maps,
+    compute_status_codes,
+    merge_crop_maps,
+    normalize_maps,
+)
+from camcli.core.types import Layer, MapStatus
+from camcli.engine.fusion import fuse_maps
 from camcli.engine.request import Request
 from camcli.methods.registry import Method
 
 
 @dataclass(frozen=True, slots=True)
-class Maps:
+class MapBatch:
     """One map a sample: as computed (B,h,w), as shown in [0, 1], and what can be said of each.
 
     `codes` (B,) are places in STATUSES.
@@ -29,127 +35,169 @@ class Maps:
     name: str
     values: Tensor
     shown: Tensor
-    codes: Tensor
+    status_codes: Tensor
 
     @property
-    def status(self) -> list[Status]:
+    def status_names(self) -> list[MapStatus]:
         """What can be said of each, in words."""
-        return [STATUSES[code] for code in self.codes.tolist()]
+        return [MAP_STATUSES[code] for code in self.status_codes.tolist()]
 
 
 @dataclass(frozen=True, slots=True)
-class Chosen:
+class TargetScores:
     """One class a sample (B,): its probability, and how many classes rank above it.
 
     `weights` (B,K) is the score that is explained, as a sum over logits: 1 for the class alone.
     """
 
-    classes: Tensor
+    class_indices: Tensor
     scores: Tensor
     ranks: Tensor
-    weights: Tensor
+    logit_weights: Tensor
 
 
 @dataclass(frozen=True, slots=True)
-class Explained:
+class BatchExplanation:
     """What one request found for one target of every sample."""
 
     request: Request
-    chosen: Chosen
-    fused: Maps
-    layers: tuple[Maps, ...]
-    parts: tuple[Maps, ...] = ()
+    target_scores: TargetScores
+    fused: MapBatch
+    layers: tuple[MapBatch, ...]
+    parts: tuple[MapBatch, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
-class Canvas:
+class CropLayout:
     """Where a sample's maps lie: each as it is, or those of its crops put together."""
 
-    inputs: tuple[int, int]
+    input_size: tuple[int, int]
     crops: Crops | None
 
     @property
-    def views(self) -> int:
+    def inputs_per_sample(self) -> int:
         """How many inputs a sample is."""
         return len(self.crops.corners) if self.crops else 1
 
     @property
-    def size(self) -> tuple[int, int]:
+    def fused_size(self) -> tuple[int, int]:
         """The size (H, W) at which layers are fused."""
-        return self.crops.size if self.crops else self.inputs
+        return self.crops.canvas_size if self.crops else self.input_size
 
-    def whole(self, maps: Tensor, method: Method) -> Tensor:
+    def merge_crops(self, maps: Tensor, method: Method) -> Tensor:
         """One map a sample: (B V,h,w) -> (B,H,W), or as they are."""
-        return paste(maps, self.crops, self.inputs, mean=method.signed) if self.crops else maps
+        return (
+            merge_crop_maps(maps, self.crops, self.input_size, mean=method.signed)
+            if self.crops
+            else maps
+        )
 
-    def all_of(self, flags: Tensor) -> Tensor:
+    def reduce_flags(self, flags: Tensor) -> Tensor:
         """Whether it holds for all inputs of a sample: (B V,) -> (B,)."""
-        return flags.reshape(-1, self.views).all(dim=1)
+        return flags.reshape(-1, self.inputs_per_sample).all(dim=1)
 
 
 @dataclass(frozen=True, slots=True)
-class Raw:
+class RawMaps:
     """The maps of one request and target as they come: (B V,h,w) by name.
 
     `dead` has for each layer whether its gradients (B V,) were all zero.
     """
 
     maps: dict[str, Tensor]
-    dead: dict[str, Tensor] = field(default_factory=dict)
+    zero_gradient: dict[str, Tensor] = field(default_factory=dict)
 
-    def flipped(self) -> Raw:
+    def flip(self) -> RawMaps:
         """Of a mirrored view, turned back."""
-        return Raw({name: maps.flip(2) for name, maps in self.maps.items()}, self.dead)
+        return RawMaps({name: maps.flip(2) for name, maps in self.maps.items()}, self.zero_gradient)
 
 
-def mean(views: Sequence[Raw]) -> Raw:
+def average_raw_maps(views: Sequence[RawMaps]) -> RawMaps:
     """The maps of several views, averaged; dead where all are."""
     first, *others = views
     if not others:
         return first
     maps = {n: torch.stack([v.maps[n] for v in views]).mean(dim=0) for n in first.maps}
-    return Raw(maps, {n: torch.stack([v.dead[n] for v in views]).all(dim=0) for n in first.dead})
-
-
-@torch.no_grad()
-def finished(request: Request, raw: Raw, chosen: Chosen, canvas: Canvas) -> Explained:
-    """Maps of samples from those of inputs, scaled, fused and judged."""
-    if request.method.per_layer:
-        layers = tuple(_layer(request, layer, raw, canvas) for layer in request.layers)
-        fused = layers[0] if len(layers) == 1 else _fused(request, layers, canvas.size)
-        own = {layer.name for layer in request.layers}
-        others = {name: maps for name, maps in raw.maps.items() if name not in own}
-        return Explained(request, chosen, fused, layers, _all(request, others, canvas))
-    blocks = {la.name for la in request.read}
-    fused, *rest = _all(request, raw.maps, canvas)
-    parts = tuple(maps for maps in rest if maps.name not in blocks)
-    return Explained(
-        request, chosen, fused, tuple(maps for maps in rest if maps.name in blocks), parts
+    return RawMaps(
+        maps,
+        {
+            n: torch.stack([v.zero_gradient[n] for v in views]).all(dim=0)
+            for n in first.zero_gradient
+        },
     )
 
 
-def _all(request: Request, raw: Mapping[str, Tensor], canvas: Canvas) -> tuple[Maps, ...]:
+@torch.no_grad()
+def create_batch_explanation(
+    request: Request, raw: RawMaps, target_scores: TargetScores, crop_layout: CropLayout
+) -> BatchExplanation:
+    """Maps of samples from those of inputs, scaled, fused and judged."""
+    if request.method.per_layer:
+        layers = tuple(
+            _create_layer_maps(request, layer, raw, crop_layout) for layer in request.layers
+        )
+        fused = (
+            layers[0]
+            if len(layers) == 1
+            else _create_fused_maps(request, layers, crop_layout.fused_size)
+        )
+        own = {layer.name for layer in request.layers}
+        others = {name: maps for name, maps in raw.maps.items() if name not in own}
+        return BatchExplanation(
+            request, target_scores, fused, layers, _create_map_batches(request, others, crop_layout)
+        )
+    blocks = {la.name for la in request.source_layers}
+    fused, *rest = _create_map_batches(request, raw.maps, crop_layout)
+    parts = tuple(maps for maps in rest if maps.name not in blocks)
+    return BatchExplanation(
+        request, target_scores, fused, tuple(maps for maps in rest if maps.name in blocks), parts
+    )
+
+
+def _create_map_batches(
+    request: Request, raw: Mapping[str, Tensor], crop_layout: CropLayout
+) -> tuple[MapBatch, ...]:
     method = request.method
     return tuple(
-        _maps(name, canvas.whole(values, method), peak=method.clip_quantile)
+        _create_map_batch(
+            name, crop_layout.merge_crops(values, method), clip_quantile=method.clip_quantile
+        )
         for name, values in raw.items()
     )
 
 
-def _layer(request: Request, layer: Layer, raw: Raw, canvas: Canvas) -> Maps:
-    values = canvas.whole(raw.maps[layer.name], request.method)
-    stride = canvas.inputs[0] / layer.grid[0]
-    shown = request.fusion.scale(clipped(values, request.method.clip_quantile), stride)
-    return Maps(layer.name, values, shown, statuses(values, canvas.all_of(raw.dead[layer.name])))
+def _create_layer_maps(
+    request: Request, layer: Layer, raw: RawMaps, crop_layout: CropLayout
+) -> MapBatch:
+    values = crop_layout.merge_crops(raw.maps[layer.name], request.method)
+    stride = crop_layout.input_size[0] / layer.grid[0]
+    shown = request.fusion.scale(clip_maps(values, request.method.clip_quantile), stride)
+    return MapBatch(
+        layer.name,
+        values,
+        shown,
+        compute_status_codes(values, crop_layout.reduce_flags(raw.zero_gradient[layer.name])),
+    )
 
 
-def _fused(request: Request, layers: Sequence[Maps], size: tuple[int, int]) -> Maps:
-    values = fuse([layer.shown for layer in layers], request.fusion, size)
-    zero = STATUSES.index("zero_gradient")
-    dead = torch.stack([layer.codes == zero for layer in layers]).all(dim=0)
-    return _maps("fused", values, dead)
+def _create_fused_maps(
+    request: Request, layers: Sequence[MapBatch], size: tuple[int, int]
+) -> MapBatch:
+    values = fuse_maps([layer.shown for layer in layers], request.fusion, size)
+    zero = MAP_STATUSES.index("zero_gradient")
+    dead = torch.stack([layer.status_codes == zero for layer in layers]).all(dim=0)
+    return _create_map_batch("fused", values, dead)
 
 
-def _maps(name: str, values: Tensor, dead: Tensor | None = None, peak: float = 1.0) -> Maps:
-    flags = values.new_zeros(len(values), dtype=torch.bool) if dead is None else dead
-    return Maps(name, values, normalise(clipped(values, peak)), statuses(values, flags))
+def _create_map_batch(
+    name: str, values: Tensor, zero_gradient: Tensor | None = None, clip_quantile: float = 1.0
+) -> MapBatch:
+    flags = (
+        values.new_zeros(len(values), dtype=torch.bool) if zero_gradient is None else zero_gradient
+    )
+    return MapBatch(
+        name,
+        values,
+        normalize_maps(clip_maps(values, clip_quantile)),
+        compute_status_codes(values, flags),
+    )

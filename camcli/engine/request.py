@@ -27,7 +27,7 @@ class Request:
     layers: tuple[Layer, ...]
     fusion: Fusion
     options: Mapping[str, Any]
-    join: Callable[[Tensor], Tensor]
+    to_map: Callable[[Tensor], Tensor]
     head: ClassifierHead | None = None
     rows: ClsRowReader | None = None
     matrices: AttentionMatrixReader | None = None
@@ -37,7 +37,7 @@ class Request:
     reader: Callable[[Tensor], Tensor] | None = None
 
     @property
-    def read(self) -> tuple[Layer, ...]:
+    def source_layers(self) -> tuple[Layer, ...]:
         """The layers that it reads, asked for or its own."""
         own = self.rows or self.matrices
         of_head = (self.head.layer,) if self.head else ()

@@ -25,45 +25,45 @@ class Smoothing:
     `moves` says that the views are others than the image itself, `cropped` that inputs are crops.
     """
 
-    views: Callable[[Tensor], Iterator[View]]
-    eigen: bool = False
-    moves: bool = False
-    cropped: bool = False
+    iter_views: Callable[[Tensor], Iterator[View]]
+    uses_eigen: bool = False
+    alters_image: bool = False
+    has_crops: bool = False
 
 
-def parse(spec: str, seed: int = 0) -> Smoothing:
+def parse_smoothing(spec: str, seed: int = 0) -> Smoothing:
     """What `--smooth` names: none, augment, noise:N or eigen. Raises UsageError."""
     noise = re.fullmatch(r"noise(?::(\d{1,4}))?", spec)
     if noise and noise[1] != "0":
         count = int(noise[1] or 10)
-        return Smoothing(lambda inputs: _noisy(inputs, count, seed), moves=True)
+        return Smoothing(lambda inputs: _iter_noisy(inputs, count, seed), alters_image=True)
     known = {
-        "none": Smoothing(_plain),
-        "augment": Smoothing(_augmented, moves=True),
-        "eigen": Smoothing(_plain, eigen=True),
+        "none": Smoothing(_iter_unchanged),
+        "augment": Smoothing(_iter_augmented, alters_image=True),
+        "eigen": Smoothing(_iter_unchanged, uses_eigen=True),
     }
     if spec not in known:
         raise UsageError(f"--smooth {spec}: write none, augment, noise:10 or eigen")
     return known[spec]
 
 
-def _plain(inputs: Tensor) -> Iterator[View]:
+def _iter_unchanged(inputs: Tensor) -> Iterator[View]:
     yield inputs, False
 
 
-def _augmented(inputs: Tensor) -> Iterator[View]:
+def _iter_augmented(inputs: Tensor) -> Iterator[View]:
     """Mirrored and not, each at 0.9, 1 and 1.1 of its contrast: six views."""
     for mirrored in (False, True):
         for contrast in (0.9, 1.0, 1.1):
             yield contrast * (inputs.flip(3) if mirrored else inputs), mirrored
 
 
-def _noisy(inputs: Tensor, count: int, seed: int) -> Iterator[View]:
+def _iter_noisy(inputs: Tensor, count: int, seed: int) -> Iterator[View]:
     """SmoothGrad's views: Gaussian noise of 0.15 of each image's range."""
-    from camcli.core.rng import noisy
+    from camcli.core.rng import iter_noisy_copies
 
-    for copy in noisy(inputs, count, 0.15, seed):
+    for copy in iter_noisy_copies(inputs, count, 0.15, seed):
         yield copy, False
 
 
-NONE = parse("none")
+NO_SMOOTHING = parse_smoothing("none")

@@ -11,17 +11,28 @@ from camcli.core.geometry import View
 from camcli.core.types import Box
 from camcli.evaluation.localization import load_canvas_annotation
 from camcli.evaluation.predictions import Prediction
-from camcli.io.drawing import Cell, cell_size, draw_boxes, grid, letterbox, overlay
+from camcli.io.drawing import (
+    GridCell,
+    compute_cell_size,
+    draw_boxes,
+    draw_grid,
+    draw_overlay,
+    letterbox_image,
+)
 
 GROUND_TRUTH_COLOR = (60, 220, 90)
 
 
 def draw_prediction(prediction: Prediction) -> Image:
     """The map over its image, the truth in green and the box of `camcli explain` in white."""
-    width, height = cell_size(*prediction.image.size)
+    width, height = compute_cell_size(*prediction.image.size)
     small = prediction.image.resize((width, height)).convert("RGB")
-    shown = overlay(
-        small, prediction.heatmap.astype("float32"), View.whole(width, height), "jet", 0.45
+    shown = draw_overlay(
+        small,
+        prediction.heatmap.astype("float32"),
+        View.from_whole_image(width, height),
+        "jet",
+        0.45,
     )
     size = prediction.image.size
     placed, _ = load_canvas_annotation(prediction.sample.annotation, size)
@@ -31,7 +42,7 @@ def draw_prediction(prediction: Prediction) -> Image:
     )
     found = [(b.x1, b.y1, b.x2, b.y2) for b in prediction.boxes]
     draw_boxes(shown, [_scale_box(corners, size, shown.size) for corners in found])
-    return letterbox(shown)
+    return letterbox_image(shown)
 
 
 def _scale_box(corners: Sequence[float], size: tuple[int, int], shown: tuple[int, int]) -> Box:
@@ -43,10 +54,10 @@ def _scale_box(corners: Sequence[float], size: tuple[int, int], shown: tuple[int
 def draw_gallery(title: str, rows: Mapping[str, Sequence[tuple[str, Image]]]) -> bytes:
     """Rows of captioned pictures as a JPEG file."""
     cells = [
-        [Cell(f"{name} · {caption}", shown) for caption, shown in row]
+        [GridCell(f"{name} · {caption}", shown) for caption, shown in row]
         for name, row in rows.items()
         if row
     ]
     buffer = io.BytesIO()
-    grid(title, cells).save(buffer, "JPEG", quality=88)
+    draw_grid(title, cells).save(buffer, "JPEG", quality=88)
     return buffer.getvalue()

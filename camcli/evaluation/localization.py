@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from functools import lru_cache
 
 from camcli.core.errors import ImageError
-from camcli.evaluation import baselines
+from camcli.evaluation.baselines import create_center_map, create_noise_map
 from camcli.evaluation.datasets.annotations import (
     Annotation,
     CanvasAnnotation,
@@ -19,7 +19,7 @@ from camcli.evaluation.datasets.registry import EvaluationSample
 from camcli.evaluation.metrics.aggregation import MetricSums, compute_resample_weights
 from camcli.evaluation.metrics.scoring import CANVAS_SIDE, MapScore, create_canvas_map, score_map
 from camcli.evaluation.predictions import EvaluationRow, Prediction, PredictionSource
-from camcli.io import images
+from camcli.io.images import load_exif_transpose
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,8 +86,8 @@ def _iter_scores(given: Prediction, first: bool, seed: int) -> Iterator[ScoreOrP
         return
     maps = {given.row: create_canvas_map(given.heatmap)}
     if first:
-        maps[create_baseline_row(given.row, "gaussian")] = baselines.create_center_map()
-        maps[create_baseline_row(given.row, "random")] = baselines.create_noise_map(
+        maps[create_baseline_row(given.row, "gaussian")] = create_center_map()
+        maps[create_baseline_row(given.row, "random")] = create_noise_map(
             given.sample.annotation.image_name, seed
         )
     for row, found in maps.items():
@@ -103,7 +103,7 @@ def load_canvas_annotation(
     annotation: Annotation, size: tuple[int, int]
 ) -> tuple[CanvasAnnotation | None, list[Problem]]:
     """The truth of an image of that size (W, H) on the canvas, turned with it, and its Problems."""
-    truth = transpose_annotation(annotation, images.turned(annotation.image_path), size)
+    truth = transpose_annotation(annotation, load_exif_transpose(annotation.image_path), size)
     try:
         return annotation_to_canvas(truth, size, CANVAS_SIDE)
     except ImageError as error:

@@ -15,19 +15,25 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from camcli.core import concurrency as stream
-from camcli.core.boxes import Keep, boxes
-from camcli.core.errors import ImageError, one_line
-from camcli.core.geometry import View, spread, to_original, upsample, visible
-from camcli.core.types import Box, Failed, Result, Source, Status
+from camcli.core.boxes import BoxSelection, find_boxes
+from camcli.core.concurrency import prefetch_map
+from camcli.core.errors import ImageError, to_one_line
+from camcli.core.geometry import (
+    View,
+    crop_visible_map,
+    map_to_original,
+    normalize_array,
+    resize_map,
+)
+from camcli.core.types import Box, Failure, ImageSource, MapStatus, Result
 from camcli.engine.request import Request
 from camcli.engine.targets import Target
 from camcli.evaluation.datasets.annotations import Problem
 from camcli.evaluation.datasets.registry import EvaluationSample
 from camcli.evaluation.metrics.scoring import CANVAS_SIDE
-from camcli.io import images
-from camcli.runs import pipeline
-from camcli.runs.config import Job
+from camcli.io.images import load_image
+from camcli.runs.config import RunConfig
+from camcli.runs.pipeline import run_pipeline
 
 T = TypeVar("T")
 MAX_MAP_BYTES = 2**28  # bytes of a map
@@ -62,7 +68,7 @@ class Prediction:
     row: EvaluationRow
     image: Image.Image
     heatmap: NDArray[np.floating]
-    status: Status
+    status: MapStatus
     boxes: tuple[Box, ...]
     rank: int | None = None
 
@@ -74,58 +80,64 @@ PredictionSource = Callable[
 ]
 
 
-def create_evaluation_rows(job: Job) -> tuple[EvaluationRow, ...]:
+def create_evaluation_rows(job: RunConfig) -> tuple[EvaluationRow, ...]:
     """A row for each of a job's requests."""
     return tuple(_create_row(job, request) for request in job.requests)
 
 
-def _create_row(job: Job, request: Request) -> EvaluationRow:
-    layers = tuple(layer.name for layer in request.read)
-    return EvaluationRow(job.model.name, request.method.name, layers, job.level(request.method))
+def _create_row(job: RunConfig, request: Request) -> EvaluationRow:
+    layers = tuple(layer.name for layer in request.source_layers)
+    return EvaluationRow(
+        job.model.name, request.method.name, layers, job.find_threshold(request.method)
+    )
 
 
 def iter_model_predictions(
-    job: Job,
+    job: RunConfig,
     samples: Sequence[EvaluationSample],
     rows: Sequence[EvaluationRow],
     handle: PredictionHandler[T],
 ) -> Iterator[T | Problem]:
     """What `use` makes of the maps that a job computes for the class that each truth is of."""
     found = [
-        Source(item.annotation.image_path, item.annotation.image_name, str(i))
+        ImageSource(item.annotation.image_path, item.annotation.image_name, str(i))
         for i, item in enumerate(samples)
     ]
-    target = Target(lambda source: (samples[int(source.stem)].class_index,))
+    target = Target(lambda source: (samples[int(source.output_stem)].class_index,))
     wanted = tuple(r for r in job.requests if _create_row(job, r) in rows)
     run = replace(job, target=target, requests=wanted)
 
     def finish(result: Result) -> T:
-        return handle(_create_prediction(job, samples[int(result.sample.source.stem)], result))
+        return handle(
+            _create_prediction(job, samples[int(result.sample.source.output_stem)], result)
+        )
 
-    for outcome in pipeline.run(run, found, finish):
-        if isinstance(outcome, Failed):
+    for outcome in run_pipeline(run, found, finish):
+        if isinstance(outcome, Failure):
             yield Problem("image cannot be read", outcome.name, outcome.reason)
         else:
             yield outcome
 
 
-def _create_prediction(job: Job, item: EvaluationSample, result: Result) -> Prediction:
+def _create_prediction(job: RunConfig, item: EvaluationSample, result: Result) -> Prediction:
     shown = result.explanations[0]
     view = result.sample.view
-    row = EvaluationRow(job.model.name, result.method, result.layers, result.threshold)
+    row = EvaluationRow(job.model.name, result.method_name, result.layer_names, result.threshold)
     values = np.zeros((CANVAS_SIDE, CANVAS_SIDE), np.float32)
-    if shown.fused.status == "ok":
-        part = visible(shown.fused.shown, view, job.model.input_size)
-        known = to_original(part, view.scaled(CANVAS_SIDE, CANVAS_SIDE))
+    if shown.fused_map.status == "ok":
+        part = crop_visible_map(shown.fused_map.normalized, view, job.model.input_size)
+        known = map_to_original(part, view.to_image_size(CANVAS_SIDE, CANVAS_SIDE))
         seen = np.isfinite(known)
-        values[seen] = spread(known[seen])  # again: a map that is made smaller loses its peak
-    status = shown.fused.status
-    return Prediction(item, row, result.sample.picture, values, status, shown.boxes, shown.rank)
+        values[seen] = normalize_array(
+            known[seen]
+        )  # again: a map that is made smaller loses its peak
+    status = shown.fused_map.status
+    return Prediction(item, row, result.sample.image, values, status, shown.boxes, shown.rank)
 
 
 def iter_folder_predictions(
     folder: Path,
-    keep: Keep,
+    keep: BoxSelection,
     workers: int,
     samples: Sequence[EvaluationSample],
     rows: Sequence[EvaluationRow],
@@ -143,13 +155,13 @@ def iter_folder_predictions(
             for end in _list_path_endings(image)
         )
         load = partial(_load_prediction, folder, ends, keep, rows[0], handle)
-        yield from stream.ahead(pool, load, samples, 4 * workers)
+        yield from prefetch_map(pool, load, samples, 4 * workers)
 
 
 def _load_prediction(
     folder: Path,
     ends: Mapping[str, int],
-    keep: Keep,
+    keep: BoxSelection,
     row: EvaluationRow,
     use: PredictionHandler[T],
     item: EvaluationSample,
@@ -161,16 +173,16 @@ def _load_prediction(
     try:
         raw = _load_map_array(file, item.class_index)
     except Exception as error:  # noqa: BLE001 - a broken file leads to whatever it leads to
-        return Problem("map cannot be read", image, f"{file.name}: {one_line(error)}")
+        return Problem("map cannot be read", image, f"{file.name}: {to_one_line(error)}")
     try:
         picture = _load_image_or_blank(item)
     except ImageError as error:
         return Problem("image cannot be read", image, str(error))
     values, status = _map_to_canvas(raw)
-    view = View.whole(*picture.size)
+    view = View.from_whole_image(*picture.size)
     found: tuple[Box, ...] = ()
     if status == "ok":
-        found = boxes(values.astype(np.float32), row.threshold, keep, view, picture)
+        found = find_boxes(values.astype(np.float32), row.threshold, keep, view, picture)
     return use(Prediction(item, row, picture, values, status, found))
 
 
@@ -179,7 +191,7 @@ def _load_image_or_blank(item: EvaluationSample) -> Image.Image:
     path, size = item.annotation.image_path, item.annotation.size
     if size is not None and not os.path.isfile(path):
         return Image.new("RGB", size, "grey")
-    return images.decode(path)
+    return load_image(path)
 
 
 def _find_map_file(folder: Path, image: str, ends: Mapping[str, int]) -> Path | None:
@@ -220,15 +232,15 @@ def _read_fused_map(arrays: Any, class_index: int) -> NDArray[np.generic]:
     return values
 
 
-def _map_to_canvas(raw: NDArray[np.generic]) -> tuple[NDArray[np.floating], Status]:
+def _map_to_canvas(raw: NDArray[np.generic]) -> tuple[NDArray[np.floating], MapStatus]:
     """On the canvas and in [0, 1]; a map that is already both is left as it is."""
     blank = np.zeros((CANVAS_SIDE, CANVAS_SIDE), np.float32)
     if not np.isfinite(raw).all():
         return blank, "non_finite"
     values = raw.astype(np.float64) / max(1.0, np.abs(raw.astype(np.float64)).max())
     if values.shape != (CANVAS_SIDE, CANVAS_SIDE):
-        values = upsample(spread(values).astype(np.float32), (CANVAS_SIDE, CANVAS_SIDE)).astype(
-            np.float64
-        )
-    values = spread(values)
+        values = resize_map(
+            normalize_array(values).astype(np.float32), (CANVAS_SIDE, CANVAS_SIDE)
+        ).astype(np.float64)
+    values = normalize_array(values)
     return (values, "ok") if values.any() else (blank, "constant")

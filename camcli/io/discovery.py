@@ -10,82 +10,91 @@ from dataclasses import replace
 from itertools import islice
 from pathlib import Path, PurePosixPath
 
-from camcli.core.errors import UsageError, one_line
-from camcli.core.types import Failed, Source
-from camcli.io.images import SUFFIXES
+from camcli.core.errors import UsageError, to_one_line
+from camcli.core.types import Failure, ImageSource
+from camcli.io.images import IMAGE_SUFFIXES
 
-Found = Source | Failed
+SourceOrFailure = ImageSource | Failure
 
 
-def find(inputs: Sequence[str], stdin: Iterable[str], skip: Path) -> list[Found]:
+def find_image_sources(
+    inputs: Sequence[str], stdin_names: Iterable[str], skip_folder: Path
+) -> list[SourceOrFailure]:
     """Every image that the inputs name, once, in their order; what cannot be had is Failed.
 
     An input is a file, a folder (searched recursively, hidden entries left out), a glob, or `-`
     for a list of them on stdin. The folder `skip`, where results go, is left out.
     Raises UsageError when no image at all is found.
     """
-    listed = (item for given in inputs for item in (stdin if given == "-" else (given,)))
-    skip = Path(os.path.realpath(skip))  # Path.resolve raises on links that go round
-    found = list(_once(item for given in listed for item in _expand(given, skip)))
-    stem = iter(stems([item.name for item in found if isinstance(item, Source)]))
-    found = [replace(i, stem=next(stem)) if isinstance(i, Source) else i for i in found]
-    if not any(isinstance(item, Source) for item in found):
-        reasons = [f"{one_line(f.path)}: {f.reason}" for f in found if isinstance(f, Failed)]
+    listed = (item for given in inputs for item in (stdin_names if given == "-" else (given,)))
+    skip_folder = Path(os.path.realpath(skip_folder))  # Path.resolve raises on links that go round
+    found = list(
+        _iter_unique_sources(item for given in listed for item in _expand_input(given, skip_folder))
+    )
+    stem = iter(create_output_stems([item.name for item in found if isinstance(item, ImageSource)]))
+    found = [replace(i, output_stem=next(stem)) if isinstance(i, ImageSource) else i for i in found]
+    if not any(isinstance(item, ImageSource) for item in found):
+        reasons = [f"{to_one_line(f.path)}: {f.reason}" for f in found if isinstance(f, Failure)]
         raise UsageError("; ".join(reasons[:3]) or "nothing to explain: no input was named")
     return found
 
 
-def read_list(text: str) -> list[str]:
+def parse_path_list(text: str) -> list[str]:
     r"""The paths in a list: one a line, or NUL-separated as `find -print0` writes them."""
     if "\0" in text:
         return [name for name in text.split("\0") if name.strip()]
     return [line.removesuffix("\r") for line in text.split("\n") if line.strip()]
 
 
-def _expand(given: str, skip: Path) -> Iterator[Found]:
-    path = Path(given)
-    if not given.strip():
-        yield Failed(given, given, "an empty name")
-    elif os.path.isdir(path) and _holds_results(path.resolve(), skip):
-        yield Failed(path.name, given, "results go here; name another folder, or another --output")
+def _expand_input(input_text: str, skip_folder: Path) -> Iterator[SourceOrFailure]:
+    path = Path(input_text)
+    if not input_text.strip():
+        yield Failure(input_text, input_text, "an empty name")
+    elif os.path.isdir(path) and _has_results(path.resolve(), skip_folder):
+        yield Failure(
+            path.name, input_text, "results go here; name another folder, or another --output"
+        )
     elif os.path.isdir(path):
-        yield from _folder(path, skip)
+        yield from _iter_folder_sources(path, skip_folder)
     elif os.path.lexists(path):
-        yield Source(path, path.name, "")
-    elif glob.has_magic(given):
-        yield from _glob(given, skip)
+        yield ImageSource(path, path.name, "")
+    elif glob.has_magic(input_text):
+        yield from _iter_glob_sources(input_text, skip_folder)
     else:
-        yield Failed(path.name or given, given, "no such file or folder")
+        yield Failure(path.name or input_text, input_text, "no such file or folder")
 
 
-def _holds_results(folder: Path, skip: Path) -> bool:
+def _has_results(folder: Path, skip_folder: Path) -> bool:
     """Whether a run's own pictures would be, or are, among the images of this folder."""
-    return folder == skip or (skip in folder.parents and (skip / "results.jsonl").exists())
+    return folder == skip_folder or (
+        skip_folder in folder.parents and (skip_folder / "results.jsonl").exists()
+    )
 
 
-def _folder(folder: Path, skip: Path) -> Iterator[Found]:
+def _iter_folder_sources(folder: Path, skip_folder: Path) -> Iterator[SourceOrFailure]:
     refused: list[OSError] = []
     seen = 0
-    for place, folders, files in _walk(folder, refused.append):
+    for place, folders, files in _iter_folder_tree(folder, refused.append):
         here = Path(place)
         folders[:] = sorted(
             f
             for f in folders
-            if not f.startswith(".") and not (f == skip.name and (here / f).resolve() == skip)
+            if not f.startswith(".")
+            and not (f == skip_folder.name and (here / f).resolve() == skip_folder)
         )
         for file in sorted(files):
             path = here / file
-            if path.suffix.lower() in SUFFIXES and not file.startswith("."):
+            if path.suffix.lower() in IMAGE_SUFFIXES and not file.startswith("."):
                 seen += 1
-                yield Source(path, path.relative_to(folder).as_posix(), "")
+                yield ImageSource(path, path.relative_to(folder).as_posix(), "")
     for error in refused:
         where = str(error.filename)
-        yield Failed(Path(where).name, where, error.strerror or "cannot be read")
+        yield Failure(Path(where).name, where, error.strerror or "cannot be read")
     if not seen and not refused:
-        yield Failed(folder.name, str(folder), "no images in this folder")
+        yield Failure(folder.name, str(folder), "no images in this folder")
 
 
-def _walk(
+def _iter_folder_tree(
     folder: Path, onerror: Callable[[OSError], None]
 ) -> Iterator[tuple[str, list[str], list[str]]]:
     """As os.walk, which before Python 3.12 recurses and ends in a tree of 1000 levels."""
@@ -97,57 +106,59 @@ def _walk(
             waiting += [path for path in below if not os.path.islink(path)]  # noqa: PTH114
 
 
-def _glob(pattern: str, skip: Path) -> Iterator[Found]:
+def _iter_glob_sources(pattern: str, skip_folder: Path) -> Iterator[SourceOrFailure]:
     parts = Path(pattern).parts
     fixed = next(i for i, part in enumerate(parts) if glob.has_magic(part))
     root = Path(*parts[:fixed])
     try:
         matches = sorted(root.glob(str(Path(*parts[fixed:]))))
     except (ValueError, OSError, RecursionError) as error:
-        yield Failed(pattern, pattern, getattr(error, "strerror", None) or str(error))
+        yield Failure(pattern, pattern, getattr(error, "strerror", None) or str(error))
         return
     wanted = [
         path
         for path in matches
-        if path.suffix.lower() in SUFFIXES and path.is_file() and skip != path.resolve().parent
+        if path.suffix.lower() in IMAGE_SUFFIXES
+        and path.is_file()
+        and skip_folder != path.resolve().parent
     ]
     for path in wanted:
-        yield Source(path, path.relative_to(root).as_posix(), "")
+        yield ImageSource(path, path.relative_to(root).as_posix(), "")
     if not wanted:
-        yield Failed(pattern, pattern, "no image matches this pattern")
+        yield Failure(pattern, pattern, "no image matches this pattern")
 
 
-def _once(found: Iterable[Found]) -> Iterator[Found]:
+def _iter_unique_sources(items: Iterable[SourceOrFailure]) -> Iterator[SourceOrFailure]:
     seen: set[Path] = set()
-    for item in found:
+    for item in items:
         path = Path(item.path).absolute()
         if path not in seen:
             seen.add(path)
             yield item
 
 
-def stems(names: Sequence[str]) -> list[str]:
+def create_output_stems(names: Sequence[str]) -> list[str]:
     """A distinct output stem for each input name, folders kept.
 
     `birds/a.jpg` becomes `birds/a`; where two would meet (letter case aside) both keep their
     suffix, and where that is not enough later ones are numbered: `a.jpg`, `a.jpg~2`.
     """
-    names = [_below(PurePosixPath(name)) for name in names]
+    names = [_confine_name(PurePosixPath(name)) for name in names]
     short = [str(PurePosixPath(name).with_suffix("")) for name in names]
     count = Counter(stem.casefold() for stem in short)
     taken: set[str] = set()
     return [
-        _free(stem if count[stem.casefold()] == 1 else name, taken)
+        _choose_free_stem(stem if count[stem.casefold()] == 1 else name, taken)
         for stem, name in zip(short, names, strict=True)
     ]
 
 
-def _below(name: PurePosixPath) -> str:
+def _confine_name(name: PurePosixPath) -> str:
     """A name that cannot lead out of the output folder, whatever a pattern was made of."""
     return name.name if ".." in name.parts or name.is_absolute() else str(name)
 
 
-def _free(stem: str, taken: set[str]) -> str:
+def _choose_free_stem(stem: str, taken: set[str]) -> str:
     candidate, number = stem, 1
     while candidate.casefold() in taken:
         number += 1

@@ -12,18 +12,23 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageDraw, ImageFont
 
-from camcli.core.errors import UsageError, hint, one_line
-from camcli.core.geometry import Floats, View
+from camcli.core.errors import UsageError, format_suggestion, to_one_line
+from camcli.core.geometry import Float32Array, View
 from camcli.core.types import Box
 
-INK, PAPER, SHADE, FAINT = (20, 20, 20), (255, 255, 255), (0, 0, 0, 170), (110, 110, 110)
-GREY = (128, 128, 128)
-CELL = 260  # pixels of the longer side of a picture in a grid
-GAP = 10
-SMALLEST = 48  # below this many pixels a side no caption would be legible
+TEXT_COLOR, WHITE, SHADE_RGBA, LABEL_COLOR = (
+    (20, 20, 20),
+    (255, 255, 255),
+    (0, 0, 0, 170),
+    (110, 110, 110),
+)
+OUTSIDE_VIEW_COLOR = (128, 128, 128)
+CELL_PIXELS = 260  # pixels of the longer side of a picture in a grid
+GAP_PIXELS = 10
+MIN_CAPTION_PIXELS = 48  # below this many pixels a side no caption would be legible
 
 # Tried in turn for names that DejaVu has no glyphs for, Chinese above all.
-FALLBACKS = (
+FALLBACK_FONTS = (
     "NotoSansCJK-Regular.ttc",
     "PingFang.ttc",
     "msyh.ttc",
@@ -33,182 +38,200 @@ FALLBACKS = (
 
 
 @lru_cache
-def palette(colormap: str) -> NDArray[np.uint8]:
+def find_palette(colormap: str) -> NDArray[np.uint8]:
     """The 256 colours of a matplotlib colormap, (256, 3). Raises UsageError with near matches."""
     known = matplotlib.colormaps
     if colormap not in known:
         raise UsageError(
-            f"--colormap {colormap}: matplotlib has no such map{hint(colormap, known)}"
+            f"--colormap {colormap}: matplotlib has no such map{format_suggestion(colormap, known)}"
         )
     colours: NDArray[np.float64] = known[colormap](np.arange(256) / 255)
     return np.rint(colours[:, :3] * 255).astype(np.uint8)
 
 
-def heatmap(part: Floats, view: View, colormap: str) -> Image.Image:
+def draw_heatmap(visible_map: Float32Array, view: View, colormap: str) -> Image.Image:
     """A map in [0, 1] in colour, on the image of which it shows the part in view: (h, w) -> RGB.
 
     Grey where nothing is known, for the view ends.
     """
-    left, top, right, bottom = view.pixels
+    left, top, right, bottom = view.visible_pixels
     # All in Pillow, which lets other threads work. It cuts fractions off: hence the half.
-    scaled = Image.fromarray(part * 255 + 0.5)
+    scaled = Image.fromarray(visible_map * 255 + 0.5)
     levels = scaled.resize((right - left, bottom - top), Image.Resampling.BILINEAR).convert("L")
-    levels.putpalette(palette(colormap).tobytes())
-    return _surrounded(levels.convert("RGB"), view, lambda: Image.new("RGB", view.size, GREY))
+    levels.putpalette(find_palette(colormap).tobytes())
+    return _place_in_view(
+        levels.convert("RGB"), view, lambda: Image.new("RGB", view.image_size, OUTSIDE_VIEW_COLOR)
+    )
 
 
-def overlay(
-    picture: Image.Image, part: Floats, view: View, colormap: str, alpha: float
+def draw_overlay(
+    image: Image.Image, visible_map: Float32Array, view: View, colormap: str, alpha: float
 ) -> Image.Image:
     """The heatmap over the picture, `alpha` of it; the picture dimmed where nothing is known."""
-    blended = Image.blend(picture, heatmap(part, view, colormap), alpha)
-    if view.pixels == (0, 0, *view.size):
+    blended = Image.blend(image, draw_heatmap(visible_map, view, colormap), alpha)
+    if view.visible_pixels == (0, 0, *view.image_size):
         return blended
-    inside = blended.crop(view.pixels)
-    return _surrounded(inside, view, lambda: picture.point(lambda level: level // 3))
+    inside = blended.crop(view.visible_pixels)
+    return _place_in_view(inside, view, lambda: image.point(lambda level: level // 3))
 
 
-def _surrounded(inside: Image.Image, view: View, ground: Callable[[], Image.Image]) -> Image.Image:
+def _place_in_view(
+    inside: Image.Image, view: View, create_background: Callable[[], Image.Image]
+) -> Image.Image:
     """What is in view in its place, and around it a ground, where there is any around."""
-    if inside.size == view.size:
+    if inside.size == view.image_size:
         return inside
-    picture = ground()
-    picture.paste(inside, view.pixels[:2])
+    picture = create_background()
+    picture.paste(inside, view.visible_pixels[:2])
     return picture
 
 
-def concepts(picture: Image.Image, heats: Sequence[Floats], names: Sequence[str]) -> Image.Image:
+def draw_concepts(
+    image: Image.Image, heatmaps: Sequence[Float32Array], names: Sequence[str]
+) -> Image.Image:
     """Where each concept is strongest, in its colour over the greyed picture, with a legend."""
-    stack = np.nan_to_num(np.stack(heats))
+    stack = np.nan_to_num(np.stack(heatmaps))
     first, strength = stack.argmax(axis=0), stack.max(axis=0)[..., None]
-    colours = _hues(len(heats))
-    grey = np.asarray(picture.convert("L").convert("RGB"), np.float32)
+    colours = _choose_concept_colors(len(heatmaps))
+    grey = np.asarray(image.convert("L").convert("RGB"), np.float32)
     mixed = grey * (1 - 0.75 * strength) + colours[first] * (0.75 * strength)
     shown = Image.fromarray(np.rint(mixed).astype(np.uint8))
-    if min(shown.size) >= SMALLEST * 3:
-        _legend(shown, names, colours)
+    if min(shown.size) >= MIN_CAPTION_PIXELS * 3:
+        _draw_legend(shown, names, colours)
     return shown
 
 
-def _hues(count: int) -> NDArray[np.float32]:
+def _choose_concept_colors(count: int) -> NDArray[np.float32]:
     """Colours that are told apart: matplotlib's tab10, and round again."""
     known = matplotlib.colormaps["tab10"](np.arange(count) % 10)
     return np.asarray(known[:, :3] * 255, np.float32)
 
 
-def _legend(picture: Image.Image, names: Sequence[str], colours: NDArray[np.float32]) -> None:
+def _draw_legend(image: Image.Image, names: Sequence[str], colors: NDArray[np.float32]) -> None:
     """A row a concept in the lower left corner, each with a square of its colour."""
-    size = max(10, _text_size(picture.size) * 3 // 4)
-    font = _font(size, "".join(names))
-    draw = ImageDraw.Draw(picture, "RGBA")
+    size = max(10, _compute_text_size(image.size) * 3 // 4)
+    font = _find_font(size, "".join(names))
+    draw = ImageDraw.Draw(image, "RGBA")
     wide = max(font.getlength(name) for name in names)
     high = size + 5
-    top = picture.height - high * len(names) - 8
-    draw.rectangle((0, top - 6, wide + 2 * size + 8, picture.height), SHADE)
+    top = image.height - high * len(names) - 8
+    draw.rectangle((0, top - 6, wide + 2 * size + 8, image.height), SHADE_RGBA)
     for n, name in enumerate(names):
         y = top + n * high
-        draw.rectangle((8, y, 8 + size, y + size), tuple(colours[n].astype(int).tolist()))
-        draw.text((14 + size, y + size / 2), name, PAPER, font, anchor="lm")
+        draw.rectangle((8, y, 8 + size, y + size), tuple(colors[n].astype(int).tolist()))
+        draw.text((14 + size, y + size / 2), name, WHITE, font, anchor="lm")
 
 
-def no_answer(picture: Image.Image, reason: str) -> Image.Image:
+def draw_missing_map(image: Image.Image, reason: str) -> Image.Image:
     """The picture in pale grey, crossed out, saying why there is no map: never an answer."""
-    grey = picture.convert("L").point(lambda level: 150 + level // 3).convert("RGB")
+    grey = image.convert("L").point(lambda level: 150 + level // 3).convert("RGB")
     draw = ImageDraw.Draw(grey)
     width, height = grey.size
     thick = max(1, min(grey.size) // 120)
     draw.line((0, 0, width, height), (170, 60, 60), thick)
     draw.line((0, height, width, 0), (170, 60, 60), thick)
-    if min(grey.size) >= SMALLEST:
-        font = _font(_text_size(grey.size), reason)
-        text = _shortened(f"no map: {reason}", font, width - 16)
+    if min(grey.size) >= MIN_CAPTION_PIXELS:
+        font = _find_font(_compute_text_size(grey.size), reason)
+        text = _shorten_text(f"no map: {reason}", font, width - 16)
         middle = (width / 2, height / 2)
         around = draw.textbbox(middle, text, font, anchor="mm")
-        draw.rectangle(_grown(around, 6), PAPER)
+        draw.rectangle(_grow_rectangle(around, 6), WHITE)
         draw.text(middle, text, (150, 30, 30), font, anchor="mm")
     return grey
 
 
 def draw_boxes(
-    picture: Image.Image, boxes: Sequence[Box], colour: tuple[int, int, int] = PAPER
+    image: Image.Image, boxes: Sequence[Box], color: tuple[int, int, int] = WHITE
 ) -> None:
     """Draw boxes in place: a light line between two black ones shows on any background."""
-    draw = ImageDraw.Draw(picture)
-    thick = max(1, round(min(picture.size) / 160))
+    draw = ImageDraw.Draw(image)
+    thick = max(1, round(min(image.size) / 160))
     for box in reversed(boxes):
         corners = (box.x1, box.y1, box.x2 - 1, box.y2 - 1)
-        for inset, line, wide in ((0, INK, 3 * thick), (thick, colour, thick)):
-            inner = _grown(corners, -inset)
+        for inset, line, wide in ((0, TEXT_COLOR, 3 * thick), (thick, color, thick)):
+            inner = _grow_rectangle(corners, -inset)
             if inner[2] > inner[0] and inner[3] > inner[1]:
                 draw.rectangle(inner, outline=line, width=wide)
 
 
-def caption(picture: Image.Image, text: str) -> None:
+def draw_caption(image: Image.Image, text: str) -> None:
     """Write one line of text into the upper left corner, shortened to fit."""
-    if min(picture.size) < SMALLEST:
+    if min(image.size) < MIN_CAPTION_PIXELS:
         return
-    font = _font(_text_size(picture.size), text)
-    text = _shortened(text, font, picture.width - 20)
-    draw = ImageDraw.Draw(picture, "RGBA")  # which lets the picture shine through
-    left, top, right, bottom = _grown(font.getbbox(text), 5)
-    draw.rounded_rectangle((left + 10, top + 8, right + 10, bottom + 8), 4, SHADE)
-    draw.text((10, 8), text, PAPER, font)
+    font = _find_font(_compute_text_size(image.size), text)
+    text = _shorten_text(text, font, image.width - 20)
+    draw = ImageDraw.Draw(image, "RGBA")  # which lets the picture shine through
+    left, top, right, bottom = _grow_rectangle(font.getbbox(text), 5)
+    draw.rounded_rectangle((left + 10, top + 8, right + 10, bottom + 8), 4, SHADE_RGBA)
+    draw.text((10, 8), text, WHITE, font)
 
 
 @dataclass(frozen=True, slots=True)
-class Cell:
+class GridCell:
     """One labelled picture of a grid."""
 
     label: str
-    picture: Image.Image
+    image: Image.Image
 
 
-def cell_size(width: int, height: int) -> tuple[int, int]:
+def compute_cell_size(width: int, height: int) -> tuple[int, int]:
     """The size of a picture in a grid: aspect kept as far as it can be seen."""
-    scale = CELL / max(width, height)
+    scale = CELL_PIXELS / max(width, height)
     return max(24, round(width * scale)), max(24, round(height * scale))
 
 
-def letterbox(picture: Image.Image) -> Image.Image:
+def letterbox_image(image: Image.Image) -> Image.Image:
     """The picture in the middle of a square cell, so that pictures of any aspect line up."""
-    square = Image.new("RGB", (CELL, CELL), (238, 238, 238))
-    square.paste(picture, ((CELL - picture.width) // 2, (CELL - picture.height) // 2))
+    square = Image.new("RGB", (CELL_PIXELS, CELL_PIXELS), (238, 238, 238))
+    square.paste(image, ((CELL_PIXELS - image.width) // 2, (CELL_PIXELS - image.height) // 2))
     return square
 
 
-def grid(title: str, rows: Sequence[Sequence[Cell]]) -> Image.Image:
+def draw_grid(title: str, rows: Sequence[Sequence[GridCell]]) -> Image.Image:
     """Rows of labelled pictures of one size under a title."""
-    width, height = rows[0][0].picture.size
-    label, headline = _font(14, "".join(c.label for row in rows for c in row)), _font(18, title)
-    wide, high = max(width, 150) + GAP, height + 22 + GAP
+    width, height = rows[0][0].image.size
+    label, headline = (
+        _find_font(14, "".join(c.label for row in rows for c in row)),
+        _find_font(18, title),
+    )
+    wide, high = max(width, 150) + GAP_PIXELS, height + 22 + GAP_PIXELS
     columns = max(len(row) for row in rows)
-    sheet = Image.new("RGB", (max(columns * wide, 320) + GAP, len(rows) * high + 34 + GAP), PAPER)
+    sheet = Image.new(
+        "RGB", (max(columns * wide, 320) + GAP_PIXELS, len(rows) * high + 34 + GAP_PIXELS), WHITE
+    )
     draw = ImageDraw.Draw(sheet)
-    draw.text((GAP, 10), _shortened(title, headline, sheet.width - 2 * GAP), INK, headline)
+    draw.text(
+        (GAP_PIXELS, 10),
+        _shorten_text(title, headline, sheet.width - 2 * GAP_PIXELS),
+        TEXT_COLOR,
+        headline,
+    )
     for r, row in enumerate(rows):
         for c, cell in enumerate(row):
-            x, y = GAP + c * wide, 40 + r * high
-            draw.text((x, y), _shortened(cell.label, label, wide - GAP), FAINT, label)
-            sheet.paste(cell.picture, (x, y + 20))
+            x, y = GAP_PIXELS + c * wide, 40 + r * high
+            draw.text(
+                (x, y), _shorten_text(cell.label, label, wide - GAP_PIXELS), LABEL_COLOR, label
+            )
+            sheet.paste(cell.image, (x, y + 20))
     return sheet
 
 
-def matrix(title: str, labels: Sequence[str], values: NDArray[np.float64]) -> Image.Image:
+def draw_matrix(title: str, labels: Sequence[str], values: NDArray[np.float64]) -> Image.Image:
     """A square of numbers in [-1, 1], each in the colour of its value; NaN stays empty."""
-    font, headline = _font(13, "".join(labels)), _font(18, title)
-    side, left = 46, 24 + min(420, max(int(font.getlength(one_line(text))) for text in labels))
+    font, headline = _find_font(13, "".join(labels)), _find_font(18, title)
+    side, left = 46, 24 + min(420, max(int(font.getlength(to_one_line(text))) for text in labels))
     top = 50 + left
-    size = (left + side * len(labels) + GAP, top + side * len(labels) + GAP)
-    sheet = Image.new("RGB", (max(size[0], 320), size[1]), PAPER)
+    size = (left + side * len(labels) + GAP_PIXELS, top + side * len(labels) + GAP_PIXELS)
+    sheet = Image.new("RGB", (max(size[0], 320), size[1]), WHITE)
     draw = ImageDraw.Draw(sheet)
-    draw.text((GAP, 10), title, INK, headline)
+    draw.text((GAP_PIXELS, 10), title, TEXT_COLOR, headline)
     for n, label in enumerate(labels):
-        text = _shortened(label, font, left - 16)
-        draw.text((left - 8, top + side * (n + 0.5)), text, FAINT, font, anchor="rm")
-        upright = Image.new("RGB", (left, side), PAPER)
-        ImageDraw.Draw(upright).text((8, side / 2), text, FAINT, font, anchor="lm")
+        text = _shorten_text(label, font, left - 16)
+        draw.text((left - 8, top + side * (n + 0.5)), text, LABEL_COLOR, font, anchor="rm")
+        upright = Image.new("RGB", (left, side), WHITE)
+        ImageDraw.Draw(upright).text((8, side / 2), text, LABEL_COLOR, font, anchor="lm")
         sheet.paste(upright.rotate(90, expand=True), (left + side * n, top - left))
-    colours = palette("RdBu_r")
+    colours = find_palette("RdBu_r")
     for (row, col), value in np.ndenumerate(values):
         if np.isfinite(value):
             corner = (left + side * col, top + side * row)
@@ -216,39 +239,39 @@ def matrix(title: str, labels: Sequence[str], values: NDArray[np.float64]) -> Im
             colour = tuple(colours[round(127.5 + 85 * float(value))].tolist())
             draw.rectangle((*corner, corner[0] + side - 2, corner[1] + side - 2), colour)
             middle = (corner[0] + side / 2 - 1, corner[1] + side / 2 - 1)
-            draw.text(middle, f"{round(float(value), 2) + 0:.2f}", INK, font, anchor="mm")
+            draw.text(middle, f"{round(float(value), 2) + 0:.2f}", TEXT_COLOR, font, anchor="mm")
     return sheet
 
 
-def stacked(*pictures: Image.Image) -> Image.Image:
+def stack_images(*images: Image.Image) -> Image.Image:
     """Pictures below one another on white."""
-    wide, high = max(p.width for p in pictures), sum(p.height for p in pictures)
-    sheet, y = Image.new("RGB", (wide, high), PAPER), 0
-    for one in pictures:
+    wide, high = max(p.width for p in images), sum(p.height for p in images)
+    sheet, y = Image.new("RGB", (wide, high), WHITE), 0
+    for one in images:
         sheet.paste(one, (0, y))
         y += one.height
     return sheet
 
 
-def _text_size(size: tuple[int, int]) -> int:
+def _compute_text_size(size: tuple[int, int]) -> int:
     return max(11, min(36, min(size) // 20, size[0] // 18))
 
 
-def _grown(corners: Sequence[float], by: float) -> tuple[float, float, float, float]:
+def _grow_rectangle(corners: Sequence[float], by: float) -> tuple[float, float, float, float]:
     left, top, right, bottom = corners
     return left - by, top - by, right + by, bottom + by
 
 
-def _shortened(text: str, font: ImageFont.FreeTypeFont, room: float) -> str:
-    text = one_line(text)
-    if font.getlength(text) <= room:
+def _shorten_text(text: str, font: ImageFont.FreeTypeFont, max_width: float) -> str:
+    text = to_one_line(text)
+    if font.getlength(text) <= max_width:
         return text
-    while text and font.getlength(f"{text}…") > room:
+    while text and font.getlength(f"{text}…") > max_width:
         text = text[:-1]
     return f"{text}…" if text else ""
 
 
-def _font(size: int, text: str) -> ImageFont.FreeTypeFont:
+def _find_font(size: int, text: str) -> ImageFont.FreeTypeFont:
     """DejaVu Sans, or the first font of this machine that has the glyphs the text needs."""
     return _load_font(size, not all(ord(c) < 0x2E80 for c in text))
 
@@ -256,7 +279,7 @@ def _font(size: int, text: str) -> ImageFont.FreeTypeFont:
 @lru_cache
 def _load_font(size: int, east_asian: bool) -> ImageFont.FreeTypeFont:
     own = Path(matplotlib.get_data_path()) / "fonts" / "ttf" / "DejaVuSans.ttf"
-    for name in (*(FALLBACKS if east_asian else ()), str(own)):
+    for name in (*(FALLBACK_FONTS if east_asian else ()), str(own)):
         try:
             return ImageFont.truetype(name, size)
         except OSError:

@@ -15,10 +15,10 @@ from camcli.core.errors import OutputError, StorageError
 from camcli.core.types import Explanation
 from camcli.io.labels import Labels
 
-NO_ROOM = (ENOSPC, EDQUOT, EROFS)  # of the whole disk, not of one file
+DISK_FULL_ERRNOS = (ENOSPC, EDQUOT, EROFS)  # of the whole disk, not of one file
 
 
-def write(path: Path, content: bytes) -> None:
+def write_file(path: Path, content: bytes) -> None:
     """Write a file whole or not at all: under a temporary name, then moved.
 
     Raises OutputError; StorageError where no other file could be written either.
@@ -26,18 +26,18 @@ def write(path: Path, content: bytes) -> None:
     # Always the same name: what a killed run leaves behind is replaced when the file is made.
     temporary = path.with_name(f".{path.name}.tmp")
     try:
-        _write_new(temporary, content)
+        _write_new_file(temporary, content)
         temporary.replace(path)
     except RecursionError:
         raise OutputError(f"cannot write {path}: too many folders deep") from None
     except OSError as error:
         with suppress(OSError):
             temporary.unlink()
-        kind = StorageError if error.errno in NO_ROOM else OutputError
+        kind = StorageError if error.errno in DISK_FULL_ERRNOS else OutputError
         raise kind(f"cannot write {path}: {error.strerror}") from None
 
 
-def _write_new(path: Path, content: bytes) -> None:
+def _write_new_file(path: Path, content: bytes) -> None:
     """Into a file that was not there before: never through a link."""
     for _ in range(2):
         try:
@@ -51,7 +51,7 @@ def _write_new(path: Path, content: bytes) -> None:
     raise OSError(EEXIST, os.strerror(EEXIST))
 
 
-def safe_stem(stem: str) -> str:
+def shorten_stem(stem: str) -> str:
     """A stem short enough for any file system once kind and class are added."""
     folder, _, name = stem.rpartition("/")
     raw = name.encode(errors="surrogateescape")
@@ -60,25 +60,25 @@ def safe_stem(stem: str) -> str:
     return f"{folder}/{name}" if folder else name
 
 
-def class_slugs(labels: Labels) -> list[str]:
+def create_class_slugs(labels: Labels) -> list[str]:
     """A distinct part of a file name for each class: `egyptian-cat`; `crane-134` where two meet."""
     plain = ["-".join(re.findall(r"\w+", name)).casefold() for name in labels.names]
     slugs = [slug.encode()[:40].decode(errors="ignore") for slug in plain]
     count = Counter(slugs)
     taken = {slug for slug in slugs if slug and count[slug] == 1}
-    return [slug if slug in taken else _numbered(slug, i, taken) for i, slug in enumerate(slugs)]
+    return [slug if slug in taken else _number_slug(slug, i, taken) for i, slug in enumerate(slugs)]
 
 
-def slug(shown: Explanation, slugs: Sequence[str]) -> str:
+def format_explanation_slug(explanation: Explanation, slugs: Sequence[str]) -> str:
     """Of the class, and of what it is set against: `tabby-vs-lynx`, `tabby-vs-3-nearest`."""
-    own = slugs[shown.class_index]
-    if not shown.against:
+    own = slugs[explanation.class_index]
+    if not explanation.rival_classes:
         return own
-    others = [slugs[index] for index, _ in shown.against]
+    others = [slugs[index] for index, _ in explanation.rival_classes]
     return f"{own}-vs-{others[0] if len(others) == 1 else f'{len(others)}-nearest'}"
 
 
-def _numbered(slug: str, index: int, taken: set[str]) -> str:
+def _number_slug(slug: str, index: int, taken: set[str]) -> str:
     candidate = f"{slug or 'class'}-{index}"
     while candidate in taken:
         candidate = f"{candidate}-{index}"

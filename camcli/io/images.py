@@ -15,11 +15,11 @@ from typing import BinaryIO
 import numpy as np
 from PIL import Image, UnidentifiedImageError
 
-from camcli.core.errors import ImageError, one_line
+from camcli.core.errors import ImageError, to_one_line
 
 # Decoders that run no other program and follow no reference to another file.
-FORMATS = ("JPEG", "PNG", "GIF", "BMP", "WEBP", "TIFF", "PPM", "AVIF", "JPEG2000")
-SUFFIXES = frozenset(
+IMAGE_FORMATS = ("JPEG", "PNG", "GIF", "BMP", "WEBP", "TIFF", "PPM", "AVIF", "JPEG2000")
+IMAGE_SUFFIXES = frozenset(
     f".{name}"
     for name in (
         *("jpg", "jpeg", "jpe", "jfif", "png", "gif", "bmp", "webp", "tif", "tiff"),
@@ -29,8 +29,8 @@ SUFFIXES = frozenset(
 # With nobody listening, what Pillow logs of a broken file would go to standard error unnamed.
 logging.getLogger("PIL").addHandler(logging.NullHandler())
 
-ORIENTATION = 0x0112
-TURNS = {
+EXIF_ORIENTATION_TAG = 0x0112
+EXIF_TRANSPOSES = {
     2: Image.Transpose.FLIP_LEFT_RIGHT,
     3: Image.Transpose.ROTATE_180,
     4: Image.Transpose.FLIP_TOP_BOTTOM,
@@ -41,7 +41,7 @@ TURNS = {
 }
 
 
-def decode(path: Path) -> Image.Image:
+def load_image(path: Path) -> Image.Image:
     """The first frame of an image file, upright, as 8-bit RGB; transparency on white.
 
     Raises ImageError for anything that is not a whole image in one of FORMATS.
@@ -52,9 +52,12 @@ def decode(path: Path) -> Image.Image:
         with warnings.catch_warnings():
             # Oddities of metadata, and of sizes that Pillow still opens, do not harm the pixels.
             warnings.simplefilter("ignore")
-            with _whole(path) as file, Image.open(file, formats=_formats()) as opened:
+            with (
+                _open_regular_file(path) as file,
+                Image.open(file, formats=_list_supported_formats()) as opened,
+            ):
                 opened.load()
-                return _rgb(_upright(opened))
+                return _to_rgb(_apply_exif_orientation(opened))
     except UnidentifiedImageError:
         raise ImageError("not an image in a format that camcli reads") from None
     except ImageError:
@@ -62,13 +65,13 @@ def decode(path: Path) -> Image.Image:
     except Image.DecompressionBombError:
         raise ImageError("more pixels than is safe to decode; scale it down first") from None
     except Exception as error:  # noqa: BLE001 - decoders raise whatever a broken file leads to
-        raise ImageError(_reason(error)) from None
+        raise ImageError(_decode_error_message(error)) from None
 
 
 @contextmanager
-def _whole(path: Path) -> Iterator[BinaryIO]:
+def _open_regular_file(path: Path) -> Iterator[BinaryIO]:
     """Open a file that may have become something else, or nothing, since it was listed."""
-    with open(path, "rb", opener=_at_once) as file:
+    with open(path, "rb", opener=_open_nonblocking) as file:
         found = os.fstat(file.fileno())
         if not stat.S_ISREG(found.st_mode):
             raise ImageError("not a regular file")
@@ -77,48 +80,48 @@ def _whole(path: Path) -> Iterator[BinaryIO]:
         yield file
 
 
-def _at_once(path: str, flags: int) -> int:
+def _open_nonblocking(path: str, flags: int) -> int:
     return os.open(path, flags | getattr(os, "O_NONBLOCK", 0))  # or a pipe is waited for
 
 
 @cache
-def _formats() -> tuple[str, ...]:
+def _list_supported_formats() -> tuple[str, ...]:
     """Those of FORMATS that this build of Pillow has."""
     Image.init()
-    return tuple(name for name in FORMATS if name in Image.OPEN)
+    return tuple(name for name in IMAGE_FORMATS if name in Image.OPEN)
 
 
-def _reason(error: BaseException) -> str:
+def _decode_error_message(error: BaseException) -> str:
     said = getattr(error, "strerror", None) or str(error) or type(error).__name__
-    return one_line(said)  # decoders quote what they read
+    return to_one_line(said)  # decoders quote what they read
 
 
-def _upright(image: Image.Image) -> Image.Image:
+def _apply_exif_orientation(image: Image.Image) -> Image.Image:
     """Turned as EXIF says. Only that one tag is read: rewriting the others fails on broken ones."""
-    turn = _turn(image)
+    turn = _read_exif_transpose(image)
     return image if turn is None else image.transpose(turn)
 
 
-def _turn(image: Image.Image) -> Image.Transpose | None:
+def _read_exif_transpose(image: Image.Image) -> Image.Transpose | None:
     try:
-        return TURNS.get(int(image.getexif().get(ORIENTATION) or 0))
+        return EXIF_TRANSPOSES.get(int(image.getexif().get(EXIF_ORIENTATION_TAG) or 0))
     except Exception:  # noqa: BLE001 - EXIF that cannot be read: the pixels are still good
         return None
 
 
-def turned(path: Path) -> Image.Transpose | None:
+def load_exif_transpose(path: Path) -> Image.Transpose | None:
     """How `decode` turns an image that is there, if it does: annotations must turn with it."""
     if not os.path.isfile(path):
         return None
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        with Image.open(path, formats=_formats()) as opened:
-            return _turn(opened)
+        with Image.open(path, formats=_list_supported_formats()) as opened:
+            return _read_exif_transpose(opened)
 
 
-def _rgb(image: Image.Image) -> Image.Image:
+def _to_rgb(image: Image.Image) -> Image.Image:
     if image.mode in ("I", "F") or image.mode.startswith("I;16"):
-        image = _eight_bit(image)
+        image = _to_eight_bit(image)
     if image.has_transparency_data:
         layered = image.convert("RGBA")
         white = Image.new("RGBA", layered.size, "white")
@@ -126,7 +129,7 @@ def _rgb(image: Image.Image) -> Image.Image:
     return image.convert("RGB")
 
 
-def _eight_bit(image: Image.Image) -> Image.Image:
+def _to_eight_bit(image: Image.Image) -> Image.Image:
     """Scale grey values of 16 or 32 bits to 8; Pillow's own conversion would saturate them."""
     values = np.asarray(image, dtype=np.float64)
     if not np.isfinite(values).all() or values.min() < 0 or values.max() > 65535:

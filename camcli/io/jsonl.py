@@ -12,47 +12,50 @@ from pathlib import Path
 from typing import Any
 
 from camcli.core.errors import OutputError, StorageError
-from camcli.io.results import FILE
+from camcli.io.results import RESULTS_FILE
 
 
-def to_json(document: Mapping[str, Any]) -> str:
+def to_json_line(document: Mapping[str, Any]) -> str:
     """One line of JSON; all in ASCII where a name could steer a terminal, or is not Unicode."""
     text = json.dumps(document, ensure_ascii=False, allow_nan=False)
     return text if text.isprintable() else json.dumps(document, allow_nan=False)
 
 
 @contextmanager
-def opened(
-    output: Path, overwrite: bool, name: str = FILE, mend: Callable[[], None] | None = None
+def open_log(
+    output: Path,
+    overwrite: bool,
+    file_name: str = RESULTS_FILE,
+    repair: Callable[[], None] | None = None,
 ) -> Iterator[Callable[[Mapping[str, Any]], None]]:
     """Open a run's list: what is yielded writes a line at once. Raises OutputError.
 
     A file or a link that is there is replaced, never written through; or, once it is made whole by
     `mend`, added to. No other run can write to it meanwhile.
     """
-    path = output / name
+    path = output / file_name
     with ExitStack() as stack:
         try:
             output.mkdir(parents=True, exist_ok=True)
-            if path.is_file() and (overwrite or mend):
-                _claim(stack.enter_context(path.open("rb", buffering=0)), output)
+            if path.is_file() and (overwrite or repair):
+                _lock_file(stack.enter_context(path.open("rb", buffering=0)), output)
             if overwrite:
                 path.unlink(missing_ok=True)
-            if mend:
-                mend()
-            file = stack.enter_context(path.open("ab" if mend else "xb", buffering=0))
+            if repair:
+                repair()
+            file = stack.enter_context(path.open("ab" if repair else "xb", buffering=0))
         except OSError as error:
             raise OutputError(f"cannot write to {output}: {error.strerror}") from None
-        _claim(file, output)
+        _lock_file(file, output)
         try:
-            yield partial(_append, file, path)
+            yield partial(_append_line, file, path)
         finally:
             with suppress(OSError):  # it has been said
                 if not path.stat().st_size:  # nothing was done: no run to be kept
                     path.unlink()
 
 
-def _claim(file: FileIO, output: Path) -> None:
+def _lock_file(file: FileIO, output: Path) -> None:
     """Until the file is closed it is this run's; where the system has locks for files."""
     with suppress(ImportError):
         from fcntl import LOCK_EX, LOCK_NB, flock
@@ -65,9 +68,9 @@ def _claim(file: FileIO, output: Path) -> None:
             return
 
 
-def _append(file: FileIO, path: Path, document: Mapping[str, Any]) -> None:
+def _append_line(file: FileIO, path: Path, document: Mapping[str, Any]) -> None:
     """Add a whole line, or nothing of it."""
-    line = f"{to_json(document)}\n".encode()
+    line = f"{to_json_line(document)}\n".encode()
     before = os.fstat(file.fileno())
     try:
         written = file.write(line)

@@ -11,7 +11,7 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Any
 
-from camcli.core.errors import LabelsError, TargetError, hint
+from camcli.core.errors import LabelsError, TargetError, format_suggestion
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,7 +34,7 @@ class Labels:
             raise TargetError(f"{text!r} names several classes; give the index: {which}")
         if re.fullmatch(r"\s*\d{1,9}\s*", text) and int(text) < len(self.names):
             return int(text)
-        near = hint(_normalize_spelling(text), self.spellings)
+        near = format_suggestion(_normalize_spelling(text), self.spellings)
         raise TargetError(f"no class {text!r} among the model's {len(self.names)}{near}")
 
 

@@ -10,78 +10,84 @@ from dataclasses import asdict
 from hashlib import sha256
 from typing import Any
 
-from camcli.core.types import Explanation, Failed, Result, Sample, Stamp
+from camcli.core.types import Explanation, Failure, FileStamp, Result, Sample
 
-SCHEMA_VERSION = 1
-FILE = "results.jsonl"
+RESULTS_SCHEMA_VERSION = 1
+RESULTS_FILE = "results.jsonl"
 
 
-def describe(outcome: Result | Failed, model: str, run: str) -> dict[str, Any]:
+def outcome_to_json(outcome: Result | Failure, model_name: str, run_key: str) -> dict[str, Any]:
     """One line of results.jsonl: what a method found in an image, or why there is nothing.
 
     `run` is the digest of what the run's results are made of besides images.
     """
-    if isinstance(outcome, Failed):
-        return failure(outcome) | {"model": model}
-    return _success(outcome, model) | {"key": key(run, outcome.sample.stamp)}
+    if isinstance(outcome, Failure):
+        return failure_to_json(outcome) | {"model": model_name}
+    return _result_to_json(outcome, model_name) | {
+        "key": compute_result_key(run_key, outcome.sample.file_stamp)
+    }
 
 
-def key(run: str, stamp: Stamp | None) -> str:
+def compute_result_key(run_key: str, file_stamp: FileStamp | None) -> str:
     """What a result was made of: a run's settings and weights, and an image file as it was."""
-    return sha256(f"{run} {stamp}".encode()).hexdigest()[:16]
+    return sha256(f"{run_key} {file_stamp}".encode()).hexdigest()[:16]
 
 
-def about(sample: Sample) -> dict[str, Any]:
+def sample_to_json(sample: Sample) -> dict[str, Any]:
     """What every line says first of an image that could be read."""
     return {
-        "schema_version": SCHEMA_VERSION,
+        "schema_version": RESULTS_SCHEMA_VERSION,
         "image": sample.source.name,
         "path": str(sample.source.path),
-        "width": sample.view.width,
-        "height": sample.view.height,
+        "width": sample.view.image_width,
+        "height": sample.view.image_height,
         "status": "ok",
     }
 
 
-def failure(failed: Failed) -> dict[str, Any]:
+def failure_to_json(item: Failure) -> dict[str, Any]:
     """The line of an image that there is nothing of."""
     return {
-        "schema_version": SCHEMA_VERSION,
-        "image": failed.name,
-        "path": failed.path,
+        "schema_version": RESULTS_SCHEMA_VERSION,
+        "image": item.name,
+        "path": item.path,
         "status": "failed",
-        "error": failed.reason,
+        "error": item.reason,
     }
 
 
-def _success(result: Result, model: str) -> dict[str, Any]:
+def _result_to_json(result: Result, model_name: str) -> dict[str, Any]:
     line = {
-        **about(result.sample),
-        "model": model,
-        "method": result.method,
-        "layers": list(result.layers),
+        **sample_to_json(result.sample),
+        "model": model_name,
+        "method": result.method_name,
+        "layers": list(result.layer_names),
         "threshold": result.threshold,
         "explanations": [
-            describe_class(shown) | {"files": files}
-            for shown, files in zip(result.explanations, result.files, strict=True)
+            explanation_to_json(shown) | {"files": files}
+            for shown, files in zip(result.explanations, result.output_files, strict=True)
         ],
     }
-    return line | ({"head": result.head} if result.head else {})
+    return line | ({"head": result.head_kind} if result.head_kind else {})
 
 
-def describe_class(shown: Explanation) -> dict[str, Any]:
+def explanation_to_json(explanation: Explanation) -> dict[str, Any]:
     """What was found for one class, without the files that show it."""
-    failing = {p.name: p.status for p in (*shown.layers, *shown.parts) if p.status != "ok"}
+    failing = {
+        p.name: p.status
+        for p in (*explanation.layer_maps, *explanation.part_maps)
+        if p.status != "ok"
+    }
     return {
-        "class_index": shown.class_index,
-        "class_name": shown.class_name,
-        **({"against": _named(shown)} if shown.against else {}),
-        "score": round(shown.score, 6) if math.isfinite(shown.score) else None,
-        "map_status": shown.fused.status,
+        "class_index": explanation.class_index,
+        "class_name": explanation.class_name,
+        **({"against": _rivals_to_json(explanation)} if explanation.rival_classes else {}),
+        "score": round(explanation.score, 6) if math.isfinite(explanation.score) else None,
+        "map_status": explanation.fused_map.status,
         **({"layer_status": failing} if failing else {}),
-        "boxes": [asdict(box) for box in shown.boxes],
+        "boxes": [asdict(box) for box in explanation.boxes],
     }
 
 
-def _named(shown: Explanation) -> list[dict[str, Any]]:
-    return [{"class_index": index, "class_name": name} for index, name in shown.against]
+def _rivals_to_json(explanation: Explanation) -> list[dict[str, Any]]:
+    return [{"class_index": index, "class_name": name} for index, name in explanation.rival_classes]

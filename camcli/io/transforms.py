@@ -8,10 +8,10 @@ from dataclasses import replace
 import numpy as np
 from PIL import Image
 
-from camcli.core.geometry import Crops, Floats, View
-from camcli.core.types import Fit, Transform
+from camcli.core.geometry import Crops, Float32Array, View
+from camcli.core.types import FitMode, Transform
 
-RESAMPLING = {
+RESAMPLING_FILTERS = {
     "nearest": Image.Resampling.NEAREST,
     "bilinear": Image.Resampling.BILINEAR,
     "bicubic": Image.Resampling.BICUBIC,
@@ -19,7 +19,7 @@ RESAMPLING = {
 }
 
 
-def ten_crops(size: tuple[int, int]) -> Crops:
+def create_ten_crops(size: tuple[int, int]) -> Crops:
     """The corners and the middle of an image squashed to 256/224 of the input, and their mirrors.
 
     As LayerCAM's localisation protocol, and others before it, test: 256 x 256 for 224 x 224.
@@ -31,16 +31,18 @@ def ten_crops(size: tuple[int, int]) -> Crops:
     return Crops((high, wide), tuple((y, x, flip) for flip in (False, True) for y, x in places))
 
 
-def read_crops(image: Image.Image, crops: Crops, transform: Transform) -> Floats:
+def preprocess_crops(image: Image.Image, crops: Crops, transform: Transform) -> Float32Array:
     """The (V,3,H,W) inputs that are cut from an image."""
-    pixels = preprocess(image, View.whole(*image.size), replace(transform, size=crops.size))
+    pixels = preprocess_image(
+        image, View.from_whole_image(*image.size), replace(transform, size=crops.canvas_size)
+    )
     rows, cols = transform.size
     cut = [pixels[:, y : y + rows, x : x + cols] for y, x, _ in crops.corners]
     flips = [flip for *_, flip in crops.corners]
     return np.stack([c[..., ::-1] if flip else c for c, flip in zip(cut, flips, strict=True)])
 
 
-def place(width: int, height: int, transform: Transform, fit: Fit) -> View:
+def compute_view(width: int, height: int, transform: Transform, fit_mode: FitMode) -> View:
     """The rectangle of a width x height image that the model's input will show.
 
     squash: all of it, whatever the aspect; tencrop too, once its maps are put together. crop: the
@@ -48,13 +50,13 @@ def place(width: int, height: int, transform: Transform, fit: Fit) -> View:
     rounding included). pad: all of it, aspect kept.
     """
     rows, cols = transform.size
-    if fit in ("squash", "tencrop"):
-        return View.whole(width, height)
-    if fit == "pad":
-        scaled_w, scaled_h = _scaled(width, height, cols, rows, cover=False)
+    if fit_mode in ("squash", "tencrop"):
+        return View.from_whole_image(width, height)
+    if fit_mode == "pad":
+        scaled_w, scaled_h = _compute_scaled_size(width, height, cols, rows, cover=False)
     else:
         wide, high = (math.floor(side / transform.crop_pct) for side in (cols, rows))
-        scaled_w, scaled_h = _scaled(width, height, wide, high, cover=True)
+        scaled_w, scaled_h = _compute_scaled_size(width, height, wide, high, cover=True)
     left, top = round((scaled_w - cols) / 2), round((scaled_h - rows) / 2)
     across, down = width / scaled_w, height / scaled_h
     return View(
@@ -62,19 +64,21 @@ def place(width: int, height: int, transform: Transform, fit: Fit) -> View:
     )
 
 
-def _scaled(width: int, height: int, cols: int, rows: int, *, cover: bool) -> tuple[int, int]:
+def _compute_scaled_size(
+    width: int, height: int, cols: int, rows: int, *, cover: bool
+) -> tuple[int, int]:
     """The size at which the image just covers cols x rows, or just fits inside, aspect kept."""
     if (cols * height > rows * width) == cover:
         return cols, max(1, cols * height // width)
     return max(1, rows * width // height), rows
 
 
-def preprocess(image: Image.Image, view: View, transform: Transform) -> Floats:
+def preprocess_image(image: Image.Image, view: View, transform: Transform) -> Float32Array:
     """The (3, H, W) input: what is in view, resampled and normalised; zero where padded."""
     rows, cols = transform.size
-    x0, y0, x1, y1 = view.window(rows, cols)
-    resampling = RESAMPLING.get(transform.interpolation, Image.Resampling.BICUBIC)
-    seen = image.resize((x1 - x0, y1 - y0), resampling, box=view.seen)
+    x0, y0, x1, y1 = view.compute_input_window(rows, cols)
+    resampling = RESAMPLING_FILTERS.get(transform.interpolation, Image.Resampling.BICUBIC)
+    seen = image.resize((x1 - x0, y1 - y0), resampling, box=view.visible_rectangle)
     mean, std = (np.array(v, np.float32).reshape(3, 1, 1) for v in (transform.mean, transform.std))
     pixels = np.zeros((3, rows, cols), np.float32)
     values = pixels[:, y0:y1, x0:x1]

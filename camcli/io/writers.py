@@ -15,30 +15,31 @@ import numpy as np
 from PIL import Image
 
 from camcli.core.errors import OutputError
-from camcli.core.geometry import Floats, View, to_original, visible
-from camcli.core.types import Explanation, Panel, Result
-from camcli.io import jsonl, results
+from camcli.core.geometry import Float32Array, View, crop_visible_map, map_to_original
+from camcli.core.types import Explanation, ImageMap, Result
 from camcli.io.drawing import (
-    Cell,
-    caption,
-    cell_size,
-    concepts,
+    GridCell,
+    compute_cell_size,
     draw_boxes,
-    grid,
-    heatmap,
-    no_answer,
-    overlay,
+    draw_caption,
+    draw_concepts,
+    draw_grid,
+    draw_heatmap,
+    draw_missing_map,
+    draw_overlay,
 )
-from camcli.io.files import safe_stem, slug, write
+from camcli.io.files import format_explanation_slug, shorten_stem, write_file
+from camcli.io.jsonl import to_json_line
+from camcli.io.results import explanation_to_json
 
-COLUMNS = 7  # pictures a row in a grid
+GRID_COLUMNS = 7  # pictures a row in a grid
 
-REASONS = {
+STATUS_CAPTIONS = {
     "constant": "the map is the same everywhere",
     "zero_gradient": "the gradient is zero here",
     "non_finite": "NaN or infinity in the map",
 }
-ENCODINGS: Mapping[str, Mapping[str, Any]] = {
+IMAGE_ENCODINGS: Mapping[str, Mapping[str, Any]] = {
     "jpg": {"format": "JPEG", "quality": 90},
     "png": {"format": "PNG", "compress_level": 1},
     "webp": {"format": "WEBP", "quality": 88},
@@ -46,128 +47,156 @@ ENCODINGS: Mapping[str, Mapping[str, Any]] = {
 
 
 @dataclass(frozen=True, slots=True)
-class Style:
+class DrawingStyle:
     """How pictures look, and the model's input size (H, W) at which maps are placed."""
 
-    size: tuple[int, int]
+    input_size: tuple[int, int]
     colormap: str = "jet"
     alpha: float = 0.5
     image_format: str = "jpg"
-    boxed: bool = True
+    with_boxes: bool = True
 
 
-def _title(result: Result, shown: Explanation) -> str:
-    return f"{shown.label} {shown.score:.2f} · {result.method}"
+def _format_title(result: Result, explanation: Explanation) -> str:
+    return f"{explanation.class_label} {explanation.score:.2f} · {result.method_name}"
 
 
-def _overlay(result: Result, shown: Explanation, style: Style) -> tuple[str, bytes]:
-    picture = answer(result, shown, result.sample.picture, result.sample.view, style)
-    if style.boxed:
-        draw_boxes(picture, shown.boxes)
-    caption(picture, _title(result, shown))
-    return _picture(picture, style.image_format)
+def _encode_overlay(
+    result: Result, explanation: Explanation, style: DrawingStyle
+) -> tuple[str, bytes]:
+    picture = draw_explanation(result, explanation, result.sample.image, result.sample.view, style)
+    if style.with_boxes:
+        draw_boxes(picture, explanation.boxes)
+    draw_caption(picture, _format_title(result, explanation))
+    return _encode_image(picture, style.image_format)
 
 
-def _heatmap(result: Result, shown: Explanation, style: Style) -> tuple[str, bytes]:
-    if result.concepts:
-        blank = Image.new("RGB", result.sample.picture.size, (255, 255, 255))
-        return _picture(answer(result, shown, blank, result.sample.view, style), "png")
-    part = _seen(shown.fused, result.sample.view, style)
+def _encode_heatmap(
+    result: Result, explanation: Explanation, style: DrawingStyle
+) -> tuple[str, bytes]:
+    if result.has_concepts:
+        blank = Image.new("RGB", result.sample.image.size, (255, 255, 255))
+        return _encode_image(
+            draw_explanation(result, explanation, blank, result.sample.view, style), "png"
+        )
+    part = _find_visible_map(explanation.fused_map, result.sample.view, style)
     if part is None:
-        return _picture(no_answer(result.sample.picture, REASONS[shown.fused.status]), "png")
-    return _picture(heatmap(part, result.sample.view, style.colormap), "png")
+        return _encode_image(
+            draw_missing_map(result.sample.image, STATUS_CAPTIONS[explanation.fused_map.status]),
+            "png",
+        )
+    return _encode_image(draw_heatmap(part, result.sample.view, style.colormap), "png")
 
 
-def _grid(result: Result, shown: Explanation, style: Style) -> tuple[str, bytes]:
+def _encode_grid(
+    result: Result, explanation: Explanation, style: DrawingStyle
+) -> tuple[str, bytes]:
     """image | layers | fused; or image | parts | result with the layers in rows below."""
-    small = result.sample.picture.resize(cell_size(*result.sample.picture.size))
-    view = result.sample.view.scaled(*small.size)
+    small = result.sample.image.resize(compute_cell_size(*result.sample.image.size))
+    view = result.sample.view.to_image_size(*small.size)
 
-    def cell(panel: Panel) -> Cell:
-        return Cell(result.labels.get(panel.name, panel.name), over(small, panel, view, style))
+    def cell(panel: ImageMap) -> GridCell:
+        return GridCell(
+            result.map_captions.get(panel.name, panel.name), draw_map(small, panel, view, style)
+        )
 
-    layers = [cell(panel) for panel in shown.layers]
-    if result.concepts:
-        together = Cell("all", answer(result, shown, small, view, style))
-        rows = _wrapped([Cell("image", small), *map(cell, shown.parts), together], COLUMNS)
-        return _picture(grid(_title(result, shown), rows), style.image_format)
-    fused = [] if shown.fused in shown.layers else [cell(shown.fused)]
-    if shown.parts:
-        rows = [[Cell("image", small), *map(cell, shown.parts), *fused], *_wrapped(layers, 6)]
+    layers = [cell(panel) for panel in explanation.layer_maps]
+    if result.has_concepts:
+        together = GridCell("all", draw_explanation(result, explanation, small, view, style))
+        rows = _wrap_cells(
+            [GridCell("image", small), *map(cell, explanation.part_maps), together], GRID_COLUMNS
+        )
+        return _encode_image(
+            draw_grid(_format_title(result, explanation), rows), style.image_format
+        )
+    fused = [] if explanation.fused_map in explanation.layer_maps else [cell(explanation.fused_map)]
+    if explanation.part_maps:
+        rows = [
+            [GridCell("image", small), *map(cell, explanation.part_maps), *fused],
+            *_wrap_cells(layers, 6),
+        ]
     else:
-        rows = _wrapped([Cell("image", small), *layers, *fused], COLUMNS)
-    return _picture(grid(_title(result, shown), rows), style.image_format)
+        rows = _wrap_cells([GridCell("image", small), *layers, *fused], GRID_COLUMNS)
+    return _encode_image(draw_grid(_format_title(result, explanation), rows), style.image_format)
 
 
-def _boxes(result: Result, shown: Explanation, style: Style) -> tuple[str, bytes]:
+def _encode_boxes(
+    result: Result, explanation: Explanation, style: DrawingStyle
+) -> tuple[str, bytes]:
     view = result.sample.view
     document = {
         "image": result.sample.source.name,
-        "width": view.width,
-        "height": view.height,
-        "method": result.method,
+        "width": view.image_width,
+        "height": view.image_height,
+        "method": result.method_name,
         "threshold": result.threshold,
-        **results.describe_class(shown),
+        **explanation_to_json(explanation),
     }
-    return "json", f"{jsonl.to_json(document)}\n".encode()
+    return "json", f"{to_json_line(document)}\n".encode()
 
 
-KINDS: Mapping[str, Callable[[Result, Explanation, Style], tuple[str, bytes]]] = {
-    "overlay": _overlay,
-    "heatmap": _heatmap,
-    "grid": _grid,
-    "boxes": _boxes,
+OUTPUT_ENCODERS: Mapping[str, Callable[[Result, Explanation, DrawingStyle], tuple[str, bytes]]] = {
+    "overlay": _encode_overlay,
+    "heatmap": _encode_heatmap,
+    "grid": _encode_grid,
+    "boxes": _encode_boxes,
 }
-ARRAY = "array"
+ARRAY_KIND = "array"
 
 
-def answer(
-    result: Result, shown: Explanation, picture: Image.Image, view: View, style: Style
+def draw_explanation(
+    result: Result, explanation: Explanation, image: Image.Image, view: View, style: DrawingStyle
 ) -> Image.Image:
     """The map over a picture; of concepts all of them, each in its colour, with a legend."""
-    if not result.concepts or shown.fused.status != "ok":
-        return over(picture, shown.fused, view, style)
-    strongest = max(float(panel.values.max()) for panel in shown.parts)
-    total = sum(float(panel.values.sum()) for panel in shown.parts)
+    if not result.has_concepts or explanation.fused_map.status != "ok":
+        return draw_map(image, explanation.fused_map, view, style)
+    strongest = max(float(panel.values.max()) for panel in explanation.part_maps)
+    total = sum(float(panel.values.sum()) for panel in explanation.part_maps)
     heats = [
-        to_original(part, view) * (float(panel.values.max()) / strongest)
-        for panel in shown.parts
-        for part in [visible(panel.shown, view, style.size)]
+        map_to_original(part, view) * (float(panel.values.max()) / strongest)
+        for panel in explanation.part_maps
+        for part in [crop_visible_map(panel.normalized, view, style.input_size)]
     ]
-    names = [f"{p.name}  {float(p.values.sum()) / total:.0%}" for p in shown.parts]
-    return concepts(picture, heats, names)
+    names = [f"{p.name}  {float(p.values.sum()) / total:.0%}" for p in explanation.part_maps]
+    return draw_concepts(image, heats, names)
 
 
-def over(picture: Image.Image, panel: Panel, view: View, style: Style) -> Image.Image:
+def draw_map(
+    image: Image.Image, image_map: ImageMap, view: View, style: DrawingStyle
+) -> Image.Image:
     """A map over its picture; or the picture saying why there is no map."""
-    part = _seen(panel, view, style)
+    part = _find_visible_map(image_map, view, style)
     if part is None:
-        blank = "constant" if panel.status == "ok" else panel.status
-        return no_answer(picture, REASONS[blank])
-    return overlay(picture, part, view, style.colormap, style.alpha)
+        blank = "constant" if image_map.status == "ok" else image_map.status
+        return draw_missing_map(image, STATUS_CAPTIONS[blank])
+    return draw_overlay(image, part, view, style.colormap, style.alpha)
 
 
-def _seen(panel: Panel, view: View, style: Style) -> Floats | None:
+def _find_visible_map(image_map: ImageMap, view: View, style: DrawingStyle) -> Float32Array | None:
     """The visible part of a map, or None where there is nothing to show."""
-    part = visible(panel.shown, view, style.size) if panel.part is None else panel.part
-    return part if panel.status == "ok" and part.any() else None
+    part = (
+        crop_visible_map(image_map.normalized, view, style.input_size)
+        if image_map.visible_part is None
+        else image_map.visible_part
+    )
+    return part if image_map.status == "ok" and part.any() else None
 
 
-def _wrapped(cells: list[Cell], columns: int) -> list[list[Cell]]:
+def _wrap_cells(cells: list[GridCell], columns: int) -> list[list[GridCell]]:
     return [cells[i : i + columns] for i in range(0, len(cells), columns)]
 
 
-def _picture(picture: Image.Image, image_format: str) -> tuple[str, bytes]:
+def _encode_image(image: Image.Image, image_format: str) -> tuple[str, bytes]:
     buffer = io.BytesIO()
     try:
-        picture.save(buffer, **ENCODINGS[image_format])
+        image.save(buffer, **IMAGE_ENCODINGS[image_format])
     except (OSError, ValueError) as error:
-        size = f"{picture.width}x{picture.height}"
+        size = f"{image.width}x{image.height}"
         raise OutputError(f"a {size} picture cannot be saved as {image_format}: {error}") from None
     return image_format, buffer.getvalue()
 
 
-def _array(result: Result) -> bytes:
+def _encode_arrays(result: Result) -> bytes:
     """Raw maps, float32: "{class}/{layer}", the parts of TS-CAM, and "{class}/fused".
 
     Neither normalised nor resized, but for the fusion of several layers: that is made of their
@@ -176,30 +205,30 @@ def _array(result: Result) -> bytes:
     arrays = {
         f"{shown.class_index}/{panel.name}": panel.values
         for shown in result.explanations
-        for panel in (*shown.layers, *shown.parts, replace(shown.fused, name="fused"))
+        for panel in (*shown.layer_maps, *shown.part_maps, replace(shown.fused_map, name="fused"))
     }
     buffer = io.BytesIO()
     np.savez(buffer, allow_pickle=False, **arrays)
     return buffer.getvalue()
 
 
-def save(
-    result: Result, kinds: Sequence[str], style: Style, output: Path, slugs: Sequence[str]
+def write_result(
+    result: Result, kinds: Sequence[str], style: DrawingStyle, output: Path, slugs: Sequence[str]
 ) -> Result:
     """Write the chosen kinds of file below `output`, and return the result with their names.
 
     `slugs` has the part of a file name for each class. Raises OutputError.
     """
-    stem = safe_stem(result.sample.source.stem)
-    tag = f".{result.tag}" if result.tag else ""
+    stem = shorten_stem(result.sample.source.output_stem)
+    tag = f".{result.file_tag}" if result.file_tag else ""
     files: list[dict[str, str]] = []
     for shown in result.explanations:
         written = {}
-        for kind in (k for k in kinds if k in KINDS):
-            suffix, content = KINDS[kind](result, shown, style)
-            written[kind] = f"{stem}.{slug(shown, slugs)}{tag}.{kind}.{suffix}"
-            write(output / written[kind], content)
-        files.append(written | ({ARRAY: f"{stem}{tag}.npz"} if ARRAY in kinds else {}))
-    if ARRAY in kinds:
-        write(output / f"{stem}{tag}.npz", _array(result))
-    return replace(result, files=tuple(files))
+        for kind in (k for k in kinds if k in OUTPUT_ENCODERS):
+            suffix, content = OUTPUT_ENCODERS[kind](result, shown, style)
+            written[kind] = f"{stem}.{format_explanation_slug(shown, slugs)}{tag}.{kind}.{suffix}"
+            write_file(output / written[kind], content)
+        files.append(written | ({ARRAY_KIND: f"{stem}{tag}.npz"} if ARRAY_KIND in kinds else {}))
+    if ARRAY_KIND in kinds:
+        write_file(output / f"{stem}{tag}.npz", _encode_arrays(result))
+    return replace(result, output_files=tuple(files))

@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from camcli.core.rng import uniform
+from camcli.core.rng import create_uniform_noise
 
 
 def compute_principal_map(terms: Tensor) -> Tensor:
@@ -41,7 +41,7 @@ def compute_factor_maps(terms: Tensor, factor_count: int, steps: int, seed: int)
     """
     pixels = terms.relu().flatten(2).mT  # V (B,HW,C)
     size, channels = pixels.shape[1:]
-    drawn = uniform((factor_count, size + channels), seed).to(pixels) + 0.1
+    drawn = create_uniform_noise((factor_count, size + channels), seed).to(pixels) + 0.1
     scale = (pixels.mean(dim=(1, 2), keepdim=True) / factor_count).sqrt()
     maps, parts = drawn[:, :size].T * scale, drawn[:, size:] * scale
     tiny = torch.finfo(pixels.dtype).tiny

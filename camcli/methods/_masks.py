@@ -11,8 +11,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from camcli.core.maps import resize, scaled
-from camcli.core.rng import uniform
+from camcli.core.maps import normalize_tensor, resize_maps
+from camcli.core.rng import create_uniform_noise
 
 MASK_CHUNK_SIZE = 64  # random masks that are made at a time
 
@@ -34,7 +34,9 @@ class ChannelMasks:
     def create_masks(self, b: int, channel_indices: Tensor) -> Tensor:
         """Channels of one image, upsampled and min-maxed: (n,1,H,W)."""
         size = (self.inputs.shape[2], self.inputs.shape[3])
-        return scaled(resize(self.activations[b, channel_indices], size), (1, 2))[:, None]
+        return normalize_tensor(resize_maps(self.activations[b, channel_indices], size), (1, 2))[
+            :, None
+        ]
 
     def mask_image(self, b: int, channel_indices: Tensor) -> Tensor:
         """One image through each of those masks: (n,3,H,W)."""
@@ -57,7 +59,7 @@ def create_channel_masks(activations: Tensor, inputs: Tensor, channels: int) -> 
     """
     flat = activations.flatten(2)
     sound = choose_strongest_channels(activations, channels) & (flat.amax(dim=2) > flat.amin(dim=2))
-    rows = torch.cat([scaled(flat, (2,)), sound[:, :, None]], dim=2)
+    rows = torch.cat([normalize_tensor(flat, (2,)), sound[:, :, None]], dim=2)
     same = torch.stack([_find_first_equal_row(own) for own in rows])
     own = torch.arange(sound.shape[1], device=sound.device)
     return ChannelMasks(activations, inputs, sound & (same == own), same, sound)
@@ -106,7 +108,7 @@ class RandomMasks:
         rows, cols = self.size
         mask_indices = mask_indices.cpu()
         high, wide = (-(-length // self.open_cells.shape[1]) for length in self.size)
-        large = resize(self.open_cells[mask_indices], (rows + high, cols + wide))
+        large = resize_maps(self.open_cells[mask_indices], (rows + high, cols + wide))
         cut = (self.shifts[mask_indices] * torch.tensor([high, wide])).long().tolist()
         return torch.stack(
             [m[y : y + rows, x : x + cols] for m, (y, x) in zip(large, cut, strict=True)]
@@ -125,7 +127,7 @@ def create_random_masks(
     size: tuple[int, int], mask_count: int, cells_per_side: int, keep_probability: float, seed: int
 ) -> RandomMasks:
     """RISE's masks: cells open with probability `keep`, shifted by less than a cell."""
-    drawn = uniform((mask_count, cells_per_side * cells_per_side + 2), seed)
+    drawn = create_uniform_noise((mask_count, cells_per_side * cells_per_side + 2), seed)
     grid = (
         (drawn[:, :-2] < keep_probability)
         .float()

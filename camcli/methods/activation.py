@@ -72,7 +72,7 @@ def randomcam(activations: Tensor, *, seed: int = 0) -> Tensor:
     w_k ~ U(-1, 1), the same for every image and class; M = relu(sum_k w_k A_k).
     (B,C,H,W) -> terms of M. Deviations: none; the paper is the one that asks for such checks.
     """
-    from camcli.core.rng import uniform
+    from camcli.core.rng import create_uniform_noise
 
-    weights = uniform((activations.shape[1],), seed).to(activations) * 2 - 1
+    weights = create_uniform_noise((activations.shape[1],), seed).to(activations) * 2 - 1
     return weights[:, None, None] * activations

@@ -131,9 +131,9 @@ def smoothgradcam_plus_plus(
     Deviations: A and S_k are those of the clean image; a negative S_k or D3 is taken as 0, for else
     the fraction has a pole.
     """
-    from camcli.core.rng import noisy
+    from camcli.core.rng import iter_noisy_copies
 
-    grads = [differentiate(copy)[1] for copy in noisy(inputs, samples, noise, seed)]
+    grads = [differentiate(copy)[1] for copy in iter_noisy_copies(inputs, samples, noise, seed)]
     first, second, third = (reduce(add, (g**n for g in grads)) / samples for n in (1, 2, 3))
     total = activations.sum(dim=(2, 3), keepdim=True).relu()
     below = 2 * second + total * third.relu()
@@ -171,12 +171,12 @@ def fullgrad(
     min-max is over a layer, as in the authors' code (`--set each=channel` is the paper's (8)), and
     biases of linear layers, which have no place in the image, are left out.
     """
-    from camcli.core.maps import resize, scaled
+    from camcli.core.maps import normalize_tensor, resize_maps
 
     size = (inputs.shape[2], inputs.shape[3])
     whole = inputs.new_zeros(len(inputs), *size)
     for term in ((inputs * input_gradients), *bias_terms):
-        shown = scaled(term.abs(), (2, 3) if each == "channel" else (1, 2, 3))
+        shown = normalize_tensor(term.abs(), (2, 3) if each == "channel" else (1, 2, 3))
         # Bilinear is linear: the channels' sum is upsampled, and not each of them.
-        whole = whole + resize(shown.sum(dim=1), size)
+        whole = whole + resize_maps(shown.sum(dim=1), size)
     return whole

@@ -92,10 +92,10 @@ def sscam(
     `channels` and `weights` are Score-CAM's. Deviations: every channel gets the same N fields of
     noise, so that channels differ by their masks alone.
     """
-    from camcli.core.rng import normal
+    from camcli.core.rng import create_normal_noise
     from camcli.methods._masks import create_channel_masks
 
-    fields = noise * normal((samples, *inputs.shape[2:]), seed).to(inputs)
+    fields = noise * create_normal_noise((samples, *inputs.shape[2:]), seed).to(inputs)
     masks = create_channel_masks(activations, inputs, channels)
 
     def through(field: Tensor) -> Alter:

@@ -43,7 +43,7 @@ from functools import partial
 from importlib import import_module
 from typing import TYPE_CHECKING, Any, Literal
 
-from camcli.core.errors import UsageError, hint
+from camcli.core.errors import UsageError, format_suggestion
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -210,7 +210,9 @@ def find_method(name: str) -> Method:
     if _normalize_method_name(name) == "scm":
         raise UsageError("SCM takes part in training only: its checkpoints are for --method tscam")
     if _normalize_method_name(name) not in known:
-        raise UsageError(f"no method {name!r}{hint(name, METHODS)} (`camcli methods` lists them)")
+        raise UsageError(
+            f"no method {name!r}{format_suggestion(name, METHODS)} (`camcli methods` lists them)"
+        )
     return known[_normalize_method_name(name)]
 
 

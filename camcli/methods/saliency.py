@@ -70,9 +70,9 @@ def smoothgrad(
     M = max over colours of |1/N sum_i dy_c/dx (x + e_i)|, e_i Gaussian, its deviation the share
     `noise` of the image's range. (B,3,H,W) -> (B,H,W). Deviations: none.
     """
-    from camcli.core.rng import noisy
+    from camcli.core.rng import iter_noisy_copies
 
-    total = reduce(add, (slope(copy) for copy in noisy(inputs, samples, noise, seed)))
+    total = reduce(add, (slope(copy) for copy in iter_noisy_copies(inputs, samples, noise, seed)))
     return (total / samples).abs().amax(dim=1)
 
 
@@ -102,9 +102,9 @@ def guided_gradcam(activations: Tensor, gradients: Tensor, guided_gradients: Ten
     M = max over colours of |R| times Grad-CAM, upsampled. (B,C,h,w) x2, (B,3,H,W) -> (B,H,W).
     Deviations: none.
     """
-    from camcli.core.maps import resize, summed
+    from camcli.core.maps import resize_maps, sum_channels
     from camcli.methods.gradient import gradcam
 
-    where = summed(gradcam(activations, gradients))
+    where = sum_channels(gradcam(activations, gradients))
     fine = guidedbackprop(guided_gradients)
-    return fine * resize(where, (fine.shape[1], fine.shape[2]))
+    return fine * resize_maps(where, (fine.shape[1], fine.shape[2]))

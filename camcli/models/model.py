@@ -17,13 +17,13 @@ from camcli.core.errors import ModelError, UsageError
 from camcli.core.types import Layer, Transform
 from camcli.io import labels
 from camcli.io.labels import Labels
-from camcli.models.introspection import quirks as families
 from camcli.models.introspection.attention import AttentionModule, find_attention_modules
 from camcli.models.introspection.layers import find_layers
 from camcli.models.introspection.logits import adapt_forward, find_logits, to_two_class_logits
+from camcli.models.introspection.quirks import find_quirks
 from camcli.models.introspection.stages import number_layers
-from camcli.models.zoo import architectures
-from camcli.models.zoo import resolve as zoo
+from camcli.models.zoo.architectures import create_untrained, has_no_classifier
+from camcli.models.zoo.resolve import is_library_name, load_network
 
 OutputActivation = Literal["softmax", "sigmoid"]
 
@@ -76,12 +76,8 @@ def load_model(
     UsageError, each with what to do.
     """
     where = choose_device(device)
-    bare = name is not None and not pretrained and zoo.is_library_name(name)
-    built = (
-        architectures.create_untrained(str(name), size)
-        if bare
-        else zoo.load_network(name, checkpoint, size)
-    )
+    bare = name is not None and not pretrained and is_library_name(name)
+    built = create_untrained(str(name), size) if bare else load_network(name, checkpoint, size)
     wanted = replace(built.transform, **transform_overrides or {})
     model = wrap_network(built.name, built.network, wanted, label_file, where)
     own = (
@@ -116,7 +112,7 @@ def wrap_network(
         if where.type == "cpu":  # there up to twice as fast so; the numbers are the same
             network.to(memory_format=torch.channels_last)
         _check_has_classifier(name, network)
-        family = families.find_quirks(network)
+        family = find_quirks(network)
         found, answer = find_layers(network, family, transform.size)
         logits = find_logits(answer)
         single = logits is not None and logits.shape[1] == 1
@@ -143,7 +139,7 @@ def wrap_network(
 
 
 def _check_has_classifier(name: str, network: nn.Module) -> None:
-    if architectures.has_no_classifier(network):
+    if has_no_classifier(network):
         raise ModelError(
             f"{name} has no classifier, so there is no class to explain; give weights that have "
             f"one: --model {name} --checkpoint FILE"

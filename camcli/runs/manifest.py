@@ -17,19 +17,19 @@ import torch
 from torch import nn
 
 from camcli import __version__
-from camcli.core.errors import UsageError, one_line
-from camcli.io import files
-from camcli.io.results import FILE as LIST
+from camcli.core.errors import UsageError, to_one_line
+from camcli.io.files import write_file
+from camcli.io.results import RESULTS_FILE as LIST
 from camcli.models.model import Model
-from camcli.runs.config import Course, Job
+from camcli.runs.config import RunConfig, RunState
 
-FILE = "run.json"
+RUN_FILE = "run.json"
 SCHEMA_VERSION = 1
-LARGEST = 2**26  # bytes of a run.json that is read
-FAILURES = 1000  # that are listed; results.jsonl has all
+MAX_RUN_FILE_BYTES = 2**26  # bytes of a run.json that is read
+MAX_LISTED_FAILURES = 1000  # that are listed; results.jsonl has all
 
 
-def digest(network: nn.Module) -> str:
+def compute_weights_digest(network: nn.Module) -> str:
     """SHA-256 of a network's parameters and buffers: their names, shapes, types and values."""
     found = sha256()
     for name, tensor in sorted(network.state_dict().items()):
@@ -40,13 +40,13 @@ def digest(network: nn.Module) -> str:
     return found.hexdigest()
 
 
-def digest_of_file(path: Path) -> str:
+def compute_file_digest(path: Path) -> str:
     """SHA-256 of a file, as `sha256sum` prints it."""
     with path.open("rb") as file:
         return file_digest(file, "sha256").hexdigest()
 
 
-def of_model(model: Model, file: Path | None) -> dict[str, Any]:
+def create_model_entry(model: Model, weights_file: Path | None) -> dict[str, Any]:
     """What network it is; `file` has its weights, if there is one."""
     return {
         "name": model.name,
@@ -56,129 +56,139 @@ def of_model(model: Model, file: Path | None) -> dict[str, Any]:
         "classes_sha256": sha256(
             "\n".join(model.labels.names).encode(errors="replace")
         ).hexdigest(),
-        "weights_sha256": digest(model.network),
-        "checkpoint": {"path": str(file), "sha256": digest_of_file(file)} if file else None,
+        "weights_sha256": compute_weights_digest(model.network),
+        "checkpoint": {"path": str(weights_file), "sha256": compute_file_digest(weights_file)}
+        if weights_file
+        else None,
         "transform": asdict(model.transform),
         "probabilities": model.output_activation,
     }
 
 
-def begun(
-    job: Job,
+def create_manifest(
+    config: RunConfig,
     model: Mapping[str, Any],
     settings: Mapping[str, Any],
-    given: Sequence[str],
-    images: int,
+    arguments: Sequence[str],
+    image_count: int,
 ) -> dict[str, Any]:
     """What is known of a run before its first image."""
     packages = ("torch", "timm", "torchvision", "pillow", "numpy")
     return {
         "schema_version": SCHEMA_VERSION,
         "state": "running",
-        "arguments": list(given),
-        "started": _now(),
+        "arguments": list(arguments),
+        "started": _format_current_time(),
         "versions": {"camcli": __version__, "python": platform.python_version()}
         | {name: version(name) for name in packages},
-        "device": _device(job.model.device),
+        "device": _create_device_entry(config.model.device),
         "model": dict(model),
         "methods": [
             {
                 "method": request.method.name,
-                "layers": [layer.name for layer in request.read],
+                "layers": [layer.name for layer in request.source_layers],
                 "options": {**request.method.options, **request.options},
             }
-            for request in job.requests
+            for request in config.requests
         ],
         "settings": dict(settings),
-        "batch_size": job.batch_size,
-        "workers": job.workers,
-        "compiled": job.compiled,
-        "images": images,
+        "batch_size": config.batch_size,
+        "workers": config.workers,
+        "compiled": config.is_compiled,
+        "images": image_count,
     }
 
 
-def _now() -> str:
+def _format_current_time() -> str:
     return datetime.now(UTC).isoformat(timespec="seconds")
 
 
-def _device(device: torch.device) -> dict[str, Any]:
+def _create_device_entry(device: torch.device) -> dict[str, Any]:
     if device.type == "cuda":
         return {"type": "cuda", "name": torch.cuda.get_device_name(device)}
     return {"type": device.type, "threads": torch.get_num_threads()}
 
 
-def ended(
-    course: Course, counts: Mapping[str, Any], seconds: Mapping[str, float]
+def create_manifest_ending(
+    state: RunState, counts: Mapping[str, Any], seconds: Mapping[str, float]
 ) -> dict[str, Any]:
     """What is known besides once it has ended, however it did."""
     return {
-        "finished": _now(),
-        "precision": course.precision,
-        "images_at_a_time": course.fits,
-        "batch_norms_folded": course.folded,
-        "notes": course.notes,
+        "finished": _format_current_time(),
+        "precision": state.precision,
+        "images_at_a_time": state.max_images_at_once,
+        "batch_norms_folded": state.folded_norm_count,
+        "notes": state.notes,
         "counts": dict(counts),
         "seconds": {name: round(value, 3) for name, value in seconds.items()},
     }
 
 
-def write(output: Path, document: Mapping[str, Any]) -> None:
+def write_manifest(output: Path, document: Mapping[str, Any]) -> None:
     """Put a run's document into its folder. Raises OutputError."""
     text = json.dumps(document, indent=2, default=str)
-    files.write(output / FILE, f"{text}\n".encode())
+    write_file(output / RUN_FILE, f"{text}\n".encode())
 
 
-def remove(output: Path) -> None:
+def remove_manifest(output: Path) -> None:
     """Take away the document of a run that has no results."""
     with suppress(OSError):
-        (output / FILE).unlink()
+        (output / RUN_FILE).unlink()
 
 
-def run_key(document: Mapping[str, Any]) -> str:
+def compute_run_key(document: Mapping[str, Any]) -> str:
     """A digest of all that results are made of besides images: settings, weights, class names."""
-    return sha256(json.dumps(_made_of(document), sort_keys=True, default=str).encode()).hexdigest()
+    return sha256(
+        json.dumps(_extract_identity(document), sort_keys=True, default=str).encode()
+    ).hexdigest()
 
 
-def _made_of(document: Mapping[str, Any]) -> dict[str, Any]:
+def _extract_identity(document: Mapping[str, Any]) -> dict[str, Any]:
     model = document["model"]
     own = {name: model[name] for name in ("weights_sha256", "classes_sha256", "transform")}
     return {**document["settings"], **own}
 
 
-def read(output: Path) -> dict[str, Any]:
+def load_manifest(output: Path) -> dict[str, Any]:
     """The document of the run in a folder; empty where no run is. Raises UsageError.
 
     A list of results without it cannot be gone on with: nobody knows what they are made of.
     """
     try:
-        path = output / FILE
-        text = path.read_text("utf-8") if path.stat().st_size < LARGEST else ""
+        path = output / RUN_FILE
+        text = path.read_text("utf-8") if path.stat().st_size < MAX_RUN_FILE_BYTES else ""
         document = json.loads(text)
-        _made_of(document)
+        _extract_identity(document)
         return dict(document)
     except (OSError, ValueError, RecursionError, KeyError, TypeError):
         pass
     if (output / LIST).exists() and (output / LIST).stat().st_size:
         raise UsageError(
-            f"--resume: {one_line(output)} has results, but no {FILE} that says what they are made"
-            " of; name another --output, or --overwrite them"
+            f"--resume: {to_one_line(output)} has results, but no {RUN_FILE} with their settings; "
+            "name another --output, or --overwrite them"
         )
     return {}
 
 
-def refuse_another(output: Path, earlier: Mapping[str, Any], document: Mapping[str, Any]) -> None:
+def check_same_settings(
+    output: Path, earlier: Mapping[str, Any], document: Mapping[str, Any]
+) -> None:
     """Results of other settings, weights or classes are not mixed. Raises UsageError."""
-    was, now = (json.loads(json.dumps(_made_of(d), default=str)) for d in (earlier, document))
+    was, now = (
+        json.loads(json.dumps(_extract_identity(d), default=str)) for d in (earlier, document)
+    )
     names = [name for name in {**was, **now} if was.get(name) != now.get(name)]
     if names:
-        told = "; ".join(_told(name, was.get(name), now.get(name)) for name in names[:3])
+        told = "; ".join(
+            _format_setting_change(name, was.get(name), now.get(name)) for name in names[:3]
+        )
         raise UsageError(
-            f"--resume: {one_line(output)} holds a run of other settings ({told}); name another"
+            f"--resume: {to_one_line(output)} holds a run of other settings ({told}); name another"
             " --output, or --overwrite it"
         )
 
 
-def _told(name: str, was: object, now: object) -> str:
+def _format_setting_change(name: str, old_value: object, new_value: object) -> str:
     if name.endswith("_sha256"):
         return f"other {name.removesuffix('_sha256')}"
-    return one_line(f"{name} was {json.dumps(was)}, is {json.dumps(now)}")
+    return to_one_line(f"{name} was {json.dumps(old_value)}, is {json.dumps(new_value)}")

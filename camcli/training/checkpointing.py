@@ -13,9 +13,9 @@ from typing import Any
 import torch
 
 from camcli.core.errors import UsageError
-from camcli.io.files import write
-from camcli.models.zoo import checkpoints
-from camcli.models.zoo import model_card as trained
+from camcli.io.files import write_file
+from camcli.models.zoo.checkpoints import has_same_shapes, load_content
+from camcli.models.zoo.model_card import ModelCard, serialize_weights
 from camcli.training.config import (
     BEST_CHECKPOINT,
     CURVE_FILE,
@@ -50,7 +50,7 @@ class TrainingWriter:
 
     def remove_old_files(self) -> None:
         """Nothing of an earlier training is left. Raises OutputError if nothing can be written."""
-        write(self.output / LOG_FILE, b"{}")
+        write_file(self.output / LOG_FILE, b"{}")
         for name in TRAINING_FILE_NAMES:
             (self.output / name).unlink(missing_ok=True)
 
@@ -61,12 +61,12 @@ class TrainingWriter:
         packed = self._pack_checkpoint(epoch) if better or state is not None else b""
         if better:
             self.best_epoch = epoch
-            write(self.output / BEST_CHECKPOINT, packed)
+            write_file(self.output / BEST_CHECKPOINT, packed)
         if state is not None:
-            write(self.output / LAST_CHECKPOINT, packed)
-            write(self.output / RESUME_FILE, self._pack_resume_state(state))
-        write(self.output / LOG_FILE, json.dumps(self.create_log(), indent=2).encode())
-        write(self.output / CURVE_FILE, draw_training_curve(self.epochs))
+            write_file(self.output / LAST_CHECKPOINT, packed)
+            write_file(self.output / RESUME_FILE, self._pack_resume_state(state))
+        write_file(self.output / LOG_FILE, json.dumps(self.create_log(), indent=2).encode())
+        write_file(self.output / CURVE_FILE, draw_training_curve(self.epochs))
         return better
 
     def _pack_checkpoint(self, epoch: EpochResult) -> bytes:
@@ -74,10 +74,8 @@ class TrainingWriter:
         at = epoch.judged.threshold if epoch.judged.gt_known else None
         thresholds = {} if at is None else {METHOD_BY_HEAD[lesson.head_kind]: at}
         names = lesson.data.labels.names
-        card = trained.ModelCard(
-            lesson.head_kind, lesson.architecture, names, lesson.transform, thresholds
-        )
-        return trained.serialize_weights(lesson.network.state_dict(), card)
+        card = ModelCard(lesson.head_kind, lesson.architecture, names, lesson.transform, thresholds)
+        return serialize_weights(lesson.network.state_dict(), card)
 
     def _pack_resume_state(self, state: TrainingState) -> bytes:
         written = io.BytesIO()
@@ -137,12 +135,12 @@ def load_resume_state(writer: TrainingWriter) -> TrainingState:
     if not path.is_file():
         raise UsageError(f"--resume: {writer.output} holds no training that can go on")
     try:
-        said = checkpoints.load_content(path)
+        said = load_content(path)
         state = TrainingState(int(said["epoch"]), dict(said["network"]), dict(said["optimizer"]))
         epochs = [_epoch_from_json(entry) for entry in json.loads(said["log"])]
         earlier = dict(said["settings"])
         other = [key for key, value in writer.identity.items() if earlier.get(key) != value]
-        same = checkpoints.has_same_shapes(writer.task.network, dict(state.network_weights))
+        same = has_same_shapes(writer.task.network, dict(state.network_weights))
         best = max(epochs, key=lambda epoch: epoch.judged.sort_key)
         whole = len(epochs) == state.epoch > 0
     except Exception as error:  # noqa: BLE001 - a broken file leads to whatever it leads to

@@ -12,12 +12,11 @@ import torch
 from torch import Tensor, nn
 
 from camcli.core.errors import TrainingError, UsageError
-from camcli.core.types import Failed
-from camcli.training import validation as judge
-from camcli.training.data import loader as inputs
-from camcli.training.data.loader import Augmentation, TrainingBatch
+from camcli.core.types import Failure
+from camcli.training.data.loader import Augmentation, TrainingBatch, iter_batches, shuffle_samples
 from camcli.training.linear_head import create_autocast, find_trainable_head
 from camcli.training.task import AdvanceCallback, EpochResult, TrainingTask, ValidationScores
+from camcli.training.validation import validate_classification, validate_localization
 
 ADAMW_WEIGHT_DECAY = 5e-4  # the authors' configuration
 
@@ -93,16 +92,14 @@ def _choose_trained_modules(network: nn.Module, last: int | None) -> list[nn.Mod
 
 def _train_epoch(
     lesson: TrainingTask, solver: torch.optim.Optimizer, number: int, advance: AdvanceCallback
-) -> tuple[float, list[Failed]]:
+) -> tuple[float, list[Failure]]:
     recipe = lesson.recipe
     augment = Augmentation(recipe.seed, number)
-    photos = inputs.shuffle_samples(lesson.data.train, augment)
+    photos = shuffle_samples(lesson.data.train, augment)
     total, seen, failed = 0.0, 0, []
     labels: set[int | None] = set()
-    for batch in inputs.iter_batches(
-        photos, lesson.transform, recipe.batch_size, recipe.workers, augment
-    ):
-        if isinstance(batch, Failed):
+    for batch in iter_batches(photos, lesson.transform, recipe.batch_size, recipe.workers, augment):
+        if isinstance(batch, Failure):
             failed.append(batch)
             advance(1)
             continue
@@ -146,7 +143,7 @@ def _train_step(lesson: TrainingTask, solver: torch.optim.Optimizer, batch: Trai
 @torch.no_grad()
 def _validate_network(
     lesson: TrainingTask, advance: AdvanceCallback
-) -> tuple[ValidationScores, list[Failed]]:
+) -> tuple[ValidationScores, list[Failure]]:
     recipe, network = lesson.recipe, lesson.network.eval()
 
     def predict_logits(pixels: Tensor) -> Tensor:
@@ -155,8 +152,6 @@ def _validate_network(
             logits: Tensor = network(pixels.to(lesson.device))
         return logits.float().cpu()
 
-    held = inputs.iter_batches(
-        lesson.data.validation, lesson.transform, recipe.batch_size, recipe.workers
-    )
-    judged, failed = judge.validate_classification(predict_logits, lesson.label_batch, held)
-    return judge.validate_localization(lesson, judged), failed
+    held = iter_batches(lesson.data.validation, lesson.transform, recipe.batch_size, recipe.workers)
+    judged, failed = validate_classification(predict_logits, lesson.label_batch, held)
+    return validate_localization(lesson, judged), failed

@@ -13,14 +13,19 @@ import torch
 from torch import Tensor, nn
 
 from camcli.core.errors import TrainingError
-from camcli.core.types import Failed
+from camcli.core.types import Failure
 from camcli.models.introspection.heads import ConvHead, PooledHead
-from camcli.training import logistic_regression as linear
-from camcli.training import validation as judge
 from camcli.training.config import HEAD_WEIGHT_DECAYS
-from camcli.training.data import loader as inputs
+from camcli.training.data.loader import iter_batches
 from camcli.training.data.samples import TrainingSample
+from camcli.training.logistic_regression import (
+    LinearClassifier,
+    compute_window_means,
+    fit_logistic_regression,
+    pool_positions,
+)
 from camcli.training.task import AdvanceCallback, EpochResult, TrainingTask, ValidationScores
+from camcli.training.validation import compute_classification_scores, validate_localization
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,7 +34,7 @@ class HeadFeatures:
 
     features: Tensor
     target_probabilities: Tensor
-    failed: tuple[Failed, ...]
+    failed: tuple[Failure, ...]
 
 
 def find_trainable_head(network: nn.Module) -> ConvHead | PooledHead:
@@ -57,13 +62,13 @@ def fit_linear_head(task: TrainingTask, advance: AdvanceCallback) -> Iterator[Ep
         raise TrainingError(task.data.unreadable_classes_message(unseen))
     given, best, kept = task.recipe.decay, ValidationScores(), None
     for number, decay in enumerate(HEAD_WEIGHT_DECAYS if given is None else (given,), start=1):
-        fitted = linear.fit_logistic_regression(train.features, train.target_probabilities, decay)
+        fitted = fit_logistic_regression(train.features, train.target_probabilities, decay)
         if not torch.isfinite(fitted.weight).all():
             raise TrainingError("the head's weights became NaN; are the network's own finite?")
         _copy_weights_to_head(fitted, find_trainable_head(task.network))
-        judged = judge.validate_localization(
+        judged = validate_localization(
             task,
-            judge.compute_classification_scores(
+            compute_classification_scores(
                 fitted.compute_logits(held.features), held.target_probabilities
             ),
         )
@@ -76,11 +81,11 @@ def fit_linear_head(task: TrainingTask, advance: AdvanceCallback) -> Iterator[Ep
         began = time.monotonic()
 
 
-def _first_failure_message(failed: Sequence[Failed]) -> str:
+def _first_failure_message(failed: Sequence[Failure]) -> str:
     return f"{failed[0].name}: {failed[0].reason}" if failed else "there are none"
 
 
-def _copy_weights_to_head(fitted: linear.LinearClassifier, head: ConvHead | PooledHead) -> None:
+def _copy_weights_to_head(fitted: LinearClassifier, head: ConvHead | PooledHead) -> None:
     own = head.conv if isinstance(head, ConvHead) else head
     assert own.bias is not None
     with torch.no_grad():
@@ -98,13 +103,11 @@ def _compute_head_features(
 ) -> HeadFeatures:
     features: list[Tensor] = []
     wanted: list[Tensor] = []
-    failed: list[Failed] = []
+    failed: list[Failure] = []
     recipe, network = lesson.recipe, lesson.network.eval()
     with _bypass_head(network) as read:
-        for batch in inputs.iter_batches(
-            photos, lesson.transform, recipe.batch_size, recipe.workers
-        ):
-            if isinstance(batch, Failed):
+        for batch in iter_batches(photos, lesson.transform, recipe.batch_size, recipe.workers):
+            if isinstance(batch, Failure):
                 failed.append(batch)
                 advance(1)
                 continue
@@ -136,8 +139,8 @@ def _bypass_head(network: nn.Module) -> Iterator[Callable[[Tensor], Tensor]]:
     network.set_submodule(name, nn.Identity())
     try:
         if isinstance(head, ConvHead):
-            yield partial(linear.compute_window_means, prefix=head.prefix, grid=head.grid)
+            yield partial(compute_window_means, prefix=head.prefix, grid=head.grid)
         else:
-            yield linear.pool_positions
+            yield pool_positions
     finally:
         network.set_submodule(name, head)

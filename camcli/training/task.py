@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import torch
 from torch import nn
 
-from camcli.core.types import Failed, Transform
+from camcli.core.types import Failure, Transform
 from camcli.models.zoo.model_card import HeadKind
 from camcli.training.config import Recipe
 from camcli.training.data.samples import TrainingData
@@ -60,7 +60,7 @@ class EpochResult:
     loss: float
     judged: ValidationScores
     seconds: float
-    failed: tuple[Failed, ...] = ()
+    failed: tuple[Failure, ...] = ()
     decay: float | None = None
     losses: tuple[float, ...] = ()
 

@@ -11,20 +11,19 @@ import torch
 from torch import Tensor, nn
 
 from camcli.core.errors import MethodError, TrainingError
-from camcli.core.types import Failed
-from camcli.engine import plan, targets
-from camcli.evaluation import localization
-from camcli.evaluation import predictions as given
+from camcli.core.types import Failure
+from camcli.engine import targets
+from camcli.engine.plan import plan_requests
 from camcli.evaluation.datasets.registry import EvaluationSample
-from camcli.evaluation.localization import ImageScore, Scoreboard
-from camcli.evaluation.metrics import aggregation as tally
+from camcli.evaluation.localization import ImageScore, Scoreboard, score_predictions
+from camcli.evaluation.metrics.aggregation import compute_metrics
+from camcli.evaluation.predictions import create_evaluation_rows, iter_model_predictions
 from camcli.methods.registry import find_method
-from camcli.models import model as models
-from camcli.models.model import Model
-from camcli.models.zoo import architectures
-from camcli.models.zoo import replace_head as refit
+from camcli.models.model import Model, wrap_network
+from camcli.models.zoo.architectures import create_untrained
 from camcli.models.zoo.model_card import HeadKind
-from camcli.runs.config import Job
+from camcli.models.zoo.replace_head import HEAD_ATTACHERS
+from camcli.runs.config import RunConfig
 from camcli.training.data.loader import TrainingBatch
 from camcli.training.soft_labels import SoftLabeler
 from camcli.training.task import TrainingTask, ValidationScores
@@ -37,30 +36,28 @@ METHOD_BY_HEAD: Mapping[HeadKind, str] = {
 
 def check_explainable(network: nn.Module, head_kind: HeadKind, original_model: Model) -> None:
     """Raises MethodError where the network with its new head could not be loaded and explained."""
-    again = architectures.create_untrained(original_model.architecture, original_model.input_size)
-    refit.HEAD_ATTACHERS[head_kind](
-        again.network, 2, original_model.input_size, original_model.name
-    )
+    again = create_untrained(original_model.architecture, original_model.input_size)
+    HEAD_ATTACHERS[head_kind](again.network, 2, original_model.input_size, original_model.name)
     if again.network.state_dict().keys() != network.state_dict().keys():
         raise MethodError(f"{original_model.name} with a new head could not be loaded again")
-    model = models.wrap_network(
+    model = wrap_network(
         original_model.name,
         deepcopy(network),
         original_model.transform,
         device=original_model.device,
     )
-    plan.plan(model, [find_method(METHOD_BY_HEAD[head_kind])])
+    plan_requests(model, [find_method(METHOD_BY_HEAD[head_kind])])
 
 
 def validate_classification(
     predict_logits: Callable[[Tensor], Tensor],
     label_batch: SoftLabeler,
-    batches: Iterator[TrainingBatch | Failed],
-) -> tuple[ValidationScores, list[Failed]]:
+    batches: Iterator[TrainingBatch | Failure],
+) -> tuple[ValidationScores, list[Failure]]:
     """How the logits of photographs fit what they should say; and what could not be read."""
     logits, targets, failed = [], [], []
     for batch in batches:
-        if isinstance(batch, Failed):
+        if isinstance(batch, Failure):
             failed.append(batch)
             continue
         logits.append(predict_logits(batch.inputs))
@@ -86,7 +83,7 @@ def validate_localization(task: TrainingTask, judged: ValidationScores) -> Valid
     if not items:
         return judged
     copied = deepcopy(task.network)
-    model = models.wrap_network(task.architecture, copied, task.transform, device=task.device)
+    model = wrap_network(task.architecture, copied, task.transform, device=task.device)
     size = min(recipe.batch_size, 32)
     known, threshold = compute_gt_known(
         model, METHOD_BY_HEAD[task.head_kind], items, size, recipe.workers
@@ -98,16 +95,14 @@ def compute_gt_known(
     model: Model, method: str, samples: Sequence[EvaluationSample], batch_size: int, workers: int
 ) -> tuple[float | None, float | None]:
     """GT-known of a method at its best threshold, and that threshold."""
-    requests = plan.plan(model, [find_method(method)])
-    any_class = targets.parse("predicted")(model.labels)  # each truth's takes its place
-    job = Job(model, requests, any_class, "squash", batch_size, workers)
-    board, rows = Scoreboard(resamples=0), given.create_evaluation_rows(job)
-    for found in localization.score_predictions(
-        partial(given.iter_model_predictions, job), samples, rows, seed=0
-    ):
+    requests = plan_requests(model, [find_method(method)])
+    any_class = targets.parse_target("predicted")(model.labels)  # each truth's takes its place
+    job = RunConfig(model, requests, any_class, "squash", batch_size, workers)
+    board, rows = Scoreboard(resamples=0), create_evaluation_rows(job)
+    for found in score_predictions(partial(iter_model_predictions, job), samples, rows, seed=0):
         if isinstance(found, ImageScore):
             board.add_score(found)
     if rows[0] not in board.metric_sums:
         return None, None
-    best = tally.compute_metrics(board.metric_sums[rows[0]].sums)["max_box_acc"]
+    best = compute_metrics(board.metric_sums[rows[0]].sums)["max_box_acc"]
     return best.value, best.threshold

@@ -15,7 +15,7 @@ from PIL import Image
 from scipy.stats import spearmanr
 
 from camcli.methods.registry import METHODS
-from camcli.runs.comparison import COMMON, spearman
+from camcli.runs.comparison import RANKING_GRID, compute_spearman
 
 SCHEMA = json.loads((files("camcli") / "io/schemas/compare.schema.json").read_text())
 FEW = ["--method", "gradcam,layercam,eigencam", "--size", "96"]
@@ -60,9 +60,9 @@ def test_its_maps_are_those_of_explain(cli: Cli, picture: Path, tmp_path: Path) 
 
 def test_rank_correlation_is_scipys() -> None:
     generator = np.random.default_rng(0)
-    one, two = generator.random((2, *COMMON), dtype=np.float32)
+    one, two = generator.random((2, *RANKING_GRID), dtype=np.float32)
     half = np.where(one > 0.5, one, 0).astype(np.float32)  # many ties
-    found = spearman([one, two, half, None, np.zeros_like(one)])
+    found = compute_spearman([one, two, half, None, np.zeros_like(one)])
     for n, a in enumerate((one, two, half)):
         for m, b in enumerate((one, two, half)):
             assert found[n, m] == pytest.approx(spearmanr(a.ravel(), b.ravel()).statistic)

@@ -216,7 +216,7 @@ def test_a_map_that_varies_in_the_padding_only_is_no_answer(
 ) -> None:
     from camcli.runs import pipeline
 
-    monkeypatch.setattr(pipeline, "visible", lambda *_: np.zeros((224, 150), np.float32))
+    monkeypatch.setattr(pipeline, "crop_visible_map", lambda *_: np.zeros((224, 150), np.float32))
     ran = cli("explain", PHOTOS[0], "--fit", "pad", "--save", "boxes", "--threshold", "otsu")
     assert ran.status == 1
     assert ran.lines[0]["explanations"][0]["map_status"] == "constant"
@@ -340,7 +340,7 @@ def many(tmp_path: Path, count: int) -> Path:
 def test_progress_is_a_line_now_and_then_where_there_is_no_terminal(
     cli: Cli, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(console, "EVERY", 0.0)
+    monkeypatch.setattr(console, "LOG_INTERVAL_SECONDS", 0.0)
     command = ("explain", SAMPLES, "--save", "boxes", "--batch-size", "1")
     said = cli(*command).err
     told = re.findall(r"^explaining (\d) of 4, \d+\.\d a second, 0:00:\d\d left$", said, re.M)

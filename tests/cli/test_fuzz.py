@@ -21,7 +21,7 @@ from hypothesis import strategies as st
 
 from camcli.cli import console, options
 from camcli.core.errors import CamcliError, LabelsError, LayerError, TargetError, UsageError
-from camcli.core.types import Source
+from camcli.core.types import ImageSource
 from camcli.engine import targets
 from camcli.io import discovery as sources
 from camcli.io import labels
@@ -53,7 +53,7 @@ def tried(action: Callable[[], T], *errors: type[CamcliError], naming: str = "")
         return action()
     except errors as error:
         with redirect_stderr(io.StringIO()) as shown:
-            console.complain(error)
+            console.print_error(error)
         line = shown.getvalue().removesuffix("\n")
         assert (naming in line, line.isprintable(), 17 < len(line) < 2020) == (True, True, True)
         return None
@@ -98,11 +98,13 @@ def test_names_and_patterns_find_what_they_match_in_order(name: str, data: st.Da
 
 def classes_of(spec: str, photo: Path) -> tuple[int, ...] | None:
     """The classes that a target fixes for an image, if it can be had."""
-    target = tried(lambda: targets.parse(spec)(CLASSES), UsageError, naming="--target")
+    target = tried(lambda: targets.parse_target(spec)(CLASSES), UsageError, naming="--target")
     if target is None:
         return None
-    fixed = tried(lambda: target.fixed(Source(photo, photo.name, "")), TargetError)
-    assert fixed is None or (not fixed) == (0 < target.ranked <= len(NAMES))
+    fixed = tried(
+        lambda: target.find_fixed_classes(ImageSource(photo, photo.name, "")), TargetError
+    )
+    assert fixed is None or (not fixed) == (0 < target.top_count <= len(NAMES))
     assert set(fixed or ()) <= set(range(len(NAMES)))
     return fixed
 
@@ -204,7 +206,7 @@ NAME = st.lists(TREE | st.text(BROKEN, max_size=1), max_size=7).map("".join)
 @fuzz
 @given(given_=st.lists(NAME.filter(lambda n: PurePosixPath(n).name not in ("", "..")), max_size=8))
 def test_stems_are_distinct_and_stay_below_the_output_folder(given_: list[str]) -> None:
-    stems = sources.stems(given_)
+    stems = sources.create_output_stems(given_)
     assert len({stem.casefold() for stem in stems}) == len(stems) == len(given_)
     for stem, name in zip(stems, given_, strict=True):
         file = PurePosixPath(f"{stem}.tabby.jpg")
@@ -221,9 +223,11 @@ def test_every_file_of_a_list_is_found_once_whatever_its_name(files: list[str]) 
         for path in paths:
             Path(path).touch()
         for end in "\0\n" if "\n" not in "".join(files) else "\0":
-            listed = sources.read_list(end.join([*paths, " ", paths[0], ""]))
+            listed = sources.parse_path_list(end.join([*paths, " ", paths[0], ""]))
             assert listed == [*paths, paths[0]]
-            assert [str(f.path) for f in sources.find(["-"], listed, Path("out"))] == paths
+            assert [
+                str(f.path) for f in sources.find_image_sources(["-"], listed, Path("out"))
+            ] == paths
 
 
 @fuzz
@@ -232,22 +236,31 @@ def test_every_file_of_a_list_is_found_once_whatever_its_name(files: list[str]) 
 @example(inputs=["sub/" + "x" * 300 + "/*"])
 def test_any_inputs_are_images_or_say_why_not(folder: Path, inputs: list[str]) -> None:
     below = [f"{folder}/{given_}" for given_ in inputs]
-    found = tried(lambda: sources.find(below, [], folder / "out"), UsageError) or []
-    images = [item for item in found if isinstance(item, Source)]
+    found = tried(lambda: sources.find_image_sources(below, [], folder / "out"), UsageError) or []
+    images = [item for item in found if isinstance(item, ImageSource)]
     assert bool(images) == bool(found)
     assert all(image.path.exists() for image in images)
     assert len({Path(item.path).absolute() for item in found}) == len(found)
 
 
 READERS: dict[str, tuple[Callable[[str], Any], Callable[[Any], bool]]] = {
-    "--size": (options.size, lambda sides: all(0 < side <= 4096 for side in sides)),
-    "--threshold": (options.threshold, lambda t: t == "otsu" or float(str(t).strip("p")) >= 0),
-    "--mean": (lambda t: options.transform(t, None, None)["mean"], lambda m: 0 <= min(m) <= 1),
-    "--std": (lambda t: options.transform(None, t, None)["std"], lambda s: 0 < min(s) <= 1),
-    "--save": (options.saves, lambda kinds: set(kinds) <= set(options.SAVES)),
-    "--smooth": (lambda t: options.smoothing(t, 0, "squash"), bool),
-    "--target": (lambda t: targets.parse(t)(CLASSES), lambda t: 0 <= t.ranked <= len(NAMES)),
-    "": (lambda t: options.chosen([t]), bool),
+    "--size": (options.parse_input_size, lambda sides: all(0 < side <= 4096 for side in sides)),
+    "--threshold": (
+        options.parse_threshold,
+        lambda t: t == "otsu" or float(str(t).strip("p")) >= 0,
+    ),
+    "--mean": (
+        lambda t: options.parse_transform_options(t, None, None)["mean"],
+        lambda m: 0 <= min(m) <= 1,
+    ),
+    "--std": (
+        lambda t: options.parse_transform_options(None, t, None)["std"],
+        lambda s: 0 < min(s) <= 1,
+    ),
+    "--save": (options.parse_output_kinds, lambda kinds: set(kinds) <= set(options.OUTPUT_KINDS)),
+    "--smooth": (lambda t: options.parse_smoothing_options(t, 0, "squash"), bool),
+    "--target": (lambda t: targets.parse_target(t)(CLASSES), lambda t: 0 <= t.ranked <= len(NAMES)),
+    "": (lambda t: options.parse_methods([t]), bool),
 }
 VALUES = mix(
     *("224", "x", "p", "otsu", "0.5", "e", "boxes", "noise:", "top:", "finer", "crow", "-vs-", "@"),
@@ -277,7 +290,9 @@ def test_any_setting_is_of_its_kind_and_alike_in_both_places(
     which: tuple[methods.Method, str], text: str
 ) -> None:
     method, key = which
-    read = tried(lambda: options.settings([f"{key}={text}"], [method])[method.name], UsageError)
+    read = tried(
+        lambda: options.parse_method_settings([f"{key}={text}"], [method])[method.name], UsageError
+    )
     variant: Any = tried(lambda: methods.create_variant(method.name, {key: text}), UsageError)
     value: Any = read[key] if read else None
     assert (variant.function.keywords[key] if variant else None) == value

@@ -27,7 +27,8 @@ import torch
 from conftest import PHOTOS, Cli, lively
 from PIL import Image
 
-from camcli.core.errors import ImageError, one_line
+from camcli.cli.commands import explain
+from camcli.core.errors import ImageError, to_one_line
 from camcli.io import discovery as sources
 from camcli.io import images
 
@@ -195,14 +196,14 @@ def read(said: str) -> dict[str, dict[str, Any]]:
         if line["status"] != "ok":
             assert line["status"] == "failed"
             assert line["error"].strip()
-            assert line["error"] == one_line(line["error"])
-            assert f"camcli: {one_line(line['path'])}: "[:1490] in said  # they are cut off
+            assert line["error"] == to_one_line(line["error"])
+            assert f"camcli: {to_one_line(line['path'])}: "[:1490] in said  # they are cut off
     assert sorted(files) == sorted(
         str(p.relative_to(output)) for p in output.rglob("*") if not p.is_dir()
     )
     for file in files[2:]:
         assert READERS[Path(file).suffix](io.BytesIO((output / file).read_bytes()))
-    assert all(text == one_line(text) for text in said.split("\n"))
+    assert all(text == to_one_line(text) for text in said.split("\n"))
     assert not re.search("a bug in camcli|Traceback", said)
     assert len({line["path"] for line in lines}) == len(lines)
     return {line["path"]: line for line in lines}
@@ -239,16 +240,16 @@ def test_what_changes_after_it_was_listed_fails_alone(
 ) -> None:
     for name in ("gone", "pipe", "stays"):
         piece(random.Random(1)).save(folder / f"{name}.png")
-    find = sources.find
+    find = sources.find_image_sources
 
-    def find_and_change(*given: Any, **options: Any) -> list[sources.Found]:
+    def find_and_change(*given: Any, **options: Any) -> list[sources.SourceOrFailure]:
         found = find(*given, **options)
         (folder / "gone.png").unlink()
         (folder / "pipe.png").unlink()
         os.mkfifo(folder / "pipe.png")
         return found
 
-    monkeypatch.setattr(sources, "find", find_and_change)
+    monkeypatch.setattr(explain, "find_image_sources", find_and_change)
     lines = read(cli(*command, folder).err)
     reasons = ["No such file or directory", "not a regular file", None]
     assert [line.get("error") for line in lines.values()] == reasons
@@ -257,17 +258,17 @@ def test_what_changes_after_it_was_listed_fails_alone(
 def test_what_changes_while_it_is_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     os.mkfifo(tmp_path / "pipe.jpg")
     (tmp_path / "gone.jpg").write_text("no picture")
-    formats = images._formats()
+    formats = images._list_supported_formats()
 
     def formats_of_what_is_gone() -> tuple[str, ...]:
         (tmp_path / "gone.jpg").unlink()
         return formats
 
     monkeypatch.setattr(os.path, "isfile", lambda _: True)  # as they were when that was asked
-    monkeypatch.setattr(images, "_formats", formats_of_what_is_gone)
+    monkeypatch.setattr(images, "_list_supported_formats", formats_of_what_is_gone)
     for name, says in {"pipe": "not a regular file", "gone": "not an image"}.items():
         with pytest.raises(ImageError, match=says):
-            images.decode(tmp_path / f"{name}.jpg")
+            images.load_image(tmp_path / f"{name}.jpg")
 
 
 @pytest.mark.parametrize("output", ["/dev/null/x", "loop", "loop/x"])
@@ -280,4 +281,4 @@ def test_results_that_have_no_place_are_one_line(cli: Cli, command: Command, out
 
 
 def test_names_in_a_list_may_hold_what_ends_lines_elsewhere() -> None:
-    assert sources.read_list("a\x0cb\n\u2028\x85.jpg\r\n") == ["a\x0cb", "\u2028\x85.jpg"]
+    assert sources.parse_path_list("a\x0cb\n\u2028\x85.jpg\r\n") == ["a\x0cb", "\u2028\x85.jpg"]

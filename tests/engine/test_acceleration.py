@@ -18,12 +18,12 @@ from torch._dynamo.exc import TorchDynamoException
 from camcli.core.errors import MethodError, UsageError
 from camcli.core.types import Transform
 from camcli.engine.acceleration import precision
-from camcli.engine.acceleration.bn_folding import folded
-from camcli.engine.acceleration.compilation import compiled
-from camcli.engine.acceleration.precision import lowered
-from camcli.engine.explain import explain
-from camcli.engine.plan import plan
-from camcli.engine.postprocess import Explained
+from camcli.engine.acceleration.bn_folding import fold_batch_norms
+from camcli.engine.acceleration.compilation import compile_network
+from camcli.engine.acceleration.precision import use_bf16
+from camcli.engine.explain import explain_batch
+from camcli.engine.plan import plan_requests
+from camcli.engine.postprocess import BatchExplanation
 from camcli.engine.request import Request
 from camcli.methods.registry import METHODS, find_method
 from camcli.models import model as models
@@ -41,7 +41,7 @@ ROUGH = ("fem", "saliency", "inputxgradient", *KINKED, "occlusion", "ablationcam
 
 def requests_of(model: Model, method: str, spec: str | None = None) -> tuple[Request, ...]:
     few = {key: value for key, value in FEW.items() if key in find_method(method).options}
-    return plan(model, [find_method(method)], spec, options={method: few})
+    return plan_requests(model, [find_method(method)], spec, options={method: few})
 
 
 def applying(model: Model, kind: str) -> dict[str, tuple[Request, ...]]:
@@ -113,11 +113,11 @@ def state(network: nn.Module) -> dict[str, Any]:
     return {"own": own, "parameters": parameters, "bits": bits}
 
 
-def gap(whole: list[Explained], other: list[Explained]) -> float:
+def gap(whole: list[BatchExplanation], other: list[BatchExplanation]) -> float:
     """How far maps are apart at most, as a share of the peak; answers must be the same."""
     for a, b in zip(whole, other, strict=True):
-        assert a.fused.status == b.fused.status
-        assert torch.equal(a.chosen.classes, b.chosen.classes)
+        assert a.fused.status_names == b.fused.status_names
+        assert torch.equal(a.target_scores.class_indices, b.target_scores.class_indices)
     pairs = [(a.fused.values, b.fused.values) for a, b in zip(whole, other, strict=True)]
     return max(float((a - b).abs().max() / a.abs().max().clamp(min=1e-12)) for a, b in pairs)
 
@@ -129,9 +129,9 @@ def test_folded_norms_change_no_map_of_any_method(name: str) -> None:
     inputs, gaps = noise(2, model.input_size), {}
     logits = model.network(inputs)
     for method, requests in applying(model, "CNN").items():
-        whole = explain(model, inputs, requests, top)[0]
-        with folded(model, requests) as count:
-            gaps[method] = gap(whole, explain(model, inputs, requests, top)[0])
+        whole = explain_batch(model, inputs, requests, top)[0]
+        with fold_batch_norms(model, requests) as count:
+            gaps[method] = gap(whole, explain_batch(model, inputs, requests, top)[0])
             again = model.network(inputs)
         assert count == (0 if requests[0].biases or requests[0].guided else FOLDED[name]), method
         assert torch.allclose(again, logits, rtol=0, atol=1e-4 * float(logits.abs().max()))
@@ -141,7 +141,7 @@ def test_folded_norms_change_no_map_of_any_method(name: str) -> None:
 def test_a_network_is_the_same_after_folding_even_if_the_run_fails() -> None:
     model = plain()
     before = state(model.network)
-    run = folded(model, requests_of(model, "gradcam"))
+    run = fold_batch_norms(model, requests_of(model, "gradcam"))
     with pytest.raises(ZeroDivisionError), run as count:  # noqa: PT012
         assert count == 2
         assert state(model.network)["parameters"] != before["parameters"]
@@ -151,10 +151,12 @@ def test_a_network_is_the_same_after_folding_even_if_the_run_fails() -> None:
 
 def test_a_convolution_that_is_read_or_has_rules_of_its_own_keeps_its_norm() -> None:
     model = plain()
-    with folded(model, requests_of(model, "gradcam", "3")) as count:
+    with fold_batch_norms(model, requests_of(model, "gradcam", "3")) as count:
         assert count == 1
     (request,) = requests_of(model, "gradcam")
-    with folded(model, [replace(request, lrp={"2": lambda _m, _i, output: output})]) as count:
+    with fold_batch_norms(
+        model, [replace(request, lrp={"2": lambda _m, _i, output: output})]
+    ) as count:
         assert count == 0
 
 
@@ -173,7 +175,7 @@ def test_what_cannot_be_folded_is_not(kind: str) -> None:
     model = KEPT[kind]()
     inputs = noise(2, model.input_size)
     logits = model.network(inputs)
-    with folded(model, requests_of(model, "gradcam")) as count:
+    with fold_batch_norms(model, requests_of(model, "gradcam")) as count:
         assert count == 0
         assert torch.allclose(model.network(inputs), logits, atol=1e-6)
 
@@ -183,11 +185,13 @@ def test_maps_in_bf16_are_nearly_those_in_fp32(name: str, kind: str) -> None:
     model, least = small(name, 96, 128), {}
     before = state(model.network)
     for method, requests in applying(model, kind).items():
-        whole = explain(model, noise(4, model.input_size), requests, top)
-        with lowered(model):
-            half = explain(model, noise(4, model.input_size), requests, top)
+        whole = explain_batch(model, noise(4, model.input_size), requests, top)
+        with use_bf16(model):
+            half = explain_batch(model, noise(4, model.input_size), requests, top)
         assert all(one.fused.values.dtype == torch.float32 for one in half[0])
-        least[method] = precision.alike(whole, half)  # 0 for another class or status
+        least[method] = precision.compute_least_correlation(
+            whole, half
+        )  # 0 for another class or status
     assert not {m: c for m, c in least.items() if not c >= (0.9 if m in ROUGH else 0.99)}
     assert state(model.network) == before
 
@@ -195,7 +199,7 @@ def test_maps_in_bf16_are_nearly_those_in_fp32(name: str, kind: str) -> None:
 def test_in_bf16_what_is_copied_and_logits_are_in_full_and_a_failure_leaves_nothing() -> None:
     model = small("test_resnet")
     before = state(model.network)
-    with lowered(model):
+    with use_bf16(model):
         with record_outputs(model.network, ["layer2"], {"layer3": Tensor.mean}, ["layer4"]) as seen:
             logits = model.network(noise(1, model.input_size))
         assert seen.graph_outputs["layer2"].dtype == torch.bfloat16  # lowered indeed
@@ -216,7 +220,7 @@ def test_parts_in_a_list_are_compiled_and_layers_are_still_recorded(
 ) -> None:
     model, ran = made(Listed(), nn.ReLU()), list[nn.Module]()
     requests = requests_of(model, "gradcam", "0.last")
-    whole = explain(model, noise(2, model.input_size), requests, top)[0]
+    whole = explain_batch(model, noise(2, model.input_size), requests, top)[0]
 
     def counted(forward: Any) -> Callable[..., Any]:
         def call(*given: Any) -> Any:
@@ -226,8 +230,8 @@ def test_parts_in_a_list_are_compiled_and_layers_are_still_recorded(
         return call
 
     monkeypatch.setattr(torch, "compile", counted)
-    with pytest.raises(UsageError, match=r"^--compile: .* no$"), compiled(model, requests):  # noqa: PT012
-        assert gap(whole, explain(model, noise(2, model.input_size), requests, top)[0]) == 0
+    with pytest.raises(UsageError, match=r"^--compile: .* no$"), compile_network(model, requests):  # noqa: PT012
+        assert gap(whole, explain_batch(model, noise(2, model.input_size), requests, top)[0]) == 0
         raise TorchDynamoException("no\nmore")
     leaves = {m for m in model.network.modules() if not list(m.children())}
     assert leaves <= {inner for part in ran for inner in part.modules()}

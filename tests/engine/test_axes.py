@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
@@ -16,11 +17,11 @@ from networks import doubles, found_by, model_of, photographs
 from torch import Tensor, nn
 
 from camcli.core.errors import MethodError, ModelError, UsageError
-from camcli.core.types import Source, Transform
+from camcli.core.types import ImageSource, Transform
 from camcli.engine import smoothing, targets
-from camcli.engine.explain import How, explain
-from camcli.engine.plan import plan
-from camcli.engine.postprocess import Explained
+from camcli.engine.explain import ExplainOptions, explain_batch
+from camcli.engine.plan import plan_requests
+from camcli.engine.postprocess import BatchExplanation
 from camcli.io import labels
 from camcli.methods.registry import METHODS, find_method
 from camcli.models import model as models
@@ -30,16 +31,20 @@ from camcli.models.model import Model
 TEN = labels.create_labels([f"class {n}" for n in range(10)])
 
 
-def explained(model: Model, method: str, inputs: Tensor, spec: str, **options: Any) -> Explained:
+def explained(
+    model: Model, method: str, inputs: Tensor, spec: str, **options: Any
+) -> BatchExplanation:
     """What `--target SPEC` finds of a method."""
-    target = targets.parse(spec)(TEN)
-    wanted = [target.fixed(Source("", "", ""))] * len(inputs)  # type: ignore[arg-type]
+    target = targets.parse_target(spec)(TEN)
+    wanted = [target.find_fixed_classes(ImageSource("", "", ""))] * len(inputs)  # type: ignore[arg-type]
 
     def choose(found: Tensor) -> Tensor:
-        return targets.choose(found, wanted, target.ranked)
+        return targets.choose_target_classes(found, wanted, target.top_count)
 
-    requests = plan(model, [find_method(method)], options={method: options})
-    return explain(model, inputs, requests, choose, How(weigh=target.weigh))[0][0]
+    requests = plan_requests(model, [find_method(method)], options={method: options})
+    return explain_batch(
+        model, inputs, requests, choose, ExplainOptions(weight_logits=target.weight_logits)
+    )[0][0]
 
 
 # --- contrasts
@@ -64,7 +69,7 @@ def test_a_contrast_is_the_difference_of_two_maps(method: str) -> None:
 
 def test_finer_contrasts_with_the_nearest_logits() -> None:
     found = torch.tensor([[5.0, 1.0, 4.5, 7.0, 4.0], [0.0, 9.0, 1.0, 8.0, 5.0]])
-    weights = targets.against_nearest(2, found, torch.tensor([0, 1]))
+    weights = targets.compute_finer_weights(2, found, torch.tensor([0, 1]))
     assert torch.allclose(weights[0], torch.tensor([1.0, 0.0, -0.3, 0.0, -0.3]))
     assert torch.allclose(weights[1], torch.tensor([0.0, 1.0, 0.0, -0.3, -0.3]))
 
@@ -115,12 +120,13 @@ def test_every_method_takes_a_contrast() -> None:
 )
 def test_contrasts_that_cannot_be(spec: str, says: str) -> None:
     with pytest.raises(UsageError, match=says):
-        targets.parse(spec)(TEN)
+        targets.parse_target(spec)(TEN)
 
 
 def test_a_class_whose_name_holds_the_word_is_a_class() -> None:
     odd = labels.create_labels(["cat-vs-dog", "cat", "dog"])
-    assert targets.parse("cat-vs-dog")(odd).fixed(Source("", "", "")) == (0,)  # type: ignore[arg-type]
+    source = ImageSource(Path(), "", "")
+    assert targets.parse_target("cat-vs-dog")(odd).find_fixed_classes(source) == (0,)
 
 
 # --- heads and answers
@@ -179,11 +185,11 @@ def test_a_single_logit_is_two_classes(flat: bool) -> None:
     z = network(inputs)[:, 0]
     assert one.output_activation == "sigmoid"
     assert len(one.labels.names) == 2
-    requests = plan(one, [find_method("integratedgradients"), find_method("gradcam")])
-    both = explain(one, inputs, requests, lambda _: torch.tensor([[0, 1]] * 3))
+    requests = plan_requests(one, [find_method("integratedgradients"), find_method("gradcam")])
+    both = explain_batch(one, inputs, requests, lambda _: torch.tensor([[0, 1]] * 3))
     no, yes = both[0]
-    assert torch.allclose(yes.chosen.scores, z.sigmoid(), atol=1e-6)
-    assert torch.allclose(no.chosen.scores, 1 - z.sigmoid(), atol=1e-6)
+    assert torch.allclose(yes.target_scores.scores, z.sigmoid(), atol=1e-6)
+    assert torch.allclose(no.target_scores.scores, 1 - z.sigmoid(), atol=1e-6)
     assert torch.allclose(
         no.fused.values, yes.fused.values, atol=1e-5
     )  # the same, but for its sign
@@ -194,8 +200,8 @@ def test_cam_of_a_single_logit() -> None:
     network = lively(timm.create_model("test_resnet", num_classes=1))
     one = models.wrap_network("one", network, Transform((96, 128)))
     inputs = photographs(one.input_size)
-    no, yes = explain(
-        one, inputs, plan(one, [find_method("cam")]), lambda _: torch.tensor([[0, 1]] * 3)
+    no, yes = explain_batch(
+        one, inputs, plan_requests(one, [find_method("cam")]), lambda _: torch.tensor([[0, 1]] * 3)
     )[0]
     assert torch.allclose(no.fused.values, -yes.fused.values, atol=1e-5)
     bias = float(network.get_parameter("fc.bias"))
@@ -211,7 +217,7 @@ def test_sigmoid_heads_score_each_class_by_itself() -> None:
     inputs = photographs(model.input_size)
     found = found_by(model, "gradcam", inputs, [1, 2, 3])
     own = model.network(inputs).gather(1, torch.tensor([[1], [2], [3]]))[:, 0]
-    assert torch.allclose(found.chosen.scores, own.sigmoid(), atol=1e-6)
+    assert torch.allclose(found.target_scores.scores, own.sigmoid(), atol=1e-6)
     masked = found_by(model, "occlusion", inputs, [1, 2, 3], options={"window": 64, "stride": 64})
     softmax = found_by(small("test_resnet", 96, 128), "occlusion", inputs, [1, 2, 3])
     assert not torch.allclose(masked.fused.values, softmax.fused.values)
@@ -220,11 +226,13 @@ def test_sigmoid_heads_score_each_class_by_itself() -> None:
 # --- smoothing
 
 
-def smoothed(model: Model, method: str, inputs: Tensor, spec: str) -> Explained:
-    kind = smoothing.parse(spec, seed=3)
-    requests = plan(model, [find_method(method)], smoothing=kind)
+def smoothed(model: Model, method: str, inputs: Tensor, spec: str) -> BatchExplanation:
+    kind = smoothing.parse_smoothing(spec, seed=3)
+    requests = plan_requests(model, [find_method(method)], smoothing=kind)
     classes = torch.tensor([[1]] * len(inputs))
-    return explain(model, inputs, requests, lambda _: classes, How(smoothing=kind))[0][0]
+    return explain_batch(
+        model, inputs, requests, lambda _: classes, ExplainOptions(smoothing=kind)
+    )[0][0]
 
 
 @pytest.mark.parametrize(
@@ -238,8 +246,10 @@ def test_augmented_views_are_averaged(key: str, method: str) -> None:
     mirror = [found_by(model, method, c * inputs.flip(3), [1, 1]) for c in (0.9, 1, 1.1)]
     views = plain + [m.fused.values.flip(2) for m in mirror]
     assert torch.allclose(found.fused.values, torch.stack(views).mean(0), atol=1e-5)
-    expected = found_by(model, method, inputs, [1, 1]).chosen.scores
-    assert torch.allclose(found.chosen.scores, expected)  # of the image itself, not of its views
+    expected = found_by(model, method, inputs, [1, 1]).target_scores.scores
+    assert torch.allclose(
+        found.target_scores.scores, expected
+    )  # of the image itself, not of its views
 
 
 def test_classes_are_those_of_the_image_even_of_one_noisy_view() -> None:
@@ -247,7 +257,7 @@ def test_classes_are_those_of_the_image_even_of_one_noisy_view() -> None:
     inputs = photographs(model.input_size, 2)
     found = smoothed(model, "gradcam", inputs, "noise:1")
     assert torch.allclose(
-        found.chosen.scores, found_by(model, "gradcam", inputs, [1, 1]).chosen.scores
+        found.target_scores.scores, found_by(model, "gradcam", inputs, [1, 1]).target_scores.scores
     )
 
 
@@ -282,13 +292,13 @@ def test_eigen_of_hirescam_is_eigengradcam() -> None:
 def test_eigen_needs_channels() -> None:
     model = model_of("vit")
     with pytest.raises(MethodError, match=r"rollout has none\. It is for gradcam"):
-        plan(model, [find_method("rollout")], smoothing=smoothing.parse("eigen"))
+        plan_requests(model, [find_method("rollout")], smoothing=smoothing.parse_smoothing("eigen"))
 
 
 @pytest.mark.parametrize("spec", ["", "noise:0", "noise:x", "noise:-2", "blur", "augment:3"])
 def test_smoothing_that_there_is_not(spec: str) -> None:
     with pytest.raises(UsageError, match="write none, augment, noise:10 or eigen"):
-        smoothing.parse(spec)
+        smoothing.parse_smoothing(spec)
 
 
 # --- what must hold of any right implementation

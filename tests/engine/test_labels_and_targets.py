@@ -9,15 +9,15 @@ import pytest
 import torch
 
 from camcli.core.errors import LabelsError, TargetError, UsageError
-from camcli.core.types import Source
+from camcli.core.types import ImageSource
 from camcli.engine import targets
 from camcli.io import labels
 
 THREE = labels.create_labels(["great tit", "crow", "blue_tit"])
 
 
-def source(path: str) -> Source:
-    return Source(Path(path), Path(path).name, "")
+def source(path: str) -> ImageSource:
+    return ImageSource(Path(path), Path(path).name, "")
 
 
 @pytest.mark.parametrize(
@@ -83,18 +83,23 @@ def test_label_files_that_do_not_fit(tmp_path: Path, content: bytes, says: str) 
 
 def test_ranked_targets_follow_the_logits() -> None:
     logits = torch.tensor([[0.1, 3.0, 2.0], [9.0, 1.0, 5.0]])
-    assert targets.choose(logits, [(), ()], 2).tolist() == [[1, 2], [0, 2]]
+    assert targets.choose_target_classes(logits, [(), ()], 2).tolist() == [[1, 2], [0, 2]]
 
 
 def test_fixed_targets_are_one_class_an_image() -> None:
-    target = targets.parse("folder")(THREE)
-    wanted = [target.fixed(source(f"data/{name}/1.jpg")) for name in ("crow", "Great_Tit")]
-    assert targets.choose(torch.zeros(2, 3), wanted, target.ranked).tolist() == [[1], [0]]
+    target = targets.parse_target("folder")(THREE)
+    wanted = [
+        target.find_fixed_classes(source(f"data/{name}/1.jpg")) for name in ("crow", "Great_Tit")
+    ]
+    assert targets.choose_target_classes(torch.zeros(2, 3), wanted, target.top_count).tolist() == [
+        [1],
+        [0],
+    ]
 
 
 def test_an_image_in_a_folder_of_no_class_has_no_target() -> None:
     with pytest.raises(TargetError, match="its folder is no class"):
-        targets.parse("folder")(THREE).fixed(source("data/jay/1.jpg"))
+        targets.parse_target("folder")(THREE).find_fixed_classes(source("data/jay/1.jpg"))
 
 
 @pytest.mark.parametrize("header", ["image,class", "class_index,width,image"])
@@ -102,17 +107,17 @@ def test_a_list_of_targets(tmp_path: Path, header: str) -> None:
     row = {"image": "b/1.jpg", "class": "crow", "class_index": "1", "width": "5"}
     file = tmp_path / "t.csv"
     file.write_text(f"{header}\n{','.join(row[key] for key in header.split(','))}\n")
-    target = targets.parse(f"@{file}")(THREE)
-    assert target.fixed(Source(Path("/data/b/1.jpg"), "b/1.jpg", "")) == (1,)
+    target = targets.parse_target(f"@{file}")(THREE)
+    assert target.find_fixed_classes(ImageSource(Path("/data/b/1.jpg"), "b/1.jpg", "")) == (1,)
     with pytest.raises(TargetError, match="not listed"):
-        target.fixed(source("2.jpg"))
+        target.find_fixed_classes(source("2.jpg"))
 
 
 def test_the_exact_path_in_a_list_comes_before_the_bare_name(tmp_path: Path) -> None:
     file = tmp_path / "t.csv"
     file.write_text("image,class\na.jpg,0\nbirds/a.jpg,1\n")
-    target = targets.parse(f"@{file}")(THREE)
-    assert target.fixed(Source(tmp_path / "birds" / "a.jpg", "a.jpg", "")) == (1,)
+    target = targets.parse_target(f"@{file}")(THREE)
+    assert target.find_fixed_classes(ImageSource(tmp_path / "birds" / "a.jpg", "a.jpg", "")) == (1,)
 
 
 @pytest.mark.parametrize(
@@ -123,16 +128,16 @@ def test_lists_of_targets_that_cannot_be_read(tmp_path: Path, content: bytes) ->
     file = tmp_path / "t.csv"
     file.write_bytes(content)
     with pytest.raises(UsageError, match=r"--target @.*"):
-        targets.parse(f"@{file}")
+        targets.parse_target(f"@{file}")
 
 
 @pytest.mark.parametrize("spec", ["top:0", "top:x", "top:", f"top:{'9' * 5000}"])
 def test_targets_that_cannot_be(spec: str) -> None:
     with pytest.raises(UsageError, match="top:5"):
-        targets.parse(spec)
+        targets.parse_target(spec)
 
 
 @pytest.mark.parametrize("spec", ["top:4", "jay", "7"])
 def test_targets_that_the_model_does_not_have(spec: str) -> None:
     with pytest.raises(UsageError, match="--target"):
-        targets.parse(spec)(THREE)
+        targets.parse_target(spec)(THREE)

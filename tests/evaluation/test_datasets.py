@@ -351,11 +351,11 @@ def test_boxes_and_masks_of_stored_pixels_turn_with_the_image(
     exif[0x0112] = orientation
     path = tmp_path / "a.png"
     Image.fromarray(stored).save(path, exif=exif)
-    upright_pixels = np.asarray(images.decode(path).convert("L")) > 0
+    upright_pixels = np.asarray(images.load_image(path).convert("L")) > 0
     mask = stored[..., 0] > 0
     given = Annotation("a", path, 0, ((10, 4, 30, 9),), None, (lambda: mask,))
     size = (upright_pixels.shape[1], upright_pixels.shape[0])
-    turned = transpose_annotation(given, images.turned(path), size)
+    turned = transpose_annotation(given, images.load_exif_transpose(path), size)
     ((x1, y1, x2, y2),) = turned.boxes
     expected = np.zeros_like(upright_pixels)
     expected[int(y1) : int(y2), int(x1) : int(x2)] = True
@@ -369,7 +369,7 @@ def test_annotations_of_the_upright_size_stay_as_they_are(tmp_path: Path) -> Non
     exif[0x0112] = 6
     Image.new("RGB", (50, 30)).save(path, exif=exif)
     given = Annotation("a", path, 0, ((1, 2, 3, 4),), (30, 50))
-    assert transpose_annotation(given, images.turned(path), (30, 50)) == given
+    assert transpose_annotation(given, images.load_exif_transpose(path), (30, 50)) == given
 
 
 def test_cubs_classes_go_by_their_numbers_and_names_may_have_spaces(tmp_path: Path) -> None:

@@ -13,10 +13,10 @@ import pytest
 import torch
 from conftest import Cli
 
-from camcli.engine.explain import explain
-from camcli.engine.plan import plan
-from camcli.io.images import decode
-from camcli.io.transforms import place, preprocess
+from camcli.engine.explain import explain_batch
+from camcli.engine.plan import plan_requests
+from camcli.io.images import load_image
+from camcli.io.transforms import compute_view, preprocess_image
 from camcli.methods.registry import find_method
 from camcli.models import model as models
 from camcli.models.model import Model
@@ -39,9 +39,9 @@ def truths(count: int) -> dict[str, int]:
 
 
 def batch(model: Model, names: list[str]) -> torch.Tensor:
-    pictures = [decode(PHOTOS / name) for name in names]
-    views = [place(*picture.size, model.transform, "squash") for picture in pictures]
-    pixels = [preprocess(p, v, model.transform) for p, v in zip(pictures, views, strict=True)]
+    pictures = [load_image(PHOTOS / name) for name in names]
+    views = [compute_view(*picture.size, model.transform, "squash") for picture in pictures]
+    pixels = [preprocess_image(p, v, model.transform) for p, v in zip(pictures, views, strict=True)]
     return torch.from_numpy(np.stack(pixels))
 
 
@@ -89,7 +89,9 @@ def test_the_published_head_classifies_and_its_logits_are_the_mean_of_its_maps()
     known = truths(60)
     inputs = batch(model, list(known))
     wanted = torch.tensor(list(known.values()))[:, None]
-    found = explain(model, inputs, plan(model, [find_method("tscam")]), lambda _: wanted)[0][0]
+    found = explain_batch(
+        model, inputs, plan_requests(model, [find_method("tscam")]), lambda _: wanted
+    )[0][0]
     assert found.request.head is not None
     assert found.request.head.kind == "conv"
     with torch.no_grad():
@@ -105,9 +107,9 @@ def test_a_plain_vit_classifies_and_its_default_layer_is_alive() -> None:
     known = truths(60)
     inputs = batch(model, list(known))
     wanted = torch.tensor(list(known.values()))[:, None]
-    found = explain(
-        model, inputs, plan(model, [find_method("gradcam")]), lambda x: x.topk(1).indices
+    found = explain_batch(
+        model, inputs, plan_requests(model, [find_method("gradcam")]), lambda x: x.topk(1).indices
     )[0][0]
-    assert (found.chosen.classes[:, None] == wanted).float().mean() > 0.65
+    assert (found.target_scores.class_indices[:, None] == wanted).float().mean() > 0.65
     assert found.layers[0].name == "blocks.11.norm1"
-    assert found.fused.status.count("ok") >= 58
+    assert found.fused.status_names.count("ok") >= 58

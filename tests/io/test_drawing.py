@@ -16,7 +16,7 @@ from camcli.io import drawing as render
 def test_a_palette_is_matplotlibs() -> None:
     import matplotlib
 
-    colours = render.palette("viridis")
+    colours = render.find_palette("viridis")
     assert colours.shape == (256, 3)
     expected = np.array(matplotlib.colormaps["viridis"](1.0)[:3]) * 255
     assert np.abs(colours[255] - expected).max() <= 0.5
@@ -24,13 +24,13 @@ def test_a_palette_is_matplotlibs() -> None:
 
 def test_an_unknown_colormap_suggests_near_ones() -> None:
     with pytest.raises(UsageError, match="did you mean viridis"):
-        render.palette("viridid")
+        render.find_palette("viridid")
 
 
 def test_a_heatmap_looks_each_level_up() -> None:
     heat = np.array([[0.0, 0.5, 1.0]], np.float32)
-    pixels = np.asarray(render.heatmap(heat, View(4, 1, 0, 0, 3, 1), "jet"))[0]
-    table = render.palette("jet")
+    pixels = np.asarray(render.draw_heatmap(heat, View(4, 1, 0, 0, 3, 1), "jet"))[0]
+    table = render.find_palette("jet")
     assert pixels[:3].tolist() == [table[n].tolist() for n in (0, 128, 255)]
     assert pixels[3].tolist() == [128, 128, 128]
 
@@ -39,8 +39,10 @@ def test_a_heatmap_looks_each_level_up() -> None:
 def test_an_overlay_blends(alpha: float) -> None:
     picture = gradient_image(8, 4)
     heat = np.full((4, 8), 0.25, np.float32)
-    blended = np.asarray(render.overlay(picture, heat, View.whole(8, 4), "jet", alpha), np.float32)
-    expected = (1 - alpha) * np.asarray(picture) + alpha * render.palette("jet")[64]
+    blended = np.asarray(
+        render.draw_overlay(picture, heat, View.from_whole_image(8, 4), "jet", alpha), np.float32
+    )
+    expected = (1 - alpha) * np.asarray(picture) + alpha * render.find_palette("jet")[64]
     assert np.abs(blended - expected).max() <= 1
 
 
@@ -64,14 +66,14 @@ def test_a_box_of_one_pixel_is_drawn_without_error() -> None:
 @pytest.mark.parametrize("text", ["tabby 0.83 · gradcam", "x" * 500, "", "虎斑猫 0.83", "a\nb"])
 def test_captions_fit_every_picture(size: tuple[int, int], text: str) -> None:
     picture = Image.new("RGB", size, "white")
-    render.caption(picture, text)
+    render.draw_caption(picture, text)
     assert picture.size == size
 
 
 def test_a_caption_is_legible() -> None:
     for background in ("white", "black"):
         captioned = Image.new("RGB", (400, 300), background)
-        render.caption(captioned, "tabby")
+        render.draw_caption(captioned, "tabby")
         picture = np.asarray(captioned)
         corner = picture[5:40, 5:90].astype(int).sum(axis=2)
         assert corner.max() - corner.min() > 350
@@ -79,7 +81,7 @@ def test_a_caption_is_legible() -> None:
 
 @pytest.mark.parametrize("size", [(1, 1), (5000, 3), (640, 480)])
 def test_no_answer_has_no_colours_of_a_map(size: tuple[int, int]) -> None:
-    picture = render.no_answer(Image.new("RGB", size, "blue"), "the gradient is zero here")
+    picture = render.draw_missing_map(Image.new("RGB", size, "blue"), "the gradient is zero here")
     pixels = np.asarray(picture).astype(int)
     assert picture.size == size
     assert pixels[..., 2].max() <= 255
@@ -89,14 +91,14 @@ def test_no_answer_has_no_colours_of_a_map(size: tuple[int, int]) -> None:
 
 def test_a_grid_holds_every_cell_under_its_label() -> None:
     colours = ["red", "lime", "blue"]
-    rows = [[render.Cell(c, Image.new("RGB", (60, 40), c)) for c in colours]]
-    sheet = np.asarray(render.grid("title", rows)).reshape(-1, 3)
+    rows = [[render.GridCell(c, Image.new("RGB", (60, 40), c)) for c in colours]]
+    sheet = np.asarray(render.draw_grid("title", rows)).reshape(-1, 3)
     for colour in ((255, 0, 0), (0, 255, 0), (0, 0, 255)):
         assert (sheet == colour).all(axis=1).sum() == 60 * 40
 
 
 @pytest.mark.parametrize("size", [(1, 1), (20000, 10), (10, 20000), (451, 300)])
 def test_cells_of_any_aspect_stay_small_and_visible(size: tuple[int, int]) -> None:
-    width, height = render.cell_size(*size)
+    width, height = render.compute_cell_size(*size)
     assert min(width, height) >= 24
-    assert max(width, height) == render.CELL
+    assert max(width, height) == render.CELL_PIXELS

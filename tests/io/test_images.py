@@ -15,9 +15,9 @@ from PIL import Image
 from timm.data.transforms_factory import create_transform
 
 from camcli.core.errors import ImageError
-from camcli.core.types import Fit, Transform
-from camcli.io.images import decode
-from camcli.io.transforms import place, preprocess
+from camcli.core.types import FitMode, Transform
+from camcli.io.images import load_image
+from camcli.io.transforms import compute_view, preprocess_image
 
 PLAIN = Transform((32, 48), (0.0, 0.0, 0.0), (1.0, 1.0, 1.0))
 
@@ -30,21 +30,21 @@ def saved(image: Image.Image, tmp_path: Path, name: str, **options: Any) -> Path
 
 def test_sixteen_bits_are_scaled_and_not_saturated(tmp_path: Path) -> None:
     values = np.array([[0, 257 * 10, 257 * 200, 65535]], np.uint16)
-    decoded = decode(saved(Image.fromarray(values), tmp_path, "deep.png"))
+    decoded = load_image(saved(Image.fromarray(values), tmp_path, "deep.png"))
     assert np.asarray(decoded)[0, :, 0].tolist() == [0, 10, 200, 255]
 
 
 @pytest.mark.parametrize("scale", [1.0, 255.0])
 def test_floats_up_to_one_or_up_to_255(tmp_path: Path, scale: float) -> None:
     values = np.array([[0, 0.2, 1.0]], np.float32) * np.float32(scale)
-    decoded = decode(saved(Image.fromarray(values), tmp_path, "float.tiff"))
+    decoded = load_image(saved(Image.fromarray(values), tmp_path, "float.tiff"))
     assert np.asarray(decoded)[0, :, 0].tolist() == [0, 51, 255]
 
 
 def test_values_without_an_agreed_scale_are_refused(tmp_path: Path) -> None:
     values = np.array([[-1.0, 5.0]], np.float32)
     with pytest.raises(ImageError, match="no agreed scale"):
-        decode(saved(Image.fromarray(values), tmp_path, "odd.tiff"))
+        load_image(saved(Image.fromarray(values), tmp_path, "odd.tiff"))
 
 
 @pytest.mark.parametrize("mode", ["RGBA", "LA", "P"])
@@ -55,14 +55,14 @@ def test_transparency_shows_white_and_never_the_hidden_colour(tmp_path: Path, mo
         image = Image.new("P", (4, 4), 0)
         image.putpalette([255, 0, 0])
         options = {"transparency": 0}
-    decoded = decode(saved(image, tmp_path, "clear.png", **options))
+    decoded = load_image(saved(image, tmp_path, "clear.png", **options))
     assert np.asarray(decoded).min() == 255
 
 
 @pytest.mark.parametrize("mode", ["CMYK", "L", "1", "RGB"])
 def test_other_modes_become_rgb(tmp_path: Path, mode: str) -> None:
     name = "a.jpg" if mode == "CMYK" else "a.png"
-    decoded = decode(saved(Image.new("RGB", (5, 3), "white").convert(mode), tmp_path, name))
+    decoded = load_image(saved(Image.new("RGB", (5, 3), "white").convert(mode), tmp_path, name))
     assert decoded.mode == "RGB"
     assert np.asarray(decoded).min() > 250
 
@@ -74,7 +74,7 @@ def test_exif_orientation_is_applied(tmp_path: Path, orientation: int) -> None:
     stored = upright.transpose(Image.Transpose(back[orientation])) if orientation > 1 else upright
     exif = Image.Exif()
     exif[0x0112] = orientation
-    decoded = decode(saved(stored, tmp_path, "turned.png", exif=exif))
+    decoded = load_image(saved(stored, tmp_path, "turned.png", exif=exif))
     assert decoded.size == (40, 20)
     assert np.array_equal(np.asarray(decoded), np.asarray(upright))
 
@@ -90,7 +90,7 @@ def test_broken_exif_does_not_cost_the_pixels(tmp_path: Path, tag: int) -> None:
     entry = b"\x12\x01" if b"II*" in content else b"\x01\x12"
     wrong = tag.to_bytes(2, "little" if entry == b"\x12\x01" else "big")
     path.write_bytes(content.replace(entry, wrong, 1))
-    assert decode(path).size == (40, 20)
+    assert load_image(path).size == (40, 20)
 
 
 @pytest.mark.parametrize("error", [RuntimeError("codec"), struct.error("tag"), AttributeError("x")])
@@ -104,14 +104,14 @@ def test_whatever_a_decoder_raises_is_the_images_own_fault(
 
     monkeypatch.setattr("PIL.PngImagePlugin.PngImageFile.load", fail)
     with pytest.raises(ImageError, match=str(error)):
-        decode(path)
+        load_image(path)
 
 
 def test_first_frame_of_an_animation(tmp_path: Path) -> None:
     frames = [Image.new("RGB", (8, 8), colour) for colour in ("red", "blue")]
     path = saved(frames[0], tmp_path, "a.gif", save_all=True, append_images=frames[1:])
-    assert np.asarray(decode(path))[0, 0].tolist() == [254, 0, 0] or (
-        np.asarray(decode(path))[0, 0].tolist() == [255, 0, 0]
+    assert np.asarray(load_image(path))[0, 0].tolist() == [254, 0, 0] or (
+        np.asarray(load_image(path))[0, 0].tolist() == [255, 0, 0]
     )
 
 
@@ -144,23 +144,23 @@ def test_what_is_no_image_says_so(tmp_path: Path, kind: str, says: str) -> None:
     path = tmp_path / "a.jpg"
     path.write_bytes(broken(kind))
     with pytest.raises(ImageError, match=says):
-        decode(path)
+        load_image(path)
 
 
 def test_a_pipe_is_not_waited_for(tmp_path: Path) -> None:
     os.mkfifo(tmp_path / "a.jpg")
     with pytest.raises(ImageError, match="not a regular file"):
-        decode(tmp_path / "a.jpg")
+        load_image(tmp_path / "a.jpg")
 
 
 @pytest.mark.parametrize("size", [(1, 1), (2000, 3), (3, 2000), (100, 80), (33, 57)])
 @pytest.mark.parametrize("fit", ["squash", "crop", "pad"])
-def test_every_size_fits(size: tuple[int, int], fit: Fit) -> None:
-    view = place(*size, PLAIN, fit)
-    pixels = preprocess(gradient_image(*size), view, PLAIN)
+def test_every_size_fits(size: tuple[int, int], fit: FitMode) -> None:
+    view = compute_view(*size, PLAIN, fit)
+    pixels = preprocess_image(gradient_image(*size), view, PLAIN)
     assert pixels.shape == (3, 32, 48)
     assert np.isfinite(pixels).all()
-    left, top, right, bottom = view.seen
+    left, top, right, bottom = view.visible_rectangle
     assert 0 <= left < right <= size[0]
     assert 0 <= top < bottom <= size[1]
 
@@ -169,18 +169,18 @@ def test_every_size_fits(size: tuple[int, int], fit: Fit) -> None:
 def test_crop_is_timms_evaluation_transform(size: tuple[int, int]) -> None:
     transform = Transform((224, 224), crop_pct=0.875, interpolation="bicubic")
     image = Image.open(SAMPLES / "coffee.jpg").resize(size)
-    ours = preprocess(image, place(*size, transform, "crop"), transform)
+    ours = preprocess_image(image, compute_view(*size, transform, "crop"), transform)
     theirs = create_transform((3, 224, 224), interpolation="bicubic", crop_pct=0.875)(image)
     # Two roundings to 8 bits there, one here: half a grey level on average.
     assert np.abs(ours - theirs.numpy()).mean() < 0.01
 
 
 @pytest.mark.parametrize("fit", ["squash", "crop", "pad"])
-def test_the_view_says_where_each_input_pixel_comes_from(fit: Fit) -> None:
+def test_the_view_says_where_each_input_pixel_comes_from(fit: FitMode) -> None:
     width, height = 300, 200
-    view = place(width, height, PLAIN, fit)
-    pixels = preprocess(gradient_image(width, height), view, PLAIN)
-    x0, y0, x1, y1 = view.window(32, 48)
+    view = compute_view(width, height, PLAIN, fit)
+    pixels = preprocess_image(gradient_image(width, height), view, PLAIN)
+    x0, y0, x1, y1 = view.compute_input_window(32, 48)
     row, col = (y0 + y1) // 2, (x0 + x1) // 2
     x = view.left + (col + 0.5) / 48 * (view.right - view.left)
     y = view.top + (row + 0.5) / 32 * (view.bottom - view.top)
@@ -189,9 +189,9 @@ def test_the_view_says_where_each_input_pixel_comes_from(fit: Fit) -> None:
 
 
 def test_padding_is_the_mean_colour_and_outside_the_window() -> None:
-    view = place(100, 100, PLAIN, "pad")
-    pixels = preprocess(Image.new("RGB", (100, 100), "white"), view, PLAIN)
-    x0, _, x1, _ = view.window(32, 48)
+    view = compute_view(100, 100, PLAIN, "pad")
+    pixels = preprocess_image(Image.new("RGB", (100, 100), "white"), view, PLAIN)
+    x0, _, x1, _ = view.compute_input_window(32, 48)
     assert (x0, x1) == (8, 40)
     assert (pixels[:, :, x0:x1] == 1).all()
     assert not pixels[:, :, :x0].any()

@@ -28,7 +28,7 @@ from networks import (
 from slow import Doubles
 from torch import Tensor, nn
 
-from camcli.engine.postprocess import Explained
+from camcli.engine.postprocess import BatchExplanation
 from camcli.methods.registry import METHODS
 from camcli.models import model as models
 from camcli.models.introspection import heads
@@ -221,7 +221,7 @@ def test_tscam_on_a_plain_transformer(key: str) -> None:
 
 
 def assert_tscam(
-    found: Explained,
+    found: BatchExplanation,
     b: int,
     matrices: Sequence[Doubles],
     f: Doubles,
@@ -345,4 +345,4 @@ def test_a_batch_of_different_classes_equals_its_singles(method: str, key: str) 
     for b, target in enumerate(CLASSES):
         alone = found_by(model, method, inputs[b : b + 1], [target])
         assert (together.fused.values[b] - alone.fused.values[0]).abs().max() <= 1e-5 * largest
-        assert abs(together.chosen.scores[b] - alone.chosen.scores[0]) < 1e-5
+        assert abs(together.target_scores.scores[b] - alone.target_scores.scores[0]) < 1e-5

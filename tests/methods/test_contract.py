@@ -11,10 +11,10 @@ from networks import FEW, SWIN, hooks, top
 from torch import Tensor, nn
 
 from camcli.core.errors import MethodError
-from camcli.core.maps import normalise
-from camcli.engine.explain import _chosen, explain
-from camcli.engine.plan import plan
-from camcli.engine.postprocess import Explained
+from camcli.core.maps import normalize_maps
+from camcli.engine.explain import _compute_target_scores, explain_batch
+from camcli.engine.plan import plan_requests
+from camcli.engine.postprocess import BatchExplanation
 from camcli.methods.registry import METHODS, find_method
 from camcli.models.model import Model
 
@@ -68,9 +68,11 @@ def model_of(name: str) -> Model:
     return small(name, *SIZES.get(name, (96, 128)), **OPTIONS.get(name, {}))
 
 
-def run(model: Model, method: str, inputs: Tensor) -> list[Explained]:
+def run(model: Model, method: str, inputs: Tensor) -> list[BatchExplanation]:
     few = {key: value for key, value in FEW.items() if key in find_method(method).options}
-    return explain(model, inputs, plan(model, [find_method(method)], options={method: few}), top)[0]
+    return explain_batch(
+        model, inputs, plan_requests(model, [find_method(method)], options={method: few}), top
+    )[0]
 
 
 @pytest.mark.parametrize(("method", "name"), CASES)
@@ -82,13 +84,15 @@ def test_maps_of_every_method_on_every_kind_of_model(method: str, name: str) -> 
         assert fused.values.ndim == 3
         assert len(fused.values) == 3
         assert torch.isfinite(fused.values).all()
-        assert set(fused.status) <= {"ok", "constant"}
-        for values, shown, status in zip(fused.values, fused.shown, fused.status, strict=True):
+        assert set(fused.status_names) <= {"ok", "constant"}
+        for values, shown, status in zip(
+            fused.values, fused.shown, fused.status_names, strict=True
+        ):
             assert bool(values.max() > values.min()) == (status == "ok")
             assert shown.min() == 0
             assert shown.max() == (1 if status == "ok" else 0)
     # relu may leave nothing of a random network's map, but not of every one, unless by chance.
-    assert any("ok" in explained.fused.status for explained in found) or method == "randomcam"
+    assert any("ok" in explained.fused.status_names for explained in found) or method == "randomcam"
 
 
 @pytest.mark.parametrize(("method", "name"), CASES)
@@ -99,7 +103,7 @@ def test_a_batch_equals_its_singles(method: str, name: str) -> None:
     for b in (0, 3, 7):
         alone = run(model, method, inputs[b : b + 1])
         for one, all_ in zip(alone, together, strict=True):
-            assert one.chosen.classes[0] == all_.chosen.classes[b]
+            assert one.target_scores.class_indices[0] == all_.target_scores.class_indices[b]
             scale = all_.fused.values[b].abs().max()
             # A probability magnifies what rounding does to large logits.
             share = 1e-4 if "rescore" in METHODS[method].input_names else 1e-5
@@ -125,39 +129,43 @@ def test_nothing_is_left_behind(method: str, name: str) -> None:
 @pytest.mark.parametrize(("method", "name"), REFUSALS)
 def test_a_method_that_cannot_apply_names_those_that_can(method: str, name: str) -> None:
     with pytest.raises(MethodError, match=r"[Tt]ry .*gradcam"):
-        plan(model_of(name), [find_method(method)])
+        plan_requests(model_of(name), [find_method(method)])
 
 
 def test_no_hook_outlives_an_error() -> None:
     model = model_of("test_resnet")
-    requests = plan(model, [find_method("gradcam")])
+    requests = plan_requests(model, [find_method("gradcam")])
     with pytest.raises(RuntimeError):
-        explain(model, torch.zeros(1, 7, 96, 128), requests, top)
+        explain_batch(model, torch.zeros(1, 7, 96, 128), requests, top)
     assert not list(hooks(model.network))
 
 
 def test_a_shallow_layer_alone_is_not_scaled_as_if_it_were_fused() -> None:
     model = model_of("test_resnet")
     inputs = noise(2, model.input_size)
-    alone = explain(model, inputs, plan(model, [find_method("layercam")], "stage2"), top)[0][
-        0
-    ].fused
-    fused = explain(model, inputs, plan(model, [find_method("layercam")], "all"), top)[0][0].layers[
-        1
-    ]
+    alone = explain_batch(
+        model, inputs, plan_requests(model, [find_method("layercam")], "stage2"), top
+    )[0][0].fused
+    fused = explain_batch(
+        model, inputs, plan_requests(model, [find_method("layercam")], "all"), top
+    )[0][0].layers[1]
     assert torch.allclose(alone.values, fused.values, atol=1e-6)
-    assert torch.equal(alone.shown, normalise(alone.values))
-    assert (fused.shown - normalise(fused.values)).abs().max() > 0.05  # tanh there
+    assert torch.equal(alone.shown, normalize_maps(alone.values))
+    assert (fused.shown - normalize_maps(fused.values)).abs().max() > 0.05  # tanh there
 
 
 def test_several_methods_and_layers_in_one_pass_equal_each_alone() -> None:
     model = model_of("test_resnet")
     inputs = noise(2, model.input_size)
     names = ["gradcam", "layercam", "cam"]
-    together = explain(model, inputs, plan(model, [find_method(n) for n in names], "all"), top)
+    together = explain_batch(
+        model, inputs, plan_requests(model, [find_method(n) for n in names], "all"), top
+    )
     for name, found in zip(names, together, strict=True):
         spec = None if name == "cam" else "all"
-        alone = explain(model, inputs, plan(model, [find_method(name)], spec), top)[0]
+        alone = explain_batch(model, inputs, plan_requests(model, [find_method(name)], spec), top)[
+            0
+        ]
         for one, other in zip(alone, found, strict=True):
             assert torch.allclose(one.fused.values, other.fused.values, atol=1e-6)
             assert [m.name for m in one.layers] == [m.name for m in other.layers]
@@ -177,18 +185,21 @@ def test_an_in_place_relu_after_the_tap_does_not_change_the_record() -> None:
 def test_of_equal_logits_the_first_class_ranks_first_and_nan_ranks_last() -> None:
     model = small("test_resnet", 96, 96)
     inputs = noise(1, (96, 96))
-    requests = plan(model, [find_method("gradcam")])
+    requests = plan_requests(model, [find_method("gradcam")])
 
     def ranks(logits: list[float]) -> list[int]:
         values = torch.tensor([logits])
-        found = (_chosen(values, values, torch.tensor([c]), values) for c in range(len(logits)))
+        found = (
+            _compute_target_scores(values, values, torch.tensor([c]), values)
+            for c in range(len(logits))
+        )
         return [int(one.ranks[0]) for one in found]
 
     assert ranks([0.0, 2.0, 1.0]) == [2, 0, 1]
     assert ranks([1.0, 1.0, 1.0]) == [0, 1, 2]
     assert ranks([float("nan")] * 3) == [3, 3, 3]
-    found = explain(model, inputs, requests, top)[0]
-    assert [int(one.chosen.ranks[0]) for one in found] == [0, 1]
+    found = explain_batch(model, inputs, requests, top)[0]
+    assert [int(one.target_scores.ranks[0]) for one in found] == [0, 1]
 
 
 @pytest.mark.parametrize("name", ["HiRes-CAM", "grad_cam++", "gradcamelementwise", "TSCAM"])
@@ -202,9 +213,11 @@ def test_methods_that_change_a_layer_leave_the_record_to_the_others() -> None:
     layer = "layer3.0.bn3"
     inputs = noise(2, model.input_size)
     methods = [find_method("ablationcam"), find_method("gradcam")]
-    both = plan(model, methods, layer, options={"ablationcam": {"channels": 4}})
-    together = explain(model, inputs, both, top)[1]
-    alone = explain(model, inputs, plan(model, [find_method("gradcam")], layer), top)[0]
+    both = plan_requests(model, methods, layer, options={"ablationcam": {"channels": 4}})
+    together = explain_batch(model, inputs, both, top)[1]
+    alone = explain_batch(
+        model, inputs, plan_requests(model, [find_method("gradcam")], layer), top
+    )[0]
     for one, other in zip(alone, together, strict=True):
         assert torch.equal(one.fused.values, other.fused.values)
 
@@ -214,5 +227,5 @@ def test_a_layer_that_is_not_finite_is_told_of_its_image_alone(method: str) -> N
     model = small("test_resnet", 96, 128)
     inputs = noise(3, model.input_size)
     inputs[1] = float("nan")
-    found = run(model, method, inputs)[0].fused.status
+    found = run(model, method, inputs)[0].fused.status_names
     assert found == ["ok", "non_finite", "ok"]

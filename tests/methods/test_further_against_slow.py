@@ -38,7 +38,7 @@ from torch import Tensor, nn
 from camcli.core import rng as draws
 from camcli.core.errors import MethodError
 from camcli.core.types import Transform
-from camcli.engine.plan import plan
+from camcli.engine.plan import plan_requests
 from camcli.methods import _masks as masks
 from camcli.methods.registry import METHODS, find_method
 from camcli.models import model as models
@@ -90,7 +90,9 @@ def test_activation_methods(method: str, key: str, layer: str, read: Read) -> No
         if method == "eigengradcam":
             expected = nearest_sign(doubles(found[b]), version(a, g), version(a, -g), a * g)
         elif method == "randomcam":
-            expected = version(a, doubles(2 * draws.uniform((len(a),), 0) - 1).tolist())
+            expected = version(
+                a, doubles(2 * draws.create_uniform_noise((len(a),), 0) - 1).tolist()
+            )
         else:
             expected = version(a)
         assert_same(found[b], expected, 1e-3 if method == "kpcacam" else 1e-4)
@@ -235,7 +237,7 @@ def test_fullgrad_is_refused_where_a_bias_is_not_fixed() -> None:
     network: Any = model.network
     network.norm1 = nn.GroupNorm(2, 6)
     with pytest.raises(MethodError, match="whose bias is not fixed"):
-        plan(model, [find_method("fullgrad")])
+        plan_requests(model, [find_method("fullgrad")])
 
 
 # --- perturbations
@@ -266,7 +268,7 @@ def test_masking_methods(method: str, key: str, layer: str, read: Read) -> None:
     options: dict[str, Any] = {"sscam": {"samples": 2, "seed": 3}, "iscam": {"steps": 2}}
     own = options.get(method, {})
     found = found_by(model, method, inputs, CLASSES[:2], layer, own).fused.values
-    fields = [doubles(f) for f in 2.0 * draws.normal((2, *model.input_size), 3)]
+    fields = [doubles(f) for f in 2.0 * draws.create_normal_noise((2, *model.input_size), 3)]
     b, target = 1, CLASSES[1]
     (activation,), _ = recorded(model.network, [layer], inputs[b], target)
     a, x, p = read(activation), doubles(inputs[b]), probability(model, target)
@@ -329,7 +331,7 @@ def test_ablationcam(key: str, layer: str, read: Read) -> None:
 
 
 def test_a_network_resumed_at_a_layer_does_nothing_before_it() -> None:
-    from camcli.engine.providers.partial_forward import resumed
+    from camcli.engine.providers.partial_forward import prepare_partial_forward
 
     model = model_of("resnet")
     calls = []
@@ -340,7 +342,7 @@ def test_a_network_resumed_at_a_layer_does_nothing_before_it() -> None:
     try:
         with outputs_of(model.network, ["layer3"]) as kept:
             logits = model.network(image)
-        with resumed(model.network, "layer3", image) as run:
+        with prepare_partial_forward(model.network, "layer3", image) as run:
             calls.clear()
             assert torch.allclose(run(kept["layer3"].repeat(5, 1, 1, 1)), logits, atol=1e-4)
     finally:
@@ -620,7 +622,7 @@ def test_dff(key: str, layer: str, read: Read) -> None:
         (activation,), _ = recorded(model.network, [layer], inputs[b], target)
         a = read(activation)
         size = a.shape[1] * a.shape[2]
-        drawn = doubles(draws.uniform((3, size + len(a)), 2)) + 0.1
+        drawn = doubles(draws.create_uniform_noise((3, size + len(a)), 2)) + 0.1
         scale = np.sqrt(np.maximum(a, 0).mean() / 3)
         expected = slow_parts.dff(a, drawn[:, :size].T * scale, drawn[:, size:] * scale, 40)
         for own, wanted in zip(maps[b], expected, strict=True):

@@ -19,11 +19,11 @@ from conftest import PHOTOS, small
 from pytorch_grad_cam.utils.model_targets import ClassifierOutputTarget
 from torch import Tensor
 
-from camcli.core.geometry import Floats, View, visible
-from camcli.core.maps import normalise
-from camcli.engine.explain import explain
-from camcli.engine.plan import plan
-from camcli.engine.postprocess import Explained
+from camcli.core.geometry import Float32Array, View, crop_visible_map
+from camcli.core.maps import normalize_maps
+from camcli.engine.explain import explain_batch
+from camcli.engine.plan import plan_requests
+from camcli.engine.postprocess import BatchExplanation
 from camcli.io import images, transforms
 from camcli.methods.registry import find_method
 from camcli.models import model as models
@@ -53,11 +53,12 @@ def model_of(key: str) -> Model:
 def photographs(key: str) -> Tensor:
     """All of them for the network that knows what they show; two for those that do not."""
     model = model_of(key)
-    pictures = [images.decode(path) for path in PHOTOS[: None if key == "embedded" else 2]]
+    pictures = [images.load_image(path) for path in PHOTOS[: None if key == "embedded" else 2]]
     transform = model.transform
-    views = [transforms.place(*picture.size, transform, "squash") for picture in pictures]
+    views = [transforms.compute_view(*picture.size, transform, "squash") for picture in pictures]
     pixels = [
-        transforms.preprocess(p, view, transform) for p, view in zip(pictures, views, strict=True)
+        transforms.preprocess_image(p, view, transform)
+        for p, view in zip(pictures, views, strict=True)
     ]
     return torch.from_numpy(np.stack(pixels))
 
@@ -71,11 +72,11 @@ def best(model: Model, inputs: Tensor) -> list[int]:
 
 def ours(
     model: Model, method: str, inputs: Tensor, classes: Sequence[int], layer: str | None
-) -> Explained:
+) -> BatchExplanation:
     targets = torch.tensor(classes)[:, None]
-    return explain(model, inputs, plan(model, [find_method(method)], layer), lambda _: targets)[0][
-        0
-    ]
+    return explain_batch(
+        model, inputs, plan_requests(model, [find_method(method)], layer), lambda _: targets
+    )[0][0]
 
 
 def nlc(prefix: int, rows: int, cols: int) -> Reshape:
@@ -109,12 +110,12 @@ def grad_cam(
     reshape: Reshape | None,
     inputs: Tensor,
     classes: Sequence[int],
-) -> Floats:
+) -> Float32Array:
     peer = getattr(pytorch_grad_cam, kind)(
         model.network, [model.network.get_submodule(layer)], reshape
     )
     try:
-        maps: Floats = peer(
+        maps: Float32Array = peer(
             inputs.clone().requires_grad_(), [ClassifierOutputTarget(c) for c in classes]
         )
     finally:
@@ -140,10 +141,10 @@ def torch_cam(
     return maps
 
 
-def shown(values: Tensor, size: tuple[int, int]) -> Floats:
+def shown(values: Tensor, size: tuple[int, int]) -> Float32Array:
     """As camcli shows a map of a whole image of the input's size."""
     view = View(size[1], size[0], 0, 0, size[1], size[0])
-    return np.stack([visible(m.numpy(), view, size) for m in normalise(values)])
+    return np.stack([crop_visible_map(m.numpy(), view, size) for m in normalize_maps(values)])
 
 
 RIGHT = [

@@ -28,11 +28,11 @@ from torch import Tensor, nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from camcli.core import rng as draws
-from camcli.core.geometry import Floats
-from camcli.core.maps import normalise, scaled
+from camcli.core.geometry import Float32Array
+from camcli.core.maps import normalize_maps, normalize_tensor
 from camcli.core.types import Transform
-from camcli.engine.explain import explain
-from camcli.engine.plan import plan
+from camcli.engine.explain import explain_batch
+from camcli.engine.plan import plan_requests
 from camcli.io import images, transforms
 from camcli.methods.registry import find_method
 from camcli.models import model as models
@@ -57,10 +57,11 @@ def model_of(key: str) -> Model:
 @cache
 def photographs(size: tuple[int, int]) -> Tensor:
     transform = Transform(size)
-    pictures = [images.decode(path) for path in PHOTOS[:2]]
-    views = [transforms.place(*picture.size, transform, "squash") for picture in pictures]
+    pictures = [images.load_image(path) for path in PHOTOS[:2]]
+    views = [transforms.compute_view(*picture.size, transform, "squash") for picture in pictures]
     pixels = [
-        transforms.preprocess(p, view, transform) for p, view in zip(pictures, views, strict=True)
+        transforms.preprocess_image(p, view, transform)
+        for p, view in zip(pictures, views, strict=True)
     ]
     return torch.from_numpy(np.stack(pixels))
 
@@ -81,9 +82,9 @@ def ours(
     layer: str | None = None,
     **options: Any,
 ) -> Tensor:
-    requests = plan(model, [find_method(method)], layer, options={method: options})
+    requests = plan_requests(model, [find_method(method)], layer, options={method: options})
     targets = torch.tensor(classes)[:, None]
-    return explain(model, inputs, requests, lambda _: targets)[0][0].fused.values
+    return explain_batch(model, inputs, requests, lambda _: targets)[0][0].fused.values
 
 
 @contextmanager
@@ -93,17 +94,17 @@ def grad_cam(
     """A peer that keeps its map as it was before relu, min-max and enlargement: `raw`."""
 
     class Kept(getattr(pytorch_grad_cam, kind)):  # type: ignore[misc]
-        def get_cam_image(self, *of: Any) -> Floats:
+        def get_cam_image(self, *of: Any) -> Float32Array:
             found = self.weighed if kind == "ShapleyCAM" else super().get_cam_image
-            self.raw: Floats = found(*of)
+            self.raw: Float32Array = found(*of)
             return self.raw
 
         # grad-cam weighs tokens as they are, not as a map, and raises for them.
-        def weighed(self, inputs: Tensor, layer: nn.Module, targets: Any, *of: Any) -> Floats:
+        def weighed(self, inputs: Tensor, layer: nn.Module, targets: Any, *of: Any) -> Float32Array:
             activations, gradients, _ = of
             weights = self.get_cam_weights(inputs, layer, targets, activations, gradients)
             maps = activations if reshape is None else reshape(activations)
-            found: Floats = np.einsum("bk,bkij->bij", weights, maps.detach().numpy())
+            found: Float32Array = np.einsum("bk,bkij->bij", weights, maps.detach().numpy())
             return found
 
     found = Kept(model.network, [model.network.get_submodule(name) for name in layers], reshape)
@@ -213,8 +214,8 @@ def test_scorecam_of_grad_cam(layer: str, key: str, monkeypatch: pytest.MonkeyPa
     By itself it correlates with ours, and with the paper's, by 0.98 on maps of 3 x 4.
     """
     monkeypatch.setattr(nn, "UpsamplingBilinear2d", enlarged)
-    values = normalise(ours("scorecam", *seen(key), layer, weights="softmax"))
-    theirs = normalise(raw_grad_cam("ScoreCAM", key, layer).relu())
+    values = normalize_maps(ours("scorecam", *seen(key), layer, weights="softmax"))
+    theirs = normalize_maps(raw_grad_cam("ScoreCAM", key, layer).relu())
     # Not less: logits, which softmax takes to the power, are in single precision.
     assert apart(values, theirs) <= 1e-4
 
@@ -251,14 +252,16 @@ def scored_by_torchcam(
         if kind == "SSCAM":
             peer.num_samples = options["samples"]
             shape = (options["samples"], *model.input_size)
-            peer._distrib = Fields(options["noise"] * draws.normal(shape, options["seed"]))
+            peer._distrib = Fields(
+                options["noise"] * draws.create_normal_noise(shape, options["seed"])
+            )
         enlarge = enlarged(model.input_size)
         if after:
-            peer._upsample = lambda masks: scaled(enlarge(masks), (2, 3))
+            peer._upsample = lambda masks: normalize_tensor(enlarge(masks), (2, 3))
         with torch.no_grad():
             model.network(inputs)
             maps: Tensor = peer(classes, normalized=False)[0]
-    shown: Tensor = normalise(maps)
+    shown: Tensor = normalize_maps(maps)
     return shown
 
 
@@ -267,7 +270,7 @@ def scored_by_torchcam(
 def test_scored_masks_of_torchcam(
     method: str, kind: str, options: dict[str, Any], layer: str, key: str, after: bool
 ) -> None:
-    values = normalise(ours(method, *seen(key), layer, weights="softmax", **options))
+    values = normalize_maps(ours(method, *seen(key), layer, weights="softmax", **options))
     theirs = scored_by_torchcam(kind, options, layer, key, after=after)
     # Not less: logits, which softmax takes to the power, are in single precision.
     assert apart(values, theirs) <= 1e-4
@@ -312,7 +315,7 @@ def test_fullgrad(key: str) -> None:
     with grad_cam("FullGrad", model, []) as peer:
         theirs = peer(inputs.clone(), [ClassifierOutputTarget(c) for c in classes])
     # Not less: OpenCV upsamples in single precision, and it divides by max + 1e-7.
-    assert apart(normalise(values), torch.from_numpy(theirs)) <= 1e-4
+    assert apart(normalize_maps(values), torch.from_numpy(theirs)) <= 1e-4
 
 
 def as_timm(peer: Any, **options: Any) -> nn.Module:

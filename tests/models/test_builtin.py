@@ -12,7 +12,7 @@ from conftest import PHOTOS, SAMPLES, Cli, noise
 from safetensors.torch import load_file, save_file
 from torch import nn
 
-from camcli.core.types import Source
+from camcli.core.types import ImageSource
 from camcli.models import model as models
 from camcli.models.introspection import attention, heads
 from camcli.models.introspection import hooks as taps
@@ -35,7 +35,7 @@ def tscam() -> Model:
 
 @pytest.fixture(scope="module")
 def known() -> DistillationData:
-    found = [Source(path, path.name, path.stem) for path in PHOTOS]
+    found = [ImageSource(path, path.name, path.stem) for path in PHOTOS]
     return run.compute_distillation_data(
         found, None, DistillationConfig(workers=1), lambda _: None
     )[0]

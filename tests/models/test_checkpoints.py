@@ -199,15 +199,15 @@ def test_weights_from_the_hub_are_loaded_by_timm(monkeypatch: pytest.MonkeyPatch
 def test_the_embedded_weights_classify_the_samples() -> None:
     from conftest import SAMPLES
 
-    from camcli.io.images import decode
-    from camcli.io.transforms import place, preprocess
+    from camcli.io.images import load_image
+    from camcli.io.transforms import compute_view, preprocess_image
 
     model = models.load_model(device="cpu")
     said = {}
     for name in ("chelsea", "coffee", "rocket", "motorcycle_left"):
-        picture = decode(SAMPLES / f"{name}.jpg")
-        view = place(*picture.size, model.transform, "squash")
-        pixels = preprocess(picture, view, model.transform)
+        picture = load_image(SAMPLES / f"{name}.jpg")
+        view = compute_view(*picture.size, model.transform, "squash")
+        pixels = preprocess_image(picture, view, model.transform)
         logits = model.network(torch.from_numpy(pixels)[None]).softmax(1)[0]
         said[name] = (model.labels.names[int(logits.argmax())], round(float(logits.max()), 1))
     assert said == {

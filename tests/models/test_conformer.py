@@ -14,8 +14,8 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from camcli.core.errors import CheckpointError
-from camcli.engine.explain import explain
-from camcli.engine.plan import plan
+from camcli.engine.explain import explain_batch
+from camcli.engine.plan import plan_requests
 from camcli.models import model as models
 from camcli.models.zoo.conformer import (
     Conformer,
@@ -333,9 +333,9 @@ def test_from_an_official_file_to_ts_cams_map(tmp_path: Path) -> None:
     torch.save({"epoch": 1, "state_dict": state, "best_map": 0.5}, tmp_path / "model_best.pth")
     model = models.load_model(str(tmp_path / "model_best.pth"), size=(64, 96), device="cpu")
     images = noise(2, (64, 96))
-    requests = plan(model, [])
+    requests = plan_requests(model, [])
     assert [request.method.name for request in requests] == ["tscam"]
-    found = explain(model, images, requests, lambda _: torch.tensor([[1], [3]]))[0][0]
+    found = explain_batch(model, images, requests, lambda _: torch.tensor([[1], [3]]))[0][0]
     slow = Slow(network.state_dict(), heads=2)
     _, tokens, grid = slow.branches(images, depth=6)
     maps = slow.conv(tokens[:, 1:].permute(0, 2, 1).reshape(2, -1, *grid), "trans_cls_head")

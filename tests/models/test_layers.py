@@ -11,8 +11,8 @@ from conftest import lively, noise, small
 
 from camcli.core.errors import LayerError
 from camcli.core.types import Layer, Transform
-from camcli.engine.explain import explain
-from camcli.engine.plan import default_layer, plan
+from camcli.engine.explain import explain_batch
+from camcli.engine.plan import find_model_default_layer, plan_requests
 from camcli.methods.registry import find_method
 from camcli.models import model as models
 from camcli.models.introspection import layers as survey
@@ -43,14 +43,14 @@ def by_name(model: Model) -> dict[str, Layer]:
 
 @pytest.mark.parametrize(("name", "layer"), DEFAULTS.items())
 def test_the_default_is_the_last_map_that_the_class_depends_on(name: str, layer: str) -> None:
-    assert default_layer(model_of(name)).name == layer
+    assert find_model_default_layer(model_of(name)).name == layer
 
 
 def test_as_many_classes_as_channels_do_not_change_the_default() -> None:
     network = lively(timm.create_model("test_resnet", num_classes=96))
     model = models.wrap_network("square", network, Transform((96, 96)))
     assert by_name(model)["layer4"].channels == 96
-    assert default_layer(model).name == "layer4"
+    assert find_model_default_layer(model).name == "layer4"
 
 
 def test_a_map_a_class_is_an_answer_and_no_default() -> None:
@@ -58,12 +58,14 @@ def test_a_map_a_class_is_an_answer_and_no_default() -> None:
     network.head = ConvHead(64, 7, (6, 6), prefix=1)
     model = models.wrap_network("coupled", lively(network), Transform((96, 96)))
     assert "head.conv" in by_name(model)
-    assert default_layer(model).name == "norm"
+    assert find_model_default_layer(model).name == "norm"
 
 
 def test_stages_of_vgg_are_its_five_pools() -> None:
     model = small("vgg16", 224, 224)
-    stages = layers.parse_layer_spec("stage1..5", model.layers, lambda: default_layer(model))
+    stages = layers.parse_layer_spec(
+        "stage1..5", model.layers, lambda: find_model_default_layer(model)
+    )
     assert [la.name for la in stages] == [f"features.{n}" for n in (4, 9, 16, 23, 30)]
     assert [la.grid for la in stages] == [(s, s) for s in (112, 56, 28, 14, 7)]
 
@@ -78,16 +80,16 @@ def test_stages_of_vgg_are_its_five_pools() -> None:
 )
 def test_all_means_every_stage(name: str, expected: list[str]) -> None:
     model = model_of(name)
-    found = layers.parse_layer_spec("all", model.layers, lambda: default_layer(model))
+    found = layers.parse_layer_spec("all", model.layers, lambda: find_model_default_layer(model))
     assert [la.name for la in found] == expected
 
 
 def test_layouts_grids_and_prefixes() -> None:
     vit = by_name(small("vit_tiny_patch16_224", 96, 128))
-    assert vit["blocks.3"] == Layer("blocks.3", "NLC", 192, (6, 8), prefix=1, block=3)
-    assert vit["patch_embed"].prefix == 0
+    assert vit["blocks.3"] == Layer("blocks.3", "NLC", 192, (6, 8), prefix_token_count=1, block=3)
+    assert vit["patch_embed"].prefix_token_count == 0
     deit = by_name(model_of("deit_tiny_distilled_patch16_224"))
-    assert deit["blocks.0.norm1"].prefix == 2
+    assert deit["blocks.0.norm1"].prefix_token_count == 2
     swin = by_name(model_of("swin_tiny_patch4_window7_224"))
     assert (swin["layers.1"].layout, swin["layers.1"].grid) == ("NHWC", (28, 28))
 
@@ -104,7 +106,7 @@ def test_a_single_patch_and_its_cls_token_are_no_map_of_two() -> None:
 
 
 def test_tokens_become_maps_row_by_row() -> None:
-    layer = Layer("x", "NLC", 1, (2, 3), prefix=1)
+    layer = Layer("x", "NLC", 1, (2, 3), prefix_token_count=1)
     tokens = torch.arange(7.0).reshape(1, 7, 1)
     assert survey.output_to_map(tokens, layer).tolist() == [[[[1, 2, 3], [4, 5, 6]]]]
 
@@ -112,7 +114,7 @@ def test_tokens_become_maps_row_by_row() -> None:
 def test_names_lists_and_duplicates() -> None:
     model = model_of("test_resnet")
     found = layers.parse_layer_spec(
-        "layer1, stage2,layer4,last", model.layers, lambda: default_layer(model)
+        "layer1, stage2,layer4,last", model.layers, lambda: find_model_default_layer(model)
     )
     assert [la.name for la in found] == ["layer1", "layer4"]
 
@@ -132,7 +134,7 @@ def test_names_lists_and_duplicates() -> None:
 def test_layers_that_are_not_there(name: str, spec: str, says: str) -> None:
     model = model_of(name)
     with pytest.raises(LayerError, match=says):
-        layers.parse_layer_spec(spec, model.layers, lambda: default_layer(model))
+        layers.parse_layer_spec(spec, model.layers, lambda: find_model_default_layer(model))
 
 
 @pytest.mark.parametrize(("size", "grids"), [((299, 299), (147, 71, 35, 17, 8)), ((128, 192), ...)])
@@ -142,27 +144,33 @@ def test_what_pads_nothing_is_a_map_all_the_same(size: tuple[int, int], grids: A
     stages = [layer.grid for layer in model.layers if layer.stage is not None]
     assert len(stages) == 5
     assert grids is ... or stages == [(side, side) for side in grids]
-    assert default_layer(model).name == "Mixed_7c"
+    assert find_model_default_layer(model).name == "Mixed_7c"
 
 
 @pytest.mark.parametrize("pattern", ["blocks.*.norm1", "blocks.?.norm1"])
 def test_patterns_of_names(pattern: str) -> None:
     model = model_of("test_vit")
-    found = layers.parse_layer_spec(pattern, model.layers, lambda: default_layer(model))
+    found = layers.parse_layer_spec(pattern, model.layers, lambda: find_model_default_layer(model))
     assert [la.name for la in found] == [f"blocks.{n}.norm1" for n in range(6)]
     with pytest.raises(LayerError, match="is like"):
-        layers.parse_layer_spec("blocks.*", model.layers[:3], lambda: default_layer(model))
+        layers.parse_layer_spec(
+            "blocks.*", model.layers[:3], lambda: find_model_default_layer(model)
+        )
 
 
 def test_a_pattern_of_ten_thousand_stars_ends() -> None:
     model = model_of("test_vit")
     with pytest.raises(LayerError, match="is like"):
-        layers.parse_layer_spec("*?" * 5000 + "!", model.layers, lambda: default_layer(model))
+        layers.parse_layer_spec(
+            "*?" * 5000 + "!", model.layers, lambda: find_model_default_layer(model)
+        )
 
 
 def test_a_map_in_a_tuple_is_named_by_its_place() -> None:
     model = small("pit_ti_224", 224, 224)
-    stages = layers.parse_layer_spec("stage1..3", model.layers, lambda: default_layer(model))
+    stages = layers.parse_layer_spec(
+        "stage1..3", model.layers, lambda: find_model_default_layer(model)
+    )
     assert [la.name for la in stages] == [f"transformers.{n}[0]" for n in range(3)]
     assert layers.find_layer_by_name("transformers.1", model.layers) == stages[1]
 
@@ -204,9 +212,9 @@ def test_a_network_without_blocks() -> None:
 @pytest.mark.parametrize("layer", ["blocks.5", "blocks.5.norm2", "norm"])
 def test_past_the_last_attention_of_a_cls_pooled_vit_the_gradient_is_zero(layer: str) -> None:
     model = model_of("test_vit")
-    requests = plan(model, [find_method("gradcam")], layer)
-    found = explain(model, noise(2, model.input_size), requests, lambda x: x.topk(1).indices)
-    assert found[0][0].fused.status == ["zero_gradient"] * 2
+    requests = plan_requests(model, [find_method("gradcam")], layer)
+    found = explain_batch(model, noise(2, model.input_size), requests, lambda x: x.topk(1).indices)
+    assert found[0][0].fused.status_names == ["zero_gradient"] * 2
 
 
 def test_the_graph_starts_at_the_shallowest_tap() -> None:
@@ -231,7 +239,7 @@ class Shared(torch.nn.Sequential):
 
 def test_one_activation_for_all_blocks_does_not_make_them_one() -> None:
     model = models.wrap_network("shared", Shared(torch.nn.SiLU()), Transform((64, 64)))
-    assert default_layer(model).name == "3"
+    assert find_model_default_layer(model).name == "3"
     assert [la.grid for la in model.layers if la.stage is not None][-1] == (4, 4)
 
 
@@ -253,14 +261,16 @@ def test_a_network_inside_another_is_read_as_it_is_alone(name: str) -> None:
         models.wrap_network(name, network, Transform((96, 96)))
         for network in (Wrapped(name).model, Wrapped(name))
     )
-    assert default_layer(outer).name == f"model.{default_layer(inner).name}"
-    assert [s.input_layer.prefix for s in outer.attention_modules] == [
-        s.input_layer.prefix for s in inner.attention_modules
+    assert find_model_default_layer(outer).name == f"model.{find_model_default_layer(inner).name}"
+    assert [s.input_layer.prefix_token_count for s in outer.attention_modules] == [
+        s.input_layer.prefix_token_count for s in inner.attention_modules
     ]
     for method in ("attention", "rollout", "chefer", "gradcam"):
         images = noise(1, (96, 96))
         one, other = (
-            explain(m, images, plan(m, [find_method(method)]), lambda _: torch.tensor([[1]]))[0][0]
+            explain_batch(
+                m, images, plan_requests(m, [find_method(method)]), lambda _: torch.tensor([[1]])
+            )[0][0]
             for m in (inner, outer)
         )
         torch.testing.assert_close(one.fused.values, other.fused.values)

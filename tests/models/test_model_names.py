@@ -24,11 +24,11 @@ from torch import Tensor, nn
 
 from camcli.core.errors import LayerError, ModelError
 from camcli.core.types import Transform
-from camcli.engine.explain import explain
-from camcli.engine.plan import plan
+from camcli.engine.explain import explain_batch
+from camcli.engine.plan import plan_requests
 from camcli.io import labels
-from camcli.io.images import decode
-from camcli.io.transforms import place, preprocess
+from camcli.io.images import load_image
+from camcli.io.transforms import compute_view, preprocess_image
 from camcli.methods.registry import find_method
 from camcli.models import model as models
 from camcli.models.model import Model
@@ -423,7 +423,12 @@ def test_a_program_is_explained_as_its_network_is(cli: Cli, tmp_path: Path, kind
     wanted = [find_method(name) for name in ("saliency", "occlusion", "integratedgradients")]
     few = {"integratedgradients": {"steps": 4}, "occlusion": {}}
     found = [
-        explain(m, noise(3, (64, 64)), plan(m, wanted, options=few), lambda x: x.topk(1).indices)
+        explain_batch(
+            m,
+            noise(3, (64, 64)),
+            plan_requests(m, wanted, options=few),
+            lambda x: x.topk(1).indices,
+        )
         for m in (model, plain)
     ]
     for (ours,), (theirs,) in zip(*found, strict=True):
@@ -511,7 +516,7 @@ def test_layers_of_a_file_and_by_a_pattern(cli: Cli) -> None:
     named = cli("explain", PHOTO, "--model", path, "--method=eigencam", "--layers=blocks.*.norm1")
     assert named.lines[0]["layers"] == [f"blocks.{n}.norm1" for n in range(6)]
     with pytest.raises(LayerError, match=r"blocks\.\*\.nothing"):
-        plan(models.load_model(path), [find_method("gradcam")], "blocks.*.nothing")
+        plan_requests(models.load_model(path), [find_method("gradcam")], "blocks.*.nothing")
 
 
 @pytest.mark.parametrize(
@@ -546,9 +551,9 @@ def test_real_files_alone(tmp_path: Path, file: str) -> None:
         truth = {row["image"]: int(row["class_index"]) for row in csv.DictReader(rows)}
     right = 0
     for image, index in list(truth.items())[:count]:
-        photo = decode(photos / image)
-        view = place(*photo.size, model.transform, "squash")
-        pixels = torch.from_numpy(preprocess(photo, view, model.transform))
+        photo = load_image(photos / image)
+        view = compute_view(*photo.size, model.transform, "squash")
+        pixels = torch.from_numpy(preprocess_image(photo, view, model.transform))
         right += int(model.network(pixels[None]).argmax()) == index
     assert right / count >= share
 
@@ -564,7 +569,7 @@ def test_a_network_is_run_no_more_than_needed(
     monkeypatch.setattr(sys.modules["counted"], "network", network, raising=False)
     model = models.load_model("counted:network")
     assert passes == [1] * calls
-    plan(model, [find_method("gradcam")])
+    plan_requests(model, [find_method("gradcam")])
     assert passes == [1] * (calls + 1)
     photos = [Path(f"{n}.jpg") for n in range(20)]
     for photo in photos:

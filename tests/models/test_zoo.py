@@ -27,8 +27,8 @@ from torch import Tensor, nn
 
 from camcli.core.errors import MethodError
 from camcli.core.types import Layer, Transform
-from camcli.engine.explain import explain
-from camcli.engine.plan import default_layer, plan
+from camcli.engine.explain import explain_batch
+from camcli.engine.plan import find_model_default_layer, plan_requests
 from camcli.methods.registry import find_method
 from camcli.models import model as models
 from camcli.models.introspection.heads import ClassifierHead
@@ -263,7 +263,7 @@ def check(module: str, record: Record) -> None:
     model = built(module)
     before = traces(model.network)
     images = noise(2, model.input_size)
-    layer = default_layer(model)
+    layer = find_model_default_layer(model)
     classes, recorded = check_gradients(model, layer, images)
     gradcam, layercam = check_maps(model, layer, images, classes, recorded)
     check_moves(model, layer, module)
@@ -362,17 +362,17 @@ def kept(network: nn.Module, names: Sequence[str]) -> Iterator[dict[str, Kept]]:
 
 def placed(values: Tensor, layer: Layer) -> Doubles:
     """A layer's output as maps (B,C,H,W), a token at a time."""
-    assert list(layer.order) == sorted(layer.order), "the default layer lies row by row"
+    assert list(layer.token_order) == sorted(layer.token_order), "the default layer lies row by row"
     numbers = values.numpy().astype(np.float64)
     if layer.layout == "NCHW":
         return numbers
     if layer.layout == "NHWC":
         return np.moveaxis(numbers, 3, 1)
     rows, cols = layer.grid
-    assert numbers.shape[1] == layer.prefix + rows * cols
+    assert numbers.shape[1] == layer.prefix_token_count + rows * cols
     maps = np.zeros((len(numbers), numbers.shape[2], rows, cols))
     for i, j in np.ndindex(rows, cols):
-        maps[:, :, i, j] = numbers[:, layer.prefix + i * cols + j]
+        maps[:, :, i, j] = numbers[:, layer.prefix_token_count + i * cols + j]
     return maps
 
 
@@ -407,19 +407,23 @@ def check_maps(
     model: Model, layer: Layer, images: Tensor, classes: list[int], recorded: Recorded
 ) -> tuple[str, str]:
     """Grad-CAM and LayerCAM by hand, of the first class at which something speaks for each."""
-    requests = plan(model, [find_method("gradcam"), find_method("layercam")])
+    requests = plan_requests(model, [find_method("gradcam"), find_method("layercam")])
     assert all(request.layers == (layer,) for request in requests)
     for step in range(10):
         wanted = [(each + step) % 10 for each in classes]
         targets = torch.tensor(wanted)[:, None]
-        (gradcam,), (layercam,) = explain(model, images, requests, partial(same_for_all, targets))
+        (gradcam,), (layercam,) = explain_batch(
+            model, images, requests, partial(same_for_all, targets)
+        )
         activations, gradients = recorded(wanted)
         weights = gradients.mean(axis=(2, 3), keepdims=True)
         assert_close(gradcam.fused.values, relu((weights * activations).sum(axis=1)))
         assert_close(layercam.fused.values, relu((relu(gradients) * activations).sum(axis=1)))
-        if {*gradcam.fused.status, *layercam.fused.status} == {"ok"}:
+        if {*gradcam.fused.status_names, *layercam.fused.status_names} == {"ok"}:
             return "ok", "ok"
-    raise AssertionError(f"no class has maps: {gradcam.fused.status} {layercam.fused.status}")
+    raise AssertionError(
+        f"no class has maps: {gradcam.fused.status_names} {layercam.fused.status_names}"
+    )
 
 
 def same_for_all(targets: Tensor, _logits: Tensor) -> Tensor:
@@ -479,7 +483,7 @@ def check_rollout(model: Model, layer: Layer, images: Tensor, expected: bool) ->
     if not expected:
         return refused(model, "rollout")
     found = found_by(model, "rollout", images, [0] * len(images)).fused
-    assert found.status == ["ok"] * len(images)
+    assert found.status_names == ["ok"] * len(images)
     matrices = attention(model.network, images, layer)
     tokens = max(matrix.shape[3] for matrix in matrices)
     prefix = tokens - layer.grid[0] * layer.grid[1]
@@ -538,11 +542,11 @@ def check_tscam(model: Model, layer: Layer, images: Tensor, expected: bool) -> s
     """The attention of CLS, of all blocks that have one, times the classifier at every patch."""
     if not expected:
         return refused(model, "tscam")
-    (request,) = plan(model, [find_method("tscam")])
+    (request,) = plan_requests(model, [find_method("tscam")])
     assert request.head is not None
     classes = [3] * len(images)
     found = found_by(model, "tscam", images, classes).fused
-    assert found.status == ["ok"] * len(images)
+    assert found.status_names == ["ok"] * len(images)
     rows = summed_rows(model.network, images, layer)
     assert_close(found.values, rows * semantic(model, request.head, images, classes))
     return "ok"
@@ -590,7 +594,7 @@ def semantic(model: Model, head: ClassifierHead, images: Tensor, classes: Sequen
 def refused(model: Model, method: str) -> str:
     """Why a network has no such map, in camcli's words."""
     with pytest.raises(MethodError) as error:
-        plan(model, [find_method(method)])
+        plan_requests(model, [find_method(method)])
     reason = str(error.value).partition(". Try")[0]
     return reason.rpartition(f"{model.name} has ")[2]
 

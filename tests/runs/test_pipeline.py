@@ -14,45 +14,47 @@ import torch
 from conftest import PHOTOS, small
 
 from camcli.core import concurrency as stream
-from camcli.core.concurrency import ahead
+from camcli.core.concurrency import prefetch_map
 from camcli.core.errors import OutputError
-from camcli.core.types import Failed, Result, Source
+from camcli.core.types import Failure, ImageSource, Result
 from camcli.engine import targets
 from camcli.engine.acceleration import precision
-from camcli.engine.explain import explain
-from camcli.engine.plan import plan
+from camcli.engine.explain import explain_batch
+from camcli.engine.plan import plan_requests
 from camcli.methods.registry import find_method
 from camcli.runs import batch as batches
 from camcli.runs import pipeline
-from camcli.runs.config import Course, Job
+from camcli.runs.config import RunConfig, RunState
 
 
-def job(batch_size: int = 3, target: str = "predicted") -> Job:
+def job(batch_size: int = 3, target: str = "predicted") -> RunConfig:
     model = small("test_resnet")
-    aim = targets.parse(target)(model.labels)
-    return Job(model, plan(model, [find_method("gradcam")]), aim, batch_size=batch_size)
+    aim = targets.parse_target(target)(model.labels)
+    return RunConfig(
+        model, plan_requests(model, [find_method("gradcam")]), aim, batch_size=batch_size
+    )
 
 
-def found(*names: str) -> list[Source | Failed]:
-    return [Source(PHOTOS[0].parent / name, name, Path(name).stem) for name in names]
+def found(*names: str) -> list[ImageSource | Failure]:
+    return [ImageSource(PHOTOS[0].parent / name, name, Path(name).stem) for name in names]
 
 
 NAMES = [photo.name for photo in PHOTOS]
 
 
-def run(work: Job, items: list[Source | Failed]) -> list[Result | Failed]:
-    return list(pipeline.run(work, items, lambda result: result))
+def run(work: RunConfig, items: list[ImageSource | Failure]) -> list[Result | Failure]:
+    return list(pipeline.run_pipeline(work, items, lambda result: result))
 
 
-def name_of(outcome: Result | Failed) -> str:
-    return outcome.name if isinstance(outcome, Failed) else outcome.sample.source.name
+def name_of(outcome: Result | Failure) -> str:
+    return outcome.name if isinstance(outcome, Failure) else outcome.sample.source.name
 
 
 def test_outcomes_keep_the_order_of_the_inputs_failures_included() -> None:
     given = [NAMES[0], "missing.jpg", NAMES[1], NAMES[2], "CREDITS.md", NAMES[3]]
     outcomes = run(job(), found(*given))
     assert [name_of(outcome) for outcome in outcomes] == given
-    failed = {o.name: o.reason for o in outcomes if isinstance(o, Failed)}
+    failed = {o.name: o.reason for o in outcomes if isinstance(o, Failure)}
     assert failed == {
         "missing.jpg": "No such file or directory",
         "CREDITS.md": "not an image in a format that camcli reads",
@@ -74,10 +76,10 @@ def test_a_batch_that_does_not_fit_is_halved(monkeypatch: pytest.MonkeyPatch, me
         if len(inputs) > 1:
             kind = torch.OutOfMemoryError if "CUDA" in message else RuntimeError
             raise kind(message)
-        return explain(model, inputs, *rest)
+        return explain_batch(model, inputs, *rest)
 
     whole = run(job(4), found(*NAMES))
-    monkeypatch.setattr(batches, "explain", cramped)
+    monkeypatch.setattr(batches, "explain_batch", cramped)
     halved = run(job(4), found(*NAMES))
     assert tried == [4, 2, 1, 1, 1, 1]  # what was found out is remembered
     for one, other in zip(whole, halved, strict=True):
@@ -91,10 +93,10 @@ def test_an_image_that_does_not_fit_alone_fails_alone(monkeypatch: pytest.Monkey
     def full(*_: Any) -> Any:
         raise torch.OutOfMemoryError("CUDA out of memory")
 
-    monkeypatch.setattr(batches, "explain", full)
+    monkeypatch.setattr(batches, "explain_batch", full)
     outcomes = run(job(4), found(*NAMES))
     assert [name_of(outcome) for outcome in outcomes] == NAMES
-    assert all("not enough memory" in o.reason for o in outcomes if isinstance(o, Failed))
+    assert all("not enough memory" in o.reason for o in outcomes if isinstance(o, Failure))
 
 
 def test_other_errors_of_the_model_are_not_taken_for_memory(
@@ -103,7 +105,7 @@ def test_other_errors_of_the_model_are_not_taken_for_memory(
     def broken(*_: Any) -> Any:
         raise RuntimeError("shape mismatch")
 
-    monkeypatch.setattr(batches, "explain", broken)
+    monkeypatch.setattr(batches, "explain_batch", broken)
     with pytest.raises(RuntimeError, match="shape mismatch"):
         run(job(), found(*NAMES))
 
@@ -114,8 +116,8 @@ def test_a_file_that_cannot_be_written_fails_its_image_only() -> None:
             raise OutputError("disk full")
         return result
 
-    outcomes = list(pipeline.run(job(), found(*NAMES), finish))
-    assert [type(outcome) for outcome in outcomes] == [Result, Failed, Result, Result]
+    outcomes = list(pipeline.run_pipeline(job(), found(*NAMES), finish))
+    assert [type(outcome) for outcome in outcomes] == [Result, Failure, Result, Result]
 
 
 def test_each_image_has_the_class_that_its_own_rule_gives(tmp_path: Path) -> None:
@@ -142,7 +144,7 @@ def test_ahead_is_bounded_and_surfaces_errors_in_order() -> None:
         yield from range(100)
 
     with ThreadPoolExecutor(2) as pool:
-        results = ahead(pool, work, items(), depth=3)
+        results = prefetch_map(pool, work, items(), depth=3)
         gate.set()
         assert [next(results) for _ in range(5)] == [0, 1, 2, 3, 4]
         with pytest.raises(ValueError, match="five"):
@@ -159,14 +161,14 @@ def test_altered_inputs_come_in_fewer_when_one_image_alone_does_not_fit(
         tried.append(how.chunk)
         if how.chunk > 2:
             raise torch.OutOfMemoryError("CUDA out of memory")
-        return explain(model, inputs, requests, choose, how)
+        return explain_batch(model, inputs, requests, choose, how)
 
-    monkeypatch.setattr(batches, "explain", cramped)
-    watch = pipeline.Watch(Course.of(job(8)))
-    found_ = list(pipeline.run(job(8), found(NAMES[0]), lambda result: result, watch))
+    monkeypatch.setattr(batches, "explain_batch", cramped)
+    watch = pipeline.RunCallbacks(RunState.from_config(job(8)))
+    found_ = list(pipeline.run_pipeline(job(8), found(NAMES[0]), lambda result: result, watch))
     assert isinstance(found_[0], Result)
     assert tried == [8, 4, 2]
-    assert watch.course.notes[-1] == "out of memory: 2 at a time from here on"
+    assert watch.state.notes[-1] == "out of memory: 2 at a time from here on"
 
 
 @pytest.mark.parametrize(
@@ -180,30 +182,33 @@ def test_bf16_is_taken_where_it_is_faster_and_maps_are_the_same(
 
     def noisy(*given: Any) -> Any:
         calls.append(len(calls))
-        rows = explain(*given)
+        rows = explain_batch(*given)
         values = rows[0][0].fused.values
         values += noise * (len(calls) == 2) * torch.randn(values.shape)
         return rows
 
-    monkeypatch.setattr(precision, "_gain", lambda *_: gain)
-    monkeypatch.setattr(batches, "explain", noisy)
-    watch = pipeline.Watch(Course.of(work))
-    assert all(isinstance(o, Result) for o in pipeline.run(work, found(*NAMES), lambda r: r, watch))
-    assert watch.course.precision == taken
-    assert watch.course.notes[0].startswith(f"{taken}: ")
+    monkeypatch.setattr(precision, "_measure_speedup", lambda *_: gain)
+    monkeypatch.setattr(batches, "explain_batch", noisy)
+    watch = pipeline.RunCallbacks(RunState.from_config(work))
+    assert all(
+        isinstance(o, Result)
+        for o in pipeline.run_pipeline(work, found(*NAMES), lambda r: r, watch)
+    )
+    assert watch.state.precision == taken
+    assert watch.state.notes[0].startswith(f"{taken}: ")
 
 
 def test_each_second_counts_once_for_what_is_innermost(monkeypatch: pytest.MonkeyPatch) -> None:
     ticks = iter(range(100))
     monkeypatch.setattr("camcli.core.concurrency.time.monotonic", lambda: next(ticks))
-    clock = stream.Clock()
+    clock = stream.PhaseTimer()
 
     def items() -> Iterator[int]:
         for n in range(3):
-            with clock.on("inner"):
+            with clock.measure_phase("inner"):
                 yield_ = n
             yield yield_
 
-    assert list(clock.over("outer", items())) == [0, 1, 2]
+    assert list(clock.iter_timed("outer", items())) == [0, 1, 2]
     assert clock.seconds["inner"] == 3
     assert clock.seconds["outer"] == 7

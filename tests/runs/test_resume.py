@@ -28,10 +28,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from camcli.cli.summary import Tally
-from camcli.io import files, images, jsonl, transforms
-from camcli.io import writers as outputs
-from camcli.runs import batch as batches
+from camcli.cli.summary import RunSummary
+from camcli.io import files, jsonl, writers
+from camcli.runs import pipeline
 from camcli.runs import resume as earlier
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="looks into /proc, forks, locks")
@@ -296,7 +295,8 @@ def test_a_run_of_other_settings_is_not_gone_on_with(go: Go, weights: Path) -> N
 def test_a_run_that_is_done_is_left_as_it_is(go: Go, monkeypatch: Patch, blank: bool) -> None:
     Path("in/04.png").unlink()
     if blank:
-        monkeypatch.setattr(transforms, "preprocess", lambda *_: np.full((3, 32, 32), np.nan, "f4"))
+        blank_input = np.full((3, 32, 32), np.nan, "f4")
+        monkeypatch.setattr(pipeline, "preprocess_image", lambda *_: blank_input)
     first, before = go("o", "--resume"), tree(Path("o"))
     assert (first.status, len(first.lines)) == (blank, 9)
     again = go("o", "--resume")
@@ -311,7 +311,7 @@ def test_a_folder_has_one_run_at_a_time(go: Go) -> None:
         fcntl.flock(first, fcntl.LOCK_EX)
         for option in ("--resume", "--overwrite"):
             assert "another run is writing to o" in refused(go, "o", option)
-    with jsonl.opened(Path("p"), False) as write:
+    with jsonl.open_log(Path("p"), False) as write:
         write({"path": "x", "status": "failed"})
         assert "another run is writing to p" in refused(go, "p", "--overwrite")
     assert_mended(go)
@@ -356,17 +356,21 @@ def test_of_a_list_that_says_anything_only_results_are_kept(
     for path in (output / "f", output.parent / "secret"):
         path.write_text("here")
     (output / "results.jsonl").write_bytes(text)
-    asked = earlier.Asked({"a": 0, "b": 1, "gone": 2}, 1, {"a": "k", "b": "k"}.get)
-    done = earlier.mend(output, asked, Tally().recall)
-    own = [e.says for e in earlier.entries(output / "results.jsonl") if e.path in asked.places]
+    asked = earlier.ResumePlan({"a": 0, "b": 1, "gone": 2}, 1, {"a": "k", "b": "k"}.get)
+    done = earlier.prune_log(output, asked, RunSummary().add_earlier_line)
+    own = [
+        e.content
+        for e in earlier.iter_log_entries(output / "results.jsonl")
+        if e.image_path in asked.index_by_path
+    ]
     assert sorted(says["path"] for says in own) == sorted(done)
     for says in own:
         assert says["status"] == "ok"
         assert says["path"] == "gone" or says["key"] == "k"
         assert {file for e in says["explanations"] for file in e["files"].values()} <= {"f"}
     assert all(line in text for line in lines(output))
-    earlier.in_order(output, asked.places)
-    assert earlier.mend(output, asked, Tally().recall) == done
+    earlier.sort_log(output, asked.index_by_path)
+    assert earlier.prune_log(output, asked, RunSummary().add_earlier_line) == done
 
 
 @pytest.mark.parametrize(("number", "status"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
@@ -422,7 +426,7 @@ def broken(patch: Patch, owner: Any, name: str, nth: int, then: Callable[[], obj
 
 def test_a_folder_that_is_removed_meanwhile_ends_the_run(go: Go, monkeypatch: Patch) -> None:
     with monkeypatch.context() as patch:
-        broken(patch, outputs, "save", 3, lambda: shutil.rmtree("o", ignore_errors=True))
+        broken(patch, writers, "write_result", 3, lambda: shutil.rmtree("o", ignore_errors=True))
         ran = go("o")
     assert ran.status == 1
     assert "camcli: o/results.jsonl was removed while the run was writing to it\n" in ran.err
@@ -437,7 +441,7 @@ def fill() -> None:
 @pytest.mark.parametrize("nth", [2, 3, 12])
 def test_a_disk_that_fills_ends_the_run(go: Go, monkeypatch: Patch, nth: int) -> None:
     with monkeypatch.context() as patch:
-        broken(patch, files, "_write_new", nth, fill)
+        broken(patch, files, "_write_new_file", nth, fill)
         ran = go("o")
     assert ran.status == 1
     assert ran.err.count("No space left on device\n") == 1
@@ -450,7 +454,12 @@ def boom() -> None:
     raise RuntimeError("boom")
 
 
-PARTS = [(images, "decode"), (batches, "outcomes"), (outputs, "save"), (jsonl, "_append")]
+PARTS = [
+    (pipeline, "load_image"),
+    (pipeline, "compute_outcomes"),
+    (writers, "write_result"),
+    (jsonl, "_append_line"),
+]
 
 
 @pytest.mark.parametrize(("owner", "name"), PARTS)

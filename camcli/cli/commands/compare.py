@@ -9,17 +9,50 @@ from typing import TYPE_CHECKING, Annotated
 
 from typer import Argument, Option
 
-from camcli.cli import console, options
+from camcli.cli.console import print_info, print_notice
+from camcli.cli.options import (
+    COMPARISON_FILE,
+    BatchSize,
+    Block,
+    Checkpoint,
+    Device,
+    FitName,
+    FormatName,
+    FusionName,
+    HeadName,
+    Interpolation,
+    LabelFile,
+    Mean,
+    ModelName,
+    Overwrite,
+    Seed,
+    Settings,
+    Size,
+    Smooth,
+    Std,
+    Threshold,
+    check_file_exists,
+    check_layer_options,
+    check_no_existing_run,
+    choose_batch_size,
+    parse_input_size,
+    parse_method_settings,
+    parse_methods,
+    parse_model_names,
+    parse_smoothing_options,
+    parse_threshold,
+    parse_transform_options,
+)
 from camcli.core.errors import MethodError, UsageError
-from camcli.engine import targets
-from camcli.io import discovery as sources
-from camcli.io import files
+from camcli.engine.targets import parse_target
+from camcli.io.discovery import find_image_sources, parse_path_list
+from camcli.io.files import create_class_slugs
 from camcli.methods.registry import METHODS, Method
 
 if TYPE_CHECKING:
-    from camcli.runs.comparison import Row
+    from camcli.runs.comparison import ComparisonRow
 
-ALL, CHEAP = "all", "all-cheap"
+ALL_KEYWORD, CHEAP_KEYWORD = "all", "all-cheap"
 
 
 def compare(
@@ -27,12 +60,12 @@ def compare(
         list[str],
         Argument(metavar="INPUT...", help="Files, folders, globs, or - for a list on stdin."),
     ],
-    model: options.ModelName = None,
+    model: ModelName = None,
     models: Annotated[
         str | None, Option(metavar="LIST", help="Several models, parted by commas: a row each.")
     ] = None,
-    checkpoint: options.Checkpoint = None,
-    labels: options.LabelFile = None,
+    checkpoint: Checkpoint = None,
+    labels: LabelFile = None,
     method: Annotated[
         list[str] | None,
         Option(
@@ -44,90 +77,92 @@ def compare(
     layers: Annotated[
         list[str] | None, Option(metavar="SPEC", help="As for explain; each --layers is a row.")
     ] = None,
-    block: options.Block = None,
-    fusion: options.FusionName = None,
+    block: Block = None,
+    fusion: FusionName = None,
     target: Annotated[str, Option(help="As for explain.")] = "predicted",
-    head: options.HeadName = None,
-    smooth: options.Smooth = "none",
-    set_: options.Settings = None,
-    seed: options.Seed = 0,
+    head: HeadName = None,
+    smooth: Smooth = "none",
+    set_: Settings = None,
+    seed: Seed = 0,
     output: Annotated[Path, Option(metavar="DIR", help="Where files go.")] = Path("camcli-compare"),
-    overwrite: options.Overwrite = False,
-    threshold: options.Threshold = None,
-    fit: options.FitName = "squash",
-    size: options.Size = None,
-    mean: options.Mean = None,
-    std: options.Std = None,
-    interpolation: options.Interpolation = None,
-    batch_size: options.BatchSize = None,
-    device: options.Device = "auto",
-    format_: options.FormatName = "auto",
+    overwrite: Overwrite = False,
+    threshold: Threshold = None,
+    fit: FitName = "squash",
+    size: Size = None,
+    mean: Mean = None,
+    std: Std = None,
+    interpolation: Interpolation = None,
+    batch_size: BatchSize = None,
+    device: Device = "auto",
+    format_: FormatName = "auto",
 ) -> int:
     """Methods, layers or models side by side: one picture an image, rank correlation and time."""
-    wanted, must = _methods(method or [CHEAP])
-    settings = options.settings(set_ or [], wanted, seed)
-    smoothing = options.smoothing(smooth, seed, fit)
-    normalised = options.transform(mean, std, interpolation)
-    level, input_size = options.threshold(threshold), options.size(size)
-    bind = targets.parse(target)
-    names = options.models(model, models, checkpoint)
-    options.one_choice_of_layers(layers, block)
+    wanted, must = _choose_methods(method or [CHEAP_KEYWORD])
+    settings = parse_method_settings(set_ or [], wanted, seed)
+    smoothing = parse_smoothing_options(smooth, seed, fit)
+    normalised = parse_transform_options(mean, std, interpolation)
+    level, input_size = parse_threshold(threshold), parse_input_size(size)
+    bind = parse_target(target)
+    names = parse_model_names(model, models, checkpoint)
+    check_layer_options(layers, block)
     if fusion == "none":
         raise UsageError("--fusion none: give each layer a --layers of its own")
-    options.must_exist("--checkpoint", checkpoint)
-    options.must_exist("--labels", labels)
-    options.refuse_existing_run(output, overwrite, options.COMPARED)
-    listed = sources.read_list(sys.stdin.read()) if "-" in inputs else []
-    found = sources.find(inputs, listed, skip=output)
+    check_file_exists("--checkpoint", checkpoint)
+    check_file_exists("--labels", labels)
+    check_no_existing_run(output, overwrite, COMPARISON_FILE)
+    listed = parse_path_list(sys.stdin.read()) if "-" in inputs else []
+    found = find_image_sources(inputs, listed, skip_folder=output)
 
-    from camcli.cli.runners.compare import Sheet
-    from camcli.engine import plan
-    from camcli.models import model as loading
-    from camcli.runs.comparison import row
-    from camcli.runs.config import Job
+    from camcli.cli.runners.compare import CompareRun
+    from camcli.engine.plan import choose_default_model, iter_method_plans
+    from camcli.models.model import load_model
+    from camcli.runs.comparison import create_comparison_row
+    from camcli.runs.config import RunConfig
 
     specs: Sequence[str | None] = list(dict.fromkeys(layers or [])) or [None]
-    rows: list[Row] = []
+    rows: list[ComparisonRow] = []
     refused: dict[str, str] = {}
     for name in names:
-        known = name if name or checkpoint else plan.default_model(wanted if must else [])
-        loaded = loading.load_model(
+        known = name if name or checkpoint else choose_default_model(wanted if must else [])
+        loaded = load_model(
             *(known, checkpoint, labels, input_size, device),
             output_activation=head,
             transform_overrides=normalised,
         )
-        console.note(loaded.note)
-        job = Job(
+        print_notice(loaded.note)
+        job = RunConfig(
             *(loaded, (), bind(loaded.labels), fit),
-            options.batch_size(batch_size, loaded.device.type, fit),
+            choose_batch_size(batch_size, loaded.device.type, fit),
             *(1, level, "largest", smoothing),
         )
         for spec in specs:
             told = (loaded.name if len(names) > 1 else "", str(spec) if len(specs) > 1 else "")
             # What reads layers of its own has a place in the first row only.
             asked = [m for m in wanted if m.per_layer or spec == specs[0]]
-            found_out = plan.separately(loaded, asked, spec, block, fusion, settings, smoothing)
+            found_out = iter_method_plans(loaded, asked, spec, block, fusion, settings, smoothing)
             planned = dict(zip((m.name for m in asked), found_out, strict=True))
-            rows.append(row(*told, job, wanted, planned))
-            refused |= rows[-1].refused
+            rows.append(create_comparison_row(*told, job, wanted, planned))
+            refused |= rows[-1].reason_by_method
     if refused and (must or len(refused) == len(wanted)):
         raise MethodError(next(iter(refused.values())))
-    kept = [c for c in range(len(wanted)) if any(r.jobs[c] for r in rows)]
+    kept = [c for c in range(len(wanted)) if any(r.configs[c] for r in rows)]
     left = [m.name for c, m in enumerate(wanted) if c not in kept]
     if left:
-        console.say(f"left out, for the model has no place for them: {', '.join(left)}")
-    slugs = files.class_slugs(rows[0].base.model.labels)
+        print_info(f"left out, for the model has no place for them: {', '.join(left)}")
+    slugs = create_class_slugs(rows[0].base_config.model.labels)
     columns = tuple(wanted[c].name for c in kept)
-    sheet = Sheet(columns, tuple(r.only(kept) for r in rows), output, slugs, must)
+    sheet = CompareRun(columns, tuple(r.select_columns(kept) for r in rows), output, slugs, must)
     return sheet.run(found, overwrite, format_)
 
 
-def _methods(given: Sequence[str]) -> tuple[list[Method], bool]:
+def _choose_methods(method_options: Sequence[str]) -> tuple[list[Method], bool]:
     """The methods that are named, and whether each must apply: of `all` those that can."""
-    names = [part.strip() for name in given for part in name.split(",") if part.strip()]
-    if not {*names} & {ALL, CHEAP}:
-        return options.chosen(given), True
+    names = [part.strip() for name in method_options for part in name.split(",") if part.strip()]
+    if not {*names} & {ALL_KEYWORD, CHEAP_KEYWORD}:
+        return parse_methods(method_options), True
     if len(names) > 1:
-        raise UsageError(f"--method {ALL} and {CHEAP} stand alone")
+        raise UsageError(f"--method {ALL_KEYWORD} and {CHEAP_KEYWORD} stand alone")
     every = METHODS.values()
-    return [m for m in every if ALL in names or not any("N " in cost for cost in m.costs)], False
+    return [
+        m for m in every if ALL_KEYWORD in names or not any("N " in cost for cost in m.costs)
+    ], False

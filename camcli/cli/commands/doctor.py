@@ -10,31 +10,31 @@ from importlib.metadata import PackageNotFoundError, requires, version
 from pathlib import Path
 
 from camcli import __version__
-from camcli.cli import console
+from camcli.cli.console import print_data
 from camcli.core.errors import CamcliError
 
 
 def doctor() -> int:
     """Versions, devices, matching torch and torchvision, embedded weights, writable folders."""
     checks: tuple[Callable[[], str], ...] = (_torch, _torchvision, _timm, _weights, _folders)
-    console.emit(f"ok    camcli {__version__}, Python {platform.python_version()}")
+    print_data(f"ok    camcli {__version__}, Python {platform.python_version()}")
     status = 0
     for check in checks:
         try:
-            console.emit(f"ok    {check()}")
+            print_data(f"ok    {check()}")
         except (ImportError, OSError, RuntimeError, CamcliError, PackageNotFoundError) as error:
             status = 1
-            console.emit(f"FAIL  {check.__name__.strip('_')}: {str(error).partition(chr(10))[0]}")
+            print_data(f"FAIL  {check.__name__.strip('_')}: {str(error).partition(chr(10))[0]}")
     return status
 
 
 def _torch() -> str:
     import torch
 
-    return f"torch {torch.__version__}; devices: {', '.join(_devices())}"
+    return f"torch {torch.__version__}; devices: {', '.join(_iter_devices())}"
 
 
-def _devices() -> Iterator[str]:
+def _iter_devices() -> Iterator[str]:
     import torch
 
     yield f"cpu ({os.cpu_count()} cores)"
@@ -64,10 +64,10 @@ def _timm() -> str:
 
 
 def _weights() -> str:
-    from camcli.models import model as models
-    from camcli.models.zoo import builtin as embedded
+    from camcli.models.model import load_model
+    from camcli.models.zoo.builtin import BUILTIN_NAMES
 
-    loaded = [models.load_model(name, device="cpu") for name in embedded.BUILTIN_NAMES]
+    loaded = [load_model(name, device="cpu") for name in BUILTIN_NAMES]
     return f"embedded weights: {', '.join(model.name for model in loaded)}"
 
 

@@ -11,15 +11,53 @@ from typing import Annotated, Any, Literal
 
 from typer import Argument, Context, Option
 
-from camcli.cli import console, options
-from camcli.engine import targets
-from camcli.io import discovery as sources
-from camcli.io import files
+from camcli.cli.console import print_notice
+from camcli.cli.options import (
+    BatchSize,
+    Block,
+    Boxes,
+    Checkpoint,
+    Device,
+    FitName,
+    FormatName,
+    FusionName,
+    HeadName,
+    Interpolation,
+    LabelFile,
+    Mean,
+    MethodNames,
+    ModelName,
+    Overwrite,
+    Seed,
+    Settings,
+    Size,
+    Smooth,
+    Std,
+    Threshold,
+    Workers,
+    check_file_exists,
+    check_grabcut_available,
+    check_layer_options,
+    check_no_existing_run,
+    check_resume_options,
+    choose_batch_size,
+    choose_worker_count,
+    parse_input_size,
+    parse_method_settings,
+    parse_methods,
+    parse_output_kinds,
+    parse_smoothing_options,
+    parse_threshold,
+    parse_transform_options,
+)
+from camcli.engine.targets import parse_target
+from camcli.io.discovery import find_image_sources, parse_path_list
+from camcli.io.files import create_class_slugs
 
 ImageFormat = Literal["jpg", "png", "webp"]
 
 # Options that say where results go and how they are had, not what they are.
-ELSEWHERE = {
+NON_RESULT_OPTIONS = {
     *("inputs", "output", "overwrite", "resume", "on_error", "format_"),
     *("checkpoint", "labels", "batch_size", "device", "workers", "compile_"),
 }
@@ -31,16 +69,16 @@ def explain(
         list[str],
         Argument(metavar="INPUT...", help="Files, folders, globs, or - for a list on stdin."),
     ],
-    model: options.ModelName = None,
-    checkpoint: options.Checkpoint = None,
-    labels: options.LabelFile = None,
-    method: options.MethodNames = None,
+    model: ModelName = None,
+    checkpoint: Checkpoint = None,
+    labels: LabelFile = None,
+    method: MethodNames = None,
     layers: Annotated[
         str | None,
         Option(metavar="SPEC", help="stage1..5, stage4, last, all, or names; see `camcli layers`."),
     ] = None,
-    block: options.Block = None,
-    fusion: options.FusionName = None,
+    block: Block = None,
+    fusion: FusionName = None,
     target: Annotated[
         str,
         Option(
@@ -48,12 +86,12 @@ def explain(
             " finer:N: what tells the predicted class from the N nearest."
         ),
     ] = "predicted",
-    head: options.HeadName = None,
-    smooth: options.Smooth = "none",
-    set_: options.Settings = None,
-    seed: options.Seed = 0,
+    head: HeadName = None,
+    smooth: Smooth = "none",
+    set_: Settings = None,
+    seed: Seed = 0,
     output: Annotated[Path, Option(metavar="DIR", help="Where files go.")] = Path("camcli-out"),
-    overwrite: options.Overwrite = False,
+    overwrite: Overwrite = False,
     resume: Annotated[
         bool, Option("--resume", help="Go on with the run in --output, if one is there.")
     ] = False,
@@ -64,17 +102,17 @@ def explain(
         str, Option(metavar="LIST", help="Of overlay, heatmap, grid, boxes, array.")
     ] = "overlay,boxes",
     image_format: Annotated[ImageFormat, Option(help="For overlays and grids.")] = "jpg",
-    threshold: options.Threshold = None,
-    boxes: options.Boxes = "largest",
+    threshold: Threshold = None,
+    boxes: Boxes = "largest",
     colormap: Annotated[str, Option(help="Any matplotlib colormap.")] = "jet",
     alpha: Annotated[float, Option(min=0, max=1, help="Opacity of the heatmap.")] = 0.5,
-    fit: options.FitName = "squash",
-    size: options.Size = None,
-    mean: options.Mean = None,
-    std: options.Std = None,
-    interpolation: options.Interpolation = None,
-    batch_size: options.BatchSize = None,
-    device: options.Device = "auto",
+    fit: FitName = "squash",
+    size: Size = None,
+    mean: Mean = None,
+    std: Std = None,
+    interpolation: Interpolation = None,
+    batch_size: BatchSize = None,
+    device: Device = "auto",
     precision: Annotated[
         Literal["fp32", "bf16", "auto"],
         Option(help="Of the network; auto: bf16 where it is faster here, and maps are the same."),
@@ -82,87 +120,91 @@ def explain(
     compile_: Annotated[
         bool, Option("--compile", help="torch.compile: slow to begin, then faster.")
     ] = False,
-    workers: options.Workers = None,
-    format_: options.FormatName = "auto",
+    workers: Workers = None,
+    format_: FormatName = "auto",
 ) -> int:
     """What did the network look at? Writes heatmaps, overlays, grids and boxes."""
-    wanted = options.chosen(method) if method else []
-    settings = options.settings(set_ or [], wanted, seed)
-    smoothing = options.smoothing(smooth, seed, fit)
-    normalised = options.transform(mean, std, interpolation)
-    kinds, level, input_size = options.saves(save), options.threshold(threshold), options.size(size)
-    bind = targets.parse(target)
-    options.one_choice_of_layers(layers, block)
-    options.must_have_opencv(boxes)
-    options.must_exist("--checkpoint", checkpoint)
-    options.must_exist("--labels", labels)
-    options.one_way_to_go_on(overwrite, resume)
-    options.refuse_existing_run(output, overwrite or resume, otherwise="--resume or --overwrite")
-    listed = sources.read_list(sys.stdin.read()) if "-" in inputs else []
-    found = sources.find(inputs, listed, skip=output)
+    wanted = parse_methods(method) if method else []
+    settings = parse_method_settings(set_ or [], wanted, seed)
+    smoothing = parse_smoothing_options(smooth, seed, fit)
+    normalised = parse_transform_options(mean, std, interpolation)
+    kinds, level, input_size = (
+        parse_output_kinds(save),
+        parse_threshold(threshold),
+        parse_input_size(size),
+    )
+    bind = parse_target(target)
+    check_layer_options(layers, block)
+    check_grabcut_available(boxes)
+    check_file_exists("--checkpoint", checkpoint)
+    check_file_exists("--labels", labels)
+    check_resume_options(overwrite, resume)
+    check_no_existing_run(output, overwrite or resume, remedy="--resume or --overwrite")
+    listed = parse_path_list(sys.stdin.read()) if "-" in inputs else []
+    found = find_image_sources(inputs, listed, skip_folder=output)
 
-    from camcli.io.drawing import palette
+    from camcli.io.drawing import find_palette
 
-    palette(colormap)
+    find_palette(colormap)
 
-    from camcli.cli.runners.explain import Run
-    from camcli.engine import plan
-    from camcli.io import writers as outputs
-    from camcli.models import model as models
-    from camcli.runs import manifest
-    from camcli.runs.config import Job
+    from camcli.cli.runners.explain import ExplainRun
+    from camcli.engine.plan import choose_default_model, plan_requests
+    from camcli.io.writers import DrawingStyle, write_result
+    from camcli.models.model import load_model
+    from camcli.runs.config import RunConfig
+    from camcli.runs.manifest import create_manifest, create_model_entry
 
-    name = model if model or checkpoint else plan.default_model(wanted)
-    loaded = models.load_model(
+    name = model if model or checkpoint else choose_default_model(wanted)
+    loaded = load_model(
         *(name, checkpoint, labels, input_size, device),
         output_activation=head,
         transform_overrides=normalised,
     )
-    console.note(loaded.note)
-    job = Job(
+    print_notice(loaded.note)
+    job = RunConfig(
         loaded,
-        plan.plan(loaded, wanted, layers, block, fusion, settings, smoothing),
+        plan_requests(loaded, wanted, layers, block, fusion, settings, smoothing),
         bind(loaded.labels),
         fit,
-        options.batch_size(batch_size, loaded.device.type, fit),
-        workers or options.workers(),
+        choose_batch_size(batch_size, loaded.device.type, fit),
+        workers or choose_worker_count(),
         level,
         boxes,
         smoothing,
         precision,
         compile_,
     )
-    style = outputs.Style(loaded.input_size, colormap, alpha, image_format, "boxes" in kinds)
-    slugs = files.class_slugs(loaded.labels)
-    about = manifest.of_model(loaded, checkpoint or _file(name))
-    made_of = _settings(context.params) | {
+    style = DrawingStyle(loaded.input_size, colormap, alpha, image_format, "boxes" in kinds)
+    slugs = create_class_slugs(loaded.labels)
+    about = create_model_entry(loaded, checkpoint or _find_model_file(name))
+    made_of = _create_result_settings(context.params) | {
         "model": loaded.name,
         "method": [request.method.name for request in job.requests],
     }
-    return Run(
+    return ExplainRun(
         job,
         found,
-        partial(outputs.save, kinds=kinds, style=style, output=output, slugs=slugs),
+        partial(write_result, kinds=kinds, style=style, output=output, slugs=slugs),
         output,
-        manifest.begun(job, about, made_of, sys.argv[1:], len(found)),
+        create_manifest(job, about, made_of, sys.argv[1:], len(found)),
         format_,
         overwrite,
         resume,
         on_error == "stop",
-    ).go()
+    ).run()
 
 
-def _file(name: str | None) -> Path | None:
+def _find_model_file(name: str | None) -> Path | None:
     """The file of weights that a model is named by, if it is."""
     path = (name or "").removeprefix("program:")
     return Path(path) if os.path.isfile(path) else None
 
 
-def _settings(params: Mapping[str, Any]) -> dict[str, Any]:
+def _create_result_settings(params: Mapping[str, Any]) -> dict[str, Any]:
     """The options that results are made of; of a table of targets what it says."""
-    from camcli.runs.manifest import digest_of_file
+    from camcli.runs.manifest import compute_file_digest
 
-    own = {name: value for name, value in params.items() if name not in ELSEWHERE}
+    own = {name: value for name, value in params.items() if name not in NON_RESULT_OPTIONS}
     target = own["target"]
-    table = digest_of_file(Path(target[1:])) if target.startswith("@") else None
+    table = compute_file_digest(Path(target[1:])) if target.startswith("@") else None
     return {**own, "target_sha256": table}

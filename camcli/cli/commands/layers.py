@@ -9,9 +9,16 @@ from typing import Annotated, Literal
 
 from typer import Argument, Option
 
-from camcli.cli import console, options
-from camcli.cli.layer_tree import draw
-from camcli.cli.options import Checkpoint, Device, ModelName, Size
+from camcli.cli.console import print_data, print_info, print_notice, print_table
+from camcli.cli.layer_tree import print_layer_tree
+from camcli.cli.options import (
+    Checkpoint,
+    Device,
+    ModelName,
+    Size,
+    check_file_exists,
+    parse_input_size,
+)
 from camcli.core.errors import LayerError, UsageError
 
 
@@ -34,26 +41,26 @@ def layers(
     format_: Annotated[Literal["table", "jsonl"], Option("--format")] = "table",
 ) -> int:
     """What can be tapped: name, stage or block, shape, layout; the default is marked."""
-    input_size = options.size(size)
-    options.must_exist("--checkpoint", checkpoint)
+    input_size = parse_input_size(size)
+    check_file_exists("--checkpoint", checkpoint)
     if name and model:
         raise UsageError("the model is named twice; give it once")
 
-    from camcli.engine import compatibility as suited
-    from camcli.engine import plan
-    from camcli.models import model as models
+    from camcli.engine.compatibility import find_model_live_layers
+    from camcli.engine.plan import find_model_default_layer
+    from camcli.models.model import load_model
 
-    loaded = models.load_model(
+    loaded = load_model(
         name or model, checkpoint, size=input_size, device=device, pretrained=weights
     )
-    console.note(loaded.note)
+    print_notice(loaded.note)
     default = None
     with suppress(LayerError):  # a list of layers is what helps where no default can be found
-        default = plan.default_layer(loaded)
+        default = find_model_default_layer(loaded)
     if tree and format_ == "table":
-        draw(loaded, default)
+        print_layer_tree(loaded, default)
         return 0
-    live = suited.alive(loaded) if tree else frozenset()
+    live = find_model_live_layers(loaded) if tree else frozenset()
     rows: list[dict[str, object]] = [
         {
             "layer": layer.name,
@@ -62,7 +69,7 @@ def layers(
             "channels": layer.channels,
             "grid": list(layer.grid),
             "layout": layer.layout,
-            "prefix_tokens": layer.prefix,
+            "prefix_tokens": layer.prefix_token_count,
             "default": layer == default,
             **({"gradient": layer.name in live} if tree else {}),
         }
@@ -71,18 +78,18 @@ def layers(
     ]
     if format_ == "jsonl":
         for row in rows:
-            console.emit(json.dumps(row))
+            print_data(json.dumps(row))
         return 0
     head = ["layer", "as", "channels", "grid", "layout", ""]
-    console.table([head, *map(_cells, rows)])
+    print_table([head, *map(_format_layer_cells, rows)])
     hidden = len(loaded.layers) - len(rows)
-    console.say(
+    print_info(
         f"{loaded.name} at {loaded.input_size[0]}x{loaded.input_size[1]}; {hidden} more with --all"
     )
     return 0
 
 
-def _cells(row: Mapping[str, object]) -> list[str]:
+def _format_layer_cells(row: Mapping[str, object]) -> list[str]:
     number = f"stage{row['stage']}" if row["stage"] else ""
     number = f"--block {row['block']}" if row["block"] is not None else number
     grid = "x".join(map(str, row["grid"])) if isinstance(row["grid"], list) else ""

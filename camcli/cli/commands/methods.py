@@ -9,7 +9,7 @@ from typing import Annotated, Any, Literal
 
 from typer import Argument, Option
 
-from camcli.cli import console
+from camcli.cli.console import print_data, print_table
 from camcli.methods.registry import METHODS, Method, find_method
 
 
@@ -21,49 +21,49 @@ def methods(
 ) -> int:
     """Every method: family, what it needs, which networks it suits, its cost, and its paper."""
     if name:
-        console.emit(_in_full(find_method(name)))
+        print_data(_format_method(find_method(name)))
         return 0
-    rows = [_row(method) for method in METHODS.values()]
+    rows = [_create_method_row(method) for method in METHODS.values()]
     if format_ == "jsonl":
         for row in rows:
-            console.emit(json.dumps(row))
+            print_data(json.dumps(row))
     elif format_ == "markdown":
-        for line in _markdown(rows):
-            console.emit(line)
+        for line in _format_markdown(rows):
+            print_data(line)
     else:
-        cells = [[_cell(row[key]) for key in row if key != "what"] for row in rows]
-        console.table([[key for key in rows[0] if key != "what"], *cells])
+        cells = [[_format_cell(row[key]) for key in row if key != "what"] for row in rows]
+        print_table([[key for key in rows[0] if key != "what"], *cells])
     return 0
 
 
-def costs() -> dict[str, float]:
+def load_method_costs() -> dict[str, float]:
     """Of each method its cost in forward passes, as benchmarks/costs.py has measured it."""
     text = (files("camcli.methods") / "costs.json").read_text(encoding="utf-8")
     found: dict[str, float] = json.loads(text)
     return found
 
 
-def _row(method: Method) -> dict[str, Any]:
+def _create_method_row(method: Method) -> dict[str, Any]:
     return {
         "method": method.name,
-        "what": _what(method),
+        "what": _read_summary(method),
         "family": method.family,
         "needs": list(method.costs),
         "works on": list(method.works_on),
         "of the class": method.class_specific,
-        "cost": costs().get(method.name),
+        "cost": load_method_costs().get(method.name),
         "boxes above": method.threshold,
         "paper": method.paper,
     }
 
 
-def _what(method: Method) -> str:
+def _read_summary(method: Method) -> str:
     """The first sentence of its documentation, after its name."""
     first = (inspect.getdoc(method.function) or "").partition("\n")[0]
     return first.partition(": ")[2].rstrip(".")
 
 
-def _cell(value: Any) -> str:
+def _format_cell(value: Any) -> str:
     if isinstance(value, bool):
         return "yes" if value else "no"
     if isinstance(value, list):
@@ -71,25 +71,26 @@ def _cell(value: Any) -> str:
     return f"{value:g}" if isinstance(value, float) else str(value)
 
 
-def _markdown(rows: list[dict[str, Any]]) -> list[str]:
+def _format_markdown(rows: list[dict[str, Any]]) -> list[str]:
     """A table in which names link to papers."""
     keys = [key for key in rows[0] if key != "paper"]
     lines = [f"| {' | '.join(keys)} |", "|---" * len(keys) + "|"]
     for row in rows:
         shown = {**row, "method": f"[`{row['method']}`]({row['paper']})"}
-        lines.append(f"| {' | '.join(_cell(shown[key]) for key in keys)} |")
+        lines.append(f"| {' | '.join(_format_cell(shown[key]) for key in keys)} |")
     return lines
 
 
-def _choices(method: Method, key: str) -> str:
+def _format_choices(method: Method, key: str) -> str:
     return f"  (of {', '.join(method.choices[key])})" if key in method.choices else ""
 
 
-def _in_full(method: Method) -> str:
+def _format_method(method: Method) -> str:
     options = [
-        f"  --set {key}={value}{_choices(method, key)}" for key, value in method.options.items()
+        f"  --set {key}={value}{_format_choices(method, key)}"
+        for key, value in method.options.items()
     ]
-    row = _row(method)
+    row = _create_method_row(method)
     return "\n".join(
         [
             method.name,
@@ -99,8 +100,8 @@ def _in_full(method: Method) -> str:
             f"Family: {method.family}",
             f"Needs: {', '.join(method.input_names)} ({', '.join(method.costs)})",
             f"Works on: {', '.join(method.works_on)}",
-            f"Of the class: {_cell(row['of the class'])}",
-            f"Cost: {_cell(row['cost'])} forward passes",
+            f"Of the class: {_format_cell(row['of the class'])}",
+            f"Cost: {_format_cell(row['cost'])} forward passes",
             f"Box threshold: {method.threshold}",
             f"Paper: {method.paper}",
             *(["Options:", *options] if options else []),

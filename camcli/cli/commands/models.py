@@ -7,8 +7,8 @@ from typing import Annotated
 
 from typer import Argument, Option
 
-from camcli.cli import console
-from camcli.core.errors import UsageError, hint
+from camcli.cli.console import print_data
+from camcli.core.errors import UsageError, format_suggestion
 
 
 def models(
@@ -23,17 +23,17 @@ def models(
     import timm
     from torchvision import models as of_torchvision
 
-    from camcli.models.zoo import pretrained as hub
     from camcli.models.zoo.architectures import TORCHVISION_PREFIX
     from camcli.models.zoo.builtin import BUILTIN_NAMES
+    from camcli.models.zoo.pretrained import can_load_offline
 
     others = [f"{TORCHVISION_PREFIX}{n}" for n in of_torchvision.list_models(module=of_torchvision)]
     known = [*BUILTIN_NAMES, *(n for n in timm.list_models() if n not in BUILTIN_NAMES), *others]
     wanted = pattern if pattern and "*" in pattern else f"*{pattern or ''}*"
     names = fnmatch.filter(known, wanted)
     if not names:
-        raise UsageError(f"no model matches {pattern!r}{hint(str(pattern), known)}")
+        raise UsageError(f"no model matches {pattern!r}{format_suggestion(str(pattern), known)}")
     for name in names:
-        if not loadable or hub.can_load_offline(name):
-            console.emit(f"{name}  (embedded)" if name in BUILTIN_NAMES else name)
+        if not loadable or can_load_offline(name):
+            print_data(f"{name}  (embedded)" if name in BUILTIN_NAMES else name)
     return 0

@@ -8,16 +8,25 @@ from typing import Annotated, Literal
 
 from typer import Argument, Option, Typer
 
-from camcli.cli import options
-from camcli.cli.runners import train as lesson
-from camcli.cli.runners.train import Asked
+from camcli.cli.options import (
+    Checkpoint,
+    Device,
+    LabelFile,
+    Size,
+    Workers,
+    check_file_exists,
+    check_no_existing_run,
+    choose_worker_count,
+    parse_input_size,
+)
+from camcli.cli.runners.train import TrainArgs, run_training
 from camcli.core.errors import UsageError
-from camcli.io import discovery as sources
+from camcli.io.discovery import find_image_sources
 from camcli.training.config import LOG_FILE, TSCAM_CUB_RECIPE, Recipe
 
 app = Typer(help="Fit a head on photographs: TS-CAM's for a ViT, or CAM's for a CNN.")
 
-Data = Annotated[
+DataPath = Annotated[
     Path,
     Argument(
         metavar="DATA",
@@ -38,16 +47,16 @@ BoxTable = Annotated[
     Path | None,
     Option(metavar="CSV", help="Boxes to validate with: they choose the best by GT-known."),
 ]
-Share = Annotated[
+ValidationShare = Annotated[
     float,
     Option("--validation", min=0.001, max=0.9, help="Share kept, if DATA has no part for it."),
 ]
-Precision = Annotated[
+TrainPrecision = Annotated[
     Literal["fp32", "bf16"], Option(help="bf16: faster where the hardware has it.")
 ]
-Seed = Annotated[int, Option(min=0, max=2**32 - 1, help="The same seed gives the same head.")]
-Output = Annotated[Path, Option(metavar="DIR", help="Where checkpoints and log go.")]
-Overwrite = Annotated[bool, Option("--overwrite", help="Start over where a training exists.")]
+TrainSeed = Annotated[int, Option(min=0, max=2**32 - 1, help="The same seed gives the same head.")]
+OutputFolder = Annotated[Path, Option(metavar="DIR", help="Where checkpoints and log go.")]
+TrainOverwrite = Annotated[bool, Option("--overwrite", help="Start over where a training exists.")]
 
 
 @app.callback()
@@ -57,11 +66,11 @@ def train() -> None:
 
 @app.command()
 def tscam(
-    data: Data,
+    data: DataPath,
     model: Annotated[
         str | None, Option(metavar="NAME", help="Any timm ViT with a CLS token; else vit_lite0.")
     ] = None,
-    checkpoint: options.Checkpoint = None,
+    checkpoint: Checkpoint = None,
     teacher: Teacher = None,
     teacher_checkpoint: TeacherCheckpoint = None,
     part: Annotated[
@@ -69,8 +78,8 @@ def tscam(
     ] = "all",
     images: ImageFolder = None,
     boxes: BoxTable = None,
-    labels: options.LabelFile = None,
-    validation: Share = 0.1,
+    labels: LabelFile = None,
+    validation: ValidationShare = 0.1,
     epochs: Annotated[int, Option(min=1, help="Of last:N and all.")] = TSCAM_CUB_RECIPE.epochs,
     batch_size: Annotated[
         int, Option(min=1, max=2**16, help="Photographs at a time.")
@@ -81,19 +90,19 @@ def tscam(
     decay: Annotated[
         float | None, Option(min=0, help="Weight decay; else 5e-4, and a head's best of four.")
     ] = None,
-    size: options.Size = None,
-    precision: Precision = "fp32",
-    seed: Seed = TSCAM_CUB_RECIPE.seed,
-    device: options.Device = "auto",
-    workers: options.Workers = None,
-    output: Output = Path("camcli-train"),
+    size: Size = None,
+    precision: TrainPrecision = "fp32",
+    seed: TrainSeed = TSCAM_CUB_RECIPE.seed,
+    device: Device = "auto",
+    workers: Workers = None,
+    output: OutputFolder = Path("camcli-train"),
     resume: Annotated[bool, Option("--resume", help="Go on where it was interrupted.")] = False,
-    overwrite: Overwrite = False,
+    overwrite: TrainOverwrite = False,
 ) -> int:
     """TS-CAM: a 3x3 convolution over a ViT's patch tokens. Defaults are its authors' for CUB."""
-    threads, last = workers or options.workers(), _last(part)
-    return lesson.run(
-        Asked(
+    threads, last = workers or choose_worker_count(), _parse_last_blocks(part)
+    return run_training(
+        TrainArgs(
             kind="tscam",
             data=data,
             model=model if model or checkpoint else "vit_lite0",
@@ -105,7 +114,7 @@ def tscam(
             boxes=boxes,
             labels=labels,
             share=validation,
-            size=options.size(size),
+            size=parse_input_size(size),
             recipe=Recipe(epochs, batch_size, lr, decay, precision, seed, threads, last),
             device=device,
             output=output,
@@ -117,32 +126,32 @@ def tscam(
 
 @app.command()
 def gap(
-    data: Data,
+    data: DataPath,
     model: Annotated[
         str | None, Option(metavar="NAME", help="Any timm CNN; else the embedded one.")
     ] = None,
-    checkpoint: options.Checkpoint = None,
+    checkpoint: Checkpoint = None,
     teacher: Teacher = None,
     teacher_checkpoint: TeacherCheckpoint = None,
     images: ImageFolder = None,
     boxes: BoxTable = None,
-    labels: options.LabelFile = None,
-    validation: Share = 0.1,
+    labels: LabelFile = None,
+    validation: ValidationShare = 0.1,
     batch_size: Annotated[int, Option(min=1, max=2**16, help="Photographs at a time.")] = 32,
     decay: Annotated[float | None, Option(min=0, help="Weight decay; else the best of four.")] = (
         None
     ),
-    size: options.Size = None,
-    precision: Precision = "fp32",
-    device: options.Device = "auto",
-    workers: options.Workers = None,
-    output: Output = Path("camcli-train"),
-    overwrite: Overwrite = False,
+    size: Size = None,
+    precision: TrainPrecision = "fp32",
+    device: Device = "auto",
+    workers: Workers = None,
+    output: OutputFolder = Path("camcli-train"),
+    overwrite: TrainOverwrite = False,
 ) -> int:
     """CAM: global average pooling and a linear classifier on a CNN's last map, CNN frozen."""
-    threads = workers or options.workers()
-    return lesson.run(
-        Asked(
+    threads = workers or choose_worker_count()
+    return run_training(
+        TrainArgs(
             kind="gap",
             data=data,
             model=model,
@@ -153,7 +162,7 @@ def gap(
             boxes=boxes,
             labels=labels,
             share=validation,
-            size=options.size(size),
+            size=parse_input_size(size),
             recipe=Recipe(1, batch_size, decay=decay, precision=precision, workers=threads),
             device=device,
             output=output,
@@ -162,7 +171,7 @@ def gap(
     )
 
 
-def _last(part: str) -> int | None:
+def _parse_last_blocks(part: str) -> int | None:
     """The blocks that `--train last:N` names."""
     found = re.fullmatch(r"last:(\d{1,4})", part)
     if found:
@@ -190,18 +199,20 @@ def embedded(
     seed: Annotated[
         int, Option(min=0, max=2**32 - 1, help="The same seed gives the same weights.")
     ] = 0,
-    workers: options.Workers = None,
-    output: Output = Path("camcli-train"),
-    overwrite: Overwrite = False,
+    workers: Workers = None,
+    output: OutputFolder = Path("camcli-train"),
+    overwrite: TrainOverwrite = False,
 ) -> int:
     """The embedded ViT anew: a transformer on the embedded CNN, taught by it. See its card."""
-    options.must_exist("--checkpoint", checkpoint)
-    options.must_exist("--boxes", boxes)
-    options.refuse_existing_run(output, overwrite, LOG_FILE)
-    found = sources.find(photos, [], skip=output)
+    check_file_exists("--checkpoint", checkpoint)
+    check_file_exists("--boxes", boxes)
+    check_no_existing_run(output, overwrite, LOG_FILE)
+    found = find_image_sources(photos, [], skip_folder=output)
 
-    from camcli.cli.runners import distill as distillation
+    from camcli.cli.runners.distill import run_distillation
     from camcli.training.distillation.loop import DistillationConfig
 
-    how = DistillationConfig(steps, batch_size, lr, seed=seed, workers=workers or options.workers())
-    return distillation.run(found, vit, checkpoint, boxes, how, output)
+    how = DistillationConfig(
+        steps, batch_size, lr, seed=seed, workers=workers or choose_worker_count()
+    )
+    return run_distillation(found, vit, checkpoint, boxes, how, output)

@@ -10,93 +10,121 @@ from pathlib import Path
 from statistics import mean, median
 from typing import Any
 
-from camcli.cli import console
-from camcli.cli.options import COMPARED, WHY, Format
-from camcli.core.errors import one_line
-from camcli.core.types import Failed, Source
-from camcli.io import files, jsonl, results
-from camcli.runs import comparison
-from camcli.runs.comparison import Row
+from camcli.cli.console import (
+    ProgressReporter,
+    is_jsonl_output,
+    print_data,
+    print_error,
+    print_info,
+    print_table,
+    show_progress,
+)
+from camcli.cli.options import COMPARISON_FILE, STATUS_MESSAGES, OutputFormat
+from camcli.core.errors import to_one_line
+from camcli.core.types import Failure, ImageSource
+from camcli.io.files import format_explanation_slug, shorten_stem, write_file
+from camcli.io.jsonl import open_log
+from camcli.io.results import failure_to_json
+from camcli.runs.comparison import (
+    ComparisonRow,
+    compare_methods,
+    comparison_to_json,
+    draw_comparison,
+)
 
 
 @dataclass(frozen=True, slots=True)
-class Sheet:
+class CompareRun:
     """The columns and rows of every picture, and what has been seen so far.
 
     `strict` says that a blank map counts as a failure: not so where methods were not named.
     """
 
-    columns: Sequence[str]
-    rows: Sequence[Row]
+    method_names: Sequence[str]
+    rows: Sequence[ComparisonRow]
     output: Path
-    slugs: Sequence[str]
-    strict: bool
-    seconds: dict[str, list[float]] = field(default_factory=lambda: defaultdict(list))
-    alike: dict[str, list[float]] = field(default_factory=lambda: defaultdict(list))
-    count: Counter[str] = field(default_factory=Counter)
+    class_slugs: Sequence[str]
+    fail_on_blank: bool
+    milliseconds: dict[str, list[float]] = field(default_factory=lambda: defaultdict(list))
+    correlations: dict[str, list[float]] = field(default_factory=lambda: defaultdict(list))
+    counts: Counter[str] = field(default_factory=Counter)
 
-    def run(self, found: Sequence[Source | Failed], overwrite: bool, format_: Format) -> int:
+    def run(
+        self, sources: Sequence[ImageSource | Failure], overwrite: bool, output_format: OutputFormat
+    ) -> int:
         """Compare on every image; the exit status."""
-        machine = console.for_machines(format_)
+        machine = is_jsonl_output(output_format)
         with (
-            jsonl.opened(self.output, overwrite, COMPARED) as write,
-            console.progress("comparing", len(found), format_ == "quiet") as bar,
+            open_log(self.output, overwrite, COMPARISON_FILE) as write,
+            show_progress("comparing", len(sources), output_format == "quiet") as bar,
         ):
-            rows = [_ticking(row, bar) for row in self.rows]
-            for item in found:
-                for line in self._lines(rows, item):
+            rows = [_add_progress(row, bar) for row in self.rows]
+            for item in sources:
+                for line in self._iter_lines(rows, item):
                     write(line)
-                    self._count(line)
+                    self._add_line(line)
                     if machine:
-                        console.emit(json.dumps(line))
+                        print_data(json.dumps(line))
                 bar.advance()
-        if not machine and format_ != "quiet" and self.seconds:
-            console.table(list(self._table()))
-        console.say(f"{self._said()}; written to {one_line(self.output)}/")
-        return int(bool(self.count["failed"] or (self.strict and self.count["blank"])))
+        if not machine and output_format != "quiet" and self.milliseconds:
+            print_table(list(self._iter_table_rows()))
+        print_info(f"{self._format_summary()}; written to {to_one_line(self.output)}/")
+        return int(bool(self.counts["failed"] or (self.fail_on_blank and self.counts["blank"])))
 
-    def _lines(self, rows: Sequence[Row], item: Source | Failed) -> Iterator[dict[str, Any]]:
+    def _iter_lines(
+        self, rows: Sequence[ComparisonRow], item: ImageSource | Failure
+    ) -> Iterator[dict[str, Any]]:
         """What is told of an image, a line a target, once its picture is written."""
-        found = comparison.compare(rows, item)
-        if isinstance(found, Failed):
-            yield results.failure(found)
+        found = compare_methods(rows, item)
+        if isinstance(found, Failure):
+            yield failure_to_json(found)
             return
         for target in range(len(found.spearman)):
-            shown = found.looks[0].result.explanations[target]
-            stem = files.safe_stem(found.source.stem)
-            file = f"{stem}.{files.slug(shown, self.slugs)}.compare.jpg"
-            files.write(self.output / file, comparison.picture(found, target, self.columns, rows))
-            yield comparison.describe(found, target, self.columns, rows) | {"file": file}
+            shown = found.timed_results[0].result.explanations[target]
+            stem = shorten_stem(found.source.output_stem)
+            file = f"{stem}.{format_explanation_slug(shown, self.class_slugs)}.compare.jpg"
+            write_file(
+                self.output / file,
+                draw_comparison(found, target, self.method_names, rows),
+            )
+            yield comparison_to_json(found, target, self.method_names, rows) | {"file": file}
 
-    def _count(self, line: Mapping[str, Any]) -> None:
+    def _add_line(self, line: Mapping[str, Any]) -> None:
         if line["status"] == "failed":
-            self.count["failed"] += 1
-            console.complain(f"{line['path']}: {line['error']}")
+            self.counts["failed"] += 1
+            print_error(f"{line['path']}: {line['error']}")
             return
-        self.count["pictures"] += 1
+        self.counts["pictures"] += 1
         for n, shown in enumerate(line["maps"]):
             label = " ".join(filter(None, (shown["row"], shown["method"])))
-            self.seconds[label].append(shown["milliseconds"])
+            self.milliseconds[label].append(shown["milliseconds"])
             if shown["map_status"] != "ok":
-                self.count["blank"] += 1
-                console.complain(f"{line['path']}: no map ({label}): {WHY[shown['map_status']]}")
+                self.counts["blank"] += 1
+                print_error(
+                    f"{line['path']}: no map ({label}): {STATUS_MESSAGES[shown['map_status']]}"
+                )
             others = [v for m, v in enumerate(line["spearman"][n]) if m != n and v is not None]
-            self.alike[label] += others
+            self.correlations[label] += others
 
-    def _table(self) -> Iterator[list[str]]:
+    def _iter_table_rows(self) -> Iterator[list[str]]:
         yield ["method", "ms an image", "Spearman with the others"]
-        for label, times in self.seconds.items():
-            alike = f"{mean(self.alike[label]):.2f}" if self.alike[label] else "-"
+        for label, times in self.milliseconds.items():
+            alike = f"{mean(self.correlations[label]):.2f}" if self.correlations[label] else "-"
             yield [label, f"{median(times):.0f}", alike]
 
-    def _said(self) -> str:
-        count = self.count["pictures"]
+    def _format_summary(self) -> str:
+        count = self.counts["pictures"]
         parts = [f"{count} picture{'s' * (count != 1)}"]
-        parts += [f"{self.count['failed']} failed"] if self.count["failed"] else []
-        blank = self.count["blank"]
+        parts += [f"{self.counts['failed']} failed"] if self.counts["failed"] else []
+        blank = self.counts["blank"]
         parts += [f"{blank} blank map{'s' * (blank != 1)}"] if blank else []
         return ", ".join(parts)
 
 
-def _ticking(row: Row, bar: console.Bar) -> Row:
-    return replace(row, jobs=tuple(job and replace(job, tick=bar.inner) for job in row.jobs))
+def _add_progress(row: ComparisonRow, bar: ProgressReporter) -> ComparisonRow:
+    return replace(
+        row,
+        configs=tuple(
+            job and replace(job, report_progress=bar.update_inner) for job in row.configs
+        ),
+    )

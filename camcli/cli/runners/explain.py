@@ -10,134 +10,157 @@ from functools import cached_property, partial
 from pathlib import Path
 from typing import Any
 
-from camcli.cli import console
-from camcli.cli.interrupts import Stop, heeded
-from camcli.cli.options import Format
-from camcli.cli.result_rows import shower
-from camcli.cli.summary import Tally
-from camcli.core.concurrency import Clock
-from camcli.core.errors import OutputError, one_line
-from camcli.core.types import Failed, Result, Source
-from camcli.engine import plan
-from camcli.io import jsonl, results
-from camcli.runs import manifest, pipeline
-from camcli.runs import resume as earlier
-from camcli.runs.config import Course, Job
+from camcli.cli.console import print_error, print_notice, show_progress
+from camcli.cli.interrupts import StopFlag, handle_interrupts
+from camcli.cli.options import OutputFormat
+from camcli.cli.result_rows import create_result_printer
+from camcli.cli.summary import RunSummary
+from camcli.core.concurrency import PhaseTimer
+from camcli.core.errors import OutputError, to_one_line
+from camcli.core.types import Failure, ImageSource, Result
+from camcli.engine.plan import find_model_default_layer
+from camcli.io.jsonl import open_log
+from camcli.io.results import compute_result_key, outcome_to_json
+from camcli.runs.config import RunConfig, RunState
+from camcli.runs.manifest import (
+    check_same_settings,
+    compute_run_key,
+    create_manifest_ending,
+    load_manifest,
+    remove_manifest,
+    write_manifest,
+)
+from camcli.runs.pipeline import RunCallbacks, find_file_stamp, run_pipeline
+from camcli.runs.resume import ResumePlan, prune_log, sort_log
 
-LONGEST = 300  # characters of a command that is repeated to the user
+MAX_COMMAND_CHARACTERS = 300  # characters of a command that is repeated to the user
 
 
 @dataclass(frozen=True)
-class Run:
+class ExplainRun:
     """Images to explain, and what becomes of them.
 
     `finish` writes the files of a result; `document` is run.json as far as it is known.
     """
 
-    job: Job
-    found: Sequence[Source | Failed]
-    finish: Callable[[Result], Result]
+    config: RunConfig
+    sources: Sequence[ImageSource | Failure]
+    finish_result: Callable[[Result], Result]
     output: Path
     document: Mapping[str, Any]
-    format: Format
+    format: OutputFormat
     overwrite: bool
     resume: bool
-    fragile: bool
-    tally: Tally = field(default_factory=Tally)
-    clock: Clock = field(default_factory=Clock)
-    done: set[str] = field(default_factory=set)
+    stop_on_error: bool
+    summary: RunSummary = field(default_factory=RunSummary)
+    timer: PhaseTimer = field(default_factory=PhaseTimer)
+    done_paths: set[str] = field(default_factory=set)
 
-    def go(self) -> int:
+    def run(self) -> int:
         """Explain all that has not been; the exit status."""
-        course = self._course()
-        mend = self._mend if self.resume else None
+        course = self._create_run_state()
+        mend = self._prune_log if self.resume else None
         state = "failed"
-        with jsonl.opened(self.output, self.overwrite, mend=mend) as write, heeded() as stop:
-            manifest.write(self.output, self.document)
+        with (
+            open_log(self.output, self.overwrite, repair=mend) as write,
+            handle_interrupts() as stop,
+        ):
+            write_manifest(self.output, self.document)
             try:
-                self._explain(course, stop, write)
-                state = "interrupted" if stop.signal else "stopped" if stop.asked else "done"
+                self._explain_images(course, stop, write)
+                state = (
+                    "interrupted" if stop.signal_number else "stopped" if stop.is_set else "done"
+                )
             except OutputError as error:
-                console.complain(error)
+                print_error(error)
             except KeyboardInterrupt:
                 state = "interrupted"
                 raise
             finally:
-                self._conclude(course, state)
-        return {"done": self.tally.status, "interrupted": stop.status}.get(state, 1)
+                self._finish_run(course, state)
+        return {"done": self.summary.exit_status, "interrupted": stop.exit_status}.get(state, 1)
 
-    def _course(self) -> Course:
+    def _create_run_state(self) -> RunState:
         """What is known before the first batch: if a run goes on, what it had found out."""
-        course = Course.of(self.job)
-        before = manifest.read(self.output) if self.resume else {}
+        course = RunState.from_config(self.config)
+        before = load_manifest(self.output) if self.resume else {}
         if before:
-            manifest.refuse_another(self.output, before, self.document)
+            check_same_settings(self.output, before, self.document)
         taken = before.get("precision")
         if course.precision is None and taken in ("fp32", "bf16"):
             course.precision = taken
         return course
 
     @cached_property
-    def _key(self) -> str:
-        return manifest.run_key(self.document)
+    def _run_key(self) -> str:
+        return compute_run_key(self.document)
 
     @cached_property
-    def _asked(self) -> earlier.Asked:
-        return earlier.Asked.of(self.found, len(self.job.requests), self._key_of)
+    def _resume_plan(self) -> ResumePlan:
+        return ResumePlan.from_sources(
+            self.sources, len(self.config.requests), self._compute_file_key
+        )
 
-    def _key_of(self, path: str) -> str | None:
-        stamp = pipeline.stamped(Path(path))
-        return results.key(self._key, stamp) if stamp else None
+    def _compute_file_key(self, path: str) -> str | None:
+        stamp = find_file_stamp(Path(path))
+        return compute_result_key(self._run_key, stamp) if stamp else None
 
-    def _mend(self) -> None:
-        self.done.update(earlier.mend(self.output, self._asked, self.tally.recall))
+    def _prune_log(self) -> None:
+        self.done_paths.update(
+            prune_log(self.output, self._resume_plan, self.summary.add_earlier_line)
+        )
 
-    def _explain(
-        self, course: Course, stop: Stop, write: Callable[[Mapping[str, Any]], None]
+    def _explain_images(
+        self, run_state: RunState, stop: StopFlag, write_line: Callable[[Mapping[str, Any]], None]
     ) -> None:
-        show = shower(self.format, self.found, [r.method.name for r in self.job.requests])
-        watch = pipeline.Watch(
-            course, lambda item: str(item.path) in self.done, lambda: stop.asked, self.clock
+        show = create_result_printer(
+            self.format, self.sources, [r.method.name for r in self.config.requests]
+        )
+        watch = RunCallbacks(
+            run_state,
+            lambda item: str(item.path) in self.done_paths,
+            lambda: stop.is_set,
+            self.timer,
         )
         told = 0
-        waiting = len(self.found) - len(self.done)
-        with console.progress("explaining", waiting, self.format == "quiet") as bar:
-            job = replace(self.job, tick=bar.inner)
-            for outcome in pipeline.run(job, self.found, self.finish, watch):
-                line = results.describe(outcome, job.model.name, self._key)
-                write(line)
-                before = self.tally.last
-                well = self.tally.count(line)
+        waiting = len(self.sources) - len(self.done_paths)
+        with show_progress("explaining", waiting, self.format == "quiet") as bar:
+            job = replace(self.config, report_progress=bar.update_inner)
+            for outcome in run_pipeline(job, self.sources, self.finish_result, watch):
+                line = outcome_to_json(outcome, job.model.name, self._run_key)
+                write_line(line)
+                before = self.summary.last_path
+                well = self.summary.add_line(line)
                 show(line)
-                bar.advance(int(self.tally.last != before))
-                stop.asked |= self.fragile and not well
-                for note in course.notes[told:]:
-                    console.note(note)
-                told = len(course.notes)
+                bar.advance(int(self.summary.last_path != before))
+                stop.is_set |= self.stop_on_error and not well
+                for note in run_state.notes[told:]:
+                    print_notice(note)
+                told = len(run_state.notes)
 
-    def _conclude(self, course: Course, state: str) -> None:
+    def _finish_run(self, run_state: RunState, state: str) -> None:
         """Leave the folder in order, and say what was done; whatever has happened."""
-        if not self.tally.any:  # nothing was done: no run to be kept
-            manifest.remove(self.output)
+        if not self.summary.has_lines:  # nothing was done: no run to be kept
+            remove_manifest(self.output)
             return
-        seconds = self.clock.seconds
+        seconds = self.timer.seconds
         try:
             if self.resume and state == "done":
-                earlier.in_order(self.output, self._asked.places)
-            ended = manifest.ended(course, self.tally.counts, seconds)
-            manifest.write(self.output, {**self.document, "state": state, **ended})
+                sort_log(self.output, self._resume_plan.index_by_path)
+            ended = create_manifest_ending(run_state, self.summary.counts, seconds)
+            write_manifest(self.output, {**self.document, "state": state, **ended})
         except OutputError as error:
             if state == "done":
-                console.complain(error)
-        default = partial(plan.default_layer, self.job.model)
-        self.tally.summarise(self.output, seconds, lambda: default().name)
+                print_error(error)
+        default = partial(find_model_default_layer, self.config.model)
+        self.summary.print_summary(self.output, seconds, lambda: default().name)
         if state != "done":
-            console.complain(f"{state}; to go on: {self._again()}")
+            print_error(f"{state}; to go on: {self._format_resume_command()}")
 
-    def _again(self) -> str:
+    def _format_resume_command(self) -> str:
         """The command that goes on with this run."""
         given = [a for a in sys.argv[1:] if a not in ("--overwrite", "--resume")]
         command = shlex.join(["camcli", *given, "--resume"])
-        if len(command) > LONGEST:
+        if len(command) > MAX_COMMAND_CHARACTERS:
             return "the same command with --resume"
-        return one_line(command)
+        return to_one_line(command)

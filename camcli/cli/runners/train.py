@@ -9,9 +9,10 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from camcli.cli import console, options
-from camcli.core.errors import UsageError, one_line
-from camcli.io import labels as naming
+from camcli.cli.console import print_error, print_info, show_progress
+from camcli.cli.options import check_file_exists, check_no_existing_run, check_path_exists
+from camcli.core.errors import UsageError, to_one_line
+from camcli.io.labels import load_labels
 from camcli.training.config import (
     BEST_CHECKPOINT,
     CURVE_FILE,
@@ -19,8 +20,8 @@ from camcli.training.config import (
     TRAINING_FILE_NAMES,
     Recipe,
 )
-from camcli.training.data import splits as dataset
 from camcli.training.data.samples import TrainingData, TrainingPaths
+from camcli.training.data.splits import load_training_data
 
 if TYPE_CHECKING:
     from camcli.models.model import Model
@@ -28,11 +29,11 @@ if TYPE_CHECKING:
     from camcli.training.finetune import TrainingState
     from camcli.training.task import AdvanceCallback, EpochResult, TrainingTask
 
-TOLD = 3  # photographs left out that are told one by one
+MAX_LEFT_OUT_PRINTED = 3  # photographs left out that are told one by one
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Asked:
+class TrainArgs:
     """A training as the command line has it; `part` of the network is trained."""
 
     kind: Literal["tscam", "gap"]
@@ -54,7 +55,7 @@ class Asked:
     overwrite: bool = False
 
     @property
-    def alone(self) -> bool:
+    def is_head_only(self) -> bool:
         """Whether the head alone is fitted."""
         return self.part == "head"
 
@@ -62,146 +63,144 @@ class Asked:
     def settings(self) -> dict[str, Any]:
         """All that decides what comes of it, as text; a training is resumed with the same."""
         told = ("device", "output", "resume", "overwrite", "recipe")
-        own = {k: _text(v) for k, v in asdict(self).items() if k not in told}
-        numbers = {k: _text(v) for k, v in asdict(self.recipe).items() if k != "workers"}
+        own = {k: _to_json_value(v) for k, v in asdict(self).items() if k not in told}
+        numbers = {k: _to_json_value(v) for k, v in asdict(self.recipe).items() if k != "workers"}
         return own | numbers
 
 
-def _text(value: object) -> object:
+def _to_json_value(value: object) -> object:
     return value if isinstance(value, int | float | str | None) else str(value)
 
 
-def run(asked: Asked) -> int:
+def run_training(args: TrainArgs) -> int:
     """Train, telling each epoch; the exit status."""
-    _check(asked)
-    names = naming.load_labels(asked.labels, None) if asked.labels else None
-    where = TrainingPaths(asked.data, asked.images, asked.boxes, asked.output, asked.share)
-    labelled = None if asked.teacher else dataset.load_training_data(where, names)
+    _check_args(args)
+    names = load_labels(args.labels, None) if args.labels else None
+    where = TrainingPaths(args.data, args.images, args.boxes, args.output, args.share)
+    labelled = None if args.teacher else load_training_data(where, names)
 
-    from camcli.models import model as models
+    from camcli.models.model import load_model
 
     teacher = None
-    if asked.teacher:
-        teacher = models.load_model(asked.teacher, asked.teacher_checkpoint, device=asked.device)
-    found = labelled or dataset.load_training_data(
-        where, names, teacher.labels if teacher else None
-    )
-    _tell(found)
-    lesson = _lesson(asked, found, teacher)
+    if args.teacher:
+        teacher = load_model(args.teacher, args.teacher_checkpoint, device=args.device)
+    found = labelled or load_training_data(where, names, teacher.labels if teacher else None)
+    _print_data_summary(found)
+    lesson = _create_task(args, found, teacher)
 
     from camcli.training.checkpointing import create_training_writer
 
-    _follow(asked, create_training_writer(lesson, asked.output, asked.settings))
-    _close(asked)
+    _run_epochs(args, create_training_writer(lesson, args.output, args.settings))
+    _print_written_files(args)
     return 0
 
 
-def _lesson(asked: Asked, found: TrainingData, teacher: Model | None) -> TrainingTask:
+def _create_task(args: TrainArgs, data: TrainingData, teacher: Model | None) -> TrainingTask:
     """The network with its new head, and what it is to learn."""
     import torch
 
-    from camcli.models import model as models
-    from camcli.models.zoo import replace_head as refit
-    from camcli.training import soft_labels as answers
-    from camcli.training import validation as judge
+    from camcli.models.model import load_model
+    from camcli.models.zoo.replace_head import HEAD_ATTACHERS
+    from camcli.training.soft_labels import create_one_hot_labeler, create_teacher_labeler
     from camcli.training.task import TrainingTask
+    from camcli.training.validation import check_explainable
 
-    model = models.load_model(asked.model, asked.checkpoint, size=asked.size, device=asked.device)
-    torch.manual_seed(asked.recipe.seed)
-    classes = len(found.labels.names)
-    network = refit.HEAD_ATTACHERS[asked.kind](model.network, classes, model.input_size, model.name)
-    judge.check_explainable(network, asked.kind, model)
+    model = load_model(args.model, args.checkpoint, size=args.size, device=args.device)
+    torch.manual_seed(args.recipe.seed)
+    classes = len(data.labels.names)
+    network = HEAD_ATTACHERS[args.kind](model.network, classes, model.input_size, model.name)
+    check_explainable(network, args.kind, model)
     says = (
-        answers.create_teacher_labeler(teacher, model.transform)
+        create_teacher_labeler(teacher, model.transform)
         if teacher
-        else answers.create_one_hot_labeler(classes)
+        else create_one_hot_labeler(classes)
     )
     return TrainingTask(
-        *(asked.kind, model.architecture, network.to(model.device), model.transform, found, says),
-        *(model.device, asked.recipe),
+        *(args.kind, model.architecture, network.to(model.device), model.transform, data, says),
+        *(model.device, args.recipe),
     )
 
 
-def _check(asked: Asked) -> None:
-    options.must_exist("--checkpoint", asked.checkpoint)
-    options.must_exist("--teacher-checkpoint", asked.teacher_checkpoint)
-    options.must_exist("--labels", asked.labels)
-    options.must_exist("--boxes", asked.boxes)
-    options.must_be_there("--images", asked.images)
-    if asked.teacher_checkpoint and not asked.teacher:
+def _check_args(args: TrainArgs) -> None:
+    check_file_exists("--checkpoint", args.checkpoint)
+    check_file_exists("--teacher-checkpoint", args.teacher_checkpoint)
+    check_file_exists("--labels", args.labels)
+    check_file_exists("--boxes", args.boxes)
+    check_path_exists("--images", args.images)
+    if args.teacher_checkpoint and not args.teacher:
         raise UsageError("--teacher-checkpoint has weights for --teacher, which is not named")
-    if asked.teacher and asked.labels:
+    if args.teacher and args.labels:
         raise UsageError("--labels and --teacher both name the classes; give one of them")
-    for option, number in (("--lr", asked.recipe.lr), ("--decay", asked.recipe.decay)):
+    for option, number in (("--lr", args.recipe.lr), ("--decay", args.recipe.decay)):
         if not math.isfinite(number or 0):
             raise UsageError(f"{option} {number}: write a number")
-    if asked.resume and (asked.alone or asked.overwrite):
-        why = "a head is fitted in one go" if asked.alone else "--overwrite starts over"
+    if args.resume and (args.is_head_only or args.overwrite):
+        why = "a head is fitted in one go" if args.is_head_only else "--overwrite starts over"
         raise UsageError(f"--resume has nothing to go on from: {why}")
-    _protect(asked)
+    _check_output_folder(args)
 
 
-def _protect(asked: Asked) -> None:
+def _check_output_folder(args: TrainArgs) -> None:
     """Neither an earlier training nor what is read is written over."""
-    inputs = (asked.model, asked.checkpoint, asked.teacher, asked.teacher_checkpoint)
+    inputs = (args.model, args.checkpoint, args.teacher, args.teacher_checkpoint)
     read = {os.path.realpath(path) for path in inputs if path and os.path.isfile(path)}
     for name in TRAINING_FILE_NAMES:
-        if os.path.realpath(asked.output / name) in read:
-            raise UsageError(f"{asked.output / name} is read; name another --output")
-        if not asked.resume:
-            options.refuse_existing_run(asked.output, asked.overwrite, name)
+        if os.path.realpath(args.output / name) in read:
+            raise UsageError(f"{args.output / name} is read; name another --output")
+        if not args.resume:
+            check_no_existing_run(args.output, args.overwrite, name)
 
 
-def _tell(found: TrainingData) -> None:
+def _print_data_summary(data: TrainingData) -> None:
     """What was found, and what was left out."""
-    for item in found.left_out[:TOLD]:
-        console.complain(item)
-    more = len(found.left_out) - TOLD
+    for item in data.left_out[:MAX_LEFT_OUT_PRINTED]:
+        print_error(item)
+    more = len(data.left_out) - MAX_LEFT_OUT_PRINTED
     if more > 0:
-        console.complain(f"… and {more} more left out")
-    boxed = len({item.annotation.image_name for item in found.localization_samples})
-    console.say(
-        f"{found.kind}: {len(found.labels.names)} classes, {len(found.train)} photographs to train "
-        f"on, {len(found.validation)} to validate with"
+        print_error(f"… and {more} more left out")
+    boxed = len({item.annotation.image_name for item in data.localization_samples})
+    print_info(
+        f"{data.kind}: {len(data.labels.names)} classes, {len(data.train)} photographs to train "
+        f"on, {len(data.validation)} to validate with"
         + (f", {boxed} of them with boxes" if boxed else "")
     )
 
 
-def _follow(asked: Asked, record: TrainingWriter) -> None:
+def _run_epochs(args: TrainArgs, writer: TrainingWriter) -> None:
     """Epoch after epoch, or fit after fit: shown, written, told."""
-    lesson, state = record.task, None
-    if asked.resume:
+    lesson, state = writer.task, None
+    if args.resume:
         from camcli.training.checkpointing import load_resume_state
 
-        state = load_resume_state(record)
-        console.say(f"going on after epoch {state.epoch} of {asked.recipe.epochs}")
+        state = load_resume_state(writer)
+        print_info(f"going on after epoch {state.epoch} of {args.recipe.epochs}")
     else:
-        record.remove_old_files()
-        part = "the head" if asked.alone else asked.part
-        console.say(f"training {part} of {lesson.architecture} on {lesson.device}")
+        writer.remove_old_files()
+        part = "the head" if args.is_head_only else args.part
+        print_info(f"training {part} of {lesson.architecture} on {lesson.device}")
     once = len(lesson.data.train) + len(lesson.data.validation)
-    rounds = 1 if asked.alone else asked.recipe.epochs - len(record.epochs)
-    with console.progress("training", once * rounds, quiet=False) as bar:
-        for epoch, left in _steps(asked, lesson, state, bar.advance):
+    rounds = 1 if args.is_head_only else args.recipe.epochs - len(writer.epochs)
+    with show_progress("training", once * rounds, quiet=False) as bar:
+        for epoch, left in _iter_epochs(args, lesson, state, bar.advance):
             for failed in epoch.failed:
-                console.complain(f"{failed}; left out")
-            better = record.write_epoch(epoch, left)
-            console.say(_said(epoch) + ("  best" if better else ""))
+                print_error(f"{failed}; left out")
+            better = writer.write_epoch(epoch, left)
+            print_info(_format_epoch(epoch) + ("  best" if better else ""))
 
 
-def _steps(
-    asked: Asked, lesson: TrainingTask, state: TrainingState | None, advance: AdvanceCallback
+def _iter_epochs(
+    args: TrainArgs, task: TrainingTask, state: TrainingState | None, advance: AdvanceCallback
 ) -> Iterator[tuple[EpochResult, TrainingState | None]]:
-    from camcli.training import finetune as epochs
-    from camcli.training import linear_head as head
+    from camcli.training.finetune import train_epochs
+    from camcli.training.linear_head import fit_linear_head
 
-    if asked.alone:
-        yield from ((epoch, None) for epoch in head.fit_linear_head(lesson, advance))
+    if args.is_head_only:
+        yield from ((epoch, None) for epoch in fit_linear_head(task, advance))
     else:
-        yield from epochs.train_epochs(lesson, advance, state)
+        yield from train_epochs(task, advance, state)
 
 
-def _said(epoch: EpochResult) -> str:
+def _format_epoch(epoch: EpochResult) -> str:
     """An epoch in a line."""
     named = f"decay {epoch.decay:g}" if epoch.decay is not None else f"epoch {epoch.number}"
     judged = epoch.judged
@@ -213,12 +212,12 @@ def _said(epoch: EpochResult) -> str:
     return "  ".join([*parts, f"{epoch.seconds:.1f} s"])
 
 
-def _close(asked: Asked) -> None:
+def _print_written_files(args: TrainArgs) -> None:
     from camcli.training.validation import METHOD_BY_HEAD
 
-    method = METHOD_BY_HEAD[asked.kind]
-    folder = one_line(asked.output)
-    console.say(
+    method = METHOD_BY_HEAD[args.kind]
+    folder = to_one_line(args.output)
+    print_info(
         f"written to {folder}/: {BEST_CHECKPOINT}, {CURVE_FILE}, {LOG_FILE}; look at it: "
         f"camcli explain IMAGE --model {folder}/{BEST_CHECKPOINT} --method {method}"
     )

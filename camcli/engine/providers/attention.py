@@ -8,54 +8,58 @@ import torch
 from torch import Tensor
 
 from camcli.core.types import Layer
-from camcli.engine.providers.base import Pass
+from camcli.engine.providers.base import PassState
 from camcli.engine.request import Request
-from camcli.models.introspection import attention
-from camcli.models.introspection.attention import AttentionMatrixReader, ClsRowReader
+from camcli.models.introspection.attention import (
+    AttentionMatrixReader,
+    ClsRowReader,
+    find_cls_row_reader,
+    find_matrix_reader,
+)
 from camcli.models.model import Model
 
 
-def _rows(seen: Pass, request: Request, _layer: Layer) -> Tensor:
+def provide_attention(state: PassState, request: Request, _layer: Layer) -> Tensor:
     assert request.rows is not None
-    return request.rows.stack_maps(seen.recorded.reduced_outputs)
+    return request.rows.stack_maps(state.recording.reduced_outputs)
 
 
-def _matrix_names(request: Request) -> Iterable[str]:
+def list_matrix_names(request: Request) -> Iterable[str]:
     return request.matrices.hook_names if request.matrices else ()
 
 
-def _matrices(seen: Pass, request: Request, _layer: Layer) -> list[Tensor]:
+def provide_matrices(state: PassState, request: Request, _layer: Layer) -> list[Tensor]:
     assert request.matrices is not None
-    outputs = [seen.recorded.get_output(name).detach() for name in request.matrices.hook_names]
+    outputs = [state.recording.get_output(name).detach() for name in request.matrices.hook_names]
     return request.matrices.pad_matrices(outputs, diagonal=1)
 
 
-def _matrix_gradients(seen: Pass, request: Request, _layer: Layer) -> list[Tensor]:
+def provide_matrix_gradients(state: PassState, request: Request, _layer: Layer) -> list[Tensor]:
     assert request.matrices is not None
-    gradients = [seen.gradients[name] for name in request.matrices.hook_names]
+    gradients = [state.gradients[name] for name in request.matrices.hook_names]
     return request.matrices.pad_matrices(gradients, diagonal=0)
 
 
-def _block_gradients(seen: Pass, request: Request, _layer: Layer) -> list[Tensor]:
+def provide_block_gradients(state: PassState, request: Request, _layer: Layer) -> list[Tensor]:
     """The score read after each block, by that block's attention: one block of backward each."""
     assert request.matrices is not None
     assert request.reader is not None
     found: list[Tensor] = []
     for name, block in zip(request.matrices.hook_names, request.matrices.block_layers, strict=True):
-        read = request.reader(seen.recorded.graph_outputs[block.name].float())
-        tap = seen.recorded.graph_outputs[name]
-        found += torch.autograd.grad(seen.summed(read), tap, retain_graph=True)
+        read = request.reader(state.recording.graph_outputs[block.name].float())
+        tap = state.recording.graph_outputs[name]
+        found += torch.autograd.grad(state.sum_scores(read), tap, retain_graph=True)
     return request.matrices.pad_matrices(found, diagonal=0)
 
 
-def _matrices_and_blocks(request: Request) -> Iterable[str]:
+def list_matrix_and_block_names(request: Request) -> Iterable[str]:
     blocks = request.matrices.block_layers if request.matrices else ()
-    return (*_matrix_names(request), *(block.name for block in blocks))
+    return (*list_matrix_names(request), *(block.name for block in blocks))
 
 
-def _find_rows(model: Model) -> ClsRowReader | None:
-    return attention.find_cls_row_reader(model.network, model.attention_modules, model.input_size)
+def find_model_row_reader(model: Model) -> ClsRowReader | None:
+    return find_cls_row_reader(model.network, model.attention_modules, model.input_size)
 
 
-def _find_matrices(model: Model) -> AttentionMatrixReader | None:
-    return attention.find_matrix_reader(model.network, model.attention_modules, model.input_size)
+def find_model_matrix_reader(model: Model) -> AttentionMatrixReader | None:
+    return find_matrix_reader(model.network, model.attention_modules, model.input_size)

@@ -12,80 +12,88 @@ from torch import Tensor, nn
 
 from camcli.models.introspection.hooks import BackwardRule
 
-RELUS = ("ReLU", "ReLU6")
-GELUS = ("GELU", "GELUTanh", "QuickGELU")
-GATES = ("Sigmoid", "HardSigmoid", "Hardsigmoid", "Softmax")  # they weigh; they do not activate
+RELU_TYPE_NAMES = ("ReLU", "ReLU6")
+GELU_TYPE_NAMES = ("GELU", "GELUTanh", "QuickGELU")
+GATE_TYPE_NAMES = (
+    "Sigmoid",
+    "HardSigmoid",
+    "Hardsigmoid",
+    "Softmax",
+)  # they weigh; they do not activate
 
 
-def activations(network: nn.Module) -> dict[str, nn.Module]:
+def find_activation_modules(network: nn.Module) -> dict[str, nn.Module]:
     """The modules that are activation functions, by name: torch's and timm's."""
     return {
         name: module
         for name, module in network.named_modules()
         if type(module).__module__.endswith((".activation", ".activations"))
-        and type(module).__name__ not in (*GATES, "MultiheadAttention")
+        and type(module).__name__ not in (*GATE_TYPE_NAMES, "MultiheadAttention")
     }
 
 
-def guided(network: nn.Module) -> dict[str, BackwardRule] | None:
+def find_guided_rules(network: nn.Module) -> dict[str, BackwardRule] | None:
     """Guided backpropagation, R = 1[x > 0] relu(R') at each ReLU; None with other activations.
 
     Source: https://arxiv.org/abs/1412.6806
     """
-    found = activations(network)
-    if not found or {type(m).__name__ for m in found.values()} - {*RELUS}:
+    found = find_activation_modules(network)
+    if not found or {type(m).__name__ for m in found.values()} - {*RELU_TYPE_NAMES}:
         return None
-    return dict.fromkeys(found, _positive)
+    return dict.fromkeys(found, _clamp_gradient)
 
 
-def _positive(_module: Any, _inputs: tuple[Any, ...], output: Tensor) -> Tensor:
+def _clamp_gradient(_module: Any, _inputs: tuple[Any, ...], output: Tensor) -> Tensor:
     if output.requires_grad:
         output.register_hook(torch.relu)  # type: ignore[no-untyped-call]
     return output
 
 
-def attnlrp(network: nn.Module, blocks: tuple[str, ...]) -> dict[str, BackwardRule] | None:
+def find_attnlrp_rules(
+    network: nn.Module, blocks: tuple[str, ...]
+) -> dict[str, BackwardRule] | None:
     """AttnLRP as rules for gradients; None where there is more to rule than attention and GELU.
 
     Then activation times gradient is relevance: LayerNorm with its deviation, and GELU with its
     slope, held fixed; each factor of a product of two gets half. Source: arXiv 2402.05602
     """
     if getattr(network, "attn_pool", None) is not None or not all(
-        _plain(network.get_submodule(block)) for block in blocks
+        _is_standard_block(network.get_submodule(block)) for block in blocks
     ):
         return None
     within = tuple(f"{block}." for block in blocks)
-    outside = [m for n, m in activations(network).items() if not n.startswith(within)]
-    if {type(m).__name__ for m in outside} & {*GELUS}:
+    outside = [m for n, m in find_activation_modules(network).items() if not n.startswith(within)]
+    if {type(m).__name__ for m in outside} & {*GELU_TYPE_NAMES}:
         return None
     rules: dict[str, BackwardRule] = {
-        name: _deviation_fixed
+        name: _freeze_deviation
         for name, module in network.named_modules()
         if isinstance(module, nn.LayerNorm)
     }
     for block in blocks:
-        inside = activations(network.get_submodule(block))
-        rules |= {f"{block}.{name}": _slope_fixed for name in inside}
-        rules |= {f"{block}.attn.{name}": _halved for name in ("qkv", "attn_drop")}
+        inside = find_activation_modules(network.get_submodule(block))
+        rules |= {f"{block}.{name}": _freeze_slope for name in inside}
+        rules |= {f"{block}.attn.{name}": _halve_gradient for name in ("qkv", "attn_drop")}
     return rules
 
 
-def _plain(block: Any) -> bool:
+def _is_standard_block(block: Any) -> bool:
     """Whether a block is attention from `qkv`, LayerNorm and GELU, and nothing else."""
     norms = [m for m in block.modules() if "norm" in type(m).__name__.lower()]
     return (
         hasattr(getattr(block, "attn", None), "qkv")
         and getattr(block.attn, "gate", None) is None
         and all(isinstance(norm, nn.LayerNorm) for norm in norms)
-        and not {type(m).__name__ for m in activations(block).values()} - {*GELUS}
+        and not {type(m).__name__ for m in find_activation_modules(block).values()}
+        - {*GELU_TYPE_NAMES}
     )
 
 
-def _halved(_module: Any, _inputs: tuple[Any, ...], output: Tensor) -> Tensor:
+def _halve_gradient(_module: Any, _inputs: tuple[Any, ...], output: Tensor) -> Tensor:
     return output / 2 + (output / 2).detach()
 
 
-def _deviation_fixed(norm: Any, inputs: tuple[Any, ...], _output: Tensor) -> Tensor:
+def _freeze_deviation(norm: Any, inputs: tuple[Any, ...], _output: Tensor) -> Tensor:
     (x,) = inputs
     sigma = (x.var(dim=-1, correction=0, keepdim=True) + norm.eps).sqrt().detach()
     standard: Tensor = (x - x.mean(dim=-1, keepdim=True)) / sigma
@@ -95,7 +103,7 @@ def _deviation_fixed(norm: Any, inputs: tuple[Any, ...], _output: Tensor) -> Ten
     return scaled if norm.bias is None else scaled + norm.bias
 
 
-def _slope_fixed(_module: Any, inputs: tuple[Any, ...], output: Tensor) -> Tensor:
+def _freeze_slope(_module: Any, inputs: tuple[Any, ...], output: Tensor) -> Tensor:
     (x,) = inputs
     tiny = x.abs() < 1e-6
     slope = (output / x.where(~tiny, 1)).where(~tiny, 0.5).detach()

@@ -13,14 +13,14 @@ from camcli.engine.request import Request
 from camcli.models.introspection.hooks import Recording, TensorFunction
 from camcli.models.model import Model
 
-Alter = Callable[[int, Tensor], Tensor]
+AlterFunction = Callable[[int, Tensor], Tensor]
 
 
-Tick = Callable[[int, int], None]
+ProgressCallback = Callable[[int, int], None]
 
 
 @dataclass(frozen=True, slots=True)
-class Pass:
+class PassState:
     """One forward pass of a batch, seen from one score of each image.
 
     `score` (B,K) weighs the logits; `gradients` are the score's by each tap; `chunk` is how many
@@ -30,39 +30,39 @@ class Pass:
     network: nn.Module
     inputs: Tensor
     logits: Tensor
-    recorded: Recording
-    score: Tensor
+    recording: Recording
+    logit_weights: Tensor
     gradients: Mapping[str, Tensor]
-    probabilities: Callable[[Tensor], Tensor]
-    chunk: int
-    tick: Tick
-    found: dict[tuple[str, str], Any] = field(default_factory=dict)
+    to_probabilities: Callable[[Tensor], Tensor]
+    chunk_size: int
+    report_progress: ProgressCallback
+    cache: dict[tuple[str, str], Any] = field(default_factory=dict)
 
-    def summed(self, logits: Tensor) -> Tensor:
+    def sum_scores(self, logits: Tensor) -> Tensor:
         """The sum over images of their scores: samples do not mix, so gradients are each's own."""
-        return (logits * self.score).sum()
+        return (logits * self.logit_weights).sum()
 
 
 @dataclass(frozen=True, slots=True)
-class Need:
+class Provider:
     """How to have something: what the shared pass taps, copies and reads; what to make of it.
 
     `input_graph` asks for a graph that reaches back to the input itself, `twice` for attention in
     steps that can be differentiated twice.
     """
 
-    gather: Callable[[Pass, Request, Layer], Any]
-    taps: Callable[[Request], Iterable[str]] = lambda _: ()
-    copies: Callable[[Request], Iterable[str]] = lambda _: ()
-    readings: Callable[[Request], Mapping[str, TensorFunction]] = lambda _: {}
-    input_graph: bool = False
-    twice: bool = False
+    provide: Callable[[PassState, Request, Layer], Any]
+    list_graph_layers: Callable[[Request], Iterable[str]] = lambda _: ()
+    list_copied_layers: Callable[[Request], Iterable[str]] = lambda _: ()
+    find_reducers: Callable[[Request], Mapping[str, TensorFunction]] = lambda _: {}
+    needs_input_graph: bool = False
+    needs_double_backward: bool = False
 
 
 @dataclass(frozen=True, slots=True)
-class Finder:
+class HandleFinder:
     """How something of a model is found, what needs it, and what to say where it is not there."""
 
     find: Callable[[Model], Any]
-    needs: tuple[str, ...]
-    lacking: str
+    input_names: tuple[str, ...]
+    missing_message: str

@@ -5,7 +5,7 @@ from __future__ import annotations
 from torch import Tensor, nn
 
 
-def find(network: nn.Module) -> dict[str, Tensor] | None:
+def find_biases(network: nn.Module) -> dict[str, Tensor] | None:
     """Of each layer with biases the name under which its output can be tapped, and they (C,).
 
     Convolutions have theirs; a batch norm's is beta - mean gamma / sigma. None where a norm of
@@ -13,23 +13,27 @@ def find(network: nn.Module) -> dict[str, Tensor] | None:
     """
     modules = dict(network.named_modules())
     norms = [m for m in modules.values() if "norm" in type(m).__name__.lower()]
-    if not all(_fixed(norm) for norm in norms):
+    if not all(_is_affine_batch_norm(norm) for norm in norms):
         return None
-    found = {_tap(name, m): bias for name, m in modules.items() if (bias := _bias(m)) is not None}
+    found = {
+        _find_hook_name(name, m): bias
+        for name, m in modules.items()
+        if (bias := _compute_bias(m)) is not None
+    }
     return found or None
 
 
-def _fixed(norm: nn.Module) -> bool:
+def _is_affine_batch_norm(norm: nn.Module) -> bool:
     """A batch norm with statistics and weights of its own."""
     return isinstance(norm, nn.BatchNorm2d) and norm.affine and norm.running_var is not None
 
 
-def _tap(name: str, module: nn.Module) -> str:
+def _find_hook_name(name: str, module: nn.Module) -> str:
     """Where the sum can be seen: timm's norms that hold their activation have a drop before it."""
     return f"{name}.drop" if hasattr(module, "act") and hasattr(module, "drop") else name
 
 
-def _bias(module: nn.Module) -> Tensor | None:
+def _compute_bias(module: nn.Module) -> Tensor | None:
     if isinstance(module, nn.Conv2d):
         return module.bias
     if not isinstance(module, nn.BatchNorm2d):

@@ -14,7 +14,7 @@ from pathlib import Path
 import numpy as np
 
 from camcli.core.errors import UsageError
-from camcli.core.types import Source
+from camcli.core.types import ImageSource
 from camcli.evaluation.datasets.annotations import (
     Annotation,
     AnnotationOrProblem,
@@ -23,8 +23,8 @@ from camcli.evaluation.datasets.annotations import (
     MaskLoader,
     Problem,
 )
-from camcli.io import discovery as sources
-from camcli.io import images
+from camcli.io.discovery import find_image_sources
+from camcli.io.images import load_image
 
 CORNER_COLUMNS = ("x1", "y1", "x2", "y2")
 
@@ -100,8 +100,8 @@ def _parse_size(width: str, height: str) -> tuple[int, int]:
 
 def _iter_unlisted_images(root: Path, named: set[str], skip: Path) -> Iterator[Problem]:
     known = {os.path.normpath(root / image) for image in named}
-    for source in sources.find([str(root)], [], skip):
-        if isinstance(source, Source) and os.path.normpath(source.path) not in known:
+    for source in find_image_sources([str(root)], [], skip):
+        if isinstance(source, ImageSource) and os.path.normpath(source.path) not in known:
             yield Problem("image has no annotation", source.name)
 
 
@@ -178,5 +178,5 @@ def _add_localization(
 
 def load_mask(path: Path) -> MaskArray:
     """A mask from a picture: all that is not black. Raises ImageError."""
-    picked: MaskArray = np.asarray(images.decode(path).convert("L")) > 0
+    picked: MaskArray = np.asarray(load_image(path).convert("L")) > 0
     return picked

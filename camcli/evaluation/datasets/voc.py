@@ -12,7 +12,7 @@ from xml.etree import ElementTree
 from camcli.core.errors import UsageError
 from camcli.evaluation.datasets.annotations import Annotation, AnnotationOrProblem, Corners, Problem
 from camcli.evaluation.datasets.tables import load_nonempty_lines
-from camcli.io.images import SUFFIXES
+from camcli.io.images import IMAGE_SUFFIXES
 
 MAX_XML_BYTES = 2**20  # bytes; an annotation has a few thousand
 
@@ -26,7 +26,7 @@ def read_voc(annotations: Path, images: Path, split: str | None) -> Iterator[Ann
     """
     wanted = _load_split_names(annotations, split) if split else None
     pictures: dict[str, list[Path]] = defaultdict(list)
-    for path in _iter_files_below(images, SUFFIXES):
+    for path in _iter_files_below(images, IMAGE_SUFFIXES):
         if wanted is None or path.stem in wanted:
             pictures[path.stem].append(path)
     for file in _iter_files_below(annotations, {".xml"}):

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from camcli.core.boxes import cut
+from camcli.core.boxes import compute_cutoff
 from camcli.core.types import Box
 from camcli.evaluation.datasets.annotations import CanvasAnnotation
 from camcli.evaluation.metrics.component_tree import LEVEL_COUNT
@@ -96,7 +96,7 @@ def score_map(
 
 def find_box_at_threshold(canvas_map: CanvasMap, threshold: str | float) -> NDArray[np.int16]:
     """TS-CAM's box at a threshold: x, y, x + w, y + h of the largest region of q > int(255 t)."""
-    level = int(cut(canvas_map.values.astype(np.float32), threshold) * 255)
+    level = int(compute_cutoff(canvas_map.values.astype(np.float32), threshold) * 255)
     box = canvas_map.regions.largest_boxes[level] if level < LEVEL_COUNT else np.zeros(4, np.int16)
     return box if box.any() else np.array([0, 0, 1, 1], np.int16)
 

@@ -35,7 +35,7 @@ class AttentionModule:
     def to_matrix(self, recorded_attention: Tensor) -> Tensor:
         """(B,heads,Q,N) of what `attn_drop` hands on, which may have heads beside images."""
         return recorded_attention.reshape(
-            -1, self.head_count, self.query_count, self.input_layer.tokens
+            -1, self.head_count, self.query_count, self.input_layer.token_count
         )
 
 
@@ -67,7 +67,7 @@ def find_attention_modules(
     fed = {
         name: layer
         for layer in layers
-        for name in layer.feeds
+        for name in layer.attention_consumers
         if name.rsplit(".", 1)[-1] not in quirks.ignored_attention
     }
     modules = [find_module(network, name) for name in fed]
@@ -109,14 +109,18 @@ def _measure_matrix(seen: Tensor) -> Tensor:
 def _unpack_measurement(layer: Layer, seen: Tensor | None) -> tuple[int, int, bool]:
     """Heads, queries, and whether they see all tokens of a layer and nothing else."""
     heads, queries, keys, one = (0, 0, 0, 0) if seen is None else map(int, seen)
-    whole = keys == layer.tokens and queries in (1, layer.tokens)
+    whole = keys == layer.token_count and queries in (1, layer.token_count)
     return heads, queries, bool(one) and whole
 
 
 def _find_enclosing_block(name: str, layer: Layer, layers: Sequence[Layer]) -> Layer:
     """The block around an attention module, or what it reads where the block ends otherwise."""
-    around = [la for la in layers if name.startswith(f"{la.module}.")]
-    same = [la for la in around if (la.grid, la.prefix) == (layer.grid, layer.prefix)]
+    around = [la for la in layers if name.startswith(f"{la.module_name}.")]
+    same = [
+        la
+        for la in around
+        if (la.grid, la.prefix_token_count) == (layer.grid, layer.prefix_token_count)
+    ]
     numbered = [la for la in same if la.block is not None]
     return next(iter((*numbered, *same)), layer)
 
@@ -149,7 +153,7 @@ def find_cls_row_reader(
     there is a CLS token are read; without any, the mean over all tokens, if all attention is whole.
     """
     has_cls = find_attribute(network, "cls_token") is not None
-    used = [s for s in modules if s.is_global and (s.input_layer.prefix or not has_cls)]
+    used = [s for s in modules if s.is_global and (s.input_layer.prefix_token_count or not has_cls)]
     if not used or _count_grids(used) > 1 or not (has_cls or all(s.is_global for s in modules)):
         return None
     queries = slice(0, 1) if has_cls else slice(None)
@@ -162,7 +166,9 @@ def find_cls_row_reader(
     short = ClsRowReader(
         blocks,
         {
-            f"{s.name}.qkv": partial(qkv_to_cls_row, s.module, s.input_layer.prefix, queries)
+            f"{s.name}.qkv": partial(
+                qkv_to_cls_row, s.module, s.input_layer.prefix_token_count, queries
+            )
             for s in used
         },
     )
@@ -242,7 +248,7 @@ class AttentionMatrixReader:
         Tokens that are not there yet, or that a block does not update (class attention), see
         themselves: `diagonal` is 1 for attention and 0 for its gradients.
         """
-        tokens = max(softmax.input_layer.tokens for softmax in self.modules)
+        tokens = max(softmax.input_layer.token_count for softmax in self.modules)
         found = (
             s.to_matrix(m).float() for s, m in zip(self.modules, recorded_attention, strict=True)
         )
@@ -292,7 +298,10 @@ def find_matrix_reader(
     by_token = gradient[0].flatten(1).T if last.layout == "NCHW" else gradient[0].flatten(0, -2)
     live = by_token.any(dim=1).nonzero().flatten().tolist()
     read = tuple(live) if modules[-1].query_count > 1 else (0,)
-    has_cls = find_attribute(network, "cls_token") is not None and modules[-1].input_layer.prefix
+    has_cls = (
+        find_attribute(network, "cls_token") is not None
+        and modules[-1].input_layer.prefix_token_count
+    )
     return AttentionMatrixReader(tuple(modules), read, (0,) if has_cls else read)
 
 

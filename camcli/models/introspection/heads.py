@@ -134,7 +134,7 @@ def _find_linear_head(
                 return ClassifierHead(
                     "linear", choose_numbered_layer(layer, wide), bias, weight, norm
                 )
-        if layer.prefix >= len(classifiers) and _is_close_to_logits(
+        if layer.prefix_token_count >= len(classifiers) and _is_close_to_logits(
             _compute_prefix_logits(features, classifiers), logits
         ):
             return ClassifierHead("linear", layer, bias, weight, exact=False)

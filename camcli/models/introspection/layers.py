@@ -76,7 +76,7 @@ class _ProbeRecorder:
         if layer and not self._is_finer_grid(layer):
             self.finest_cell_count = max(self.finest_cell_count, math.prod(layer.grid))
             self.layers.pop(layer.name, None)
-            self.layers[layer.name] = replace(layer, output=self.tensor_count)
+            self.layers[layer.name] = replace(layer, output_id=self.tensor_count)
 
     def _is_finer_grid(self, layer: Layer) -> bool:
         """Whether tokens are of a grid finer than any before, as classifiers make none.
@@ -113,7 +113,10 @@ def find_layers(
     fed: dict[str, tuple[str, ...]] = {}
     for attention, name in watch.layer_by_attention.items():
         fed[name] = (*fed.get(name, ()), attention)
-    layers = [replace(layer, feeds=fed.get(name, ())) for name, layer in watch.layers.items()]
+    layers = [
+        replace(layer, attention_consumers=fed.get(name, ()))
+        for name, layer in watch.layers.items()
+    ]
     return tuple(layers), answer
 
 
@@ -147,7 +150,9 @@ def _create_layer_detector(
             found = _find_tuple_layer(name, output, size, prefixes, fmt)
         if found is None or found.layout != "NLC":
             return found
-        return replace(found, order=quirks.find_token_order(network, name, math.prod(found.grid)))
+        return replace(
+            found, token_order=quirks.find_token_order(network, name, math.prod(found.grid))
+        )
 
     return read
 
@@ -238,8 +243,8 @@ def output_to_map(tensor: Tensor, layer: Layer) -> Tensor:
 
 def select_patches(tokens: Tensor, layer: Layer) -> Tensor:
     """The tokens of the patches alone, row by row: (B,prefix+H*W,...) -> (B,H*W,...)."""
-    own = tokens[:, layer.prefix :]
-    return own[:, list(layer.order)] if layer.order else own
+    own = tokens[:, layer.prefix_token_count :]
+    return own[:, list(layer.token_order)] if layer.token_order else own
 
 
 def map_to_output(maps: Tensor, reference_output: Tensor, layer: Layer) -> Tensor:
@@ -248,9 +253,9 @@ def map_to_output(maps: Tensor, reference_output: Tensor, layer: Layer) -> Tenso
         return maps
     if layer.layout == "NHWC":
         return maps.permute(0, 2, 3, 1)
-    prefix = reference_output[:, : layer.prefix].expand(len(maps), -1, -1)
+    prefix = reference_output[:, : layer.prefix_token_count].expand(len(maps), -1, -1)
     rows = maps.flatten(2).transpose(1, 2)
-    own = rows[:, torch.tensor(layer.order).argsort()] if layer.order else rows
+    own = rows[:, torch.tensor(layer.token_order).argsort()] if layer.token_order else rows
     return torch.cat([prefix, own], dim=1)
 
 
@@ -304,6 +309,6 @@ def _find_last_live_layer(
 
 def choose_numbered_layer(candidate: Layer, layers: Iterable[Layer]) -> Layer:
     """Among names for the same output (`stages`, `stages.3`) the stage or block, if any."""
-    same = (layer for layer in layers if layer.output == candidate.output)
+    same = (layer for layer in layers if layer.output_id == candidate.output_id)
     known = (layer for layer in same if layer.stage is not None or layer.block is not None)
     return next(known, candidate)

@@ -6,7 +6,7 @@ import re
 from collections.abc import Callable, Iterator, Sequence
 from fnmatch import fnmatchcase
 
-from camcli.core.errors import LayerError, hint
+from camcli.core.errors import LayerError, format_suggestion
 from camcli.core.types import Layer
 
 STAGE_PATTERN = re.compile(r"stage(-?\d{1,4})(?:\.\.(?:stage)?(-?\d{1,4}))?")
@@ -66,10 +66,10 @@ def _is_name_match(name: str, pattern: str) -> bool:
 
 def find_layer_by_name(name: str, layers: Sequence[Layer]) -> Layer:
     """The layer of that name. Raises LayerError, with near matches."""
-    known = {layer.module: layer for layer in layers}
+    known = {layer.module_name: layer for layer in layers}
     known |= {layer.name: layer for layer in layers}
     if name not in known:
-        near = hint(name, known)
+        near = format_suggestion(name, known)
         raise LayerError(f"no layer {name!r} yields a map{near} (`camcli layers` lists them)")
     return known[name]
 
@@ -92,8 +92,10 @@ def find_block_layer(number: int, layers: Sequence[Layer]) -> Layer:
         raise LayerError("--block: this model has no transformer blocks; use --layers")
     if not -len(blocks) <= number < len(blocks):
         raise LayerError(f"--block {number}: this model has blocks 0..{len(blocks) - 1}")
-    inside = f"{blocks[number].module}."
-    sides = [la for la in layers if any(f"{name}.".startswith(inside) for name in la.feeds)]
+    inside = f"{blocks[number].module_name}."
+    sides = [
+        la for la in layers if any(f"{name}.".startswith(inside) for name in la.attention_consumers)
+    ]
     if not sides:
         raise LayerError(f"--block {number}: that block has no attention; use --layers")
     return sides[-1]

@@ -36,7 +36,7 @@ def number_layers(
 
 def _find_listed_layer(name: str, layers: Sequence[Layer]) -> Layer | None:
     """The layer of a listed name: it, one that ends so, or else the last one inside."""
-    plain = {layer.module: layer for layer in layers}
+    plain = {layer.module_name: layer for layer in layers}
     if not name or name in plain:
         return plain.get(name)
     ending = [layer for known, layer in plain.items() if known.endswith(f".{name}")]
@@ -48,7 +48,7 @@ def _find_listed_layer(name: str, layers: Sequence[Layer]) -> Layer | None:
 
 def _find_resolution_stages(network: nn.Module, layers: Sequence[Layer]) -> list[Layer]:
     """The last layer of each resolution on the trunk: in nothing that ends at another one."""
-    grids = {layer.module: layer.grid for layer in layers}
+    grids = {layer.module_name: layer.grid for layer in layers}
 
     def on_trunk(layer: Layer) -> bool:
         above = [
@@ -66,8 +66,12 @@ def _find_resolution_stages(network: nn.Module, layers: Sequence[Layer]) -> list
 
 def _find_attention_blocks(network: nn.Module, layers: Sequence[Layer]) -> list[Layer]:
     """Members of a list of modules that have attention inside."""
-    plain = {layer.module: layer for layer in layers}
-    found = {_find_list_member(network, attention): None for la in layers for attention in la.feeds}
+    plain = {layer.module_name: layer for layer in layers}
+    found = {
+        _find_list_member(network, attention): None
+        for la in layers
+        for attention in la.attention_consumers
+    }
     return [plain[name] for name in found if name in plain]
 
 

@@ -17,9 +17,16 @@ import torch
 from timm.data.config import resolve_data_config
 from torch import nn
 
-from camcli.core.errors import ModelError, hint
+from camcli.core.errors import ModelError, format_suggestion
 from camcli.core.types import Transform
-from camcli.models.zoo import builtin as embedded
+from camcli.models.zoo.builtin import (
+    BUILTIN_CNN,
+    BUILTIN_NAMES,
+    BUILTIN_TSCAM,
+    load_builtin_cnn,
+    load_builtin_vit,
+    read_builtin_card,
+)
 
 InputSize = tuple[int, int] | None
 TORCHVISION_PREFIX = "torchvision:"
@@ -52,7 +59,7 @@ class LoadedNetwork:
 
 def create_untrained(name: str, size: InputSize) -> LoadedNetwork:
     """A network with random weights: its structure only. Those that ship have theirs."""
-    if name in embedded.BUILTIN_NAMES:
+    if name in BUILTIN_NAMES:
         return load_builtin(name, size)
     check_model_name(name)
     try:
@@ -84,7 +91,7 @@ def check_model_name(name: str) -> None:
 def _check_timm_name(name: str) -> None:
     architecture = name.partition(".")[0]
     if not timm.is_model(architecture):
-        near = hint(architecture, timm.list_models())
+        near = format_suggestion(architecture, timm.list_models())
         raise ModelError(f"no model {name!r} in timm{near} (`camcli models` lists them)")
     tags = timm.list_pretrained(f"{architecture}.*")
     if "." in name and name not in tags:
@@ -101,7 +108,7 @@ def _check_torchvision_name(name: str) -> None:
         raise ModelError(
             f"{TORCHVISION_PREFIX}{name} is no classifier: it segments, detects or matches"
         )
-    near = hint(name, classifiers)
+    near = format_suggestion(name, classifiers)
     raise ModelError(f"no classifier {name!r} in torchvision{near} (`camcli models torchvision:`)")
 
 
@@ -219,13 +226,13 @@ def has_no_classifier(network: Any) -> bool:
 
 def load_builtin(name: str, size: InputSize) -> LoadedNetwork:
     """One of the networks that need no download."""
-    if name == embedded.BUILTIN_CNN:
-        network = embedded.load_builtin_cnn()
+    if name == BUILTIN_CNN:
+        network = load_builtin_cnn()
         return LoadedNetwork(name, network, find_transform(name, network, size))
-    card = embedded.read_builtin_card()
+    card = read_builtin_card()
     check_trained_size(size, card.transform.size, name)
-    thresholds = card.thresholds if name == embedded.BUILTIN_TSCAM else {}
-    return LoadedNetwork(name, embedded.load_builtin_vit(name), card.transform, None, thresholds)
+    thresholds = card.thresholds if name == BUILTIN_TSCAM else {}
+    return LoadedNetwork(name, load_builtin_vit(name), card.transform, None, thresholds)
 
 
 def check_trained_size(size: InputSize, trained_at: tuple[int, int], subject: object) -> None:

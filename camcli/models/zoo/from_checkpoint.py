@@ -20,9 +20,6 @@ from torch import nn
 from camcli.core.errors import CheckpointError, ModelError
 from camcli.core.types import Transform
 from camcli.models.introspection.heads import ConvHead
-from camcli.models.zoo import checkpoints, conformer
-from camcli.models.zoo import model_card as trained
-from camcli.models.zoo import replace_head as refit
 from camcli.models.zoo.architectures import (
     TORCHVISION_PREFIX,
     InputSize,
@@ -34,11 +31,28 @@ from camcli.models.zoo.architectures import (
     find_normalization_override,
 )
 from camcli.models.zoo.architectures import find_transform as usual
-from camcli.models.zoo.checkpoints import CheckpointFile, StateDict
+from camcli.models.zoo.checkpoints import (
+    CheckpointFile,
+    StateDict,
+    align_keys,
+    find_classifier_layers,
+    has_same_shapes,
+    is_tscam_vit,
+    load_into_network,
+    load_weights,
+    read_checkpoint,
+)
+from camcli.models.zoo.conformer import (
+    CONFORMER_INPUT_SIDE,
+    create_conformer,
+    is_original_conformer,
+    is_tscam_conformer,
+)
 from camcli.models.zoo.metadata import CheckpointMetadata, read_metadata
-from camcli.models.zoo.model_card import MAX_INPUT_SIDE, ModelCard
+from camcli.models.zoo.model_card import MAX_INPUT_SIDE, ModelCard, read_model_card
 from camcli.models.zoo.pretrained import create_structure
 from camcli.models.zoo.recognition import ArchitectureMatch, find_architecture
+from camcli.models.zoo.replace_head import HEAD_ATTACHERS
 from camcli.models.zoo.signatures import AUXILIARY_HEADS, find_layer_keys
 
 
@@ -47,13 +61,13 @@ def load_checkpoint_network(path: Path, name: str | None, size: InputSize) -> Lo
 
     Raises CheckpointError or ModelError, with what to do.
     """
-    card = trained.read_model_card(path)
+    card = read_model_card(path)
     if card is not None and name in (None, card.model):
         return load_trained_network(path, card, size)
-    held = checkpoints.read_checkpoint(path)
-    if checkpoints.is_tscam_vit(held.shapes):
+    held = read_checkpoint(path)
+    if is_tscam_vit(held.shapes):
         return load_tscam_vit(path, held.load_state(), size)
-    if conformer.is_tscam_conformer(held.shapes) or conformer.is_original_conformer(held.shapes):
+    if is_tscam_conformer(held.shapes) or is_original_conformer(held.shapes):
         return load_conformer(path, held, size)
     said = read_metadata(path, held.content)
     if name is None:
@@ -68,12 +82,8 @@ def load_trained_network(path: Path, card: ModelCard, size: InputSize) -> Loaded
     if card.head == "tscam":
         check_trained_size(size, trained_at, path)
     plain = create_untrained(card.model, trained_at)
-    network = refit.HEAD_ATTACHERS[card.head](
-        plain.network, len(card.classes), trained_at, card.model
-    )
-    checkpoints.load_into_network(
-        network, checkpoints.load_weights(path), path, f"{card.head} {card.model}"
-    )
+    network = HEAD_ATTACHERS[card.head](plain.network, len(card.classes), trained_at, card.model)
+    load_into_network(network, load_weights(path), path, f"{card.head} {card.model}")
     transform = replace(card.transform, size=size or trained_at)
     name = f"{card.head}_{card.model}"
     return LoadedNetwork(name, network, transform, card.classes, card.thresholds, card.model)
@@ -171,12 +181,12 @@ def _load_architecture(
     with torch.device("meta"):  # its names and shapes only
         plain = create_structure(name.partition(".")[0] if ":" not in name else name, size, None)
     state = {k: v for k, v in state.items() if k.partition(".")[0] not in AUXILIARY_HEADS}
-    state = checkpoints.align_keys(state, plain)
+    state = align_keys(state, plain)
     _check_patch_size(path, name, plain, state)
     trained_at = size or _find_trained_size(plain, state)
     classes = _count_head_classes(plain, state)
     network = create_structure(name, trained_at, classes)
-    checkpoints.load_into_network(network, _convert_layout(network, state), path, name)
+    load_into_network(network, _convert_layout(network, state), path, name)
     told = {**find_normalization_override(name), **said.transform_settings}
     transform = replace(usual(name, network, trained_at), **told)
     return LoadedNetwork(name, network, transform, said.class_names)
@@ -201,7 +211,7 @@ def _count_head_classes(plain: nn.Module, state: StateDict) -> int | None:
     No other width is believed: a head of no columns would cost its file nothing, and us a network.
     """
     own = plain.state_dict()
-    keys = [f"{layer}.weight" for layer in checkpoints.find_classifier_layers(plain)]
+    keys = [f"{layer}.weight" for layer in find_classifier_layers(plain)]
     heads = [(state[key].shape, own[key].shape) for key in keys if key in state and key in own]
     counts = {theirs[0] for theirs, ours in heads if theirs[1:] == ours[1:] and theirs.numel()}
     return counts.pop() if counts else None
@@ -224,7 +234,7 @@ def _find_trained_size(network: Any, state: StateDict) -> InputSize:
 def _convert_layout(network: nn.Module, state: StateDict) -> StateDict:
     """Weights under timm's names: each of its modules knows the older layouts of its own."""
     convert = getattr(sys.modules[type(network).__module__], "checkpoint_filter_fn", None)
-    if convert is None or checkpoints.has_same_shapes(network, state):
+    if convert is None or has_same_shapes(network, state):
         return state
     try:
         with warnings.catch_warnings():
@@ -261,9 +271,7 @@ def load_tscam_vit(path: Path, state: StateDict, size: InputSize) -> LoadedNetwo
     network.head = ConvHead(width, classes, (grid, grid), prefix=1)
     # SCM, TS-CAM's successor, carries `layers.*` that serve its training only.
     kept = {_to_conv_key(k): v for k, v in state.items() if not k.startswith("layers.")}
-    checkpoints.load_into_network(
-        network, kept, path, f"TS-CAM {variants[width]} at {trained_at[0]}"
-    )
+    load_into_network(network, kept, path, f"TS-CAM {variants[width]} at {trained_at[0]}")
     name = f"tscam_{variants[width]}_patch16_{trained_at[0]}"
     return LoadedNetwork(name, network, Transform(trained_at), architecture=plain)
 
@@ -274,9 +282,9 @@ def _to_conv_key(key: str) -> str:
 
 def load_conformer(path: Path, held: CheckpointFile, size: InputSize) -> LoadedNetwork:
     """A Conformer, with TS-CAM's head or its own, recognised by the file alone."""
-    network = conformer.create_conformer(held.shapes)
-    checkpoints.load_into_network(network, held.load_state(), path, "Conformer")
-    side = conformer.CONFORMER_INPUT_SIDE
+    network = create_conformer(held.shapes)
+    load_into_network(network, held.load_state(), path, "Conformer")
+    side = CONFORMER_INPUT_SIDE
     if size is not None and any(length % network.patch for length in size):
         raise ModelError(f"--size: a Conformer takes multiples of {network.patch}")
     name = (

@@ -14,7 +14,7 @@ from typing import Any
 
 import yaml
 
-from camcli.io.transforms import RESAMPLING
+from camcli.io.transforms import RESAMPLING_FILTERS
 
 MAX_BYTES_BY_SUFFIX = {
     ".json": 4 * 2**20,
@@ -139,7 +139,7 @@ def find_transform_settings(table: Mapping[str, Any]) -> dict[str, Any]:
     if min(found.get("std", (1,))) < MIN_STD:
         del found["std"]
     interpolation, crop = table.get("interpolation"), table.get("crop_pct")
-    if isinstance(interpolation, str) and interpolation in RESAMPLING:
+    if isinstance(interpolation, str) and interpolation in RESAMPLING_FILTERS:
         found["interpolation"] = interpolation
     if _is_fraction(crop) and crop:
         found["crop_pct"] = float(crop)

@@ -19,7 +19,7 @@ from torch import Tensor
 
 from camcli.core.errors import CheckpointError
 from camcli.core.types import Transform
-from camcli.io.transforms import RESAMPLING
+from camcli.io.transforms import RESAMPLING_FILTERS
 
 CARD_METADATA_KEY = "camcli"
 MAX_INPUT_SIDE = 2048  # pixels of a side: no model takes more
@@ -108,7 +108,7 @@ def _parse_card_transform(said: Any) -> Transform:
         all(len(values) == 3 and all(map(math.isfinite, values)) for values in (mean, std)),
         all(value > 0 for value in std),
         0 < crop <= 1,
-        resampling in RESAMPLING,
+        resampling in RESAMPLING_FILTERS,
     )
     if not all(sound):
         raise ValueError("transform")

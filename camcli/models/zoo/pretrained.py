@@ -21,7 +21,6 @@ from timm.models import load_model_config_from_hf
 from torch import nn
 
 from camcli.core.errors import ModelError
-from camcli.models.zoo import builtin as embedded
 from camcli.models.zoo.architectures import (
     BUILD_ERRORS,
     HUB_PREFIXES,
@@ -32,6 +31,7 @@ from camcli.models.zoo.architectures import (
     create_network,
     find_transform,
 )
+from camcli.models.zoo.builtin import BUILTIN_NAMES
 
 HUB_WEIGHTS_FILE_NAMES = ("model.safetensors", "pytorch_model.bin")
 
@@ -164,6 +164,6 @@ def can_load_offline(name: str) -> bool:
                 models.get_model_weights(name.removeprefix(TORCHVISION_PREFIX)).DEFAULT
             )
     config = timm.get_pretrained_cfg(name)
-    return name in embedded.BUILTIN_NAMES or (
+    return name in BUILTIN_NAMES or (
         config is not None and _is_cached(config.hf_hub_id, HUB_WEIGHTS_FILE_NAMES)
     )

@@ -8,11 +8,6 @@ from pathlib import Path
 import timm
 
 from camcli.core.errors import ModelError
-from camcli.models.zoo import builtin as embedded
-from camcli.models.zoo import exported
-from camcli.models.zoo import from_checkpoint as weights
-from camcli.models.zoo import pretrained as hub
-from camcli.models.zoo import user_code as foreign
 from camcli.models.zoo.architectures import (
     HUB_PREFIXES,
     TORCHVISION_PREFIX,
@@ -20,30 +15,31 @@ from camcli.models.zoo.architectures import (
     LoadedNetwork,
     load_builtin,
 )
+from camcli.models.zoo.builtin import BUILTIN_CNN, BUILTIN_NAMES
+from camcli.models.zoo.exported import PROGRAM_PREFIX, check_not_program, load_program
+from camcli.models.zoo.from_checkpoint import load_checkpoint_network
+from camcli.models.zoo.pretrained import HUB_WEIGHTS_FILE_NAMES, load_pretrained
+from camcli.models.zoo.user_code import load_user_network
 
 CHECKPOINT_SUFFIXES = (".safetensors", ".pth", ".pt", ".bin", ".pth.tar", ".ckpt", ".pt2")
-CHECKPOINT_FILE_NAMES = (*hub.HUB_WEIGHTS_FILE_NAMES, "model_best.pth.tar", "model_best.pth")
+CHECKPOINT_FILE_NAMES = (*HUB_WEIGHTS_FILE_NAMES, "model_best.pth.tar", "model_best.pth")
 
 
 def load_network(name: str | None, checkpoint: Path | None, size: InputSize) -> LoadedNetwork:
     """The network that `--model` and `--checkpoint` name, with its weights and its transform."""
-    if name is not None and name.startswith(exported.PROGRAM_PREFIX):
-        return exported.load_program(name, size)
+    if name is not None and name.startswith(PROGRAM_PREFIX):
+        return load_program(name, size)
     itself = _find_weights_file(name)
     if name is not None and _is_user_code(name) and itself is None:
-        return foreign.load_user_network(name, checkpoint, size)
+        return load_user_network(name, checkpoint, size)
     if checkpoint and itself:
         raise ModelError(f"--model {name} and --checkpoint are two files of weights: give one")
     file = checkpoint or itself
     if file is None:
-        known = embedded.BUILTIN_CNN if name is None else name
-        return (
-            load_builtin(known, size)
-            if known in embedded.BUILTIN_NAMES
-            else hub.load_pretrained(known, size)
-        )
-    exported.check_not_program(file)
-    return weights.load_checkpoint_network(file, None if itself else name, size)
+        known = BUILTIN_CNN if name is None else name
+        return load_builtin(known, size) if known in BUILTIN_NAMES else load_pretrained(known, size)
+    check_not_program(file)
+    return load_checkpoint_network(file, None if itself else name, size)
 
 
 def is_library_name(name: str) -> bool:

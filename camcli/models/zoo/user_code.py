@@ -15,10 +15,10 @@ from typing import Any
 
 from torch import nn
 
-from camcli.core.errors import ModelError, hint
+from camcli.core.errors import ModelError, format_suggestion
 from camcli.core.types import Transform
-from camcli.models.zoo import checkpoints
 from camcli.models.zoo.architectures import DEFAULT_INPUT_SIZE, InputSize, LoadedNetwork
+from camcli.models.zoo.checkpoints import align_keys, load_into_network, read_checkpoint
 from camcli.models.zoo.metadata import find_transform_settings, read_metadata
 
 
@@ -35,11 +35,11 @@ def load_user_network(name: str, checkpoint: Path | None, size: InputSize) -> Lo
     said: dict[str, Any] = {}
     classes = None
     if checkpoint is not None:
-        held = checkpoints.read_checkpoint(checkpoint)
+        held = read_checkpoint(checkpoint)
         known = read_metadata(checkpoint, held.content)
         said, classes = dict(known.transform_settings), known.class_names
-        state = checkpoints.align_keys(held.load_state(), network)
-        checkpoints.load_into_network(network, state, checkpoint, name)
+        state = align_keys(held.load_state(), network)
+        load_into_network(network, state, checkpoint, name)
     return LoadedNetwork(name, network, _find_user_transform(network, size, said), classes)
 
 
@@ -61,7 +61,7 @@ def _import_user_module(module: str) -> ModuleType:
 def _find_member(module: ModuleType, function: str, name: str) -> Any:
     found = getattr(module, function, None)
     if found is None:
-        near = hint(function, (n for n in vars(module) if not n.startswith("_")))
+        near = format_suggestion(function, (n for n in vars(module) if not n.startswith("_")))
         raise ModelError(f"{name}: no {function!r} in {module.__name__}{near}")
     if not callable(found):
         raise ModelError(f"{name} is of type {type(found).__name__}: no function or class to call")

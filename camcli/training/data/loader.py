@@ -13,11 +13,12 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from camcli.core import concurrency as stream
+from camcli.core.concurrency import prefetch_map
 from camcli.core.errors import ImageError
-from camcli.core.geometry import Floats, View
-from camcli.core.types import Failed, Transform
-from camcli.io import images, transforms
+from camcli.core.geometry import Float32Array, View
+from camcli.core.types import Failure, Transform
+from camcli.io.images import load_image
+from camcli.io.transforms import preprocess_image
 from camcli.training.data.samples import TrainingSample
 
 TRAIN_RESIZE_RATIO = 256 / 224  # TS-CAM squashes to 256 before it cuts 224
@@ -42,14 +43,14 @@ class Augmentation:
     epoch: int
 
 
-def preprocess_whole(image: Image.Image, transform: Transform) -> Floats:
+def preprocess_whole(image: Image.Image, transform: Transform) -> Float32Array:
     """A photograph squashed to the input, as TS-CAM tests: (3,H,W)."""
-    return transforms.preprocess(image, View(*image.size, 0, 0, *image.size), transform)
+    return preprocess_image(image, View(*image.size, 0, 0, *image.size), transform)
 
 
 def preprocess_random_crop(
     image: Image.Image, transform: Transform, generator: np.random.Generator
-) -> Floats:
+) -> Float32Array:
     """A random cut of a photograph, mirrored or not: (3,H,W)."""
     rows, cols = transform.size
     high, wide = round(rows * TRAIN_RESIZE_RATIO), round(cols * TRAIN_RESIZE_RATIO)
@@ -65,21 +66,21 @@ def iter_batches(
     batch_size: int,
     workers: int,
     augmentation: Augmentation | None = None,
-) -> Iterator[TrainingBatch | Failed]:
+) -> Iterator[TrainingBatch | Failure]:
     """Photographs in order, `size` at a time; what cannot be read is left out and told."""
     load = partial(_load_sample, transform, augmentation)
     with ThreadPoolExecutor(workers) as pool:
-        loaded = stream.ahead(pool, load, enumerate(samples), batch_size + 2 * workers)
+        loaded = prefetch_map(pool, load, enumerate(samples), batch_size + 2 * workers)
         yield from _group_batches(loaded, batch_size)
 
 
 def _group_batches(
-    loaded: Iterable[tuple[TrainingSample, Floats] | Failed], size: int
-) -> Iterator[TrainingBatch | Failed]:
+    loaded: Iterable[tuple[TrainingSample, Float32Array] | Failure], size: int
+) -> Iterator[TrainingBatch | Failure]:
     source = iter(loaded)
     while group := list(islice(source, size)):
-        yield from (item for item in group if isinstance(item, Failed))
-        good = [item for item in group if not isinstance(item, Failed)]
+        yield from (item for item in group if isinstance(item, Failure))
+        good = [item for item in group if not isinstance(item, Failure)]
         if good:
             inputs = torch.from_numpy(np.stack([pixels for _, pixels in good]))
             yield TrainingBatch(tuple(photo for photo, _ in good), inputs)
@@ -87,12 +88,12 @@ def _group_batches(
 
 def _load_sample(
     transform: Transform, augment: Augmentation | None, item: tuple[int, TrainingSample]
-) -> tuple[TrainingSample, Floats] | Failed:
+) -> tuple[TrainingSample, Float32Array] | Failure:
     number, photo = item
     try:
-        picture = images.decode(photo.path)
+        picture = load_image(photo.path)
     except ImageError as error:
-        return Failed(photo.name, str(photo.path), str(error))
+        return Failure(photo.name, str(photo.path), str(error))
     if augment is None:
         return photo, preprocess_whole(picture, transform)
     draw = np.random.default_rng([augment.seed, augment.epoch, number])

@@ -8,14 +8,13 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 from camcli.core.errors import UsageError
-from camcli.core.types import Failed, Source
-from camcli.evaluation.datasets import cub, tables
-from camcli.evaluation.datasets import registry as datasets
+from camcli.core.types import Failure, ImageSource
 from camcli.evaluation.datasets.annotations import Annotation, Problem, iter_valid_annotations
-from camcli.evaluation.datasets.registry import Dataset
-from camcli.io import discovery as sources
-from camcli.io import labels as naming
-from camcli.io.labels import Labels
+from camcli.evaluation.datasets.cub import CUB_SPLIT_FLAGS, load_cub_class_names, read_cub
+from camcli.evaluation.datasets.registry import Dataset, create_evaluation_samples
+from camcli.evaluation.datasets.tables import read_tscam_list
+from camcli.io.discovery import find_image_sources
+from camcli.io.labels import Labels, create_default_labels, create_labels
 from camcli.training.data.samples import TrainingData, TrainingPaths, TrainingSample
 
 TRAIN_FOLDER_NAMES, VALIDATION_FOLDER_NAMES = ("train",), ("val", "valid", "validation", "test")
@@ -37,10 +36,10 @@ def _find_list_file(root: Path, parts: Sequence[str]) -> Path | None:
 
 def _load_cub(where: TrainingPaths) -> TrainingData:
     root, images = where.root, where.images or where.root / "images"
-    every = {part: list(cub.read_cub(root, images, part)) for part in cub.CUB_SPLIT_FLAGS}
-    named = cub.load_cub_class_names(root)
+    every = {part: list(read_cub(root, images, part)) for part in CUB_SPLIT_FLAGS}
+    named = load_cub_class_names(root)
     count = _count_classes(root, every["train"])
-    names = naming.create_labels([named.get(n, f"class {n + 1}") for n in range(count)])
+    names = create_labels([named.get(n, f"class {n + 1}") for n in range(count)])
     return _create_from_annotations("CUB_200_2011", names, every["train"], every["test"])
 
 
@@ -51,14 +50,14 @@ def _load_lists(where: TrainingPaths) -> TrainingData:
         _find_list_file(root, VALIDATION_FOLDER_NAMES),
     )
     assert train is not None
-    every = list(tables.read_tscam_list(train, _find_images_folder(where, TRAIN_FOLDER_NAMES)))
+    every = list(read_tscam_list(train, _find_images_folder(where, TRAIN_FOLDER_NAMES)))
     count = _count_classes(root, every)
     tests = (
-        list(tables.read_tscam_list(held, _find_images_folder(where, VALIDATION_FOLDER_NAMES)))
+        list(read_tscam_list(held, _find_images_folder(where, VALIDATION_FOLDER_NAMES)))
         if held
         else []
     )
-    return _create_from_annotations("lists", naming.create_default_labels(count), every, tests)
+    return _create_from_annotations("lists", create_default_labels(count), every, tests)
 
 
 def _count_classes(root: Path, found: Sequence[Annotation | Problem]) -> int:
@@ -99,7 +98,7 @@ def _create_from_annotations(
         (TrainingSample(t.image_name, t.image_path, int(t.label)), id(t) in of_test) for t in here
     ]
     boxed = [t for t in here if id(t) in of_test and t.boxes]
-    items, problems = datasets.create_evaluation_samples(
+    items, problems = create_evaluation_samples(
         Dataset(kind, tuple(iter_valid_annotations(boxed, allow_missing_images=False))), names
     )
     return TrainingData(
@@ -127,7 +126,7 @@ def _load_class_folders(where: TrainingPaths) -> TrainingData:
     tests, also = _find_class_samples(held, where.skip_folder, names) if held else ([], [])
     return TrainingData(
         "folder by class",
-        naming.create_labels(names),
+        create_labels(names),
         tuple(photos),
         tuple(tests),
         (),
@@ -149,7 +148,7 @@ def _find_class_samples(
     left_out: list[str] = []
     for label, name in enumerate(names):
         for item in _find_images(root / name, skip):
-            if isinstance(item, Failed):
+            if isinstance(item, Failure):
                 left_out.append(str(item))
             else:
                 photos.append(TrainingSample(os.path.relpath(item.path, root), item.path, label))
@@ -162,23 +161,23 @@ def _find_class_samples(
     return photos, left_out
 
 
-def _find_images(folder: Path, skip: Path) -> Sequence[Source | Failed]:
+def _find_images(folder: Path, skip: Path) -> Sequence[ImageSource | Failure]:
     """What is in a folder; nothing where it is empty."""
     try:
-        return list(sources.find([str(folder)], [], skip))
+        return list(find_image_sources([str(folder)], [], skip))
     except UsageError:
         return []
 
 
 def _load_unlabeled(where: TrainingPaths) -> TrainingData:
-    found = sources.find([str(where.root)], [], where.skip_folder)
+    found = find_image_sources([str(where.root)], [], where.skip_folder)
     photos = [
         TrainingSample(os.path.relpath(s.path, where.root), s.path, None)
         for s in found
-        if isinstance(s, Source)
+        if isinstance(s, ImageSource)
     ]
-    left_out = tuple(str(item) for item in found if isinstance(item, Failed))
-    return TrainingData("photographs", naming.create_labels([]), tuple(photos), (), (), left_out)
+    left_out = tuple(str(item) for item in found if isinstance(item, Failure))
+    return TrainingData("photographs", create_labels([]), tuple(photos), (), (), left_out)
 
 
 TRAINING_FORMAT_DETECTORS: Mapping[str, Callable[[Path], bool]] = {

@@ -8,7 +8,7 @@ from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from camcli.core.errors import one_line
+from camcli.core.errors import to_one_line
 from camcli.evaluation.datasets.registry import EvaluationSample
 from camcli.io.labels import Labels
 
@@ -67,4 +67,4 @@ class TrainingPaths:
 def format_few_names(names: Sequence[str]) -> str:
     """The first of some names, and how many more there are."""
     more = f" and {len(names) - 3} more" if names[3:] else ""
-    return ", ".join(map(one_line, names[:3])) + more
+    return ", ".join(map(to_one_line, names[:3])) + more

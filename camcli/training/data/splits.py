@@ -8,11 +8,10 @@ from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
-from camcli.core.errors import UsageError, one_line
-from camcli.evaluation.datasets import registry as datasets
-from camcli.evaluation.datasets import tables
+from camcli.core.errors import UsageError, to_one_line
 from camcli.evaluation.datasets.annotations import hash_image_name, iter_valid_annotations
-from camcli.evaluation.datasets.registry import Dataset
+from camcli.evaluation.datasets.registry import Dataset, create_evaluation_samples
+from camcli.evaluation.datasets.tables import read_boxes_csv
 from camcli.io.labels import Labels
 from camcli.training.data.readers import (
     TRAIN_FOLDER_NAMES,
@@ -64,15 +63,11 @@ def load_training_data(
 def _add_validation_boxes(found: TrainingData, table: Path) -> TrainingData:
     """The photographs that boxes.csv names are for validation, besides those that were."""
     truths = list(
-        iter_valid_annotations(
-            tables.read_boxes_csv(table, table.parent), allow_missing_images=False
-        )
+        iter_valid_annotations(read_boxes_csv(table, table.parent), allow_missing_images=False)
     )
-    items, problems = datasets.create_evaluation_samples(
-        Dataset("boxes.csv", tuple(truths)), found.labels
-    )
+    items, problems = create_evaluation_samples(Dataset("boxes.csv", tuple(truths)), found.labels)
     if not items:
-        first = f"; the first problem: {one_line(problems[0])}" if problems else ""
+        first = f"; the first problem: {to_one_line(problems[0])}" if problems else ""
         raise UsageError(f"--boxes {table}: no box is of a photograph and class known here{first}")
     held = {
         item.annotation.image_path: TrainingSample(
@@ -150,7 +145,7 @@ def _check_training_data(found: TrainingData, root: Path, *, needs_classes: bool
     for photo in (*found.train, *found.validation):
         if photo.label is not None and not 0 <= photo.label < len(names):
             raise UsageError(
-                f"{root}: {one_line(photo.name)} is of class {photo.label} among {len(names)} "
+                f"{root}: {to_one_line(photo.name)} is of class {photo.label} among {len(names)} "
                 f"class names"
             )
     has = {photo.label for photo in found.train}
@@ -163,4 +158,4 @@ def _check_training_data(found: TrainingData, root: Path, *, needs_classes: bool
 
 
 def _left_out_message(left_out: Sequence[str]) -> str:
-    return f" ({one_line(left_out[0])})" if left_out else ""
+    return f" ({to_one_line(left_out[0])})" if left_out else ""

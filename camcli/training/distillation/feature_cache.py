@@ -13,11 +13,12 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from camcli.core import concurrency as stream
+from camcli.core.concurrency import prefetch_map
 from camcli.core.errors import ImageError, TrainingError
-from camcli.core.geometry import Floats, View
-from camcli.core.types import Failed, Source, Transform
-from camcli.io import images, transforms
+from camcli.core.geometry import Float32Array, View
+from camcli.core.types import Failure, ImageSource, Transform
+from camcli.io.images import load_image
+from camcli.io.transforms import preprocess_image
 from camcli.models.zoo.builtin import VIT_INPUT_SIDE, CnnFeatures
 from camcli.training.task import AdvanceCallback
 
@@ -71,33 +72,33 @@ def plan_views(image_index: int, seed: int) -> list[tuple[Rectangle, bool]]:
 
 def preprocess_view(
     image: Image.Image, transform: Transform, rectangle: Rectangle, mirror: bool
-) -> Floats:
+) -> Float32Array:
     """One view as the CNN's input (3,H,W)."""
     width, height = image.size
     left, top, right, bottom = rectangle
     view = View(width, height, left * width, top * height, right * width, bottom * height)
-    pixels = transforms.preprocess(image, view, transform)
+    pixels = preprocess_image(image, view, transform)
     return np.ascontiguousarray(pixels[..., ::-1]) if mirror else pixels
 
 
 def compute_view_features(
     backbone: CnnFeatures,
     transform: Transform,
-    sources: Sequence[Source],
+    sources: Sequence[ImageSource],
     seed: int,
     workers: int,
     advance: AdvanceCallback,
-) -> tuple[ViewFeatures, list[Failed]]:
+) -> tuple[ViewFeatures, list[Failure]]:
     """The features of every view. Raises TrainingError if no photograph can be read."""
     names: list[str] = []
-    failed: list[Failed] = []
+    failed: list[Failure] = []
     parts: list[tuple[Tensor, Tensor]] = []
     plans: list[tuple[Rectangle, bool]] = []
     load = partial(_load_views, transform, seed)
     with ThreadPoolExecutor(workers) as pool, torch.no_grad():
-        for loaded in stream.ahead(pool, load, enumerate(sources), 4 * workers):
+        for loaded in prefetch_map(pool, load, enumerate(sources), 4 * workers):
             advance(1)
-            if isinstance(loaded, Failed):
+            if isinstance(loaded, Failure):
                 failed.append(loaded)
                 continue
             photograph, plan, pixels = loaded
@@ -121,13 +122,13 @@ def _pack_features(features: Tensor) -> Tensor:
 
 
 def _load_views(
-    transform: Transform, seed: int, item: tuple[int, Source]
-) -> tuple[Source, list[tuple[Rectangle, bool]], Floats] | Failed:
+    transform: Transform, seed: int, item: tuple[int, ImageSource]
+) -> tuple[ImageSource, list[tuple[Rectangle, bool]], Float32Array] | Failure:
     number, source = item
     try:
-        picture = images.decode(source.path)
+        picture = load_image(source.path)
     except ImageError as error:
-        return Failed(source.name, str(source.path), str(error))
+        return Failure(source.name, str(source.path), str(error))
     plan = plan_views(number, seed)
     assert transform.size == (VIT_INPUT_SIDE, VIT_INPUT_SIDE)
     return source, plan, np.stack([preprocess_view(picture, transform, *view) for view in plan])

@@ -13,19 +13,22 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from camcli.core import concurrency as stream
+from camcli.core.concurrency import prefetch_map
 from camcli.core.errors import TrainingError
-from camcli.core.types import Failed, Source
-from camcli.io import images
-from camcli.models import model as models
-from camcli.models.model import Model
-from camcli.models.zoo import builtin as embedded
-from camcli.training.distillation import augmentation as mixing
-from camcli.training.distillation import feature_cache as views
+from camcli.core.types import Failure, ImageSource
+from camcli.io.images import load_image
+from camcli.models.model import Model, load_model
+from camcli.models.zoo.builtin import BUILTIN_CNN, CnnFeatures, load_builtin_cnn
 from camcli.training.distillation import losses
-from camcli.training.distillation import teacher_maps as evidence
-from camcli.training.distillation.augmentation import DistillationData
+from camcli.training.distillation.augmentation import DistillationData, create_feature_batch
+from camcli.training.distillation.feature_cache import compute_view_features
 from camcli.training.distillation.student import Student
+from camcli.training.distillation.teacher_maps import (
+    LARGE_INPUT_PIXELS,
+    compute_teacher_maps,
+    create_cam_teacher,
+    create_relevance_teacher,
+)
 from camcli.training.task import AdvanceCallback
 
 REPORT_INTERVAL_STEPS = 50  # steps between two reports
@@ -55,31 +58,31 @@ class LossReport:
 
 
 def compute_distillation_data(
-    sources: Sequence[Source],
+    sources: Sequence[ImageSource],
     vit: Model | None,
     config: DistillationConfig,
     advance: AdvanceCallback,
-) -> tuple[DistillationData, list[Failed]]:
+) -> tuple[DistillationData, list[Failure]]:
     """What is computed once: features of all views, and where the object of each photograph is."""
-    cnn = models.load_model(embedded.BUILTIN_CNN, device="cpu")
-    large = models.load_model(
-        embedded.BUILTIN_CNN,
-        size=(evidence.LARGE_INPUT_PIXELS, evidence.LARGE_INPUT_PIXELS),
+    cnn = load_model(BUILTIN_CNN, device="cpu")
+    large = load_model(
+        BUILTIN_CNN,
+        size=(LARGE_INPUT_PIXELS, LARGE_INPUT_PIXELS),
         device="cpu",
     )
-    source = embedded.CnnFeatures(cnn.network).to(memory_format=torch.channels_last)
-    seen, failed = views.compute_view_features(
+    source = CnnFeatures(cnn.network).to(memory_format=torch.channels_last)
+    seen, failed = compute_view_features(
         source, cnn.transform, sources, config.seed, config.workers, advance
     )
     unread = {item.path for item in failed}  # names are not the same in all folders' inputs
     paths = [item for item in sources if str(item.path) not in unread]
-    rolled = evidence.create_relevance_teacher(vit) if vit else None
-    teachers = (evidence.create_cam_teacher(cnn), evidence.create_cam_teacher(large), rolled)
+    rolled = create_relevance_teacher(vit) if vit else None
+    teachers = (create_cam_teacher(cnn), create_cam_teacher(large), rolled)
     maps, classes = [], []
     with ThreadPoolExecutor(config.workers) as pool:
-        pictures = stream.ahead(pool, lambda item: images.decode(item.path), paths, 40)
+        pictures = prefetch_map(pool, lambda item: load_image(item.path), paths, 40)
         while group := list(islice(pictures, 20)):
-            placed, of = evidence.compute_teacher_maps(*teachers, group)
+            placed, of = compute_teacher_maps(*teachers, group)
             maps.append(placed)
             classes.append(of)
             advance(len(group))
@@ -95,7 +98,7 @@ def train_student(
     """
     torch.manual_seed(config.seed)
     draw = np.random.default_rng(config.seed)
-    answers = losses.TeacherHead(embedded.load_builtin_cnn().eval().requires_grad_(False))
+    answers = losses.TeacherHead(load_builtin_cnn().eval().requires_grad_(False))
     student = Student(data.views)
     average = deepcopy(student).requires_grad_(False)
     solver = torch.optim.AdamW(
@@ -105,9 +108,7 @@ def train_student(
     for step, which in zip(range(config.steps), _iter_batch_indices(data, config), strict=False):
         for group in solver.param_groups:
             group["lr"] = config.lr * _compute_rate_factor(step / config.steps)
-        parts = losses.compute_losses(
-            student, answers, mixing.create_feature_batch(data, which, draw)
-        )
+        parts = losses.compute_losses(student, answers, create_feature_batch(data, which, draw))
         total = torch.stack(
             [losses.LOSS_WEIGHTS[name] * part for name, part in parts.items()]
         ).sum()

@@ -8,7 +8,12 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from camcli.models.zoo import builtin as embedded
+from camcli.models.zoo.builtin import (
+    CLS_HEAD_PREFIX,
+    IMAGENET_CLASS_COUNT,
+    VIT_WIDTH,
+    create_builtin_vit,
+)
 from camcli.training.distillation.feature_cache import ViewFeatures
 from camcli.training.logistic_regression import compute_window_means
 
@@ -33,12 +38,10 @@ class Student(nn.Module):
 
     def __init__(self, views: ViewFeatures) -> None:
         super().__init__()
-        whole = embedded.create_builtin_vit()
+        whole = create_builtin_vit()
         self.vit: Any = whole
         self.vit.patch_embed.backbone = nn.Identity()
-        self.conv = nn.Conv2d(
-            embedded.VIT_WIDTH, embedded.IMAGENET_CLASS_COUNT, kernel_size=3, padding=1
-        )
+        self.conv = nn.Conv2d(VIT_WIDTH, IMAGENET_CLASS_COUNT, kernel_size=3, padding=1)
         some = torch.randperm(len(views.middle))[:MAX_SCALE_SAMPLES]
         parts = [part[some].float().flatten(0, 2) for part in (views.middle, views.deep)]
         self.register_buffer("mean", torch.cat([part.mean(dim=0) for part in parts]))
@@ -97,7 +100,7 @@ class Student(nn.Module):
         weight = state["patch_embed.proj.weight"] / scale
         state["patch_embed.proj.bias"] -= weight[:, :, 0, 0] @ self.mean
         state["patch_embed.proj.weight"] = weight
-        heads = {embedded.CLS_HEAD_PREFIX: self.vit.head, "head.": self.conv}
+        heads = {CLS_HEAD_PREFIX: self.vit.head, "head.": self.conv}
         own = {key: value for key, value in state.items() if not key.startswith("head.")}
         for prefix, head in heads.items():
             own |= {prefix + key: value.detach() for key, value in head.state_dict().items()}

@@ -13,9 +13,9 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from camcli.core.maps import normalise, resize
-from camcli.engine.explain import explain
-from camcli.engine.plan import plan
+from camcli.core.maps import normalize_maps, resize_maps
+from camcli.engine.explain import explain_batch
+from camcli.engine.plan import plan_requests
 from camcli.engine.request import Request
 from camcli.methods.registry import find_method
 from camcli.models.model import Model
@@ -36,12 +36,12 @@ class Teacher:
 
 def create_cam_teacher(model: Model) -> Teacher:
     """A teacher whose map is its CAM."""
-    return Teacher(model, plan(model, [find_method("cam")]))
+    return Teacher(model, plan_requests(model, [find_method("cam")]))
 
 
 def create_relevance_teacher(model: Model) -> Teacher:
     """A transformer whose map is its attention's relevance."""
-    return Teacher(model, plan(model, [find_method("chefer")]))
+    return Teacher(model, plan_requests(model, [find_method("chefer")]))
 
 
 def compute_teacher_maps(
@@ -60,14 +60,14 @@ def compute_teacher_maps(
     cams = _compute_teacher_map(cnn, small, classes) + _compute_teacher_map(
         cnn, mirror, classes
     ).flip(2)
-    summed = normalise(
+    summed = normalize_maps(
         cams + 2 * _compute_teacher_map(large, _preprocess_images(large.model, images), classes)
     )
     if vit is not None:
         summed = summed + VIT_MAP_WEIGHT * _compute_teacher_map(
             vit, _preprocess_images(vit.model, images), classes
         )
-    return normalise(summed), classes
+    return normalize_maps(summed), classes
 
 
 def _preprocess_images(model: Model, pictures: Sequence[Image.Image]) -> Tensor:
@@ -78,5 +78,5 @@ def _preprocess_images(model: Model, pictures: Sequence[Image.Image]) -> Tensor:
 
 def _compute_teacher_map(teacher: Teacher, inputs: Tensor, classes: Tensor) -> Tensor:
     """Min-maxed, as large as evidence is."""
-    ((found,),) = explain(teacher.model, inputs, teacher.requests, lambda _: classes[:, None])
-    return normalise(resize(found.fused.values, TEACHER_MAP_GRID))
+    ((found,),) = explain_batch(teacher.model, inputs, teacher.requests, lambda _: classes[:, None])
+    return normalize_maps(resize_maps(found.fused.values, TEACHER_MAP_GRID))
