@@ -147,11 +147,12 @@ def explain(
 
     find_palette(colormap)
 
-    from camcli.cli.runners.explain import ExplainRun
+    from camcli.cli.runners.explain import run_explain
     from camcli.engine.plan import choose_default_model, plan_requests
     from camcli.io.writers import DrawingStyle, write_result
     from camcli.models.model import load_model
     from camcli.runs.config import RunConfig
+    from camcli.runs.explain_run import ExplainTask
     from camcli.runs.manifest import create_manifest, create_model_entry
 
     name = model if model or checkpoint else choose_default_model(wanted)
@@ -181,17 +182,17 @@ def explain(
         "model": loaded.name,
         "method": [request.method.name for request in job.requests],
     }
-    return ExplainRun(
-        job,
-        found,
-        partial(write_result, kinds=kinds, style=style, output=output, slugs=slugs),
-        output,
-        create_manifest(job, about, made_of, sys.argv[1:], len(found)),
-        format_,
-        overwrite,
-        resume,
-        on_error == "stop",
-    ).run()
+    task = ExplainTask(
+        config=job,
+        sources=found,
+        write_files=partial(write_result, kinds=kinds, style=style, output=output, slugs=slugs),
+        output=output,
+        manifest=create_manifest(job, about, made_of, sys.argv[1:], len(found)),
+        overwrite=overwrite,
+        resume=resume,
+        stop_on_error=on_error == "stop",
+    )
+    return run_explain(task, format_)
 
 
 def _find_model_file(name: str | None) -> Path | None:
