@@ -113,9 +113,10 @@ def compare(
     listed = parse_path_list(sys.stdin.read()) if "-" in inputs else []
     found = find_image_sources(inputs, listed, skip_folder=output)
 
-    from camcli.cli.runners.compare import CompareRun
+    from camcli.cli.runners.compare import run_compare
     from camcli.engine.plan import choose_default_model, iter_method_plans
     from camcli.models.model import load_model
+    from camcli.runs.compare_run import CompareTask
     from camcli.runs.comparison import create_comparison_row
     from camcli.runs.config import RunConfig
 
@@ -149,10 +150,14 @@ def compare(
     left = [m.name for c, m in enumerate(wanted) if c not in kept]
     if left:
         print_info(f"left out, for the model has no place for them: {', '.join(left)}")
-    slugs = create_class_slugs(rows[0].base_config.model.labels)
-    columns = tuple(wanted[c].name for c in kept)
-    sheet = CompareRun(columns, tuple(r.select_columns(kept) for r in rows), output, slugs, must)
-    return sheet.run(found, overwrite, format_)
+    task = CompareTask(
+        method_names=[wanted[c].name for c in kept],
+        rows=[row.select_columns(kept) for row in rows],
+        sources=found,
+        output=output,
+        class_slugs=create_class_slugs(rows[0].base_config.model.labels),
+    )
+    return run_compare(task, overwrite, fail_on_blank=must, output_format=format_)
 
 
 def _choose_methods(method_options: Sequence[str]) -> tuple[list[Method], bool]:
