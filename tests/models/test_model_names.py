@@ -324,8 +324,8 @@ REFUSED: dict[str, tuple[str, ...]] = {
     "mine:needs": ("TypeError", "without arguments"),
     "mine:leaves": ("SystemExit", "without arguments"),
     "mine:text": ("type str", "no torch.nn.Module"),
-    "mine:maps": ("is no classifier",),
-    "mine:segments": ("is no classifier",),
+    "mine:maps": ("is not a classifier",),
+    "mine:segments": ("is not a classifier",),
     "mine:headless": ("has no classifier", "--checkpoint"),
 }
 
