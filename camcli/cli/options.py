@@ -15,21 +15,15 @@ from typing import Annotated, Any, Literal
 
 from typer import Option
 
-from camcli.core.errors import UsageError, format_suggestion, to_one_line
+from camcli.core.errors import UsageError, to_one_line
 from camcli.core.types import FitMode
 from camcli.engine.smoothing import Smoothing, parse_smoothing
+from camcli.io.writers import find_writer
 from camcli.methods.registry import METHODS, Method, create_variant, parse_options
 
 OutputFormat = Literal["auto", "table", "jsonl", "quiet"]
 MAX_SIZE_PIXELS = 4096  # pixels of an input's side
 COMPARISON_FILE = "compare.jsonl"
-OUTPUT_KINDS = ("overlay", "heatmap", "grid", "boxes", "array")
-
-STATUS_MESSAGES = {
-    "constant": "it is the same everywhere (all of it was cut off by relu, or nothing varies)",
-    "zero_gradient": "the class score does not depend on this layer's map (its gradient is zero)",
-    "non_finite": "it holds NaN or infinity; check the weights, and the image",
-}
 
 ModelName = Annotated[
     str | None,
@@ -171,14 +165,8 @@ def _parse_channel_values(
 
 def parse_output_kinds(text: str) -> tuple[str, ...]:
     """The kinds of output in a comma-separated list."""
-    kinds = tuple(dict.fromkeys(part.strip() for part in text.split(",") if part.strip()))
-    for kind in kinds:
-        if kind not in OUTPUT_KINDS:
-            near = format_suggestion(kind, OUTPUT_KINDS)
-            raise UsageError(
-                f"--save {kind}: no such output{near} (there are {', '.join(OUTPUT_KINDS)})"
-            )
-    return kinds
+    kinds = dict.fromkeys(part.strip() for part in text.split(",") if part.strip())
+    return tuple(find_writer(kind).name for kind in kinds)
 
 
 def parse_methods(names: Sequence[str]) -> list[Method]:

@@ -11,8 +11,8 @@ from pathlib import Path
 from typing import Any
 
 from camcli.cli.console import print_error, print_info
-from camcli.cli.options import STATUS_MESSAGES
 from camcli.core.errors import LayerError, to_one_line
+from camcli.core.types import STATUS_TEXTS
 from camcli.runs.manifest import MAX_LISTED_FAILURES
 
 TIMED_PHASES = ("reading", "computing", "writing")  # what a run waits for
@@ -52,7 +52,7 @@ class RunSummary:
         for label, layer, status in bad:
             self.blank_map_counts[status] += 1
             what = f"{line['method']} of {label}, {layer}"
-            print_error(f"{name}: no map ({what}): {STATUS_MESSAGES[status]}")
+            print_error(f"{name}: no map ({what}): {STATUS_TEXTS[status].message}")
         return not bad
 
     def _is_new_image(self, line: Mapping[str, Any]) -> bool:

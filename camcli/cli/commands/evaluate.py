@@ -52,7 +52,7 @@ from camcli.cli.options import (
     parse_transform_options,
 )
 from camcli.core.errors import CamcliError, UsageError, format_suggestion, to_one_line
-from camcli.io.jsonl import open_log
+from camcli.io.jsonl import ResultsLog
 
 if TYPE_CHECKING:
     from camcli.cli.runners.evaluate import EvaluateRun
@@ -208,11 +208,11 @@ def localization(
 
     about = {"dataset": str(dataset), "kind": data.kind, "split": split, "limit": limit, "fit": fit}
     with ExitStack() as stack:
-        start = partial(open_log, output, overwrite, IMAGE_SCORES_FILE)
+        start = partial(ResultsLog.open, output / IMAGE_SCORES_FILE, overwrite=overwrite)
         board = Scoreboard(resamples, seed)
         run = EvaluateRun(
             *(data, asked, limit, strict, board, output),
-            lambda: stack.enter_context(start()),
+            lambda: stack.enter_context(start()).append,
             format_,
         )
         steps = [partial(score_folder, run, folder) for folder in dict.fromkeys(maps or [])]

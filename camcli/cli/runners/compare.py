@@ -19,11 +19,11 @@ from camcli.cli.console import (
     print_table,
     show_progress,
 )
-from camcli.cli.options import COMPARISON_FILE, STATUS_MESSAGES, OutputFormat
+from camcli.cli.options import COMPARISON_FILE, OutputFormat
 from camcli.core.errors import to_one_line
-from camcli.core.types import Failure, ImageSource
+from camcli.core.types import STATUS_TEXTS, Failure, ImageSource
 from camcli.io.files import format_explanation_slug, shorten_stem, write_file
-from camcli.io.jsonl import open_log
+from camcli.io.jsonl import ResultsLog
 from camcli.io.results import failure_to_json
 from camcli.runs.comparison import (
     ComparisonRow,
@@ -55,13 +55,13 @@ class CompareRun:
         """Compare on every image; the exit status."""
         machine = is_jsonl_output(output_format)
         with (
-            open_log(self.output, overwrite, COMPARISON_FILE) as write,
+            ResultsLog.open(self.output / COMPARISON_FILE, overwrite=overwrite) as log,
             show_progress("comparing", len(sources), output_format == "quiet") as bar,
         ):
             rows = [_add_progress(row, bar) for row in self.rows]
             for item in sources:
                 for line in self._iter_lines(rows, item):
-                    write(line)
+                    log.append(line)
                     self._add_line(line)
                     if machine:
                         print_data(json.dumps(line))
@@ -100,9 +100,8 @@ class CompareRun:
             self.milliseconds[label].append(shown["milliseconds"])
             if shown["map_status"] != "ok":
                 self.counts["blank"] += 1
-                print_error(
-                    f"{line['path']}: no map ({label}): {STATUS_MESSAGES[shown['map_status']]}"
-                )
+                reason = STATUS_TEXTS[shown["map_status"]].message
+                print_error(f"{line['path']}: no map ({label}): {reason}")
             others = [v for m, v in enumerate(line["spearman"][n]) if m != n and v is not None]
             self.correlations[label] += others
 

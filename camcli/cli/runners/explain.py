@@ -19,8 +19,8 @@ from camcli.core.concurrency import PhaseTimer
 from camcli.core.errors import OutputError, to_one_line
 from camcli.core.types import Failure, ImageSource, Result
 from camcli.engine.plan import find_model_default_layer
-from camcli.io.jsonl import open_log
-from camcli.io.results import compute_result_key, outcome_to_json
+from camcli.io.jsonl import ResultsLog, lock_log
+from camcli.io.results import RESULTS_FILE, compute_result_key, outcome_to_json
 from camcli.runs.config import RunConfig, RunState
 from camcli.runs.manifest import (
     check_same_settings,
@@ -59,15 +59,16 @@ class ExplainRun:
     def run(self) -> int:
         """Explain all that has not been; the exit status."""
         course = self._create_run_state()
-        mend = self._prune_log if self.resume else None
-        state = "failed"
+        if self.resume:
+            self._prune_log()
+        state, path = "failed", self.output / RESULTS_FILE
         with (
-            open_log(self.output, self.overwrite, repair=mend) as write,
+            ResultsLog.open(path, overwrite=self.overwrite, resume=self.resume) as log,
             handle_interrupts() as stop,
         ):
             write_manifest(self.output, self.document)
             try:
-                self._explain_images(course, stop, write)
+                self._explain_images(course, stop, log.append)
                 state = (
                     "interrupted" if stop.signal_number else "stopped" if stop.is_set else "done"
                 )
@@ -106,9 +107,10 @@ class ExplainRun:
         return compute_result_key(self._run_key, stamp) if stamp else None
 
     def _prune_log(self) -> None:
-        self.done_paths.update(
-            prune_log(self.output, self._resume_plan, self.summary.add_earlier_line)
-        )
+        with lock_log(self.output / RESULTS_FILE):
+            self.done_paths.update(
+                prune_log(self.output, self._resume_plan, self.summary.add_earlier_line)
+            )
 
     def _explain_images(
         self, run_state: RunState, stop: StopFlag, write_line: Callable[[Mapping[str, Any]], None]
