@@ -14,7 +14,7 @@ from camcli.core.errors import MethodError, TrainingError
 from camcli.core.types import Failure
 from camcli.engine import targets
 from camcli.engine.plan import plan_requests
-from camcli.evaluation.datasets.registry import EvaluationSample
+from camcli.evaluation.datasets.samples import EvaluationSample
 from camcli.evaluation.localization import ImageScore, Scoreboard, score_predictions
 from camcli.evaluation.metrics.aggregation import compute_metrics
 from camcli.evaluation.predictions import create_evaluation_rows, iter_model_predictions

@@ -150,12 +150,11 @@ def localization(
 
     below = _parse_floors(fail_under or [])
 
-    from camcli.evaluation.datasets.registry import DatasetPaths, read_dataset
+    from camcli.evaluation.datasets.reader import DatasetPaths
+    from camcli.evaluation.datasets.registry import read_dataset
 
-    place = DatasetPaths(
-        dataset, images, annotations, split, output, allow_missing_images=bool(maps)
-    )
-    data = read_dataset(place)
+    place = DatasetPaths(dataset, images, annotations, split, output)
+    data = read_dataset(place, allow_missing_images=bool(maps))
     asked = [part.strip() for part in (classes or "").split(",") if part.strip()]
     threads = workers or choose_worker_count()
 

@@ -11,11 +11,9 @@ from typing import TYPE_CHECKING
 from camcli.cli.console import print_error, print_info, show_progress
 from camcli.core.errors import UsageError, to_one_line
 from camcli.core.types import Failure, ImageSource, Transform
-from camcli.evaluation.datasets.registry import (
-    DatasetPaths,
-    create_evaluation_samples,
-    read_dataset,
-)
+from camcli.evaluation.datasets.reader import DatasetPaths
+from camcli.evaluation.datasets.registry import read_dataset
+from camcli.evaluation.datasets.samples import create_evaluation_samples
 from camcli.io.files import write_file
 from camcli.io.labels import create_default_labels
 from camcli.models.model import load_model, wrap_network
