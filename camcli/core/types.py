@@ -11,10 +11,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
-from camcli.core.geometry import Float32Array, View
-
 if TYPE_CHECKING:
     from PIL.Image import Image
+
+    from camcli.core.geometry import Float32Array, View
 
 FitMode = Literal["squash", "crop", "pad", "tencrop"]
 Layout = Literal["NCHW", "NHWC", "NLC"]

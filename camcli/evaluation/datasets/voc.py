@@ -12,7 +12,7 @@ from xml.etree import ElementTree
 from camcli.core.errors import UsageError
 from camcli.evaluation.datasets.annotations import Annotation, AnnotationOrProblem, Corners, Problem
 from camcli.evaluation.datasets.tables import load_nonempty_lines
-from camcli.io.images import IMAGE_SUFFIXES
+from camcli.io.discovery import IMAGE_SUFFIXES
 
 MAX_XML_BYTES = 2**20  # bytes; an annotation has a few thousand
 
