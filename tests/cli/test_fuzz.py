@@ -260,7 +260,10 @@ READERS: dict[str, tuple[Callable[[str], Any], Callable[[Any], bool]]] = {
     ),
     "--save": (options.parse_output_kinds, lambda kinds: set(kinds) <= WRITERS.keys()),
     "--smooth": (lambda t: options.parse_smoothing_options(t, 0, "squash"), bool),
-    "--target": (lambda t: targets.parse_target(t)(CLASSES), lambda t: 0 <= t.ranked <= len(NAMES)),
+    "--target": (
+        lambda t: targets.parse_target(t)(CLASSES),
+        lambda t: 0 <= t.top_count <= len(NAMES),
+    ),
     "": (lambda t: options.parse_methods([t]), bool),
 }
 VALUES = mix(

@@ -282,7 +282,7 @@ def test_a_run_of_other_settings_is_not_gone_on_with(go: Go, weights: Path) -> N
         '(threshold was null, is "0.5")': ("--threshold", 0.5),
         "(other weights)": ("--checkpoint", weights / "other"),
         "(other classes)": ("--labels", "names"),
-        "give one of them": ("--overwrite",),
+        "cannot be combined": ("--overwrite",),
     }
     go("o")
     for says, other in others.items():

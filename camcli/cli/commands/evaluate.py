@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 from typer import Argument, Option, Typer
 
 from camcli.cli.console import print_notice
-from camcli.cli.options import (
+from camcli.cli.declarations import (
     BatchSize,
     Block,
     Boxes,
@@ -36,6 +36,8 @@ from camcli.cli.options import (
     Std,
     Threshold,
     Workers,
+)
+from camcli.cli.options import (
     check_file_exists,
     check_grabcut_available,
     check_layer_options,

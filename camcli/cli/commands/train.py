@@ -8,12 +8,14 @@ from typing import Annotated, Literal
 
 from typer import Argument, Option, Typer
 
-from camcli.cli.options import (
+from camcli.cli.declarations import (
     Checkpoint,
     Device,
     LabelFile,
     Size,
     Workers,
+)
+from camcli.cli.options import (
     choose_worker_count,
     parse_input_size,
 )

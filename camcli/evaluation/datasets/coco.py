@@ -149,7 +149,7 @@ def _polygons_to_mask(polygons: Sequence[Sequence[float]], size: tuple[int, int]
 
 
 def _fill_polygon(corners: NDArray[np.float64], width: int, height: int) -> MaskArray:
-    """Select the pixels where a line along the row has crossed the polygon an odd number of times."""
+    """Select the pixels where a line along the row has crossed the polygon an odd time."""
     (x, y), (x2, y2) = corners.T, np.roll(corners, -1, axis=0).T
     middles = np.arange(height) + 0.5
     edge, row = np.nonzero((y[:, None] <= middles) != (y2[:, None] <= middles))

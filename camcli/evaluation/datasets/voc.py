@@ -14,7 +14,7 @@ from camcli.evaluation.datasets.annotations import Annotation, AnnotationOrProbl
 from camcli.evaluation.datasets.reader import DatasetPaths, DatasetReader
 from camcli.evaluation.datasets.registry import register_reader
 from camcli.evaluation.datasets.text_files import load_nonempty_lines
-from camcli.io.images import IMAGE_SUFFIXES
+from camcli.io.discovery import IMAGE_SUFFIXES
 
 MAX_XML_BYTES = 2**20  # the annotation of one image has a few thousand
 
