@@ -1,4 +1,4 @@
-"""The command line: parse, call, print. The only place that prints; knows no formulas.
+"""Run the command line, and turn every error into one line and an exit status.
 
 Standard output is data, standard error is for people. Exit status: 0 all done; 1 some images or
 maps failed; 2 wrong usage or nothing to do; 130 interrupted.
@@ -8,45 +8,54 @@ from __future__ import annotations
 
 import os
 import sys
+from typing import Annotated
 
 import typer
 from typer import TyperException
 
-from camcli.cli.commands import evaluate
-from camcli.cli.commands.compare import compare
-from camcli.cli.commands.doctor import doctor
-from camcli.cli.commands.explain import explain
-from camcli.cli.commands.layers import layers
-from camcli.cli.commands.methods import methods
-from camcli.cli.commands.models import models
-from camcli.cli.commands.train import app as train
-from camcli.cli.console import flush_output, prepare_streams, print_error
+from camcli import __version__
+from camcli.cli.console import flush_output, prepare_streams, print_data, print_error
+from camcli.cli.lazy_commands import LazyGroup
 from camcli.cli.malloc import keep_freed_memory
 from camcli.core.errors import CamcliError, StorageError
 
 INTERRUPTED_STATUS = 130
-INTERRUPTED_MESSAGE = "interrupted; all files written so far are complete"
+INTERRUPTED_MESSAGE = "interrupted; every file written so far is complete"
 
 app = typer.Typer(
     name="camcli",
-    help="What did this network look at? Class-activation maps for any CNN or ViT classifier.",
+    cls=LazyGroup,
     no_args_is_help=True,
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-for command in (explain, compare, layers, methods, models, doctor):
-    app.command()(command)
-app.add_typer(evaluate.app, name="evaluate")
-app.add_typer(train, name="train")
+
+
+def _print_version(requested: bool) -> None:
+    if requested:
+        print_data(f"camcli {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def camcli(
+    _version: Annotated[
+        bool,
+        typer.Option(
+            "--version", help="Print the version and exit.", callback=_print_version, is_eager=True
+        ),
+    ] = False,
+) -> None:
+    """Show what an image classifier looked at: class-activation maps for any CNN or ViT."""
 
 
 def main() -> int:
-    """Run the command line; one line for anything that a user can mend. Returns the exit status."""
+    """Run the command line and return the exit status; an error that a user can fix is one line."""
     prepare_streams()
     keep_freed_memory()
     try:
-        status = int(app(standalone_mode=False) or 0)
-        if status == INTERRUPTED_STATUS:  # typer makes a status of the interrupt
+        status = int(app(prog_name="camcli", standalone_mode=False) or 0)
+        if status == INTERRUPTED_STATUS:  # typer turns Ctrl-C into this status
             print_error(INTERRUPTED_MESSAGE)
         return status
     except (CamcliError, TyperException) as error:

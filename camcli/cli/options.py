@@ -1,123 +1,87 @@
-"""Options that commands share, and their texts to values: what is wrong is said at once.
-
-Knows nothing of models, and must not import torch.
-"""
+"""Turn the texts of options into values; a wrong one is refused before torch is imported."""
 
 from __future__ import annotations
 
 import os
 import re
-from collections.abc import Mapping, Sequence
-from dataclasses import replace
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
-from typer import Option
-
-from camcli.core.errors import UsageError, format_suggestion, to_one_line
+from camcli.core.errors import UsageError, to_one_line
 from camcli.core.types import FitMode
 from camcli.engine.smoothing import Smoothing, parse_smoothing
+from camcli.engine.targets import Target, parse_target
+from camcli.io.labels import Labels
+from camcli.io.writers import find_writer
 from camcli.methods.registry import METHODS, Method, create_variant, parse_options
 
+if TYPE_CHECKING:
+    from camcli.cli.arguments import InputArguments, MethodArguments, ModelArguments
+
+OutputActivation = Literal["softmax", "sigmoid"]
 OutputFormat = Literal["auto", "table", "jsonl", "quiet"]
-MAX_SIZE_PIXELS = 4096  # pixels of an input's side
+MAX_SIZE_PIXELS = 4096  # of an input's side
 COMPARISON_FILE = "compare.jsonl"
-OUTPUT_KINDS = ("overlay", "heatmap", "grid", "boxes", "array")
 
-STATUS_MESSAGES = {
-    "constant": "it is the same everywhere (all of it was cut off by relu, or nothing varies)",
-    "zero_gradient": "the class score does not depend on this layer's map (its gradient is zero)",
-    "non_finite": "it holds NaN or infinity; check the weights, and the image",
-}
 
-ModelName = Annotated[
-    str | None,
-    Option(
-        metavar="NAME",
-        help="A timm name, torchvision:NAME, hf-hub:ORG/NAME, a checkpoint file, program:FILE, or"
-        " package.module:function; else an embedded network.",
-    ),
-]
-Checkpoint = Annotated[
-    Path | None, Option(metavar="FILE", help="Weights for --model: .safetensors .pth .pt .bin.")
-]
-LabelFile = Annotated[
-    Path | None, Option(metavar="FILE", help="Class names: one a line, or JSON {index: name}.")
-]
-Mean = Annotated[
-    str | None,
-    Option(metavar="M", help="Of the input, 0.5 or 0.485,0.456,0.406; else the model's."),
-]
-Std = Annotated[str | None, Option(metavar="S", help="Of the input; else the model's.")]
-Interpolation = Annotated[
-    Literal["nearest", "bilinear", "bicubic", "lanczos"] | None,
-    Option(help="How images are resized; else the model's."),
-]
-Size = Annotated[str | None, Option(metavar="N|HxW", help="Input size; else the model's.")]
-Device = Annotated[str, Option(metavar="NAME", help="auto, cpu, cuda, cuda:N or mps.")]
-MethodNames = Annotated[
-    list[str] | None,
-    Option(
-        "--method",
-        help="See `camcli methods`; may be given several times; NAME:KEY=VALUE sets an option."
-        " Else tscam or chefer on ViTs, and gradcam elsewhere.",
-    ),
-]
-Block = Annotated[
-    int | None,
-    Option(help="Transformer block N, from 0 or -1: the input side of its attention."),
-]
-FusionName = Annotated[
-    Literal["max", "mean", "product", "none"] | None,
-    Option("--fusion", help="How layers are joined; by default as the method's paper does."),
-]
-Settings = Annotated[
-    list[str] | None, Option("--set", metavar="KEY=VALUE", help="A method's own option.")
-]
-Smooth = Annotated[
-    str, Option(metavar="SPEC", help="none, augment (mirrored, contrast), noise:N, or eigen.")
-]
-HeadName = Annotated[
-    Literal["softmax", "sigmoid"] | None,
-    Option("--head", help="What makes probabilities: sigmoid for multi-label heads."),
-]
-Seed = Annotated[
-    int, Option(min=0, max=2**31, help="For methods and smoothing that draw at random.")
-]
-Overwrite = Annotated[
-    bool,
-    Option(
-        "--overwrite",
-        help="Start over where a run exists: its list and same-named files are replaced.",
-    ),
-]
-Threshold = Annotated[
-    str | None,
-    Option(
-        metavar="T", help="Box level: a share of the maximum, otsu, or p90; else the method's own."
-    ),
-]
-Boxes = Annotated[
-    Literal["largest", "all", "grabcut"],
-    Option(help="Regions to box; grabcut: the largest of what GrabCut makes of them."),
-]
-FitName = Annotated[
-    FitMode, Option("--fit", help="How the image meets the model's input; tencrop: ten times.")
-]
-BatchSize = Annotated[
-    int | None, Option(min=1, help="Images at a time; halved when memory runs out.")
-]
-Workers = Annotated[
-    int | None, Option(min=1, help="Threads that read and write; else as many as cores, 8 at most.")
-]
-FormatName = Annotated[
-    OutputFormat, Option("--format", help="auto: a table on a terminal, else jsonl.")
-]
+@dataclass(frozen=True, slots=True)
+class ModelOptions:
+    """How to load a network, whatever its name; `input_size` is (H, W) in pixels."""
+
+    checkpoint: Path | None
+    labels: Path | None
+    head: OutputActivation | None
+    input_size: tuple[int, int] | None
+    transform_overrides: Mapping[str, Any]
+    device: str
+
+
+@dataclass(frozen=True, slots=True)
+class MethodOptions:
+    """What each map is made with: the methods, their own options, and what all methods share."""
+
+    methods: Sequence[Method]
+    settings: Mapping[str, Mapping[str, Any]]
+    block: int | None
+    fusion: str | None
+    smoothing: Smoothing
+    bind_target: Callable[[Labels], Target]
+
+
+def parse_model_options(model: ModelArguments, image: InputArguments, device: str) -> ModelOptions:
+    """Read the options of a network. Raises UsageError for a value or a file that cannot be."""
+    check_file_exists("--checkpoint", model.checkpoint)
+    check_file_exists("--labels", model.labels)
+    return ModelOptions(
+        checkpoint=model.checkpoint,
+        labels=model.labels,
+        head=model.head,
+        input_size=parse_input_size(image.size),
+        transform_overrides=parse_transform_options(image.mean, image.std, image.interpolation),
+        device=device,
+    )
+
+
+def parse_method_options(
+    methods: Sequence[Method], given: MethodArguments, layers: object, fit: FitMode
+) -> MethodOptions:
+    """Read the options of those methods. Raises UsageError for a value that cannot be."""
+    check_layer_options(layers, given.block)
+    return MethodOptions(
+        methods=methods,
+        settings=parse_method_settings(given.set_ or [], methods, given.seed),
+        block=given.block,
+        fusion=given.fusion,
+        smoothing=parse_smoothing_options(given.smooth, given.seed, fit),
+        bind_target=parse_target(given.target),
+    )
 
 
 def parse_threshold(text: str | None) -> str | float | None:
-    """`otsu`, a percentile such as `p90`, or a fraction of the maximum in [0, 1)."""
+    """Read `otsu`, a percentile such as `p90`, or a fraction of the maximum in [0, 1)."""
     if text is None or text == "otsu":
         return text
     try:
@@ -130,7 +94,7 @@ def parse_threshold(text: str | None) -> str | float | None:
 
 
 def parse_input_size(text: str | None) -> tuple[int, int] | None:
-    """`224` or `HxW` in pixels, as (H, W)."""
+    """Read `224` or `HxW` in pixels as (H, W)."""
     if text is None:
         return None
     parts = text.lower().split("x")
@@ -138,14 +102,14 @@ def parse_input_size(text: str | None) -> tuple[int, int] | None:
         raise UsageError(f"--size {text}: write 384 or 224x320 (height x width)")
     rows, cols = int(parts[0]), int(parts[-1])
     if max(rows, cols) > MAX_SIZE_PIXELS:
-        raise UsageError(f"--size {text}: more than {MAX_SIZE_PIXELS} pixels a side")
+        raise UsageError(f"--size {text}: a side has at most {MAX_SIZE_PIXELS} pixels")
     return rows, cols
 
 
 def parse_transform_options(
     mean: str | None, std: str | None, interpolation: str | None
 ) -> dict[str, Any]:
-    """What of the model's own transform is not to be used."""
+    """The parts of the model's own transform that options replace."""
     given = {
         "mean": _parse_channel_values("--mean", mean, 0),
         "std": _parse_channel_values("--std", std, 1e-6),
@@ -157,7 +121,7 @@ def parse_transform_options(
 def _parse_channel_values(
     option: str, text: str | None, minimum: float
 ) -> tuple[float, ...] | None:
-    """One number for all three channels, or three; in units of white."""
+    """Read one number for all three channels, or three, where 1 is white."""
     if text is None:
         return None
     try:
@@ -165,20 +129,16 @@ def _parse_channel_values(
     except ValueError:
         values = ()
     if len(values) not in (1, 3) or not all(minimum <= value <= 1 for value in values):
-        raise UsageError(f"{option} {text}: write 0.5, or a number a channel: 0.485,0.456,0.406")
+        raise UsageError(
+            f"{option} {text}: write one number from 0 to 1, or one per channel: 0.485,0.456,0.406"
+        )
     return values * 3 if len(values) == 1 else values
 
 
 def parse_output_kinds(text: str) -> tuple[str, ...]:
     """The kinds of output in a comma-separated list."""
-    kinds = tuple(dict.fromkeys(part.strip() for part in text.split(",") if part.strip()))
-    for kind in kinds:
-        if kind not in OUTPUT_KINDS:
-            near = format_suggestion(kind, OUTPUT_KINDS)
-            raise UsageError(
-                f"--save {kind}: no such output{near} (there are {', '.join(OUTPUT_KINDS)})"
-            )
-    return kinds
+    kinds = dict.fromkeys(part.strip() for part in text.split(",") if part.strip())
+    return tuple(find_writer(kind).name for kind in kinds)
 
 
 def parse_methods(names: Sequence[str]) -> list[Method]:
@@ -200,9 +160,10 @@ def _parse_method(text: str) -> Method:
 def parse_method_settings(
     pairs: Sequence[str], selected_methods: Sequence[Method], seed: int = 0
 ) -> dict[str, Mapping[str, Any]]:
-    """`--set KEY=VALUE` pairs as options of each method; a key must be known to one of them.
+    """Read `--set KEY=VALUE` pairs as options of each method that has them.
 
-    `--seed` is the option `seed` of those that have one.
+    `--seed` sets the option `seed` of every method that has one. Raises UsageError for a key that
+    no selected method has.
     """
     given: dict[str, str] = {}
     for pair in pairs:
@@ -212,7 +173,7 @@ def parse_method_settings(
         if not any(key in m.options for m in selected_methods):
             has = ", ".join(o for m in selected_methods for o in m.options) or "none"
             names = ", ".join(m.name for m in selected_methods) or "the default method"
-            raise UsageError(f"--set {key}: no option of {names} (there are: {has})")
+            raise UsageError(f"--set {key}: {names} has no such option (options: {has})")
         given[key] = value
     given.setdefault("seed", str(seed))
     return {
@@ -222,41 +183,41 @@ def parse_method_settings(
 
 
 def parse_smoothing_options(spec: str, seed: int, fit: FitMode) -> Smoothing:
-    """What `--smooth` names; ten crops are other views too."""
+    """Read `--smooth`; ten crops are views of the image too."""
     return replace(parse_smoothing(spec, seed), has_crops=fit == "tencrop")
 
 
 def check_file_exists(option: str, path: Path | None) -> None:
-    """A file that an option names is there, said before anything heavy is loaded."""
+    """Refuse an option whose file does not exist."""
     if path is not None and not os.path.isfile(path):
         raise UsageError(f"{option} {path}: no such file")
 
 
 def check_path_exists(option: str, path: Path | None) -> None:
-    """A file or folder that an option names is there."""
+    """Refuse an option whose file or folder does not exist."""
     if path is not None and not os.path.exists(path):
         raise UsageError(f"{option} {path}: no such file or folder")
 
 
 def check_layer_options(layers: object, block: int | None) -> None:
-    """`--layers` or `--block`: not both."""
+    """Refuse `--layers` together with `--block`."""
     if layers is not None and block is not None:
-        raise UsageError("--layers and --block both choose layers; give one of them")
+        raise UsageError("--layers and --block cannot be combined")
 
 
 def check_grabcut_available(boxes: str) -> None:
-    """GrabCut is OpenCV's, which is an extra."""
+    """Refuse `--boxes grabcut` without OpenCV, which is an optional dependency."""
     if boxes == "grabcut" and find_spec("cv2") is None:
         raise UsageError("--boxes grabcut needs OpenCV: pip install 'camcli[grabcut]'")
 
 
 def choose_batch_size(requested: int | None, device: str, fit: FitMode) -> int:
-    """As asked, or what fits most machines; ten crops an image are ten inputs."""
+    """The requested batch size, or one that fits most machines; ten crops are ten inputs."""
     return requested or (8 if device == "cpu" else 32) // (8 if fit == "tencrop" else 1)
 
 
 def choose_worker_count() -> int:
-    """As many threads as this process has cores, within reason: each holds whole pictures."""
+    """One thread per core, at most 8, because each thread holds whole pictures."""
     cores = (
         os.sched_getaffinity(0) if hasattr(os, "sched_getaffinity") else range(os.cpu_count() or 1)
     )
@@ -266,27 +227,29 @@ def choose_worker_count() -> int:
 def check_no_existing_run(
     output: Path, allowed: bool, file_name: str = "results.jsonl", remedy: str = "--overwrite"
 ) -> None:
-    """Never lose a result: an output folder that holds a run is written only when asked to."""
+    """Refuse to write into a folder that holds a run, unless the user allows it."""
     if not allowed and os.path.lexists(output / file_name):
         where = to_one_line(output)
-        raise UsageError(f"{where} already holds a run: name another --output, or add {remedy}")
+        raise UsageError(f"{where} already holds a run: choose another --output, or add {remedy}")
 
 
 def check_resume_options(overwrite: bool, resume: bool) -> None:
-    """`--overwrite` or `--resume`: not both."""
+    """Refuse `--overwrite` together with `--resume`."""
     if overwrite and resume:
-        raise UsageError("--resume keeps what --overwrite replaces; give one of them")
+        raise UsageError("--resume and --overwrite cannot be combined")
 
 
 def parse_model_names(
     model: str | None, models: str | None, checkpoint: Path | None
 ) -> Sequence[str | None]:
-    """The models of `--model` or `--models`; None for the embedded one."""
+    """The names of `--model` or `--models`; None stands for a built-in network."""
     listed = [part.strip() for part in (models or "").split(",") if part.strip()]
     if models is not None and not listed:
-        raise UsageError("--models names none")
+        raise UsageError("--models names no model")
     if model and listed:
-        raise UsageError("--model and --models both name models; give one of them")
+        raise UsageError("--model and --models cannot be combined")
     if checkpoint and len(listed) > 1:
-        raise UsageError("--checkpoint is one model's; with --models name checkpoint files")
+        raise UsageError(
+            "--checkpoint belongs to one model; list checkpoint files in --models instead"
+        )
     return list(dict.fromkeys(listed)) or [model]

@@ -6,8 +6,8 @@ import time
 from contextlib import suppress
 
 from camcli.cli.console import print_error, print_info
-from camcli.cli.options import STATUS_MESSAGES
 from camcli.core.errors import LayerError, to_one_line
+from camcli.core.types import STATUS_TEXTS
 from camcli.engine.plan import find_model_default_layer
 from camcli.runs.counts import ResultLine, RunCounts, list_blank_maps
 from camcli.runs.explain_run import ExplainRun
@@ -23,7 +23,7 @@ def print_problems(line: ResultLine) -> None:
         return
     for label, layer, status in list_blank_maps(line):
         map_name = f"{line['method']} of {label}, {layer}"
-        print_error(f"{line['path']}: no map ({map_name}): {STATUS_MESSAGES[status]}")
+        print_error(f"{line['path']}: no map ({map_name}): {STATUS_TEXTS[status].message}")
 
 
 def print_summary(run: ExplainRun) -> None:

@@ -15,7 +15,7 @@ from camcli.evaluation.datasets.annotations import (
     annotation_to_canvas,
 )
 from camcli.evaluation.datasets.exif import transpose_annotation
-from camcli.evaluation.datasets.registry import EvaluationSample
+from camcli.evaluation.datasets.samples import EvaluationSample
 from camcli.evaluation.metrics.aggregation import MetricSums, compute_resample_weights
 from camcli.evaluation.metrics.scoring import CANVAS_SIDE, MapScore, create_canvas_map, score_map
 from camcli.evaluation.predictions import EvaluationRow, Prediction, PredictionSource

@@ -29,7 +29,7 @@ from camcli.core.types import Box, Failure, ImageSource, MapStatus, Result
 from camcli.engine.request import Request
 from camcli.engine.targets import Target
 from camcli.evaluation.datasets.annotations import Problem
-from camcli.evaluation.datasets.registry import EvaluationSample
+from camcli.evaluation.datasets.samples import EvaluationSample
 from camcli.evaluation.metrics.scoring import CANVAS_SIDE
 from camcli.io.images import load_image
 from camcli.runs.config import RunConfig

@@ -12,8 +12,14 @@ from pathlib import Path, PurePosixPath
 
 from camcli.core.errors import UsageError, to_one_line
 from camcli.core.types import Failure, ImageSource
-from camcli.io.images import IMAGE_SUFFIXES
 
+IMAGE_SUFFIXES = frozenset(
+    f".{name}"
+    for name in (
+        *("jpg", "jpeg", "jpe", "jfif", "png", "gif", "bmp", "webp", "tif", "tiff"),
+        *("ppm", "pgm", "pnm", "avif", "jp2"),
+    )
+)
 SourceOrFailure = ImageSource | Failure
 
 

@@ -19,13 +19,6 @@ from camcli.core.errors import ImageError, to_one_line
 
 # Decoders that run no other program and follow no reference to another file.
 IMAGE_FORMATS = ("JPEG", "PNG", "GIF", "BMP", "WEBP", "TIFF", "PPM", "AVIF", "JPEG2000")
-IMAGE_SUFFIXES = frozenset(
-    f".{name}"
-    for name in (
-        *("jpg", "jpeg", "jpe", "jfif", "png", "gif", "bmp", "webp", "tif", "tiff"),
-        *("ppm", "pgm", "pnm", "avif", "jp2"),
-    )
-)
 # With nobody listening, what Pillow logs of a broken file would go to standard error unnamed.
 logging.getLogger("PIL").addHandler(logging.NullHandler())
 

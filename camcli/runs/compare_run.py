@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -10,6 +10,7 @@ from typing import Any
 from camcli.core.types import Failure, ImageSource
 from camcli.engine.providers.base import ProgressCallback
 from camcli.io.files import format_explanation_slug, shorten_stem, write_file
+from camcli.io.jsonl import ResultsLog
 from camcli.io.results import failure_to_json
 from camcli.runs.comparison import (
     Comparison,
@@ -40,7 +41,7 @@ class CompareTask:
 def iter_comparison_lines(
     task: CompareTask,
     source: ImageSource | Failure,
-    write_line: Callable[[ComparisonLine], None],
+    log: ResultsLog,
     report_progress: ProgressCallback = lambda _done, _total: None,
 ) -> Iterator[ComparisonLine]:
     """Compare all methods on one image; yield each line once it and its picture are written.
@@ -50,7 +51,7 @@ def iter_comparison_lines(
     found = compare_methods(task.rows, source, report_progress)
     if isinstance(found, Failure):
         line = failure_to_json(found)
-        write_line(line)
+        log.append(line)
         yield line
         return
     for target in range(len(found.spearman)):
@@ -58,7 +59,7 @@ def iter_comparison_lines(
         picture = draw_comparison(found, target, task.method_names, task.rows)
         write_file(task.output / file, picture)
         line = comparison_to_json(found, target, task.method_names, task.rows) | {"file": file}
-        write_line(line)
+        log.append(line)
         yield line
 
 

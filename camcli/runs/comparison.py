@@ -19,8 +19,9 @@ from camcli.core.types import Explanation, Failure, ImageSource, Result
 from camcli.engine.providers.base import ProgressCallback
 from camcli.engine.request import Request
 from camcli.io.drawing import GridCell, compute_cell_size, draw_grid, draw_matrix, stack_images
+from camcli.io.pictures import draw_explanation
 from camcli.io.results import explanation_to_json, sample_to_json
-from camcli.io.writers import DrawingStyle, draw_explanation
+from camcli.io.writers import DrawingStyle
 from camcli.methods.registry import Method
 from camcli.runs.batch import compute_outcomes
 from camcli.runs.config import RunConfig, RunState

@@ -12,8 +12,8 @@ from typing import Any, Literal
 from camcli.core.errors import OutputError
 from camcli.core.types import Failure, ImageSource, Result
 from camcli.engine.providers.base import ProgressCallback
-from camcli.io.jsonl import open_log
-from camcli.io.results import compute_result_key, outcome_to_json
+from camcli.io.jsonl import ResultsLog, lock_log
+from camcli.io.results import RESULTS_FILE, compute_result_key, outcome_to_json
 from camcli.runs.config import RunConfig, RunState
 from camcli.runs.counts import ResultLine, RunCounts, is_complete_line
 from camcli.runs.manifest import (
@@ -28,7 +28,6 @@ from camcli.runs.pipeline import find_file_stamp, run_pipeline
 from camcli.runs.resume import ResumePlan, prune_log, sort_log
 
 Ending = Literal["done", "stopped", "interrupted", "failed"]
-LineWriter = Callable[[ResultLine], None]
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,8 +56,8 @@ class ExplainRun:
     `ending` is None until the output folder is open::
 
         run = ExplainRun.from_task(task)
-        with run.open_folder() as write_line:
-            for line in run.iter_lines(write_line):
+        with run.open_folder() as log:
+            for line in run.iter_lines(log):
                 ...
     """
 
@@ -85,19 +84,21 @@ class ExplainRun:
         return len(self.task.sources) - len(self.done_paths)
 
     @contextmanager
-    def open_folder(self) -> Iterator[LineWriter]:
-        """Lock the output folder; yield the function that appends to results.jsonl.
+    def open_folder(self) -> Iterator[ResultsLog]:
+        """Lock the output folder; yield its results.jsonl.
 
         On a resume, only result lines that are still valid stay. When the context ends, for
         whatever reason, run.json is brought up to date. Raises OutputError.
         """
         task = self.task
-        repair = self._prune_log if task.resume else None
-        with open_log(task.output, task.overwrite, repair=repair) as write_line:
+        if task.resume:
+            self._prune_log()
+        path = task.output / RESULTS_FILE
+        with ResultsLog.open(path, overwrite=task.overwrite, resume=task.resume) as log:
             write_manifest(task.output, task.manifest)
             self.ending = "failed"  # until `iter_lines` comes to its end
             try:
-                yield write_line
+                yield log
             except KeyboardInterrupt:
                 self.ending = "interrupted"
                 raise
@@ -106,7 +107,7 @@ class ExplainRun:
 
     def iter_lines(
         self,
-        write_line: LineWriter,
+        log: ResultsLog,
         *,
         should_stop: Callable[[], bool] = lambda: False,
         report_progress: ProgressCallback = lambda _done, _total: None,
@@ -127,16 +128,16 @@ class ExplainRun:
         )
         for outcome in outcomes:
             line = outcome_to_json(outcome, self.task.config.model.name, self.run_key)
-            write_line(line)
+            log.append(line)
             self.counts.add_line(line)
             stops_early |= self.task.stop_on_error and not is_complete_line(line)
             yield line
         self.ending = "interrupted" if should_stop() else "stopped" if stops_early else "done"
 
     def _prune_log(self) -> None:
-        self.done_paths |= prune_log(
-            self.task.output, self._create_resume_plan(), self.counts.add_earlier_line
-        )
+        output, plan = self.task.output, self._create_resume_plan()
+        with lock_log(output / RESULTS_FILE):
+            self.done_paths |= prune_log(output, plan, self.counts.add_earlier_line)
 
     def _create_resume_plan(self) -> ResumePlan:
         lines_per_image = len(self.task.config.requests)

@@ -109,7 +109,9 @@ def test_all_cheap_is_the_default_and_leaves_out_what_cannot_be(
     (line,) = lines(tmp_path / "o")
     shown = {m["method"] for m in line["maps"]}
     cheap = {name for name, m in METHODS.items() if not any("N " in cost for cost in m.costs)}
-    left = ran.err.partition("left out, for the model has no place for them: ")[2].splitlines()[0]
+    left = ran.err.partition("left out, because the model does not support them: ")[2].splitlines()[
+        0
+    ]
     assert shown | set(left.split(", ")) == cheap
     assert "rollout" in left
     assert {"gradcam", "guidedbackprop", "dff"} <= shown
@@ -149,16 +151,16 @@ def test_blank_maps_have_no_correlation(cli: Cli, picture: Path, tmp_path: Path)
     ("arguments", "says"),
     [
         (["--method", "rollout", "--model", "tf_efficientnet_lite0"], "rollout needs attention"),
-        (["--method", "all", "--method", "gradcam"], "stand alone"),
+        (["--method", "all", "--method", "gradcam"], "cannot be combined"),
         (["--method", "gradcan"], "did you mean gradcam"),
         (["--layers", "stage9"], "no stage9"),
         (["--target", "dog-vs-dog"], "no class 'dog'"),
         (["--smooth", "blur"], "--smooth blur"),
-        (["--model", "a", "--models", "b"], "give one of them"),
+        (["--model", "a", "--models", "b"], "cannot be combined"),
         (["--smooth", "augment", "--method", "dff"], "other concepts in every view"),
         (["--fit", "tencrop", "--method", "dff"], "leave --smooth and --fit tencrop out"),
-        (["--fusion", "none"], "a --layers of its own"),
-        (["--models", ","], "names none"),
+        (["--fusion", "none"], "repeat --layers instead"),
+        (["--models", ","], "names no model"),
         (["--method", "occlusion:window=8:stride=9"], "leave gaps"),
     ],
 )
@@ -279,4 +281,4 @@ def test_options_may_be_numbers_or_names(cli: Cli, picture: Path) -> None:
         "explain", picture, "--method", "rise:keep=0:masks=2", "--output", "o", "--size", "64"
     )
     assert ran.status == 1
-    assert "it is the same everywhere" in ran.err
+    assert "the map is the same everywhere" in ran.err

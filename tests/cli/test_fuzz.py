@@ -25,6 +25,7 @@ from camcli.core.types import ImageSource
 from camcli.engine import targets
 from camcli.io import discovery as sources
 from camcli.io import labels
+from camcli.io.writers import WRITERS
 from camcli.methods import registry as methods
 from camcli.models.introspection import selectors as layers
 
@@ -257,9 +258,12 @@ READERS: dict[str, tuple[Callable[[str], Any], Callable[[Any], bool]]] = {
         lambda t: options.parse_transform_options(None, t, None)["std"],
         lambda s: 0 < min(s) <= 1,
     ),
-    "--save": (options.parse_output_kinds, lambda kinds: set(kinds) <= set(options.OUTPUT_KINDS)),
+    "--save": (options.parse_output_kinds, lambda kinds: set(kinds) <= WRITERS.keys()),
     "--smooth": (lambda t: options.parse_smoothing_options(t, 0, "squash"), bool),
-    "--target": (lambda t: targets.parse_target(t)(CLASSES), lambda t: 0 <= t.ranked <= len(NAMES)),
+    "--target": (
+        lambda t: targets.parse_target(t)(CLASSES),
+        lambda t: 0 <= t.top_count <= len(NAMES),
+    ),
     "": (lambda t: options.parse_methods([t]), bool),
 }
 VALUES = mix(

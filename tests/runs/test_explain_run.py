@@ -50,8 +50,8 @@ def photo_sources() -> list[ImageSource | Failure]:
 
 def explain(task: ExplainTask, is_stopped: bool = False) -> ExplainRun:
     run = ExplainRun.from_task(task)
-    with run.open_folder() as write_line:
-        for line in run.iter_lines(write_line, should_stop=lambda: is_stopped):
+    with run.open_folder() as log:
+        for line in run.iter_lines(log, should_stop=lambda: is_stopped):
             assert line["status"] in ("ok", "failed")
     return run
 
@@ -96,8 +96,8 @@ def test_a_run_that_is_stopped_continues_to_the_same_bytes(tmp_path: Path) -> No
 
 def test_an_exception_of_the_caller_marks_the_run_as_failed(tmp_path: Path) -> None:
     run = ExplainRun.from_task(create_task(tmp_path / "o", photo_sources()))
-    with pytest.raises(KeyError), run.open_folder() as write_line:
-        raise KeyError(next(run.iter_lines(write_line))["image"])
+    with pytest.raises(KeyError), run.open_folder() as log:
+        raise KeyError(next(run.iter_lines(log))["image"])
     assert run.ending == "failed"
     assert json.loads((tmp_path / "o" / "run.json").read_text())["state"] == "failed"
 

@@ -282,7 +282,7 @@ def test_a_run_of_other_settings_is_not_gone_on_with(go: Go, weights: Path) -> N
         '(threshold was null, is "0.5")': ("--threshold", 0.5),
         "(other weights)": ("--checkpoint", weights / "other"),
         "(other classes)": ("--labels", "names"),
-        "give one of them": ("--overwrite",),
+        "cannot be combined": ("--overwrite",),
     }
     go("o")
     for says, other in others.items():
@@ -311,8 +311,8 @@ def test_a_folder_has_one_run_at_a_time(go: Go) -> None:
         fcntl.flock(first, fcntl.LOCK_EX)
         for option in ("--resume", "--overwrite"):
             assert "another run is writing to o" in refused(go, "o", option)
-    with jsonl.open_log(Path("p"), False) as write:
-        write({"path": "x", "status": "failed"})
+    with jsonl.ResultsLog.open(Path("p/results.jsonl")) as log:
+        log.append({"path": "x", "status": "failed"})
         assert "another run is writing to p" in refused(go, "p", "--overwrite")
     assert_mended(go)
 

@@ -1,172 +1,195 @@
-"""`camcli compare`: methods, layers or models side by side."""
+"""`camcli compare`: compare methods, layers or models side by side."""
 
 from __future__ import annotations
 
 import sys
 from collections.abc import Sequence
-from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
-from typer import Argument, Option
+from typer import Option
 
-from camcli.cli.console import print_info, print_notice
+from camcli.cli.arguments import (
+    CompareOutputArguments,
+    InputArguments,
+    MethodArguments,
+    ModelArguments,
+)
+from camcli.cli.completions import (
+    ALL_KEYWORD,
+    CHEAP_KEYWORD,
+    complete_compared_methods,
+    complete_layers,
+)
+from camcli.cli.console import print_info
+from camcli.cli.declarations import METHOD, BatchSize, Device, Inputs, ModelList
+from camcli.cli.loading import choose_model_name, load_chosen_model
 from camcli.cli.options import (
     COMPARISON_FILE,
-    BatchSize,
-    Block,
-    Checkpoint,
-    Device,
-    FitName,
-    FormatName,
-    FusionName,
-    HeadName,
-    Interpolation,
-    LabelFile,
-    Mean,
-    ModelName,
-    Overwrite,
-    Seed,
-    Settings,
-    Size,
-    Smooth,
-    Std,
-    Threshold,
-    check_file_exists,
-    check_layer_options,
+    MethodOptions,
     check_no_existing_run,
     choose_batch_size,
-    parse_input_size,
-    parse_method_settings,
+    parse_method_options,
     parse_methods,
     parse_model_names,
-    parse_smoothing_options,
+    parse_model_options,
     parse_threshold,
-    parse_transform_options,
 )
 from camcli.core.errors import MethodError, UsageError
-from camcli.engine.targets import parse_target
 from camcli.io.discovery import find_image_sources, parse_path_list
 from camcli.io.files import create_class_slugs
 from camcli.methods.registry import METHODS, Method
 
 if TYPE_CHECKING:
     from camcli.runs.comparison import ComparisonRow
+    from camcli.runs.config import RunConfig
 
-ALL_KEYWORD, CHEAP_KEYWORD = "all", "all-cheap"
+ComparedMethods = Annotated[
+    list[str] | None,
+    Option(
+        "--method",
+        "-m",
+        metavar="NAME",
+        help="Compare these methods, see `camcli methods`; all: every method; all-cheap: those"
+        " that need a forward pass and at most two backward passes.",
+        show_default=CHEAP_KEYWORD,
+        rich_help_panel=METHOD,
+        autocompletion=complete_compared_methods,
+    ),
+]
+ComparedLayers = Annotated[
+    list[str] | None,
+    Option(
+        "--layers",
+        "-l",
+        metavar="SPEC",
+        help="Explain these layers: stage4, stage1..5, last, all, or names; repeat the option to"
+        " add a row.",
+        show_default="the method's own",
+        rich_help_panel=METHOD,
+        autocompletion=complete_layers,
+    ),
+]
 
 
 def compare(
-    inputs: Annotated[
-        list[str],
-        Argument(metavar="INPUT...", help="Files, folders, globs, or - for a list on stdin."),
-    ],
-    model: ModelName = None,
-    models: Annotated[
-        str | None, Option(metavar="LIST", help="Several models, parted by commas: a row each.")
-    ] = None,
-    checkpoint: Checkpoint = None,
-    labels: LabelFile = None,
-    method: Annotated[
-        list[str] | None,
-        Option(
-            "--method",
-            help="See `camcli methods`; may be given several times; or all, or all-cheap: those"
-            " that need no more than a backward pass or two (the default).",
-        ),
-    ] = None,
-    layers: Annotated[
-        list[str] | None, Option(metavar="SPEC", help="As for explain; each --layers is a row.")
-    ] = None,
-    block: Block = None,
-    fusion: FusionName = None,
-    target: Annotated[str, Option(help="As for explain.")] = "predicted",
-    head: HeadName = None,
-    smooth: Smooth = "none",
-    set_: Settings = None,
-    seed: Seed = 0,
-    output: Annotated[Path, Option(metavar="DIR", help="Where files go.")] = Path("camcli-compare"),
-    overwrite: Overwrite = False,
-    threshold: Threshold = None,
-    fit: FitName = "squash",
-    size: Size = None,
-    mean: Mean = None,
-    std: Std = None,
-    interpolation: Interpolation = None,
+    inputs: Inputs,
+    *,
+    model: ModelArguments,
+    models: ModelList = None,
+    method: ComparedMethods = None,
+    layers: ComparedLayers = None,
+    method_arguments: MethodArguments,
+    image: InputArguments,
+    output: CompareOutputArguments,
     batch_size: BatchSize = None,
     device: Device = "auto",
-    format_: FormatName = "auto",
 ) -> int:
-    """Methods, layers or models side by side: one picture an image, rank correlation and time."""
-    wanted, must = _choose_methods(method or [CHEAP_KEYWORD])
-    settings = parse_method_settings(set_ or [], wanted, seed)
-    smoothing = parse_smoothing_options(smooth, seed, fit)
-    normalised = parse_transform_options(mean, std, interpolation)
-    level, input_size = parse_threshold(threshold), parse_input_size(size)
-    bind = parse_target(target)
-    names = parse_model_names(model, models, checkpoint)
-    check_layer_options(layers, block)
-    if fusion == "none":
-        raise UsageError("--fusion none: give each layer a --layers of its own")
-    check_file_exists("--checkpoint", checkpoint)
-    check_file_exists("--labels", labels)
-    check_no_existing_run(output, overwrite, COMPARISON_FILE)
+    """Compare methods, layers or models side by side on the same images.
+
+    camcli draws one picture per image, and prints rank correlations and times.
+    """
+    methods, all_must_apply = _choose_methods(method or [CHEAP_KEYWORD])
+    options = parse_method_options(methods, method_arguments, layers, image.fit)
+    model_options = parse_model_options(model, image, device)
+    threshold = parse_threshold(output.threshold)
+    names = parse_model_names(model.model, models, model.checkpoint)
+    if options.fusion == "none":
+        raise UsageError("--fusion none: repeat --layers instead, once for each layer")
+    check_no_existing_run(output.output, output.overwrite, COMPARISON_FILE)
     listed = parse_path_list(sys.stdin.read()) if "-" in inputs else []
-    found = find_image_sources(inputs, listed, skip_folder=output)
+    sources = find_image_sources(inputs, listed, skip_folder=output.output)
 
     from camcli.cli.runners.compare import run_compare
-    from camcli.engine.plan import choose_default_model, iter_method_plans
-    from camcli.models.model import load_model
     from camcli.runs.compare_run import CompareTask
-    from camcli.runs.comparison import create_comparison_row
     from camcli.runs.config import RunConfig
 
     specs: Sequence[str | None] = list(dict.fromkeys(layers or [])) or [None]
     rows: list[ComparisonRow] = []
-    refused: dict[str, str] = {}
     for name in names:
-        known = name if name or checkpoint else choose_default_model(wanted if must else [])
-        loaded = load_model(
-            *(known, checkpoint, labels, input_size, device),
-            output_activation=head,
-            transform_overrides=normalised,
+        chosen = choose_model_name(name, model_options, methods if all_must_apply else [])
+        network = load_chosen_model(chosen, model_options)
+        config = RunConfig(
+            model=network,
+            requests=(),
+            target=options.bind_target(network.labels),
+            fit=image.fit,
+            batch_size=choose_batch_size(batch_size, network.device.type, image.fit),
+            workers=1,
+            threshold=threshold,
+            smoothing=options.smoothing,
         )
-        print_notice(loaded.note)
-        job = RunConfig(
-            *(loaded, (), bind(loaded.labels), fit),
-            choose_batch_size(batch_size, loaded.device.type, fit),
-            *(1, level, "largest", smoothing),
-        )
-        for spec in specs:
-            told = (loaded.name if len(names) > 1 else "", str(spec) if len(specs) > 1 else "")
-            # What reads layers of its own has a place in the first row only.
-            asked = [m for m in wanted if m.per_layer or spec == specs[0]]
-            found_out = iter_method_plans(loaded, asked, spec, block, fusion, settings, smoothing)
-            planned = dict(zip((m.name for m in asked), found_out, strict=True))
-            rows.append(create_comparison_row(*told, job, wanted, planned))
-            refused |= rows[-1].reason_by_method
-    if refused and (must or len(refused) == len(wanted)):
-        raise MethodError(next(iter(refused.values())))
-    kept = [c for c in range(len(wanted)) if any(r.configs[c] for r in rows)]
-    left = [m.name for c, m in enumerate(wanted) if c not in kept]
-    if left:
-        print_info(f"left out, for the model has no place for them: {', '.join(left)}")
+        label = network.name if len(names) > 1 else ""
+        rows += [_create_row(config, options, specs, spec, label) for spec in specs]
+    _check_refusals(rows, methods, all_must_apply)
+    columns = _find_used_columns(rows, methods)
     task = CompareTask(
-        method_names=[wanted[c].name for c in kept],
-        rows=[row.select_columns(kept) for row in rows],
-        sources=found,
-        output=output,
+        method_names=tuple(methods[column].name for column in columns),
+        rows=tuple(row.select_columns(columns) for row in rows),
+        sources=sources,
+        output=output.output,
         class_slugs=create_class_slugs(rows[0].base_config.model.labels),
     )
-    return run_compare(task, overwrite, fail_on_blank=must, output_format=format_)
+    return run_compare(
+        task, output.overwrite, fail_on_blank=all_must_apply, output_format=output.format_
+    )
+
+
+def _create_row(
+    config: RunConfig,
+    options: MethodOptions,
+    specs: Sequence[str | None],
+    spec: str | None,
+    model_label: str,
+) -> ComparisonRow:
+    """Plan each method by itself for one network and one `--layers`."""
+    from camcli.engine.plan import iter_method_plans
+    from camcli.runs.comparison import create_comparison_row
+
+    # A method that chooses its own layers is drawn in the first row only.
+    planned = [m for m in options.methods if m.per_layer or spec == specs[0]]
+    plans = iter_method_plans(
+        config.model,
+        planned,
+        spec,
+        options.block,
+        options.fusion,
+        options.settings,
+        options.smoothing,
+    )
+    plan_by_method = dict(zip((m.name for m in planned), plans, strict=True))
+    layers_label = str(spec) if len(specs) > 1 else ""
+    return create_comparison_row(model_label, layers_label, config, options.methods, plan_by_method)
+
+
+def _check_refusals(
+    rows: Sequence[ComparisonRow], methods: Sequence[Method], all_must_apply: bool
+) -> None:
+    """Raise the first refusal, if the user named the methods or if none is left."""
+    refused: dict[str, str] = {}
+    for row in rows:
+        refused |= row.reason_by_method
+    if refused and (all_must_apply or len(refused) == len(methods)):
+        raise MethodError(next(iter(refused.values())))
+
+
+def _find_used_columns(rows: Sequence[ComparisonRow], methods: Sequence[Method]) -> list[int]:
+    """The methods that at least one row uses, by number; print the names of the others."""
+    used = [c for c in range(len(methods)) if any(row.configs[c] for row in rows)]
+    unused = [method.name for c, method in enumerate(methods) if c not in used]
+    if unused:
+        print_info(f"left out, because the model does not support them: {', '.join(unused)}")
+    return used
 
 
 def _choose_methods(method_options: Sequence[str]) -> tuple[list[Method], bool]:
-    """The methods that are named, and whether each must apply: of `all` those that can."""
+    """The chosen methods, and whether all must apply; `all` leaves out those that do not."""
     names = [part.strip() for name in method_options for part in name.split(",") if part.strip()]
     if not {*names} & {ALL_KEYWORD, CHEAP_KEYWORD}:
         return parse_methods(method_options), True
     if len(names) > 1:
-        raise UsageError(f"--method {ALL_KEYWORD} and {CHEAP_KEYWORD} stand alone")
+        raise UsageError(
+            f"--method {ALL_KEYWORD} and {CHEAP_KEYWORD} cannot be combined with other methods"
+        )
     every = METHODS.values()
     return [
         m for m in every if ALL_KEYWORD in names or not any("N " in cost for cost in m.costs)

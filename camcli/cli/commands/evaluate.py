@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 from typer import Argument, Option, Typer
 
 from camcli.cli.console import print_notice
-from camcli.cli.options import (
+from camcli.cli.declarations import (
     BatchSize,
     Block,
     Boxes,
@@ -36,6 +36,8 @@ from camcli.cli.options import (
     Std,
     Threshold,
     Workers,
+)
+from camcli.cli.options import (
     check_file_exists,
     check_grabcut_available,
     check_layer_options,
@@ -52,7 +54,7 @@ from camcli.cli.options import (
     parse_transform_options,
 )
 from camcli.core.errors import CamcliError, UsageError, format_suggestion, to_one_line
-from camcli.io.jsonl import open_log
+from camcli.io.jsonl import ResultsLog
 
 if TYPE_CHECKING:
     from camcli.cli.runners.evaluate import EvaluateRun
@@ -150,12 +152,11 @@ def localization(
 
     below = _parse_floors(fail_under or [])
 
-    from camcli.evaluation.datasets.registry import DatasetPaths, read_dataset
+    from camcli.evaluation.datasets.reader import DatasetPaths
+    from camcli.evaluation.datasets.registry import read_dataset
 
-    place = DatasetPaths(
-        dataset, images, annotations, split, output, allow_missing_images=bool(maps)
-    )
-    data = read_dataset(place)
+    place = DatasetPaths(dataset, images, annotations, split, output)
+    data = read_dataset(place, allow_missing_images=bool(maps))
     asked = [part.strip() for part in (classes or "").split(",") if part.strip()]
     threads = workers or choose_worker_count()
 
@@ -208,11 +209,11 @@ def localization(
 
     about = {"dataset": str(dataset), "kind": data.kind, "split": split, "limit": limit, "fit": fit}
     with ExitStack() as stack:
-        start = partial(open_log, output, overwrite, IMAGE_SCORES_FILE)
+        start = partial(ResultsLog.open, output / IMAGE_SCORES_FILE, overwrite=overwrite)
         board = Scoreboard(resamples, seed)
         run = EvaluateRun(
             *(data, asked, limit, strict, board, output),
-            lambda: stack.enter_context(start()),
+            lambda: stack.enter_context(start()).append,
             format_,
         )
         steps = [partial(score_folder, run, folder) for folder in dict.fromkeys(maps or [])]

@@ -4,205 +4,184 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import TYPE_CHECKING, Any
 
-from typer import Argument, Context, Option
+from typer import Context
 
-from camcli.cli.console import print_notice
+from camcli.cli.arguments import (
+    ExplainOutputArguments,
+    ExplainSpeedArguments,
+    InputArguments,
+    MethodArguments,
+    ModelArguments,
+)
+from camcli.cli.declarations import Inputs, LayerSpec, MethodNames
+from camcli.cli.loading import choose_model_name, load_chosen_model
 from camcli.cli.options import (
-    BatchSize,
-    Block,
-    Boxes,
-    Checkpoint,
-    Device,
-    FitName,
-    FormatName,
-    FusionName,
-    HeadName,
-    Interpolation,
-    LabelFile,
-    Mean,
-    MethodNames,
-    ModelName,
-    Overwrite,
-    Seed,
-    Settings,
-    Size,
-    Smooth,
-    Std,
-    Threshold,
-    Workers,
-    check_file_exists,
+    MethodOptions,
     check_grabcut_available,
-    check_layer_options,
     check_no_existing_run,
     check_resume_options,
     choose_batch_size,
     choose_worker_count,
-    parse_input_size,
-    parse_method_settings,
+    parse_method_options,
     parse_methods,
+    parse_model_options,
     parse_output_kinds,
-    parse_smoothing_options,
     parse_threshold,
-    parse_transform_options,
 )
-from camcli.engine.targets import parse_target
 from camcli.io.discovery import find_image_sources, parse_path_list
 from camcli.io.files import create_class_slugs
 
-ImageFormat = Literal["jpg", "png", "webp"]
+if TYPE_CHECKING:
+    from camcli.core.types import Result
+    from camcli.models.model import Model
+    from camcli.runs.config import RunConfig
 
-# Options that say where results go and how they are had, not what they are.
+# Options that change where and how fast results are written, but not the results.
 NON_RESULT_OPTIONS = {
-    *("inputs", "output", "overwrite", "resume", "on_error", "format_"),
-    *("checkpoint", "labels", "batch_size", "device", "workers", "compile_"),
+    "inputs",
+    "output",
+    "overwrite",
+    "resume",
+    "on_error",
+    "format_",
+    "checkpoint",
+    "labels",
+    "batch_size",
+    "device",
+    "workers",
+    "compile_",
 }
 
 
 def explain(
     context: Context,
-    inputs: Annotated[
-        list[str],
-        Argument(metavar="INPUT...", help="Files, folders, globs, or - for a list on stdin."),
-    ],
-    model: ModelName = None,
-    checkpoint: Checkpoint = None,
-    labels: LabelFile = None,
+    inputs: Inputs,
+    *,
+    model: ModelArguments,
     method: MethodNames = None,
-    layers: Annotated[
-        str | None,
-        Option(metavar="SPEC", help="stage1..5, stage4, last, all, or names; see `camcli layers`."),
-    ] = None,
-    block: Block = None,
-    fusion: FusionName = None,
-    target: Annotated[
-        str,
-        Option(
-            help="predicted, top:5, a class index or name, folder, @targets.csv; CLASS-vs-CLASS, or"
-            " finer:N: what tells the predicted class from the N nearest."
-        ),
-    ] = "predicted",
-    head: HeadName = None,
-    smooth: Smooth = "none",
-    set_: Settings = None,
-    seed: Seed = 0,
-    output: Annotated[Path, Option(metavar="DIR", help="Where files go.")] = Path("camcli-out"),
-    overwrite: Overwrite = False,
-    resume: Annotated[
-        bool, Option("--resume", help="Go on with the run in --output, if one is there.")
-    ] = False,
-    on_error: Annotated[
-        Literal["continue", "stop"], Option(help="What a failed image does to the others.")
-    ] = "continue",
-    save: Annotated[
-        str, Option(metavar="LIST", help="Of overlay, heatmap, grid, boxes, array.")
-    ] = "overlay,boxes",
-    image_format: Annotated[ImageFormat, Option(help="For overlays and grids.")] = "jpg",
-    threshold: Threshold = None,
-    boxes: Boxes = "largest",
-    colormap: Annotated[str, Option(help="Any matplotlib colormap.")] = "jet",
-    alpha: Annotated[float, Option(min=0, max=1, help="Opacity of the heatmap.")] = 0.5,
-    fit: FitName = "squash",
-    size: Size = None,
-    mean: Mean = None,
-    std: Std = None,
-    interpolation: Interpolation = None,
-    batch_size: BatchSize = None,
-    device: Device = "auto",
-    precision: Annotated[
-        Literal["fp32", "bf16", "auto"],
-        Option(help="Of the network; auto: bf16 where it is faster here, and maps are the same."),
-    ] = "fp32",
-    compile_: Annotated[
-        bool, Option("--compile", help="torch.compile: slow to begin, then faster.")
-    ] = False,
-    workers: Workers = None,
-    format_: FormatName = "auto",
+    layers: LayerSpec = None,
+    method_arguments: MethodArguments,
+    image: InputArguments,
+    output: ExplainOutputArguments,
+    speed: ExplainSpeedArguments,
 ) -> int:
-    """What did the network look at? Writes heatmaps, overlays, grids and boxes."""
-    wanted = parse_methods(method) if method else []
-    settings = parse_method_settings(set_ or [], wanted, seed)
-    smoothing = parse_smoothing_options(smooth, seed, fit)
-    normalised = parse_transform_options(mean, std, interpolation)
-    kinds, level, input_size = (
-        parse_output_kinds(save),
-        parse_threshold(threshold),
-        parse_input_size(size),
+    """Draw heatmaps and boxes that show what the network looked at."""
+    methods = parse_methods(method) if method else []
+    options = parse_method_options(methods, method_arguments, layers, image.fit)
+    model_options = parse_model_options(model, image, speed.device)
+    kinds = parse_output_kinds(output.save)
+    threshold = parse_threshold(output.threshold)
+    check_grabcut_available(output.boxes)
+    check_resume_options(output.overwrite, output.resume)
+    check_no_existing_run(
+        output.output, output.overwrite or output.resume, remedy="--resume or --overwrite"
     )
-    bind = parse_target(target)
-    check_layer_options(layers, block)
-    check_grabcut_available(boxes)
-    check_file_exists("--checkpoint", checkpoint)
-    check_file_exists("--labels", labels)
-    check_resume_options(overwrite, resume)
-    check_no_existing_run(output, overwrite or resume, remedy="--resume or --overwrite")
     listed = parse_path_list(sys.stdin.read()) if "-" in inputs else []
-    found = find_image_sources(inputs, listed, skip_folder=output)
+    sources = find_image_sources(inputs, listed, skip_folder=output.output)
 
     from camcli.io.drawing import find_palette
 
-    find_palette(colormap)
+    find_palette(output.colormap)
 
     from camcli.cli.runners.explain import run_explain
-    from camcli.engine.plan import choose_default_model, plan_requests
-    from camcli.io.writers import DrawingStyle, write_result
-    from camcli.models.model import load_model
-    from camcli.runs.config import RunConfig
     from camcli.runs.explain_run import ExplainTask
+
+    name = choose_model_name(model.model, model_options, methods)
+    network = load_chosen_model(name, model_options)
+    config = _create_run_config(network, options, layers, threshold, image, output, speed)
+    weights_file = model.checkpoint or _find_model_file(name)
+    task = ExplainTask(
+        config=config,
+        sources=sources,
+        write_files=_create_writer(network, kinds, output),
+        output=output.output,
+        manifest=_create_document(config, context.params, weights_file, len(sources)),
+        overwrite=output.overwrite,
+        resume=output.resume,
+        stop_on_error=output.on_error == "stop",
+    )
+    return run_explain(task, output.format_)
+
+
+def _create_run_config(
+    network: Model,
+    options: MethodOptions,
+    layers: str | None,
+    threshold: str | float | None,
+    image: InputArguments,
+    output: ExplainOutputArguments,
+    speed: ExplainSpeedArguments,
+) -> RunConfig:
+    from camcli.engine.plan import plan_requests
+    from camcli.runs.config import RunConfig
+
+    return RunConfig(
+        model=network,
+        requests=plan_requests(
+            network,
+            options.methods,
+            layers,
+            options.block,
+            options.fusion,
+            options.settings,
+            options.smoothing,
+        ),
+        target=options.bind_target(network.labels),
+        fit=image.fit,
+        batch_size=choose_batch_size(speed.batch_size, network.device.type, image.fit),
+        workers=speed.workers or choose_worker_count(),
+        threshold=threshold,
+        box_selection=output.boxes,
+        smoothing=options.smoothing,
+        precision=speed.precision,
+        is_compiled=speed.compile_,
+    )
+
+
+def _create_writer(
+    network: Model, kinds: Sequence[str], output: ExplainOutputArguments
+) -> Callable[[Result], Result]:
+    """What writes the files of one result."""
+    from camcli.io.writers import DrawingStyle, write_result
+
+    style = DrawingStyle(
+        network.input_size,
+        colormap=output.colormap,
+        alpha=output.alpha,
+        image_format=output.image_format,
+        with_boxes="boxes" in kinds,
+    )
+    slugs = create_class_slugs(network.labels)
+    return partial(write_result, kinds=kinds, style=style, output=output.output, slugs=slugs)
+
+
+def _create_document(
+    config: RunConfig, params: Mapping[str, Any], weights_file: Path | None, image_count: int
+) -> dict[str, Any]:
+    """The start of run.json: the network, and the options that decide the results."""
     from camcli.runs.manifest import create_manifest, create_model_entry
 
-    name = model if model or checkpoint else choose_default_model(wanted)
-    loaded = load_model(
-        *(name, checkpoint, labels, input_size, device),
-        output_activation=head,
-        transform_overrides=normalised,
-    )
-    print_notice(loaded.note)
-    job = RunConfig(
-        loaded,
-        plan_requests(loaded, wanted, layers, block, fusion, settings, smoothing),
-        bind(loaded.labels),
-        fit,
-        choose_batch_size(batch_size, loaded.device.type, fit),
-        workers or choose_worker_count(),
-        level,
-        boxes,
-        smoothing,
-        precision,
-        compile_,
-    )
-    style = DrawingStyle(loaded.input_size, colormap, alpha, image_format, "boxes" in kinds)
-    slugs = create_class_slugs(loaded.labels)
-    about = create_model_entry(loaded, checkpoint or _find_model_file(name))
-    made_of = _create_result_settings(context.params) | {
-        "model": loaded.name,
-        "method": [request.method.name for request in job.requests],
+    settings = _create_result_settings(params) | {
+        "model": config.model.name,
+        "method": [request.method.name for request in config.requests],
     }
-    task = ExplainTask(
-        config=job,
-        sources=found,
-        write_files=partial(write_result, kinds=kinds, style=style, output=output, slugs=slugs),
-        output=output,
-        manifest=create_manifest(job, about, made_of, sys.argv[1:], len(found)),
-        overwrite=overwrite,
-        resume=resume,
-        stop_on_error=on_error == "stop",
-    )
-    return run_explain(task, format_)
+    entry = create_model_entry(config.model, weights_file)
+    return create_manifest(config, entry, settings, sys.argv[1:], image_count)
 
 
 def _find_model_file(name: str | None) -> Path | None:
-    """The file of weights that a model is named by, if it is."""
+    """The weights file, if `--model` names one."""
     path = (name or "").removeprefix("program:")
     return Path(path) if os.path.isfile(path) else None
 
 
 def _create_result_settings(params: Mapping[str, Any]) -> dict[str, Any]:
-    """The options that results are made of; of a table of targets what it says."""
+    """The options that decide the results, and a digest of a table of targets."""
     from camcli.runs.manifest import compute_file_digest
 
     own = {name: value for name, value in params.items() if name not in NON_RESULT_OPTIONS}

@@ -1,4 +1,4 @@
-"""`camcli layers`: what can be tapped in a model."""
+"""`camcli layers`: list the layers of a model that can be explained."""
 
 from __future__ import annotations
 
@@ -9,42 +9,67 @@ from typing import Annotated, Literal
 
 from typer import Argument, Option
 
+from camcli.cli.completions import complete_models
 from camcli.cli.console import print_data, print_info, print_notice, print_table
+from camcli.cli.declarations import MODEL, NO_TYPE, OUTPUT, Checkpoint, Device, ModelName, Size
 from camcli.cli.layer_tree import print_layer_tree
-from camcli.cli.options import (
-    Checkpoint,
-    Device,
-    ModelName,
-    Size,
-    check_file_exists,
-    parse_input_size,
-)
+from camcli.cli.options import check_file_exists, parse_input_size
 from camcli.core.errors import LayerError, UsageError
 
 
 def layers(
-    name: Annotated[str | None, Argument(metavar="[MODEL]", help="Same as --model.")] = None,
+    name: Annotated[
+        str | None,
+        Argument(
+            metavar="MODEL",
+            help="Name the network; the same as --model.",
+            autocompletion=complete_models,
+        ),
+    ] = None,
     model: ModelName = None,
     checkpoint: Checkpoint = None,
-    size: Size = None,
-    device: Device = "auto",
     weights: Annotated[
-        bool, Option(help="Off: random weights, for a look at a model that is not here.")
+        bool,
+        Option(
+            "--weights/--no-weights",
+            metavar=NO_TYPE,
+            help="Load the weights; without them camcli inspects a network that is not downloaded.",
+            rich_help_panel=MODEL,
+        ),
     ] = True,
+    size: Size = None,
     every: Annotated[
-        bool, Option("--all", help="Every layer, not only stages and blocks.")
+        bool,
+        Option(
+            "--all",
+            metavar=NO_TYPE,
+            help="List every layer, not only stages and blocks.",
+            rich_help_panel=OUTPUT,
+        ),
     ] = False,
     tree: Annotated[
         bool,
-        Option("--tree", help="Every layer where it lies, and which methods can use it."),
+        Option(
+            "--tree",
+            metavar=NO_TYPE,
+            help="Show every layer in the module tree, with the methods that can use it.",
+            rich_help_panel=OUTPUT,
+        ),
     ] = False,
-    format_: Annotated[Literal["table", "jsonl"], Option("--format")] = "table",
+    format_: Annotated[
+        Literal["table", "jsonl"],
+        Option("--format", help="Print a table or JSON lines.", rich_help_panel=OUTPUT),
+    ] = "table",
+    device: Device = "auto",
 ) -> int:
-    """What can be tapped: name, stage or block, shape, layout; the default is marked."""
+    """List the layers of a model that can be explained.
+
+    camcli shows each layer's name, stage or block, shape and layout, and marks the default.
+    """
     input_size = parse_input_size(size)
     check_file_exists("--checkpoint", checkpoint)
     if name and model:
-        raise UsageError("the model is named twice; give it once")
+        raise UsageError("MODEL and --model cannot be combined")
 
     from camcli.engine.compatibility import find_model_live_layers
     from camcli.engine.plan import find_model_default_layer
@@ -55,7 +80,7 @@ def layers(
     )
     print_notice(loaded.note)
     default = None
-    with suppress(LayerError):  # a list of layers is what helps where no default can be found
+    with suppress(LayerError):  # without a default the list still helps
         default = find_model_default_layer(loaded)
     if tree and format_ == "table":
         print_layer_tree(loaded, default)

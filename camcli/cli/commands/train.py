@@ -8,21 +8,20 @@ from typing import Annotated, Literal
 
 from typer import Argument, Option, Typer
 
-from camcli.cli.options import (
+from camcli.cli.declarations import (
     Checkpoint,
     Device,
     LabelFile,
     Size,
     Workers,
-    check_file_exists,
-    check_no_existing_run,
+)
+from camcli.cli.options import (
     choose_worker_count,
     parse_input_size,
 )
 from camcli.cli.runners.train import TrainArgs, run_training
 from camcli.core.errors import UsageError
-from camcli.io.discovery import find_image_sources
-from camcli.training.config import LOG_FILE, TSCAM_CUB_RECIPE, Recipe
+from camcli.training.config import TSCAM_CUB_RECIPE, Recipe
 
 app = Typer(help="Fit a head on photographs: TS-CAM's for a ViT, or CAM's for a CNN.")
 
@@ -179,40 +178,3 @@ def _parse_last_blocks(part: str) -> int | None:
     if part not in ("head", "all"):
         raise UsageError(f"--train {part}: write head, last:N or all")
     return None
-
-
-@app.command()
-def embedded(
-    photos: Annotated[
-        list[str], Argument(metavar="PHOTOS...", help="Files, folders, globs; labels are not used.")
-    ],
-    vit: Annotated[
-        str | None, Option(metavar="NAME", help="A ViT to ask besides, where the objects are.")
-    ] = None,
-    checkpoint: Annotated[Path | None, Option(metavar="FILE", help="Weights for --vit.")] = None,
-    boxes: Annotated[
-        Path | None, Option(metavar="CSV", help="Boxes by which the threshold is chosen.")
-    ] = None,
-    steps: Annotated[int, Option(min=1, help="Of gradient descent.")] = 2580,
-    batch_size: Annotated[int, Option(min=2, max=2**16, help="Views at a time.")] = 64,
-    lr: Annotated[float, Option(min=1e-9, help="At its highest.")] = 1.5e-3,
-    seed: Annotated[
-        int, Option(min=0, max=2**32 - 1, help="The same seed gives the same weights.")
-    ] = 0,
-    workers: Workers = None,
-    output: OutputFolder = Path("camcli-train"),
-    overwrite: TrainOverwrite = False,
-) -> int:
-    """The embedded ViT anew: a transformer on the embedded CNN, taught by it. See its card."""
-    check_file_exists("--checkpoint", checkpoint)
-    check_file_exists("--boxes", boxes)
-    check_no_existing_run(output, overwrite, LOG_FILE)
-    found = find_image_sources(photos, [], skip_folder=output)
-
-    from camcli.cli.runners.distill import run_distillation
-    from camcli.training.distillation.loop import DistillationConfig
-
-    how = DistillationConfig(
-        steps, batch_size, lr, seed=seed, workers=workers or choose_worker_count()
-    )
-    return run_distillation(found, vit, checkpoint, boxes, how, output)

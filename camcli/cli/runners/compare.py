@@ -16,9 +16,10 @@ from camcli.cli.console import (
     print_table,
     show_progress,
 )
-from camcli.cli.options import COMPARISON_FILE, STATUS_MESSAGES, OutputFormat
+from camcli.cli.options import COMPARISON_FILE, OutputFormat
 from camcli.core.errors import to_one_line
-from camcli.io.jsonl import open_log
+from camcli.core.types import STATUS_TEXTS
+from camcli.io.jsonl import ResultsLog
 from camcli.runs.compare_run import CompareTask, ComparisonLine, iter_comparison_lines
 
 
@@ -32,11 +33,11 @@ def run_compare(
     is_jsonl, is_quiet = is_jsonl_output(output_format), output_format == "quiet"
     statistics = _Statistics()
     with (
-        open_log(task.output, overwrite, COMPARISON_FILE) as write_line,
+        ResultsLog.open(task.output / COMPARISON_FILE, overwrite=overwrite) as log,
         show_progress("comparing", len(task.sources), is_quiet) as bar,
     ):
         for source in task.sources:
-            for line in iter_comparison_lines(task, source, write_line, bar.update_inner):
+            for line in iter_comparison_lines(task, source, log, bar.update_inner):
                 statistics.add_line(line)
                 _print_problems(line)
                 if is_jsonl:
@@ -97,5 +98,5 @@ def _print_problems(line: ComparisonLine) -> None:
         return
     for label, shown in _iter_labelled_maps(line):
         if shown["map_status"] != "ok":
-            message = STATUS_MESSAGES[shown["map_status"]]
+            message = STATUS_TEXTS[shown["map_status"]].message
             print_error(f"{line['path']}: no map ({label}): {message}")

@@ -22,7 +22,8 @@ from camcli.cli.console import (
 from camcli.cli.options import OutputFormat
 from camcli.core.errors import UsageError, to_one_line
 from camcli.evaluation.datasets.annotations import Problem
-from camcli.evaluation.datasets.registry import Dataset, EvaluationSample, create_evaluation_samples
+from camcli.evaluation.datasets.registry import Dataset
+from camcli.evaluation.datasets.samples import EvaluationSample, create_evaluation_samples
 from camcli.evaluation.gallery import draw_gallery, draw_prediction
 from camcli.evaluation.localization import (
     ImageScore,

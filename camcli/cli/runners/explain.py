@@ -12,7 +12,8 @@ from camcli.cli.options import OutputFormat
 from camcli.cli.result_rows import create_result_printer
 from camcli.cli.summary import print_problems, print_summary
 from camcli.core.errors import OutputError, to_one_line
-from camcli.runs.explain_run import ExplainRun, ExplainTask, LineWriter
+from camcli.io.jsonl import ResultsLog
+from camcli.runs.explain_run import ExplainRun, ExplainTask
 
 MAX_COMMAND_CHARACTERS = 300  # the longest command that is repeated to the user
 
@@ -21,8 +22,8 @@ def run_explain(task: ExplainTask, output_format: OutputFormat) -> int:
     """Explain every image that has no result yet, and print. Returns the exit status."""
     run = ExplainRun.from_task(task)
     try:
-        with handle_interrupts() as stop, run.open_folder() as write_line:
-            _print_lines(run, write_line, stop, output_format)
+        with handle_interrupts() as stop, run.open_folder() as log:
+            _print_lines(run, log, stop, output_format)
     except OutputError as error:
         if run.ending is None:  # the run did not begin
             raise
@@ -36,7 +37,7 @@ def run_explain(task: ExplainTask, output_format: OutputFormat) -> int:
 
 
 def _print_lines(
-    run: ExplainRun, write_line: LineWriter, stop: StopFlag, output_format: OutputFormat
+    run: ExplainRun, log: ResultsLog, stop: StopFlag, output_format: OutputFormat
 ) -> None:
     method_names = [request.method.name for request in run.task.config.requests]
     print_result = create_result_printer(output_format, run.task.sources, method_names)
@@ -44,7 +45,7 @@ def _print_lines(
     printed_notes = 0
     with show_progress("explaining", run.remaining_count, is_quiet) as bar:
         lines = run.iter_lines(
-            write_line, should_stop=lambda: stop.is_set, report_progress=bar.update_inner
+            log, should_stop=lambda: stop.is_set, report_progress=bar.update_inner
         )
         for _, image_lines in groupby(lines, key=lambda line: line["path"]):
             bar.advance()

@@ -239,6 +239,11 @@ def apply_backward_rules(network: nn.Module, rules: Mapping[str, BackwardRule]) 
         yield
 
 
+def convert_output(network: nn.Module, convert: Callable[[Any], Any]) -> None:
+    """Convert what a network returns, from now on: only for networks of camcli's own."""
+    network.register_forward_hook(lambda _module, _inputs, output: convert(output))
+
+
 @contextmanager
 def override_forward(module: nn.Module, forward: Callable[..., Any]) -> Iterator[None]:
     """Inside the context a module does something else; its hooks stay."""

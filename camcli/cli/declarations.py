@@ -1,0 +1,267 @@
+"""Options that several commands share: their names, help texts and defaults."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Literal
+
+from typer import Argument, Option
+
+from camcli.cli.completions import complete_layers, complete_methods, complete_models
+from camcli.cli.options import OutputFormat
+from camcli.core.types import FitMode
+
+MODEL, METHOD, INPUT, OUTPUT, SPEED = "Model", "Method", "Input", "Output", "Speed"  # help panels
+NO_TYPE = ""  # Typer would show `<bool>` after a flag
+FROM_MODEL = "the model's own"
+
+Inputs = Annotated[
+    list[str],
+    Argument(metavar="INPUT", help="Images: files, folders, globs, or - for a list on stdin."),
+]
+ModelName = Annotated[
+    str | None,
+    Option(
+        metavar="NAME",
+        help="Choose the network: a timm name, torchvision:NAME, hf-hub:ORG/NAME, a checkpoint"
+        " file, program:FILE, or package.module:function.",
+        show_default="a built-in network",
+        rich_help_panel=MODEL,
+        autocompletion=complete_models,
+    ),
+]
+ModelList = Annotated[
+    str | None,
+    Option(
+        metavar="LIST",
+        help="Compare several networks, separated by commas; each gets its own row.",
+        rich_help_panel=MODEL,
+        autocompletion=complete_models,
+    ),
+]
+Checkpoint = Annotated[
+    Path | None,
+    Option(
+        metavar="FILE",
+        help="Load weights from this file: .safetensors, .pth, .pt or .bin.",
+        rich_help_panel=MODEL,
+    ),
+]
+LabelFile = Annotated[
+    Path | None,
+    Option(
+        metavar="FILE",
+        help="Read class names from this file: one a line, or JSON {index: name}.",
+        show_default="ImageNet names for 1000 classes",
+        rich_help_panel=MODEL,
+    ),
+]
+HeadName = Annotated[
+    Literal["softmax", "sigmoid"] | None,
+    Option(
+        "--head",
+        help="Turn logits into probabilities this way; use sigmoid for multi-label models.",
+        show_default=FROM_MODEL,
+        rich_help_panel=MODEL,
+    ),
+]
+MethodNames = Annotated[
+    list[str] | None,
+    Option(
+        "--method",
+        "-m",
+        metavar="NAME",
+        help="Choose the method, see `camcli methods`; NAME:KEY=VALUE sets its options. Repeat the"
+        " option for several methods.",
+        show_default="tscam or chefer on ViTs, else gradcam",
+        rich_help_panel=METHOD,
+        autocompletion=complete_methods,
+    ),
+]
+LayerSpec = Annotated[
+    str | None,
+    Option(
+        "--layers",
+        "-l",
+        metavar="SPEC",
+        help="Explain these layers: stage4, stage1..5, last, all, or names; see `camcli layers`.",
+        show_default="the method's own",
+        rich_help_panel=METHOD,
+        autocompletion=complete_layers,
+    ),
+]
+Block = Annotated[
+    int | None,
+    Option(
+        "--block",
+        "-b",
+        metavar="N",
+        help="Explain transformer block N, at the input of its attention; 0 is the first block, -1"
+        " the last.",
+        rich_help_panel=METHOD,
+    ),
+]
+FusionName = Annotated[
+    Literal["max", "mean", "product", "none"] | None,
+    Option(
+        "--fusion",
+        help="Fuse the maps of several layers this way.",
+        show_default="as in the method's paper",
+        rich_help_panel=METHOD,
+    ),
+]
+TargetSpec = Annotated[
+    str,
+    Option(
+        "--target",
+        "-t",
+        metavar="SPEC",
+        help="Choose the class to explain: predicted, top:5, an index, a name, folder,"
+        " @targets.csv, or CLASS-vs-CLASS; finer:N contrasts the predicted class with the N nearest"
+        " ones.",
+        rich_help_panel=METHOD,
+    ),
+]
+Settings = Annotated[
+    list[str] | None,
+    Option(
+        "--set",
+        metavar="KEY=VALUE",
+        help="Set an option of the method; repeat for several.",
+        rich_help_panel=METHOD,
+    ),
+]
+Smooth = Annotated[
+    str,
+    Option(
+        metavar="SPEC",
+        help="Smooth the map: none, augment (average over flips and contrasts), noise:N (average"
+        " over N noisy inputs), or eigen (first principal component).",
+        rich_help_panel=METHOD,
+    ),
+]
+Seed = Annotated[
+    int,
+    Option(
+        metavar="N",
+        min=0,
+        max=2**31,
+        help="Set the seed of everything random.",
+        rich_help_panel=METHOD,
+    ),
+]
+FitName = Annotated[
+    FitMode,
+    Option(
+        "--fit",
+        help="Fit the image to the input size this way; tencrop merges the maps of ten crops.",
+        rich_help_panel=INPUT,
+    ),
+]
+Size = Annotated[
+    str | None,
+    Option(
+        metavar="N|HxW",
+        help="Resize the input to N or HxW pixels.",
+        show_default=FROM_MODEL,
+        rich_help_panel=INPUT,
+    ),
+]
+Mean = Annotated[
+    str | None,
+    Option(
+        metavar="M",
+        help="Normalise the input with this mean, such as 0.5 or 0.485,0.456,0.406.",
+        show_default=FROM_MODEL,
+        rich_help_panel=INPUT,
+    ),
+]
+Std = Annotated[
+    str | None,
+    Option(
+        metavar="S",
+        help="Normalise the input with this standard deviation.",
+        show_default=FROM_MODEL,
+        rich_help_panel=INPUT,
+    ),
+]
+Interpolation = Annotated[
+    Literal["nearest", "bilinear", "bicubic", "lanczos"] | None,
+    Option(
+        help="Resize images with this filter.",
+        show_default=FROM_MODEL,
+        rich_help_panel=INPUT,
+    ),
+]
+OutputFolder = Annotated[
+    Path,
+    Option(
+        "--output",
+        "-o",
+        metavar="DIR",
+        help="Write all files into this folder.",
+        rich_help_panel=OUTPUT,
+    ),
+]
+Overwrite = Annotated[
+    bool,
+    Option(
+        "--overwrite",
+        metavar=NO_TYPE,
+        help="Replace an existing run in the output folder.",
+        rich_help_panel=OUTPUT,
+    ),
+]
+Threshold = Annotated[
+    str | None,
+    Option(
+        metavar="T",
+        help="Draw boxes around values above T: a fraction of the maximum, otsu, or a percentile"
+        " such as p90.",
+        show_default="the method's own",
+        rich_help_panel=OUTPUT,
+    ),
+]
+Boxes = Annotated[
+    Literal["largest", "all", "grabcut"],
+    Option(
+        help="Draw a box around the largest region, all regions, or the largest after GrabCut.",
+        rich_help_panel=OUTPUT,
+    ),
+]
+FormatName = Annotated[
+    OutputFormat,
+    Option(
+        "--format",
+        help="Print results as a table or as JSON lines; auto: a table on a terminal, else jsonl.",
+        rich_help_panel=OUTPUT,
+    ),
+]
+BatchSize = Annotated[
+    int | None,
+    Option(
+        metavar="N",
+        min=1,
+        help="Process N images at a time; camcli halves N when memory runs out.",
+        show_default="8 on a CPU, else 32",
+        rich_help_panel=SPEED,
+    ),
+]
+Device = Annotated[
+    str,
+    Option(
+        metavar="NAME",
+        help="Compute on this device: auto, cpu, cuda, cuda:N or mps.",
+        rich_help_panel=SPEED,
+    ),
+]
+Workers = Annotated[
+    int | None,
+    Option(
+        metavar="N",
+        min=1,
+        help="Read and write with N threads.",
+        show_default="one per core, at most 8",
+        rich_help_panel=SPEED,
+    ),
+]
