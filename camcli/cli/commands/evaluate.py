@@ -4,12 +4,10 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Callable, Mapping, Sequence
-from contextlib import ExitStack
+from collections.abc import Sequence
 from dataclasses import replace
-from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import Annotated
 
 from typer import Argument, Option, Typer
 
@@ -53,11 +51,7 @@ from camcli.cli.options import (
     parse_threshold,
     parse_transform_options,
 )
-from camcli.core.errors import CamcliError, UsageError, format_suggestion, to_one_line
-from camcli.io.jsonl import ResultsLog
-
-if TYPE_CHECKING:
-    from camcli.cli.runners.evaluate import EvaluateRun
+from camcli.core.errors import UsageError, format_suggestion, to_one_line
 
 app = Typer(help="How good are the maps? Measured against what people have marked.")
 
@@ -150,88 +144,77 @@ def localization(
     check_path_exists("--annotations", annotations)
     check_no_existing_run(output, overwrite, IMAGE_SCORES_FILE)
 
-    below = _parse_floors(fail_under or [])
+    floors = _parse_floors(fail_under or [])
 
     from camcli.evaluation.datasets.reader import DatasetPaths
     from camcli.evaluation.datasets.registry import read_dataset
 
-    place = DatasetPaths(dataset, images, annotations, split, output)
-    data = read_dataset(place, allow_missing_images=bool(maps))
-    asked = [part.strip() for part in (classes or "").split(",") if part.strip()]
+    paths = DatasetPaths(dataset, images, annotations, split, output)
+    data = read_dataset(paths, allow_missing_images=bool(maps))
     threads = workers or choose_worker_count()
 
-    from camcli.cli.runners.evaluate import EvaluateRun
+    from camcli.cli.runners.evaluate import run_evaluation
     from camcli.engine.plan import choose_default_model, plan_layer_specs
-    from camcli.engine.targets import parse_target
-    from camcli.evaluation.localization import Scoreboard
-    from camcli.evaluation.predictions import (
-        EvaluationRow,
-        create_evaluation_rows,
-        iter_folder_predictions,
-        iter_model_predictions,
-    )
+    from camcli.evaluation.localization import LocalizationConfig
+    from camcli.evaluation.predictions import ANNOTATED_CLASS, ModelMaps
+    from camcli.evaluation.stored_maps import FolderMaps
     from camcli.io.labels import create_default_labels, load_labels
     from camcli.models.model import load_model
     from camcli.runs.config import RunConfig
 
-    def score_folder(run: EvaluateRun, folder: Path) -> None:
-        row = EvaluationRow(to_one_line(folder), "maps", (), 0.2 if level is None else level)
-        known = load_labels(labels, None) if labels else create_default_labels(1000)
-        produce = partial(iter_folder_predictions, folder, boxes, threads)
-        run.score_images(produce, known, (row,), unknown_class=-1)
+    def open_folder(folder: Path) -> FolderMaps:
+        return FolderMaps(
+            folder=folder,
+            labels=load_labels(labels, None) if labels else create_default_labels(1000),
+            threshold=0.2 if level is None else level,
+            box_selection=boxes,
+            workers=threads,
+        )
 
-    def score_model(run: EvaluateRun, name: str | None) -> None:
-        known = name if name or checkpoint else choose_default_model(wanted)
+    def open_model(name: str | None) -> ModelMaps:
         loaded = load_model(
-            *(known, checkpoint, labels, input_size, device),
+            name if name or checkpoint else choose_default_model(wanted),
+            checkpoint=checkpoint,
+            label_file=labels,
+            size=input_size,
+            device=device,
             output_activation=head,
             transform_overrides=normalised,
         )
         print_notice(loaded.note)
-        if name and os.path.isfile(name):  # checkpoints of one architecture are told apart
+        if name and os.path.isfile(name):  # tells checkpoints of one architecture apart
             loaded = replace(loaded, name=to_one_line(name))
-        job = RunConfig(
-            loaded,
-            plan_layer_specs(loaded, wanted, layers or [None], block, fusion, settings, smoothing),
-            parse_target("predicted")(loaded.labels),  # each truth's class takes its place
-            fit,
-            choose_batch_size(batch_size, loaded.device.type, fit),
-            threads,
-            level,
-            boxes,
-            smoothing,
-        )
-        run.score_images(
-            partial(iter_model_predictions, job),
-            loaded.labels,
-            create_evaluation_rows(job),
+        return ModelMaps(
+            RunConfig(
+                model=loaded,
+                requests=plan_layer_specs(
+                    loaded, wanted, layers or [None], block, fusion, settings, smoothing
+                ),
+                target=ANNOTATED_CLASS,
+                fit=fit,
+                batch_size=choose_batch_size(batch_size, loaded.device.type, fit),
+                workers=threads,
+                threshold=level,
+                box_selection=boxes,
+                smoothing=smoothing,
+            )
         )
 
-    about = {"dataset": str(dataset), "kind": data.kind, "split": split, "limit": limit, "fit": fit}
-    with ExitStack() as stack:
-        start = partial(ResultsLog.open, output / IMAGE_SCORES_FILE, overwrite=overwrite)
-        board = Scoreboard(resamples, seed)
-        run = EvaluateRun(
-            *(data, asked, limit, strict, board, output),
-            lambda: stack.enter_context(start()).append,
-            format_,
-        )
-        steps = [partial(score_folder, run, folder) for folder in dict.fromkeys(maps or [])]
-        _run_steps(steps or [partial(score_model, run, name) for name in names], run, about)
-        return run.write_report({**about, "complete": True}, below)
-
-
-def _run_steps(
-    steps: Sequence[Callable[[], None]], run: EvaluateRun, header: Mapping[str, Any]
-) -> None:
-    """Each step; where one fails, what is done is told before what went wrong."""
-    try:
-        for step in steps:
-            step()
-    except (CamcliError, KeyboardInterrupt):
-        if run.scoreboard.metric_sums:
-            run.write_report({**header, "complete": False}, {})
-        raise
+    config = LocalizationConfig(
+        paths=paths,
+        dataset=data,
+        class_filter=[part.strip() for part in (classes or "").split(",") if part.strip()],
+        limit=limit,
+        strict=strict,
+        fit=fit,
+        resamples=resamples,
+        seed=seed,
+        output=output,
+        overwrite=overwrite,
+    )
+    # Lazy, so that a model is loaded only after the one before it is evaluated.
+    sources = map(open_folder, dict.fromkeys(maps)) if maps else map(open_model, names)
+    return run_evaluation(config, sources, floors, format_)
 
 
 def _check_contradictions(
