@@ -20,7 +20,7 @@ from camcli.cli.malloc import keep_freed_memory
 from camcli.core.errors import CamcliError, StorageError
 
 INTERRUPTED_STATUS = 130
-INTERRUPTED_MESSAGE = "interrupted; every file written so far is complete"
+INTERRUPTED_MESSAGE = "interrupted; all files written so far are complete"
 
 app = typer.Typer(
     name="camcli",
