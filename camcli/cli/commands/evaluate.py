@@ -151,8 +151,8 @@ def localization(
         if name and os.path.isfile(name):  # checkpoints of one architecture are told apart
             loaded = replace(loaded, name=to_one_line(name))
         job = RunConfig(
-            loaded,
-            plan_layer_specs(
+            model=loaded,
+            requests=plan_layer_specs(
                 loaded,
                 wanted,
                 layers or [None],
@@ -161,13 +161,13 @@ def localization(
                 options.settings,
                 options.smoothing,
             ),
-            parse_target("predicted")(loaded.labels),  # each truth's class takes its place
-            image.fit,
-            choose_batch_size(batch_size, loaded.device.type, image.fit),
-            threads,
-            level,
-            boxes,
-            options.smoothing,
+            target=parse_target("predicted")(loaded.labels),  # each annotation's class replaces it
+            fit=image.fit,
+            batch_size=choose_batch_size(batch_size, loaded.device.type, image.fit),
+            workers=threads,
+            threshold=level,
+            box_selection=boxes,
+            smoothing=options.smoothing,
         )
         run.score_images(
             partial(iter_model_predictions, job),
@@ -186,9 +186,14 @@ def localization(
         start = partial(open_log, output, overwrite, IMAGE_SCORES_FILE)
         board = Scoreboard(resamples, method_arguments.seed)
         run = EvaluateRun(
-            *(data, asked, limit, strict, board, output),
-            lambda: stack.enter_context(start()),
-            format_,
+            dataset=data,
+            class_filter=asked,
+            limit=limit,
+            strict=strict,
+            scoreboard=board,
+            output=output,
+            open_score_log=lambda: stack.enter_context(start()),
+            format=format_,
         )
         steps = [partial(score_folder, run, folder) for folder in dict.fromkeys(maps or [])]
         _run_steps(steps or [partial(score_model, run, name) for name in names], run, about)
