@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from importlib.util import find_spec
 from pathlib import Path
@@ -13,8 +13,6 @@ from typing import TYPE_CHECKING, Any, Literal
 from camcli.core.errors import UsageError, to_one_line
 from camcli.core.types import FitMode
 from camcli.engine.smoothing import Smoothing, parse_smoothing
-from camcli.engine.targets import Target, parse_target
-from camcli.io.labels import Labels
 from camcli.io.writers import find_writer
 from camcli.methods.registry import METHODS, Method, create_variant, parse_options
 
@@ -48,7 +46,6 @@ class MethodOptions:
     block: int | None
     fusion: str | None
     smoothing: Smoothing
-    bind_target: Callable[[Labels], Target]
 
 
 def parse_model_options(model: ModelArguments, image: InputArguments, device: str) -> ModelOptions:
@@ -76,7 +73,6 @@ def parse_method_options(
         block=given.block,
         fusion=given.fusion,
         smoothing=parse_smoothing_options(given.smooth, given.seed, fit),
-        bind_target=parse_target(given.target),
     )
 
 

@@ -414,7 +414,7 @@ def test_an_interrupt_leaves_whole_files(tmp_path: Path) -> None:
     process.send_signal(signal.SIGINT)
     _, said = process.communicate(timeout=60)
     assert process.returncode == 130, said
-    assert said.strip().endswith("camcli: interrupted; every file written so far is complete")
+    assert said.strip().endswith("camcli: interrupted; all files written so far are complete")
     assert "Traceback" not in said
     done = read(tmp_path / "o")
     assert 0 < len(done) < 200

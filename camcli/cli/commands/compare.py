@@ -18,10 +18,17 @@ from camcli.cli.completions import (
     ALL_KEYWORD,
     CHEAP_KEYWORD,
     complete_compared_methods,
-    complete_layers,
 )
 from camcli.cli.console import print_info
-from camcli.cli.declarations import METHOD, BatchSize, Device, Inputs, ModelList
+from camcli.cli.declarations import (
+    METHOD,
+    BatchSize,
+    Device,
+    Inputs,
+    LayerSpecs,
+    ModelList,
+    TargetSpec,
+)
 from camcli.cli.loading import choose_model_name, load_chosen_model
 from camcli.cli.options import (
     COMPARISON_FILE,
@@ -35,6 +42,7 @@ from camcli.cli.options import (
     parse_threshold,
 )
 from camcli.core.errors import MethodError, UsageError
+from camcli.engine.targets import parse_target
 from camcli.io.discovery import find_image_sources, parse_path_list
 from camcli.io.files import create_class_slugs
 from camcli.methods.registry import METHODS, Method
@@ -56,19 +64,6 @@ ComparedMethods = Annotated[
         autocompletion=complete_compared_methods,
     ),
 ]
-ComparedLayers = Annotated[
-    list[str] | None,
-    Option(
-        "--layers",
-        "-l",
-        metavar="SPEC",
-        help="Explain these layers: stage4, stage1..5, last, all, or names; repeat the option to"
-        " add a row.",
-        show_default="the method's own",
-        rich_help_panel=METHOD,
-        autocompletion=complete_layers,
-    ),
-]
 
 
 def compare(
@@ -77,7 +72,8 @@ def compare(
     model: ModelArguments,
     models: ModelList = None,
     method: ComparedMethods = None,
-    layers: ComparedLayers = None,
+    layers: LayerSpecs = None,
+    target: TargetSpec = "predicted",
     method_arguments: MethodArguments,
     image: InputArguments,
     output: CompareOutputArguments,
@@ -90,6 +86,7 @@ def compare(
     """
     methods, all_must_apply = _choose_methods(method or [CHEAP_KEYWORD])
     options = parse_method_options(methods, method_arguments, layers, image.fit)
+    bind_target = parse_target(target)
     model_options = parse_model_options(model, image, device)
     threshold = parse_threshold(output.threshold)
     names = parse_model_names(model.model, models, model.checkpoint)
@@ -111,7 +108,7 @@ def compare(
         config = RunConfig(
             model=network,
             requests=(),
-            target=options.bind_target(network.labels),
+            target=bind_target(network.labels),
             fit=image.fit,
             batch_size=choose_batch_size(batch_size, network.device.type, image.fit),
             workers=1,

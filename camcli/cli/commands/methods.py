@@ -9,17 +9,27 @@ from typing import Annotated, Any, Literal
 
 from typer import Argument, Option
 
+from camcli.cli.completions import complete_methods
 from camcli.cli.console import print_data, print_table
 from camcli.methods.registry import METHODS, Method, find_method
 
 
 def methods(
-    name: Annotated[str | None, Argument(metavar="[NAME]", help="One method, in full.")] = None,
+    name: Annotated[
+        str | None,
+        Argument(
+            metavar="NAME",
+            help="Show everything about this method.",
+            show_default="a table of all methods",
+            autocompletion=complete_methods,
+        ),
+    ] = None,
     format_: Annotated[
-        Literal["table", "jsonl", "markdown"], Option("--format", help="markdown: as in README.")
+        Literal["table", "jsonl", "markdown"],
+        Option("--format", help="Print a table, JSON lines, or the table of the documentation."),
     ] = "table",
 ) -> int:
-    """Every method: family, what it needs, which networks it suits, its cost, and its paper."""
+    """List the methods: inputs, network types, cost and paper."""
     if name:
         print_data(_format_method(find_method(name)))
         return 0
