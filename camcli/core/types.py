@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
 from camcli.core.geometry import Float32Array, View
+from camcli.core.layer_names import parse_layer_name
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -97,8 +98,8 @@ class Layer:
 
     @property
     def module_name(self) -> str:
-        """The module's name, without the place among what it hands on."""
-        return self.name.partition("[")[0]
+        """The name of the module, without the index of an output."""
+        return parse_layer_name(self.name).module
 
     @property
     def token_count(self) -> int:
