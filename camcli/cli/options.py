@@ -19,7 +19,8 @@ from camcli.core.errors import UsageError, to_one_line
 from camcli.core.types import FitMode
 from camcli.engine.smoothing import Smoothing, parse_smoothing
 from camcli.io.writers import find_writer
-from camcli.methods.registry import METHODS, Method, create_variant, parse_options
+from camcli.methods.options import create_variant, parse_options
+from camcli.methods.registry import METHODS, Method, normalize_method_name
 
 OutputFormat = Literal["auto", "table", "jsonl", "quiet"]
 MAX_SIZE_PIXELS = 4096  # pixels of an input's side
@@ -54,7 +55,8 @@ MethodNames = Annotated[
     list[str] | None,
     Option(
         "--method",
-        help="See `camcli methods`; may be given several times; NAME:KEY=VALUE sets an option."
+        help="See `camcli methods`; may be given several times; NAME:KEY=VALUE sets an option;"
+        " package.module:function is one of your own."
         " Else tscam or chefer on ViTs, and gradcam elsewhere.",
     ),
 ]
@@ -179,10 +181,16 @@ def parse_methods(names: Sequence[str]) -> list[Method]:
 
 def _parse_method(text: str) -> Method:
     name, *pairs = text.split(":")
+    if pairs and "=" not in pairs[0] and not _is_method_name(name):
+        name = f"{name}:{pairs.pop(0)}"  # package.module:function
     for pair in pairs:
         if "=" not in pair:
-            raise UsageError(f"--method {text}: write NAME:KEY=VALUE")
+            raise UsageError(f"--method {text}: write {name}:KEY=VALUE")
     return create_variant(name, dict(pair.split("=", 1) for pair in pairs))
+
+
+def _is_method_name(name: str) -> bool:
+    return normalize_method_name(name) in map(normalize_method_name, METHODS)
 
 
 def parse_method_settings(
