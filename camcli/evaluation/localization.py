@@ -24,7 +24,7 @@ from camcli.evaluation.predictions import ANNOTATED_CLASS, MapSource, ModelMaps
 from camcli.evaluation.report import LocalizationReport, summarize_rows
 from camcli.evaluation.scoreboard import Scoreboard
 from camcli.evaluation.scores import ImageScore, score_predictions
-from camcli.methods.registry import Method, create_variant
+from camcli.methods.options import parse_methods
 from camcli.models.model import Model
 from camcli.runs.config import RunConfig
 
@@ -100,7 +100,7 @@ def evaluate_localization(
     LayerError for what does not fit the model or the data set, OutputError if files cannot be
     written.
     """
-    methods = [_parse_method(name) for name in _to_list(method)]
+    methods = parse_methods(_to_list(method)) if method else []
     smoothing = replace(parse_smoothing(smooth, seed), has_crops=fit == "tencrop")
     options = {m.name: {"seed": seed} if "seed" in m.options else {} for m in methods}
     requests = plan_layer_specs(
@@ -138,13 +138,6 @@ def evaluate_localization(
 
 def _to_list(value: str | Sequence[str] | None) -> list[str]:
     return [value] if isinstance(value, str) else list(value or ())
-
-
-def _parse_method(text: str) -> Method:
-    """A method by its name, or by `NAME:KEY=VALUE` with options. Raises UsageError."""
-    name, *pairs = text.split(":")
-    options = {key: value for key, _, value in (pair.partition("=") for pair in pairs)}
-    return create_variant(name, options)
 
 
 def run_localization(

@@ -46,7 +46,7 @@ from camcli.models.introspection.attention import disable_fused_attention
 from camcli.models.model import Model
 
 SLOW = {
-    "cam": slow,
+    "classifier": slow,
     "gradient": slow,
     "activation": slow_activation,
     "perturbation": slow_perturbation,

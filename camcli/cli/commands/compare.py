@@ -36,7 +36,6 @@ from camcli.cli.options import (
     check_no_existing_run,
     choose_batch_size,
     parse_method_options,
-    parse_methods,
     parse_model_names,
     parse_model_options,
     parse_threshold,
@@ -45,6 +44,7 @@ from camcli.core.errors import MethodError, UsageError
 from camcli.engine.targets import parse_target
 from camcli.io.discovery import find_image_sources, parse_path_list
 from camcli.io.files import create_class_slugs
+from camcli.methods.options import parse_methods
 from camcli.methods.registry import METHODS, Method
 
 if TYPE_CHECKING:

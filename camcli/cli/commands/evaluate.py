@@ -45,12 +45,12 @@ from camcli.cli.options import (
     choose_batch_size,
     choose_worker_count,
     parse_method_options,
-    parse_methods,
     parse_model_names,
     parse_model_options,
     parse_threshold,
 )
 from camcli.core.errors import UsageError, format_suggestion, to_one_line
+from camcli.methods.options import parse_methods
 
 app = Typer(help="Measure how well maps match ground truth.")
 

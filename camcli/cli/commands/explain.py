@@ -28,7 +28,6 @@ from camcli.cli.options import (
     choose_batch_size,
     choose_worker_count,
     parse_method_options,
-    parse_methods,
     parse_model_options,
     parse_output_kinds,
     parse_threshold,
@@ -36,6 +35,7 @@ from camcli.cli.options import (
 from camcli.engine.targets import parse_target
 from camcli.io.discovery import find_image_sources, parse_path_list
 from camcli.io.files import create_class_slugs
+from camcli.methods.options import parse_methods
 
 if TYPE_CHECKING:
     from camcli.core.types import Result
