@@ -158,8 +158,8 @@ def test_altered_inputs_come_in_fewer_when_one_image_alone_does_not_fit(
     tried: list[int] = []
 
     def cramped(model: Any, inputs: torch.Tensor, requests: Any, choose: Any, how: Any) -> Any:
-        tried.append(how.chunk)
-        if how.chunk > 2:
+        tried.append(how.chunk_size)
+        if how.chunk_size > 2:
             raise torch.OutOfMemoryError("CUDA out of memory")
         return explain_batch(model, inputs, requests, choose, how)
 

@@ -114,7 +114,7 @@ def compare(
     found = find_image_sources(inputs, listed, skip_folder=output)
 
     from camcli.cli.runners.compare import CompareRun
-    from camcli.engine.plan import choose_default_model, iter_method_plans
+    from camcli.engine.plan import PlanOptions, choose_default_model, iter_method_plans
     from camcli.models.model import load_model
     from camcli.runs.comparison import create_comparison_row
     from camcli.runs.config import RunConfig
@@ -139,7 +139,17 @@ def compare(
             told = (loaded.name if len(names) > 1 else "", str(spec) if len(specs) > 1 else "")
             # What reads layers of its own has a place in the first row only.
             asked = [m for m in wanted if m.per_layer or spec == specs[0]]
-            found_out = iter_method_plans(loaded, asked, spec, block, fusion, settings, smoothing)
+            found_out = iter_method_plans(
+                loaded,
+                asked,
+                PlanOptions(
+                    layer_spec=spec,
+                    block=block,
+                    fusion=fusion,
+                    options=settings,
+                    smoothing=smoothing,
+                ),
+            )
             planned = dict(zip((m.name for m in asked), found_out, strict=True))
             rows.append(create_comparison_row(*told, job, wanted, planned))
             refused |= rows[-1].reason_by_method

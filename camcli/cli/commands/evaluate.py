@@ -160,7 +160,7 @@ def localization(
     threads = workers or choose_worker_count()
 
     from camcli.cli.runners.evaluate import EvaluateRun
-    from camcli.engine.plan import choose_default_model, plan_layer_specs
+    from camcli.engine.plan import PlanOptions, choose_default_model, plan_layer_specs
     from camcli.engine.targets import parse_target
     from camcli.evaluation.localization import Scoreboard
     from camcli.evaluation.predictions import (
@@ -191,7 +191,12 @@ def localization(
             loaded = replace(loaded, name=to_one_line(name))
         job = RunConfig(
             loaded,
-            plan_layer_specs(loaded, wanted, layers or [None], block, fusion, settings, smoothing),
+            plan_layer_specs(
+                loaded,
+                wanted,
+                layers or [None],
+                PlanOptions(block=block, fusion=fusion, options=settings, smoothing=smoothing),
+            ),
             parse_target("predicted")(loaded.labels),  # each truth's class takes its place
             fit,
             choose_batch_size(batch_size, loaded.device.type, fit),
