@@ -11,7 +11,7 @@ from pathlib import Path
 from camcli.core.boxes import BoxSelection
 from camcli.core.errors import CamcliError, UsageError
 from camcli.core.types import FitMode
-from camcli.engine.plan import plan_layer_specs
+from camcli.engine.plan import PlanOptions, plan_layer_specs
 from camcli.engine.smoothing import parse_smoothing
 from camcli.evaluation.baselines import BASELINE_NAMES
 from camcli.evaluation.datasets.annotations import Problem
@@ -103,9 +103,8 @@ def evaluate_localization(
     methods = parse_methods(_to_list(method)) if method else []
     smoothing = replace(parse_smoothing(smooth, seed), has_crops=fit == "tencrop")
     options = {m.name: {"seed": seed} if "seed" in m.options else {} for m in methods}
-    requests = plan_layer_specs(
-        model, methods, _to_list(layers) or [None], block, fusion, options, smoothing
-    )
+    plan_options = PlanOptions(block=block, fusion=fusion, options=options, smoothing=smoothing)
+    requests = plan_layer_specs(model, methods, _to_list(layers) or [None], plan_options)
     run_config = RunConfig(
         model=model,
         requests=requests,

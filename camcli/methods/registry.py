@@ -1,28 +1,8 @@
 """The methods: pure functions from what was recorded to maps. Knows no models, files or colours.
 
-A method's positional parameters name what it needs, of a batch B and one score of each image:
-
-    inputs            (B,3,H,W)    what the network was given; 0 is the mean colour
-    activations       (B,C,h,w)    a layer's output           (methods with these are asked
-    gradients         (B,C,h,w)    d score / d activations     of one layer at a time)
-    curvature         (B,C,h,w)    Hessian of the score by the activations, times them
-    relevance         (B,C,h,w)    what AttnLRP gives to the activations
-    differentiate     (B,3,H,W) -> activations and gradients of other inputs
-    ablate            change, wanted (B,N) -> scores (B,N) with the layer's output changed
-    rescore           alter, wanted (B,N) -> scores or probabilities (B,N) of other inputs
-    input_gradients   (B,3,H,W)    d score / d inputs
-    slope             (B,3,H,W) -> d score / d inputs, at other inputs
-    guided_gradients  (B,3,H,W)    as guided backpropagation has it
-    bias_terms        of each layer with biases (B,C,h,w): bias times d score / d its output
-    attention         (B,L,h,w)    CLS row of each block's attention, heads averaged
-    matrices          of each block (B,heads,N,N): its attention
-    matrix_gradients  of each block (B,heads,N,N): d score / d its attention
-    block_gradients   of each block (B,heads,N,N): the same of the score read after that block
-    semantic          (B,h,w)      the classifier read position by position
-    class_bias        (B,)         its bias
-
-`alter(b, which)` makes inputs (n,3,H,W) of image b, `change(b, which)` outputs (n,C,h,w) of the
-layer; only what is `wanted` (B,N) is computed, the rest is 0.
+A method's positional parameters name the tensors that it asks for, of a batch B and one score of
+each image. Each is a provider in `camcli.engine.providers`, whose docstring gives its meaning and
+its shape. A method that asks for a layer's tensors is called for one layer at a time.
 
 A method's keyword-only parameters are its options, set with `--set KEY=VALUE`; one called `seed`
 is `--seed`. It returns a raw map (B,H,W); or `returns` "terms": what each channel says (B,C,H,W),
@@ -40,7 +20,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from importlib import import_module
 from pkgutil import iter_modules
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, Protocol
 
 from camcli.core.errors import UsageError, format_suggestion
 
@@ -48,35 +28,33 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 
-@dataclass(frozen=True, slots=True)
-class MethodInput:
-    """What it takes to have, whether it depends on the class, and whether it is one layer's."""
+class MethodInput(Protocol):
+    """What this registry reads of a provider: its cost, and whether it is of a class or a layer."""
 
-    cost: str
-    class_specific: bool = False
-    layer_specific: bool = False
+    @property
+    def cost(self) -> str:
+        """What it takes to have the tensor."""
+
+    @property
+    def class_specific(self) -> bool:
+        """Whether the tensor depends on the class."""
+
+    @property
+    def layer_specific(self) -> bool:
+        """Whether there is one for each layer."""
 
 
-METHOD_INPUTS: Mapping[str, MethodInput] = {
-    "inputs": MethodInput("forward"),
-    "activations": MethodInput("forward", layer_specific=True),
-    "gradients": MethodInput("gradient", class_specific=True, layer_specific=True),
-    "curvature": MethodInput("gradient", class_specific=True, layer_specific=True),
-    "relevance": MethodInput("gradient", class_specific=True, layer_specific=True),
-    "differentiate": MethodInput("N gradients", class_specific=True, layer_specific=True),
-    "ablate": MethodInput("N forwards", class_specific=True, layer_specific=True),
-    "rescore": MethodInput("N forwards", class_specific=True),
-    "input_gradients": MethodInput("gradient", class_specific=True),
-    "slope": MethodInput("N gradients", class_specific=True),
-    "guided_gradients": MethodInput("gradient", class_specific=True),
-    "bias_terms": MethodInput("gradient", class_specific=True),
-    "attention": MethodInput("attention"),
-    "matrices": MethodInput("attention"),
-    "matrix_gradients": MethodInput("gradient", class_specific=True),
-    "block_gradients": MethodInput("gradient", class_specific=True),
-    "semantic": MethodInput("forward", class_specific=True),
-    "class_bias": MethodInput("forward", class_specific=True),
-}
+def find_method_inputs() -> Mapping[str, MethodInput]:
+    """Every tensor that a method may ask for, by name.
+
+    Providers compute with models, so they stand above this package. They are found by name, as
+    plug-ins are, and import no torch until they compute.
+    """
+    found: Mapping[str, MethodInput] = import_module(PROVIDER_REGISTRY).PROVIDERS
+    return found
+
+
+PROVIDER_REGISTRY = "camcli.engine.providers.registry"
 # What is run where none is named: the first that the model can have, TS-CAM with a head that was
 # trained for it. Chosen by GT-known on ILSVRC photographs; README has the figures.
 DEFAULT_METHODS = ("tscam", "chefer", "gradcam")
@@ -113,27 +91,30 @@ class Method:
     options: Mapping[str, Any]
 
     @property
+    def inputs(self) -> tuple[MethodInput, ...]:
+        """The tensors that it asks for."""
+        known = find_method_inputs()
+        return tuple(known[name] for name in self.input_names)
+
+    @property
     def per_layer(self) -> bool:
         """Whether it is asked of one layer at a time, so that `--layers` applies."""
-        return any(METHOD_INPUTS[need].layer_specific for need in self.input_names)
+        return any(each.layer_specific for each in self.inputs)
 
     @property
     def class_through_layer(self) -> bool:
         """Whether it asks how the class depends on the layer, and so is blank where it does not."""
-        return any(
-            METHOD_INPUTS[need].layer_specific and METHOD_INPUTS[need].class_specific
-            for need in self.input_names
-        )
+        return any(each.layer_specific and each.class_specific for each in self.inputs)
 
     @property
     def class_specific(self) -> bool:
         """Whether its map is about the class, and not about the image alone."""
-        return any(METHOD_INPUTS[need].class_specific for need in self.input_names)
+        return any(each.class_specific for each in self.inputs)
 
     @property
     def costs(self) -> tuple[str, ...]:
         """What it takes besides a forward pass; or that alone."""
-        besides = dict.fromkeys(METHOD_INPUTS[need].cost for need in self.input_names)
+        besides = dict.fromkeys(each.cost for each in self.inputs)
         return tuple(cost for cost in besides if cost != "forward") or ("forward",)
 
 
@@ -222,10 +203,11 @@ def _read_parameters(
     parameters = inspect.signature(function).parameters.values()
     options = {p.name: p.default for p in parameters if p.kind is p.KEYWORD_ONLY}
     input_names = tuple(p.name for p in parameters if p.name not in options)
+    inputs = find_method_inputs()
     for key in input_names:
-        if key not in METHOD_INPUTS:
-            near = format_suggestion(key, METHOD_INPUTS)
-            known = ", ".join(METHOD_INPUTS)
+        if key not in inputs:
+            near = format_suggestion(key, inputs)
+            known = ", ".join(inputs)
             raise UsageError(
                 f"method {name}: no input is called {key!r}{near} (there are {known}; "
                 f"options of a method stand after a *)"
