@@ -49,11 +49,15 @@ STATUS_TEXTS: Mapping[str, StatusText] = {
 
 @dataclass(frozen=True, slots=True)
 class ImageSource:
-    """One image to read: where it is, its name relative to what the user gave, its output stem."""
+    """One image to read: its path, its name relative to the input, its output stem.
+
+    `image` holds an image that is in memory already; its path is only a name.
+    """
 
     path: Path
     name: str
     output_stem: str
+    image: Image | None = field(default=None, compare=False, repr=False, kw_only=True)
 
 
 @dataclass(frozen=True, slots=True)

@@ -162,7 +162,7 @@ def method(
             name=called,
             function=function,
             paper=paper,
-            family=family or function.__module__.rpartition(".")[2],
+            family=family or (function.__module__ or "").rpartition(".")[2],
             works_on=works_on,
             threshold=threshold,
             fusion=fusion,
@@ -244,6 +244,11 @@ def find_method(name: str) -> Method:
         near = format_suggestion(name, [*METHODS, *installed])
         raise UsageError(f"no method {name!r}{near} (`camcli methods` lists them)")
     return found
+
+
+def list_cheap_methods() -> list[Method]:
+    """The methods that need only a few passes: none that runs the network many times."""
+    return [m for m in METHODS.values() if not any(cost.startswith("N ") for cost in m.costs)]
 
 
 def normalize_method_name(name: str) -> str:

@@ -21,6 +21,7 @@ from hypothesis import strategies as st
 
 from camcli.cli import console, options
 from camcli.core.errors import CamcliError, LabelsError, LayerError, TargetError, UsageError
+from camcli.core.thresholds import parse_threshold
 from camcli.core.types import ImageSource
 from camcli.engine import targets
 from camcli.io import discovery as sources
@@ -248,7 +249,7 @@ def test_any_inputs_are_images_or_say_why_not(folder: Path, inputs: list[str]) -
 READERS: dict[str, tuple[Callable[[str], Any], Callable[[Any], bool]]] = {
     "--size": (options.parse_input_size, lambda sides: all(0 < side <= 4096 for side in sides)),
     "--threshold": (
-        options.parse_threshold,
+        parse_threshold,
         lambda t: t == "otsu" or float(str(t).strip("p")) >= 0,
     ),
     "--mean": (

@@ -12,7 +12,7 @@ from conftest import noise, small
 from networks import hooks, outputs_of
 from torch import Tensor, nn
 
-from camcli.core.errors import MethodError
+from camcli.core.errors import MethodError, UsageError
 from camcli.core.types import Layer
 from camcli.engine.explain import ExplainOptions, explain_batch
 from camcli.engine.pass_state import PassState
@@ -55,7 +55,7 @@ def test_a_name_has_one_provider() -> None:
 
 @pytest.mark.usefixtures("open_registries")
 def test_a_method_that_asks_for_what_nothing_provides_is_refused_at_once() -> None:
-    with pytest.raises(ValueError, match=r"no provider of 'gradient'; did you mean gradients"):
+    with pytest.raises(UsageError, match=r"no input is called 'gradient'; did you mean gradients"):
 
         @method(paper="")
         def hopeful(gradient: Tensor) -> Tensor:

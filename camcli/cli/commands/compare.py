@@ -38,14 +38,14 @@ from camcli.cli.options import (
     parse_method_options,
     parse_model_names,
     parse_model_options,
-    parse_threshold,
 )
 from camcli.core.errors import MethodError, UsageError
+from camcli.core.thresholds import parse_threshold
 from camcli.engine.targets import parse_target
 from camcli.io.discovery import find_image_sources, parse_path_list
 from camcli.io.files import create_class_slugs
 from camcli.methods.options import parse_methods
-from camcli.methods.registry import METHODS, Method
+from camcli.methods.registry import METHODS, Method, list_cheap_methods
 
 if TYPE_CHECKING:
     from camcli.runs.comparison import ComparisonRow
@@ -186,7 +186,4 @@ def _choose_methods(method_options: Sequence[str]) -> tuple[list[Method], bool]:
         raise UsageError(
             f"--method {ALL_KEYWORD} and {CHEAP_KEYWORD} cannot be combined with other methods"
         )
-    every = METHODS.values()
-    return [
-        m for m in every if ALL_KEYWORD in names or not any("N " in cost for cost in m.costs)
-    ], False
+    return list(METHODS.values()) if ALL_KEYWORD in names else list_cheap_methods(), False

@@ -47,9 +47,9 @@ from camcli.cli.options import (
     parse_method_options,
     parse_model_names,
     parse_model_options,
-    parse_threshold,
 )
 from camcli.core.errors import UsageError, format_suggestion, to_one_line
+from camcli.core.thresholds import parse_threshold
 from camcli.methods.options import parse_methods
 
 app = Typer(help="Measure how well maps match ground truth.")

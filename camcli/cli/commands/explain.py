@@ -30,8 +30,8 @@ from camcli.cli.options import (
     parse_method_options,
     parse_model_options,
     parse_output_kinds,
-    parse_threshold,
 )
+from camcli.core.thresholds import parse_threshold
 from camcli.engine.targets import parse_target
 from camcli.io.discovery import find_image_sources, parse_path_list
 from camcli.io.files import create_class_slugs
