@@ -28,6 +28,8 @@ from camcli.core.errors import UsageError, format_suggestion
 if TYPE_CHECKING:
     from torch import Tensor
 
+PROVIDER_REGISTRY = "camcli.engine.providers.registry"
+
 
 class MethodInput(Protocol):
     """What this registry reads of a provider: its cost, and whether it is of a class or a layer."""
@@ -55,7 +57,6 @@ def find_method_inputs() -> Mapping[str, MethodInput]:
     return found
 
 
-PROVIDER_REGISTRY = "camcli.engine.providers.registry"
 METHOD_MODULES = (
     *("cam", "gradient", "activation", "perturbation", "attention", "saliency", "factorization"),
 )
