@@ -16,10 +16,12 @@ from camcli.engine.pass_state import PassState
 from camcli.engine.postprocess import (
     BatchExplanation,
     CropLayout,
-    RawMaps,
+    MapBatch,
     TargetScores,
-    average_raw_maps,
+    average_maps,
     create_batch_explanation,
+    create_map_batch,
+    flip_maps,
 )
 from camcli.engine.providers.base import PassNeeds, ProgressCallback
 from camcli.engine.providers.gradients import GRADIENTS
@@ -101,10 +103,10 @@ class _BatchContext:
 
 @dataclass(frozen=True, slots=True)
 class _TargetMaps:
-    """What one view shows of one target: the maps of every request."""
+    """What one view shows of one target: the maps of each request."""
 
     target_scores: TargetScores
-    raw_maps: list[RawMaps]
+    maps_by_request: list[list[MapBatch]]
 
 
 def _create_target_chooser(context: _BatchContext, inputs: Tensor) -> TargetChooser:
@@ -130,20 +132,23 @@ def _explain_view(
     found = []
     for target in choose_targets(logits):  # in turn: each holds the gradients of every layer
         state = _create_pass_state(context, source, logits, recording, target)
-        raw_maps = [_compute_raw_maps(request, state) for request in context.requests]
-        found.append(_TargetMaps(target, [m.flip() if is_mirrored else m for m in raw_maps]))
+        maps = [_compute_maps(request, state) for request in context.requests]
+        upright = [[flip_maps(m) for m in row] for row in maps] if is_mirrored else maps
+        found.append(_TargetMaps(target, upright))
     return found
 
 
 def _join_views(context: _BatchContext, views: Sequence[_TargetMaps]) -> list[BatchExplanation]:
     """For one target, each request's explanation from the maps of all views."""
-    by_request = zip(*(view.raw_maps for view in views), strict=True)
-    return [
-        create_batch_explanation(
-            request, average_raw_maps(raw_maps), views[0].target_scores, context.layout
+    explanations = []
+    for request, *rows in zip(
+        context.requests, *(view.maps_by_request for view in views), strict=True
+    ):
+        maps = [average_maps(same_map) for same_map in zip(*rows, strict=True)]
+        explanations.append(
+            create_batch_explanation(request, maps, views[0].target_scores, context.layout)
         )
-        for request, raw_maps in zip(context.requests, by_request, strict=True)
-    ]
+    return explanations
 
 
 @contextmanager
@@ -205,18 +210,28 @@ def _compute_score_gradients(score: Tensor, sources: dict[str, Tensor]) -> dict[
     return dict(zip(sources, gradients, strict=True))
 
 
-def _compute_raw_maps(request: Request, state: PassState) -> RawMaps:
+def _compute_maps(request: Request, state: PassState) -> list[MapBatch]:
     """A request's maps: one for each layer, or "fused" and the maps that it is made of."""
     if not request.method.per_layer:
-        fused = {"fused": _compute_map(request, state, None)}
+        maps = {"fused": _compute_map(request, state, None)}
         for provider in list_providers(request.method):
-            fused |= provider.collect_component_maps(state, request)
-        return RawMaps(fused)
-    maps = {layer.name: _compute_map(request, state, layer) for layer in request.layers}
-    zero_gradient = {la.name: _has_zero_gradient(request, state, la) for la in request.layers}
-    if request.method.returns == "concepts":
-        return RawMaps(_split_concepts(maps), zero_gradient)
-    return RawMaps(maps, zero_gradient)
+            maps |= provider.collect_component_maps(state, request)
+        return [create_map_batch(name, values) for name, values in maps.items()]
+    return [m for layer in request.layers for m in _compute_layer_maps(request, state, layer)]
+
+
+def _compute_layer_maps(request: Request, state: PassState, layer: Layer) -> list[MapBatch]:
+    """A layer's map; if the method returns concepts (B,N,H,W), their maximum and then each."""
+    values = _compute_map(request, state, layer)
+    flags = _has_zero_gradient(request, state, layer)
+    if request.method.returns != "concepts":
+        return [create_map_batch(layer.name, values, flags)]
+    prefix = f"{layer.name} " if len(request.layers) > 1 else ""
+    concepts = enumerate(values.unbind(dim=1), start=1)
+    return [
+        create_map_batch(layer.name, values.amax(dim=1), flags),
+        *(create_map_batch(f"{prefix}concept {number}", each) for number, each in concepts),
+    ]
 
 
 def _compute_map(request: Request, state: PassState, layer: Layer | None) -> Tensor:
@@ -225,17 +240,6 @@ def _compute_map(request: Request, state: PassState, layer: Layer | None) -> Ten
     inputs = [provide_input(provider, state, request, layer) for provider in providers]
     with torch.no_grad():
         return request.to_map(request.method.function(*inputs, **request.options))
-
-
-def _split_concepts(concept_maps: dict[str, Tensor]) -> dict[str, Tensor]:
-    """The maps of each layer's concepts (B,N,H,W); the layer's own is their maximum."""
-    maps: dict[str, Tensor] = {}
-    for layer_name, concepts in concept_maps.items():
-        maps[layer_name] = concepts.amax(dim=1)
-        prefix = f"{layer_name} " if len(concept_maps) > 1 else ""
-        for number, concept in enumerate(concepts.unbind(dim=1), start=1):
-            maps[f"{prefix}concept {number}"] = concept
-    return maps
 
 
 def _has_zero_gradient(request: Request, state: PassState, layer: Layer) -> Tensor:

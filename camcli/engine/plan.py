@@ -118,7 +118,7 @@ def _plan_methods(
         return _plan_default_method(model, plan_options)
     if plan_options.names_layers and not any(m.per_layer for m in methods):
         names = ", ".join(m.name for m in methods)
-        raise LayerError(f"{names}: reads layers of its own; leave --layers and --block out")
+        raise LayerError(f"--layers and --block have no effect on {names}; leave them out")
     planner = _Planner(model, plan_options)
     return tuple(request for m in methods for request in planner.create_requests(m))
 

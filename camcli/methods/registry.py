@@ -27,6 +27,8 @@ from camcli.core.errors import UsageError, format_suggestion
 if TYPE_CHECKING:
     from torch import Tensor
 
+PROVIDER_REGISTRY = "camcli.engine.providers.registry"
+
 
 class MethodInput(Protocol):
     """What this registry reads of a provider: its cost, and whether it is of a class or a layer."""
@@ -54,7 +56,6 @@ def find_method_inputs() -> Mapping[str, MethodInput]:
     return found
 
 
-PROVIDER_REGISTRY = "camcli.engine.providers.registry"
 # What is run where none is named: the first that the model can have, TS-CAM with a head that was
 # trained for it. Chosen by GT-known on ILSVRC photographs; README has the figures.
 DEFAULT_METHODS = ("tscam", "chefer", "gradcam")

@@ -164,7 +164,7 @@ def test_methods_and_targets_multiply() -> None:
         ({"method": "rollout"}, camcli.MethodError, "rollout"),
         ({"layers": "stage9"}, camcli.LayerError, "stage9"),
         ({"layers": "last", "block": 1}, camcli.UsageError, "cannot be combined"),
-        ({"target": "unicorn"}, camcli.TargetError, "unicorn"),
+        ({"target": "unicorn"}, camcli.UsageError, "unicorn"),
         ({"fusion": "sum"}, camcli.UsageError, "choose from none, max, mean, product"),
         ({"fit": "stretch"}, camcli.UsageError, "choose from squash"),
         ({"boxes": "some"}, camcli.UsageError, "choose from largest"),

@@ -109,7 +109,7 @@ def test_every_method_takes_a_contrast() -> None:
 @pytest.mark.parametrize(
     ("spec", "says"),
     [
-        ("class 1-vs-class 1", "against itself"),
+        ("class 1-vs-class 1", "minus itself"),
         ("class 1-vs-dog", "no class 'dog'"),
         ("dog-vs-class 1", "no class 'dog'"),
         ("finer:10", "the model has 10"),

@@ -5,6 +5,7 @@ from __future__ import annotations
 import subprocess
 import sys
 from collections.abc import Iterator
+from typing import Any
 
 import pytest
 import torch
@@ -27,7 +28,7 @@ from camcli.models.model import Model
 @pytest.fixture
 def open_registries() -> Iterator[None]:
     """Providers and methods of a test are gone after it."""
-    registries: tuple[dict[str, object], ...] = (PROVIDERS, METHODS)  # type: ignore[assignment]
+    registries: tuple[dict[str, Any], ...] = (PROVIDERS, METHODS)
     before = [set(registry) for registry in registries]
     yield
     for registry, names in zip(registries, before, strict=True):
