@@ -6,7 +6,7 @@ from camcli.core.errors import MethodError
 from camcli.engine.plan import iter_method_plans
 from camcli.engine.smoothing import NO_SMOOTHING
 from camcli.methods.registry import METHODS
-from camcli.models.introspection.layers import find_live_layer_names
+from camcli.models.introspection.default_layer import find_live_layer_names
 from camcli.models.model import Model
 
 

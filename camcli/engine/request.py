@@ -11,7 +11,8 @@ from torch import Tensor
 from camcli.core.types import Layer
 from camcli.engine.fusion import Fusion
 from camcli.methods.registry import Method
-from camcli.models.introspection.attention import AttentionMatrixReader, ClsRowReader
+from camcli.models.introspection.attention_matrices import AttentionMatrixReader
+from camcli.models.introspection.cls_attention import ClsRowReader
 from camcli.models.introspection.heads import ClassifierHead
 from camcli.models.introspection.hooks import BackwardRule
 

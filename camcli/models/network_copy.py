@@ -36,7 +36,8 @@ def copy_network(name: str, network: nn.Module, device: torch.device) -> nn.Modu
 
 def freeze_network(network: nn.Module, device: torch.device) -> None:
     """Prepare a network in place: no gradients of weights, eval mode, device and memory format."""
-    network.requires_grad_(False)
+    for parameter in network.parameters():  # TorchScript modules have no `requires_grad_`
+        parameter.requires_grad_(False)
     network.eval()
     network.to(device)
     if device.type == "cpu":  # channels last is up to twice as fast there

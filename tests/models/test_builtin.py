@@ -14,8 +14,9 @@ from torch import nn
 
 from camcli.core.types import ImageSource
 from camcli.models import model as models
-from camcli.models.introspection import attention, heads
-from camcli.models.introspection import hooks as taps
+from camcli.models.introspection import heads
+from camcli.models.introspection.cls_attention import find_cls_row_reader
+from camcli.models.introspection.hooks import record_outputs
 from camcli.models.model import Model
 from camcli.models.zoo import builtin as embedded
 from camcli.models.zoo import checkpoints
@@ -49,7 +50,7 @@ def test_it_is_an_ordinary_transformer(tscam: Model) -> None:
     assert isinstance(tscam.network, timm.models.VisionTransformer)
     blocks = [layer for layer in tscam.layers if layer.block is not None]
     assert [layer.grid for layer in blocks] == [(14, 14)] * embedded.VIT_DEPTH
-    rows = attention.find_cls_row_reader(tscam.network, tscam.attention_modules, tscam.input_size)
+    rows = find_cls_row_reader(tscam.network, tscam.attention_modules, tscam.input_size)
     assert rows is not None
     assert not rows.fused_modules  # the fused kernel stays on
     head = heads.find_head(tscam.network, tscam.layers, tscam.input_size, 1000)
@@ -149,12 +150,12 @@ def test_the_student_is_the_network(
     features = found.network.patch_embed.backbone  # type: ignore[union-attr]
     cached = torch.cat([whole[0], whole[1].repeat_interleave(2, 1).repeat_interleave(2, 2)], dim=3)
     features.forward = lambda _: cached.permute(0, 3, 1, 2)  # type: ignore[union-attr]
-    rows = attention.find_cls_row_reader(found.network, found.attention_modules, found.input_size)
+    rows = find_cls_row_reader(found.network, found.attention_modules, found.input_size)
     assert rows is not None
     hold: list[torch.Tensor] = []
     conv = found.network.head.conv  # type: ignore[union-attr]
     hook = conv.register_forward_hook(lambda _m, _i, output: hold.append(output))  # type: ignore[union-attr]
-    with taps.record_outputs(found.network, reducers=rows.reducers) as recorded:
+    with record_outputs(found.network, reducers=rows.reducers) as recorded:
         logits = found.network(noise(1, found.input_size))
     hook.remove()
     torch.testing.assert_close(logits, said.conv_logits, rtol=1e-3, atol=1e-3)

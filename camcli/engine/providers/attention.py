@@ -10,12 +10,8 @@ from torch import Tensor
 from camcli.core.types import Layer
 from camcli.engine.providers.base import PassState
 from camcli.engine.request import Request
-from camcli.models.introspection.attention import (
-    AttentionMatrixReader,
-    ClsRowReader,
-    find_cls_row_reader,
-    find_matrix_reader,
-)
+from camcli.models.introspection.attention_matrices import AttentionMatrixReader, find_matrix_reader
+from camcli.models.introspection.cls_attention import ClsRowReader, find_cls_row_reader
 from camcli.models.model import Model
 
 

@@ -12,7 +12,7 @@ from camcli.core.types import Layer
 from camcli.engine.providers.base import AlterFunction, PassState
 from camcli.engine.providers.partial_forward import prepare_partial_forward
 from camcli.engine.request import Request
-from camcli.models.introspection.layers import map_to_output
+from camcli.models.introspection.layouts import map_to_output
 
 
 def provide_rescore(state: PassState, _request: Request, _layer: Layer) -> Callable[..., Tensor]:
