@@ -5,7 +5,7 @@ from __future__ import annotations
 from camcli.core.errors import MethodError
 from camcli.engine.plan import PlanOptions, iter_method_plans
 from camcli.methods.registry import METHODS
-from camcli.models.introspection.layers import find_live_layer_names
+from camcli.models.introspection.default_layer import find_live_layer_names
 from camcli.models.model import Model
 
 

@@ -19,7 +19,7 @@ from camcli.models.introspection.hooks import (
     compute_gradients,
     record_outputs,
 )
-from camcli.models.introspection.layers import output_to_map
+from camcli.models.introspection.layouts import output_to_map
 
 
 @dataclass(frozen=True, slots=True)

@@ -22,7 +22,7 @@ from camcli.engine.request import Request
 from camcli.engine.smoothing import NO_SMOOTHING, Smoothing
 from camcli.methods._decomposition import eigen
 from camcli.methods.registry import DEFAULT_METHODS, METHODS, Method, find_method
-from camcli.models.introspection.layers import find_default_layer
+from camcli.models.introspection.default_layer import find_default_layer
 from camcli.models.introspection.selectors import find_block_layer, parse_layer_spec
 from camcli.models.model import Model
 from camcli.models.zoo.builtin import BUILTIN_CNN, BUILTIN_TSCAM, BUILTIN_VIT

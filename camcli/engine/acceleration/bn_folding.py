@@ -16,7 +16,7 @@ from torch.nn.utils.fusion import fuse_conv_bn_weights
 from camcli.engine.providers.registry import gather_needs
 from camcli.engine.request import Request
 from camcli.models.introspection.hooks import find_handoffs, override_forward
-from camcli.models.introspection.layers import create_probe_image
+from camcli.models.introspection.probe import create_probe_image
 from camcli.models.model import Model
 
 if TYPE_CHECKING:

@@ -14,18 +14,19 @@ if TYPE_CHECKING:
     from camcli.core.types import Layer
     from camcli.engine.pass_state import PassState
     from camcli.engine.request import Request
-    from camcli.models.introspection.attention import AttentionMatrixReader, ClsRowReader
+    from camcli.models.introspection.attention_matrices import AttentionMatrixReader
+    from camcli.models.introspection.cls_attention import ClsRowReader
     from camcli.models.model import Model
 
 
 def _find_cls_rows(model: Model) -> ClsRowReader | None:
-    from camcli.models.introspection.attention import find_cls_row_reader
+    from camcli.models.introspection.cls_attention import find_cls_row_reader
 
     return find_cls_row_reader(model.network, model.attention_modules, model.input_size)
 
 
 def _find_matrices(model: Model) -> AttentionMatrixReader | None:
-    from camcli.models.introspection.attention import find_matrix_reader
+    from camcli.models.introspection.attention_matrices import find_matrix_reader
 
     return find_matrix_reader(model.network, model.attention_modules, model.input_size)
 

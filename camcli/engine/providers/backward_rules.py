@@ -149,7 +149,7 @@ def provide_guided_gradients(state: PassState, request: Request, _layer: Layer) 
 
 def provide_relevance(state: PassState, request: Request, layer: Layer) -> Tensor:
     """The relevance that AttnLRP gives to a layer's output: (B,C,h,w)."""
-    from camcli.models.introspection.layers import output_to_map
+    from camcli.models.introspection.layouts import output_to_map
 
     output, gradient = state.run_extra_pass(
         state.inputs,

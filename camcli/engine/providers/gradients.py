@@ -43,7 +43,7 @@ def provide_curvature(state: PassState, _request: Request, layer: Layer) -> Tens
     """
     import torch
 
-    from camcli.models.introspection.layers import output_to_map
+    from camcli.models.introspection.layouts import output_to_map
 
     output = state.recording.graph_outputs[layer.name]
     (gradient,) = torch.autograd.grad(state.sum_scores(state.logits), output, create_graph=True)
@@ -59,7 +59,7 @@ def provide_differentiate(
     state: PassState, _request: Request, layer: Layer
 ) -> Callable[[Tensor], tuple[Tensor, Tensor]]:
     """A function of other inputs (B,3,H,W): a layer's activations and gradients, (B,C,h,w) each."""
-    from camcli.models.introspection.layers import output_to_map
+    from camcli.models.introspection.layouts import output_to_map
 
     def differentiate(inputs: Tensor) -> tuple[Tensor, Tensor]:
         output, gradient = state.run_extra_pass(inputs, layer.name)

@@ -55,7 +55,7 @@ def provide_ablate(
     """
     import torch
 
-    from camcli.models.introspection.layers import map_to_output
+    from camcli.models.introspection.layouts import map_to_output
 
     output = state.recording.get_output(layer.name).detach()
 
