@@ -12,7 +12,7 @@ import pytest
 import slow
 import slow_activation
 import slow_attention
-import slow_parts
+import slow_factorization
 import slow_perturbation
 import slow_saliency
 import torch
@@ -52,7 +52,7 @@ SLOW = {
     "perturbation": slow_perturbation,
     "attention": slow_attention,
     "saliency": slow_saliency,
-    "factorization": slow_parts,
+    "factorization": slow_factorization,
 }
 
 
@@ -624,7 +624,7 @@ def test_dff(key: str, layer: str, read: Read) -> None:
         size = a.shape[1] * a.shape[2]
         drawn = doubles(draws.create_uniform_noise((3, size + len(a)), 2)) + 0.1
         scale = np.sqrt(np.maximum(a, 0).mean() / 3)
-        expected = slow_parts.dff(a, drawn[:, :size].T * scale, drawn[:, size:] * scale, 40)
+        expected = slow_factorization.dff(a, drawn[:, :size].T * scale, drawn[:, size:] * scale, 40)
         for own, wanted in zip(maps[b], expected, strict=True):
             assert_same(own, wanted, 1e-3)
 
