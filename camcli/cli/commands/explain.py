@@ -53,7 +53,7 @@ from camcli.cli.options import (
 from camcli.engine.targets import parse_target
 from camcli.io.discovery import find_image_sources, parse_path_list
 from camcli.io.files import create_class_slugs
-from camcli.io.writers import WRITERS
+from camcli.io.writers import describe_writers
 
 ImageFormat = Literal["jpg", "png", "webp"]
 
@@ -100,7 +100,7 @@ def explain(
         Literal["continue", "stop"], Option(help="What a failed image does to the others.")
     ] = "continue",
     save: Annotated[
-        str, Option(metavar="LIST", help=f"Of {', '.join(WRITERS)}.")
+        str, Option(metavar="LIST", help=f"Kinds of file. {describe_writers()}.")
     ] = "overlay,boxes",
     image_format: Annotated[ImageFormat, Option(help="For overlays and grids.")] = "jpg",
     threshold: Threshold = None,
