@@ -59,7 +59,7 @@ def load_image(path: Path) -> Image.Image:
                 opened.load()
                 return _to_rgb(_apply_exif_orientation(opened))
     except UnidentifiedImageError:
-        raise ImageError("not an image, or in a format that camcli does not read") from None
+        raise ImageError("not an image in a format that camcli reads") from None
     except ImageError:
         raise
     except Image.DecompressionBombError:

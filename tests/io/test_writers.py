@@ -141,6 +141,15 @@ def test_a_log_is_appended_to_and_locked(tmp_path: Path) -> None:
     assert not path.exists()  # nothing was written
 
 
+def test_a_folder_in_the_place_of_a_log_is_one_line(tmp_path: Path) -> None:
+    path = tmp_path / "log.jsonl"
+    path.mkdir()
+    with pytest.raises(OutputError, match="cannot write to .*: Is a directory"), lock_log(path):
+        path.read_bytes()
+    with pytest.raises(OutputError, match="cannot write to .*: Is a directory"):
+        ResultsLog.open(path, resume=True)
+
+
 def test_a_log_that_was_replaced_before_the_lock_is_refused(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -57,7 +57,7 @@ def test_outcomes_keep_the_order_of_the_inputs_failures_included() -> None:
     failed = {o.name: o.reason for o in outcomes if isinstance(o, Failure)}
     assert failed == {
         "missing.jpg": "No such file or directory",
-        "CREDITS.md": "not an image, or in a format that camcli does not read",
+        "CREDITS.md": "not an image in a format that camcli reads",
     }
 
 
