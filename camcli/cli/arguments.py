@@ -35,7 +35,7 @@ from camcli.cli.declarations import (
     Threshold,
     Workers,
 )
-from camcli.io.writers import WRITERS
+from camcli.io.writers import describe_writers
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,7 +96,7 @@ class ExplainOutputArguments:
         str,
         Option(
             metavar="LIST",
-            help=f"Write these files for each image: {', '.join(WRITERS)}.",
+            help=f"Write these kinds of file. {describe_writers()}.",
             rich_help_panel=OUTPUT,
         ),
     ] = "overlay,boxes"

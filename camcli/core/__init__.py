@@ -1,1 +1,1 @@
-"""Types, errors, arithmetic of maps and boxes. Imports nothing else of camcli."""
+"""Types, errors, and the arithmetic of maps and boxes."""

@@ -1,4 +1,4 @@
-"""From a map to regions to boxes. Knows nothing of models."""
+"""From a map to regions, and from regions to boxes."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ MAX_GRABCUT_SIDE = 500
 
 
 def compute_cutoff(heatmap: Float32Array, threshold: str | float) -> float:
-    """The level above which a pixel belongs to a region."""
+    """The map value above which a pixel belongs to a region."""
     if isinstance(threshold, float):
         return threshold * float(heatmap.max())
     if threshold == "otsu":
@@ -26,7 +26,7 @@ def compute_cutoff(heatmap: Float32Array, threshold: str | float) -> float:
 
 
 def compute_otsu_threshold(heatmap: Float32Array, bin_count: int = 256) -> float:
-    """Otsu's level: the cut that parts a histogram with the greatest variance between classes.
+    """Otsu's threshold: the cut of the histogram with the largest variance between both sides.
 
     sigma^2(t) = w0 w1 (mu0 - mu1)^2, over 256 bins of [0, 1]; the upper edge of the best bin.
     Source: IEEE Trans. SMC 9 (1979) 62.
@@ -49,9 +49,9 @@ def find_boxes(
 ) -> tuple[Box, ...]:
     """Boxes around the 8-connected regions above the threshold, largest region first.
 
-    `part` is the visible part of a map, in [0, 1], `picture` the upright original; boxes are its
-    pixels, half-open. The score is the mean of the map over the region. With "grabcut" regions
-    are cut out of the picture, and the one box is the largest.
+    `visible_map` is the visible part of a map, in [0, 1]. `image` is the upright original; boxes
+    are in its pixels, half-open. The score is the mean of the map over the region. "grabcut"
+    segments the image with GrabCut and returns the largest box.
     """
     if selection == "grabcut":
         visible_map, above = segment_with_grabcut(visible_map, threshold, view, image)
@@ -75,7 +75,7 @@ def _compute_box_area(box: Box) -> int:
 def _find_region_boxes(
     mask: NDArray[np.bool_], visible_map: Float32Array, view: View, max_count: int | None = None
 ) -> tuple[Box, ...]:
-    """The regions, the largest first, and no more than are asked for."""
+    """The boxes of the regions, largest region first, at most `max_count`."""
     regions, count = ndimage.label(mask, np.ones((3, 3)))
     areas = np.bincount(regions.ravel(), minlength=count + 1)[1:]
     order = np.argsort(-areas, kind="stable")[:max_count]
@@ -98,18 +98,18 @@ def _find_extent(region: NDArray[np.bool_]) -> tuple[slice, slice]:
 def _measure_region(
     regions: NDArray[np.int32], i: int, extent: tuple[slice, slice], visible_map: Float32Array
 ) -> tuple[tuple[slice, slice], float]:
-    """Where a region is, and the mean of the map over it."""
+    """The extent of a region, and the mean of the map over the region."""
     return extent, float(visible_map[extent].mean(where=regions[extent] == i + 1, dtype=np.float64))
 
 
 def segment_with_grabcut(
     visible_map: Float32Array, threshold: str | float, view: View, image: Image.Image
 ) -> tuple[Float32Array, NDArray[np.bool_]]:
-    """What one iteration of GrabCut cuts out of the picture: the map and the regions, (h, w).
+    """Segment the image with one iteration of GrabCut; returns the map and the regions, (h, w).
 
-    Sure foreground where the map is above the threshold, probable background elsewhere: the
-    connected segments that LayerCAM's protocol makes of shallow layers' maps. On the picture at
-    its own size, but at most 500 pixels a side, as ILSVRC's are.
+    Pixels above the threshold are sure foreground, the others probable background. LayerCAM's
+    protocol does so for the maps of shallow layers. The image keeps its size, but at most 500
+    pixels a side, the usual size of ILSVRC images.
     Source: TIP 2021, section IV-B; GrabCut: 10.1145/1015706.1015720.
     """
     import cv2
@@ -126,7 +126,7 @@ def segment_with_grabcut(
         return heat, above
     marks = np.where(above, cv2.GC_FGD, cv2.GC_PR_BGD).astype(np.uint8)
     back, front = np.zeros((1, 65)), np.zeros((1, 65))
-    cv2.setRNGSeed(0)  # it starts from k-means; the same picture has the same boxes
+    cv2.setRNGSeed(0)  # GrabCut starts from k-means; the seed makes its boxes repeatable
     colours = np.ascontiguousarray(pixels)
     cv2.grabCut(colours, marks, (0, 0, 1, 1), back, front, 1, cv2.GC_INIT_WITH_MASK)
     return heat, (marks == cv2.GC_FGD) | (marks == cv2.GC_PR_FGD)

@@ -1,4 +1,4 @@
-"""Work in threads around a computation, and where the time goes. Knows nothing of images."""
+"""Threads that prefetch work, and a timer for the phases of a run."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ Out = TypeVar("Out")
 
 @contextmanager
 def open_thread_pool(count: int) -> Iterator[ThreadPoolExecutor]:
-    """So many threads, which have ended when the context does; what has not begun never will."""
+    """A pool of `count` threads; leaving it cancels waiting work and awaits running work."""
     pool = ThreadPoolExecutor(count)
     try:
         yield pool
@@ -27,7 +27,7 @@ def open_thread_pool(count: int) -> Iterator[ThreadPoolExecutor]:
 def prefetch_map(
     pool: ThreadPoolExecutor, function: Callable[[In], Out], items: Iterable[In], depth: int
 ) -> Iterator[Out]:
-    """`map` that keeps up to `depth` items under way in threads, in order, and cancels on exit."""
+    """`map` in threads, in order, at most `depth` items ahead; leaving it cancels waiting items."""
     waiting: deque[Future[Out]] = deque()
     try:
         for item in items:
@@ -43,7 +43,7 @@ def prefetch_map(
 
 @dataclass(slots=True)
 class PhaseTimer:
-    """Where the seconds of one thread go: each counts once, for the innermost thing under way."""
+    """The seconds that one thread spends in each phase; nested time counts for the inner phase."""
 
     seconds: dict[str, float] = field(default_factory=dict)
     _active_phases: list[str] = field(default_factory=list)
@@ -51,7 +51,7 @@ class PhaseTimer:
 
     @contextmanager
     def measure_phase(self, phase: str) -> Iterator[None]:
-        """Inside the context the time is spent on this."""
+        """Count the time inside the context for this phase."""
         self._add_elapsed_time()
         self._active_phases.append(phase)
         try:
@@ -61,7 +61,7 @@ class PhaseTimer:
             self._active_phases.pop()
 
     def iter_timed(self, phase: str, items: Iterable[Out]) -> Iterator[Out]:
-        """The items; the time is spent on this until each is there."""
+        """Yield the items, and count the time that each takes to arrive for this phase."""
         source = iter(items)
         while True:
             with self.measure_phase(phase):

@@ -1,4 +1,4 @@
-"""Where the pixels of an image lie in the network's input, and back."""
+"""The geometry between an image and the network's input, in both directions."""
 
 from __future__ import annotations
 
@@ -13,13 +13,13 @@ Array = TypeVar("Array", NDArray[np.float32], NDArray[np.float64])
 
 
 def resize_map(heatmap: Float32Array, size: tuple[int, int]) -> Float32Array:
-    """`resize` for one map off the device, in a thread that does not hold the interpreter."""
+    """Resize one map bilinearly: (h, w) -> (H, W). Other threads can run meanwhile."""
     resized = Image.fromarray(heatmap).resize((size[1], size[0]), Image.Resampling.BILINEAR)
     return np.asarray(resized, np.float32)
 
 
 def normalize_array(values: Array) -> Array:
-    """`normalise` for one array of finite values off the device; zeros where nothing varies."""
+    """Min-max one array of finite values to [0, 1]; a constant array becomes zeros."""
     low, high = values.min(), values.max()
     return (values - low) / (high - low) if high > low else np.zeros_like(values)
 
@@ -27,16 +27,16 @@ def normalize_array(values: Array) -> Array:
 def crop_visible_map(heatmap: Float32Array, view: View, size: tuple[int, int]) -> Float32Array:
     """The part of a map that shows the image, at the resolution of the model's input (H, W).
 
-    Min-maxed once upsampled and once padding is off: (h, w) -> (h', w') in [0, 1].
+    Upsample, cut off the padding, min-max: (h, w) -> (h', w') in [0, 1].
     """
     x0, y0, x1, y1 = view.compute_input_window(*size)
     return normalize_array(resize_map(heatmap, size)[y0:y1, x0:x1])
 
 
 def map_to_original(visible_map: Float32Array, view: View) -> Float32Array:
-    """The visible part of a map, back on the upright original: (h', w') -> (height, width).
+    """Place the visible part of a map on the upright original: (h', w') -> (height, width).
 
-    What a crop left out is NaN, for nothing is known of it.
+    Pixels that a crop left out are NaN, because the map does not cover them.
     """
     left, top, right, bottom = view.visible_pixels
     whole = np.full((view.image_height, view.image_width), np.nan, np.float32)
@@ -49,7 +49,10 @@ Float32Array = NDArray[np.float32]
 
 @dataclass(frozen=True, slots=True)
 class Crops:
-    """Inputs cut from an image of size (H, W): the top, the left, and if mirrored, of each."""
+    """Several crops of one image, which is first resized to `canvas_size` (H, W).
+
+    Each corner is (top, left, mirrored).
+    """
 
     canvas_size: tuple[int, int]
     corners: tuple[tuple[int, int, bool], ...]
@@ -59,7 +62,7 @@ class Crops:
 class View:
     """The rectangle of the upright original that the model's input shows, in original pixels.
 
-    It may leave some of the image out (a crop) or reach beyond it (padding).
+    It may show only a part of the image (a crop) or reach beyond it (padding).
     """
 
     image_width: int
@@ -71,7 +74,7 @@ class View:
 
     @classmethod
     def from_whole_image(cls, width: int, height: int) -> View:
-        """All of an image."""
+        """A view of the whole image."""
         return cls(width, height, 0, 0, width, height)
 
     @property
@@ -81,7 +84,7 @@ class View:
 
     @property
     def visible_rectangle(self) -> tuple[float, float, float, float]:
-        """The part of the original that is in view: left, top, right, bottom."""
+        """The visible part of the original: left, top, right, bottom."""
         return (
             max(self.left, 0.0),
             max(self.top, 0.0),
@@ -91,7 +94,7 @@ class View:
 
     @property
     def visible_pixels(self) -> tuple[int, int, int, int]:
-        """The pixels of the original that are in view, one at least: left, top, right, bottom."""
+        """The visible pixels of the original, at least one: left, top, right, bottom."""
         left, top, right, bottom = (round(edge) for edge in self.visible_rectangle)
         left, top = min(left, self.image_width - 1), min(top, self.image_height - 1)
         return left, top, max(right, left + 1), max(bottom, top + 1)

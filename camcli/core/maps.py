@@ -1,6 +1,7 @@
-"""Normalise, resize, fuse. Knows nothing of models.
+"""Arithmetic of maps: normalise, clip, resize, merge crops, and find maps without an answer.
 
-Maps are (B, H, W) tensors; all of it works a sample at a time, so a batch equals its singles.
+Maps are (B, H, W) tensors. Every function treats each image alone, so a batch gives the same maps
+as its images one at a time.
 """
 
 from __future__ import annotations
@@ -17,18 +18,18 @@ MAP_STATUSES: tuple[MapStatus, ...] = get_args(MapStatus)
 
 
 def normalize_maps(maps: Tensor) -> Tensor:
-    """Min-max over each map: (m - min m) / (max m - min m). Zeros where that has no meaning.
+    """Min-max each map: (m - min m) / (max m - min m).
 
-    (B, H, W) -> (B, H, W) in [0, 1]. A constant or non-finite map becomes zeros: no contrast is
-    invented.
+    (B, H, W) -> (B, H, W) in [0, 1]. A constant or non-finite map becomes zeros, so that it shows
+    no contrast.
     """
     return normalize_tensor(maps, (1, 2))
 
 
 def clip_maps(maps: Tensor, quantile: float) -> Tensor:
-    """Each map cut at a quantile of its own, for single pixels must not leave all others dark.
+    """Limit each map to one of its quantiles, so that a few bright pixels do not darken the rest.
 
-    (B, H, W) -> (B, H, W). As it is for 1, and where the quantile is the minimum.
+    (B, H, W) -> (B, H, W). A map stays as it is for quantile 1, or if the quantile is its minimum.
     """
     if quantile == 1:
         return maps
@@ -37,7 +38,7 @@ def clip_maps(maps: Tensor, quantile: float) -> Tensor:
 
 
 def normalize_tensor(values: Tensor, dims: tuple[int, ...]) -> Tensor:
-    """Min-max over some dimensions of any tensor; zeros where that has no meaning."""
+    """Min-max any tensor over some dimensions; constant and non-finite slices become zeros."""
     low, high = values.amin(dim=dims, keepdim=True), values.amax(dim=dims, keepdim=True)
     span = high - low
     usable = torch.isfinite(span) & (span > 0)
@@ -45,16 +46,17 @@ def normalize_tensor(values: Tensor, dims: tuple[int, ...]) -> Tensor:
 
 
 def resize_maps(maps: Tensor, size: tuple[int, int]) -> Tensor:
-    """Bilinear, pixel centres aligned as images are (align_corners=False): (B,h,w) -> (B,H,W)."""
+    """Resize bilinearly, with align_corners=False as images are resized: (B,h,w) -> (B,H,W)."""
     resized = torch.nn.functional.interpolate(maps[:, None], size, mode="bilinear")
     return resized[:, 0]
 
 
 def merge_crop_maps(maps: Tensor, crops: Crops, size: tuple[int, int], *, mean: bool) -> Tensor:
-    """Crops' maps summed where each was cut, mirrors undone: (B V,h,w) -> (B,H,W).
+    """Add up the maps of V crops, each at its place and with mirroring undone.
 
-    The sum is LayerCAM's. It dims the edges, which fewer crops show, and so it would brighten them
-    in a map of negative values: for those take the `mean` over the crops that show a pixel.
+    (B V,h,w) -> (B,H,W). LayerCAM uses the sum. Fewer crops show the edges, so the sum makes edges
+    darker. In a map of negative values it would make them brighter: use `mean` there, the mean over
+    the crops that show a pixel.
     """
     rows, cols = size
     each = resize_maps(maps, size).reshape(-1, len(crops.corners), rows, cols)
@@ -70,10 +72,10 @@ def merge_crop_maps(maps: Tensor, crops: Crops, size: tuple[int, int], *, mean: 
 
 
 def compute_status_codes(maps: Tensor, zero_gradient: Tensor) -> Tensor:
-    """What can be said of each map (B, H, W), given whether its gradients (B,) were all zero.
+    """The status of each map (B,H,W); `zero_gradient` (B,) marks maps whose gradients are all 0.
 
-    (B,) of places in STATUSES: the worst that holds. It stays on the device, which need not be
-    waited for.
+    Returns indices (B,) into MAP_STATUSES: the last status that applies. They stay on the device,
+    so that the caller need not wait for it.
     """
     finite = torch.isfinite(maps).all(dim=2).all(dim=1)
     flat = maps.amax(dim=(1, 2)) <= maps.amin(dim=(1, 2))
@@ -83,5 +85,5 @@ def compute_status_codes(maps: Tensor, zero_gradient: Tensor) -> Tensor:
 
 
 def sum_channels(terms: Tensor) -> Tensor:
-    """What all channels say together: relu(sum_k T_k). (B,C,H,W) -> (B,H,W)."""
+    """The sum over channels without its negative part: relu(sum_k T_k). (B,C,H,W) -> (B,H,W)."""
     return terms.sum(dim=1).relu()

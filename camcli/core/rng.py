@@ -1,4 +1,4 @@
-"""Random numbers that are the same for every image, batch and device. Knows nothing of methods."""
+"""Random numbers that do not depend on the image, the batch or the device."""
 
 from __future__ import annotations
 
@@ -13,21 +13,22 @@ def _create_generator(seed: int) -> torch.Generator:
 
 
 def create_uniform_noise(shape: tuple[int, ...], seed: int) -> Tensor:
-    """U(0, 1), drawn on the CPU."""
+    """Draw from U(0, 1) on the CPU."""
     return torch.rand(shape, generator=_create_generator(seed))
 
 
 def create_normal_noise(shape: tuple[int, ...], seed: int) -> Tensor:
-    """N(0, 1), drawn on the CPU."""
+    """Draw from N(0, 1) on the CPU."""
     return torch.randn(shape, generator=_create_generator(seed))
 
 
 def iter_noisy_copies(
     inputs: Tensor, copy_count: int, noise_level: float, seed: int
 ) -> Iterator[Tensor]:
-    """Copies of inputs (B,3,H,W) with Gaussian noise, its deviation a share of each one's range.
+    """Yield copies of inputs (B,3,H,W) with Gaussian noise.
 
-    Every image gets the same noise, so that a batch equals its singles.
+    The noise's standard deviation is `noise_level` times the range of each image. Every image gets
+    the same noise, so that a batch gives the same maps as its images one at a time.
     """
     high, low = (edge(dim=(1, 2, 3), keepdim=True) for edge in (inputs.amax, inputs.amin))
     generator = _create_generator(seed)

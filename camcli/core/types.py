@@ -1,4 +1,4 @@
-"""What is passed between the rooms. Data only.
+"""The records that camcli's packages exchange.
 
 Shapes: B batch, C channels, H W map or image, N tokens, K classes, L layers.
 Pixel rectangles are half-open: left <= x < right.
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 FitMode = Literal["squash", "crop", "pad", "tencrop"]
 Layout = Literal["NCHW", "NHWC", "NLC"]
-FileStamp = tuple[int, int]  # bytes of a file, and the nanosecond at which it was last written
+FileStamp = tuple[int, int]  # a file's size in bytes, and its modification time in nanoseconds
 MapStatus = Literal["ok", "constant", "zero_gradient", "non_finite"]
 
 
@@ -62,7 +62,7 @@ class ImageSource:
 
 @dataclass(frozen=True, slots=True)
 class Failure:
-    """An input that yields no result, and why."""
+    """An input without a result, and the reason."""
 
     name: str
     path: str
@@ -74,7 +74,7 @@ class Failure:
 
 @dataclass(frozen=True, slots=True)
 class Transform:
-    """How a model wants its input: size (H, W), normalisation, resampling, share of a crop."""
+    """The input that a model expects: size (H, W), normalisation, resampling, crop fraction."""
 
     size: tuple[int, int]
     mean: tuple[float, ...] = (0.485, 0.456, 0.406)
@@ -85,10 +85,11 @@ class Transform:
 
 @dataclass(frozen=True, slots=True)
 class Sample:
-    """One image that was read: its (V,3,H,W) inputs, its fixed target if any, and a look at it.
+    """One image, ready for the network: its (V,3,H,W) inputs and its geometry.
 
-    `view` is what a map of it shows: of one input, or of the crops' maps put together; `stamp`
-    tells the file from a later one of that name.
+    `view` is the rectangle that a map shows: the view of the input, or of all crops merged.
+    `target_classes` are the classes to explain, if the image fixes them. `file_stamp` differs if
+    the file changes later.
     """
 
     source: ImageSource
@@ -100,7 +101,7 @@ class Sample:
 
     @property
     def image(self) -> Image:
-        """The upright original; of a large one it is decoded once more. Raises ImageError then."""
+        """The upright original. A large one is decoded again, which may raise ImageError."""
         return self.image_loader()
 
 
@@ -108,9 +109,9 @@ class Sample:
 class Layer:
     """A module whose output is a map: (B,C,H,W), (B,H,W,C), or (B,prefix+H*W,C) tokens.
 
-    Tokens lie row by row, or as `order` has them: its n-th is the token at the n-th place of the
-    grid. Layers of equal `output` hand on the very same tensor; `feeds` are the attention modules
-    whose input it is.
+    Tokens lie row by row, or in `token_order`: its n-th entry is the token at the n-th position of
+    the grid. Layers with the same `output_id` output the same tensor. `attention_consumers` are the
+    attention modules that take the output as their input.
     """
 
     name: str
@@ -131,15 +132,15 @@ class Layer:
 
     @property
     def token_count(self) -> int:
-        """How many it has as tokens, the prefix included."""
+        """The number of tokens, prefix tokens included."""
         return self.prefix_token_count + self.grid[0] * self.grid[1]
 
 
 @dataclass(frozen=True, slots=True)
 class ImageMap:
-    """One map of one image: as computed, and as it is shown, in [0, 1].
+    """One map of one image: its raw values, and the normalised map in [0, 1].
 
-    `part` is what of it shows the image, once that was made: see `maps.visible`.
+    `visible_part` is the part that shows the image, after `crop_visible_map` computed it.
     """
 
     name: str
@@ -162,10 +163,10 @@ class Box:
 
 @dataclass(frozen=True, slots=True)
 class Explanation:
-    """What one method says of one class of one image.
+    """What one method found for one class of one image.
 
-    `score` is its probability, `rank` the number of classes with a higher logit, and `against` the
-    classes, with their names, that it is set against.
+    `score` is the probability of the class, and `rank` the number of classes with a higher logit.
+    `rival_classes` are the index and name of each class that a contrast compares it with.
     """
 
     class_index: int
@@ -180,22 +181,22 @@ class Explanation:
 
     @property
     def class_label(self) -> str:
-        """The class, and what it is set against: "tabby vs lynx", "tabby vs 3 nearest"."""
+        """The class and its rivals: "tabby", "tabby vs lynx" or "tabby vs 3 nearest"."""
         return format_class_label(self.class_name, [name for _, name in self.rival_classes])
 
 
 def format_class_label(class_name: str, rival_names: Sequence[str]) -> str:
-    """A class and what it is set against, in words."""
+    """A class and its rivals in words."""
     named = [f"{len(rival_names)} nearest"] if len(rival_names) > 1 else rival_names
     return " vs ".join([class_name, *named])
 
 
 @dataclass(frozen=True, slots=True)
 class Result:
-    """What one method says of one image, and the files that show it, a table a class.
+    """What one method found in one image, and the output files of each class.
 
-    `labels` has the words under which a grid shows a layer or part; `tag` goes into file names
-    where one run asks several things of an image; `concepts` says that the parts are the answer.
+    `map_captions` are the texts under the layers and parts of a grid. `file_tag` keeps file names
+    apart if one run has several methods. `has_concepts` means that the parts are the answer.
     """
 
     sample: Sample

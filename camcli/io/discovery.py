@@ -1,4 +1,4 @@
-"""From what the user typed to the list of image files. Opens none of them."""
+"""Find the image files that the user's inputs name, without opening them."""
 
 from __future__ import annotations
 
@@ -26,14 +26,14 @@ SourceOrFailure = ImageSource | Failure
 def find_image_sources(
     inputs: Sequence[str], stdin_names: Iterable[str], skip_folder: Path
 ) -> list[SourceOrFailure]:
-    """Every image that the inputs name, once, in their order; what cannot be had is Failed.
+    """Every image that the inputs name, once, in their order; a missing one is a Failure.
 
-    An input is a file, a folder (searched recursively, hidden entries left out), a glob, or `-`
-    for a list of them on stdin. The folder `skip`, where results go, is left out.
-    Raises UsageError when no image at all is found.
+    An input is a file, a folder (searched recursively, without hidden entries), a glob, or `-` for
+    a list of inputs on stdin. `skip_folder` holds the results and is left out.
+    Raises UsageError if there is no image at all.
     """
     listed = (item for given in inputs for item in (stdin_names if given == "-" else (given,)))
-    skip_folder = Path(os.path.realpath(skip_folder))  # Path.resolve raises on links that go round
+    skip_folder = Path(os.path.realpath(skip_folder))  # Path.resolve raises on circular links
     found = list(
         _iter_unique_sources(item for given in listed for item in _expand_input(given, skip_folder))
     )
@@ -41,12 +41,12 @@ def find_image_sources(
     found = [replace(i, output_stem=next(stem)) if isinstance(i, ImageSource) else i for i in found]
     if not any(isinstance(item, ImageSource) for item in found):
         reasons = [f"{to_one_line(f.path)}: {f.reason}" for f in found if isinstance(f, Failure)]
-        raise UsageError("; ".join(reasons[:3]) or "nothing to explain: no input was named")
+        raise UsageError("; ".join(reasons[:3]) or "no input: name an image, a folder or a glob")
     return found
 
 
 def parse_path_list(text: str) -> list[str]:
-    r"""The paths in a list: one a line, or NUL-separated as `find -print0` writes them."""
+    r"""The paths in a list: one per line, or separated by NUL as `find -print0` writes them."""
     if "\0" in text:
         return [name for name in text.split("\0") if name.strip()]
     return [line.removesuffix("\r") for line in text.split("\n") if line.strip()]
@@ -55,10 +55,12 @@ def parse_path_list(text: str) -> list[str]:
 def _expand_input(input_text: str, skip_folder: Path) -> Iterator[SourceOrFailure]:
     path = Path(input_text)
     if not input_text.strip():
-        yield Failure(input_text, input_text, "an empty name")
+        yield Failure(input_text, input_text, "the name is empty")
     elif os.path.isdir(path) and _has_results(path.resolve(), skip_folder):
         yield Failure(
-            path.name, input_text, "results go here; name another folder, or another --output"
+            path.name,
+            input_text,
+            "this is the output folder; name another input folder or another --output",
         )
     elif os.path.isdir(path):
         yield from _iter_folder_sources(path, skip_folder)
@@ -71,7 +73,7 @@ def _expand_input(input_text: str, skip_folder: Path) -> Iterator[SourceOrFailur
 
 
 def _has_results(folder: Path, skip_folder: Path) -> bool:
-    """Whether a run's own pictures would be, or are, among the images of this folder."""
+    """Whether the images of this folder include, or would include, the run's own pictures."""
     return folder == skip_folder or (
         skip_folder in folder.parents and (skip_folder / "results.jsonl").exists()
     )
@@ -103,7 +105,7 @@ def _iter_folder_sources(folder: Path, skip_folder: Path) -> Iterator[SourceOrFa
 def _iter_folder_tree(
     folder: Path, onerror: Callable[[OSError], None]
 ) -> Iterator[tuple[str, list[str], list[str]]]:
-    """As os.walk, which before Python 3.12 recurses and ends in a tree of 1000 levels."""
+    """os.walk without recursion: before Python 3.12 os.walk fails in a tree of 1000 levels."""
     waiting = [str(folder)]
     while waiting:
         for place, folders, files in islice(os.walk(waiting.pop(), onerror=onerror), 1):
@@ -146,8 +148,8 @@ def _iter_unique_sources(items: Iterable[SourceOrFailure]) -> Iterator[SourceOrF
 def create_output_stems(names: Sequence[str]) -> list[str]:
     """A distinct output stem for each input name, folders kept.
 
-    `birds/a.jpg` becomes `birds/a`; where two would meet (letter case aside) both keep their
-    suffix, and where that is not enough later ones are numbered: `a.jpg`, `a.jpg~2`.
+    `birds/a.jpg` becomes `birds/a`. If two stems are equal (letter case does not count), both keep
+    their suffix. If that is not enough, later ones get a number: `a.jpg`, `a.jpg~2`.
     """
     names = [_confine_name(PurePosixPath(name)) for name in names]
     short = [str(PurePosixPath(name).with_suffix("")) for name in names]
@@ -160,7 +162,7 @@ def create_output_stems(names: Sequence[str]) -> list[str]:
 
 
 def _confine_name(name: PurePosixPath) -> str:
-    """A name that cannot lead out of the output folder, whatever a pattern was made of."""
+    """A name that cannot lead out of the output folder, whatever glob it came from."""
     return name.name if ".." in name.parts or name.is_absolute() else str(name)
 
 

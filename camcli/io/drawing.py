@@ -1,4 +1,4 @@
-"""Colour, overlay, boxes, captions, grids: from maps to pictures. Knows nothing of models."""
+"""Draw pictures: heatmaps, overlays, boxes, captions, grids."""
 
 from __future__ import annotations
 
@@ -23,11 +23,11 @@ TEXT_COLOR, WHITE, SHADE_RGBA, LABEL_COLOR = (
     (110, 110, 110),
 )
 OUTSIDE_VIEW_COLOR = (128, 128, 128)
-CELL_PIXELS = 260  # pixels of the longer side of a picture in a grid
+CELL_PIXELS = 260  # longer side of a picture in a grid
 GAP_PIXELS = 10
-MIN_CAPTION_PIXELS = 48  # below this many pixels a side no caption would be legible
+MIN_CAPTION_PIXELS = 48  # on a shorter side a caption would not be legible
 
-# Tried in turn for names that DejaVu has no glyphs for, Chinese above all.
+# Tried in this order for names without glyphs in DejaVu, such as Chinese ones.
 FALLBACK_FONTS = (
     "NotoSansCJK-Regular.ttc",
     "PingFang.ttc",
@@ -39,7 +39,7 @@ FALLBACK_FONTS = (
 
 @lru_cache
 def find_palette(colormap: str) -> NDArray[np.uint8]:
-    """The 256 colours of a matplotlib colormap, (256, 3). Raises UsageError with near matches."""
+    """The 256 colours of a matplotlib colormap: (256, 3). Raises UsageError with near matches."""
     known = matplotlib.colormaps
     if colormap not in known:
         raise UsageError(
@@ -50,12 +50,12 @@ def find_palette(colormap: str) -> NDArray[np.uint8]:
 
 
 def draw_heatmap(visible_map: Float32Array, view: View, colormap: str) -> Image.Image:
-    """A map in [0, 1] in colour, on the image of which it shows the part in view: (h, w) -> RGB.
+    """Colour a map in [0, 1] and place it on the image's area: (h, w) -> RGB.
 
-    Grey where nothing is known, for the view ends.
+    Pixels outside the view are grey, because the map does not cover them.
     """
     left, top, right, bottom = view.visible_pixels
-    # All in Pillow, which lets other threads work. It cuts fractions off: hence the half.
+    # Pillow lets other threads run, unlike NumPy here. It truncates, so add 0.5 to round.
     scaled = Image.fromarray(visible_map * 255 + 0.5)
     levels = scaled.resize((right - left, bottom - top), Image.Resampling.BILINEAR).convert("L")
     levels.putpalette(find_palette(colormap).tobytes())
@@ -67,7 +67,7 @@ def draw_heatmap(visible_map: Float32Array, view: View, colormap: str) -> Image.
 def draw_overlay(
     image: Image.Image, visible_map: Float32Array, view: View, colormap: str, alpha: float
 ) -> Image.Image:
-    """The heatmap over the picture, `alpha` of it; the picture dimmed where nothing is known."""
+    """Blend the heatmap over the image with opacity `alpha`; darken the image outside the view."""
     blended = Image.blend(image, draw_heatmap(visible_map, view, colormap), alpha)
     if view.visible_pixels == (0, 0, *view.image_size):
         return blended
@@ -78,7 +78,7 @@ def draw_overlay(
 def _place_in_view(
     inside: Image.Image, view: View, create_background: Callable[[], Image.Image]
 ) -> Image.Image:
-    """What is in view in its place, and around it a ground, where there is any around."""
+    """Paste the visible part onto a background, unless it covers the whole image."""
     if inside.size == view.image_size:
         return inside
     picture = create_background()
@@ -89,7 +89,7 @@ def _place_in_view(
 def draw_concepts(
     image: Image.Image, heatmaps: Sequence[Float32Array], names: Sequence[str]
 ) -> Image.Image:
-    """Where each concept is strongest, in its colour over the greyed picture, with a legend."""
+    """Colour each pixel by its strongest concept, over the grey image, with a legend."""
     stack = np.nan_to_num(np.stack(heatmaps))
     first, strength = stack.argmax(axis=0), stack.max(axis=0)[..., None]
     colours = _choose_concept_colors(len(heatmaps))
@@ -102,13 +102,13 @@ def draw_concepts(
 
 
 def _choose_concept_colors(count: int) -> NDArray[np.float32]:
-    """Colours that are told apart: matplotlib's tab10, and round again."""
+    """Distinct colours: matplotlib's tab10, repeated after ten."""
     known = matplotlib.colormaps["tab10"](np.arange(count) % 10)
     return np.asarray(known[:, :3] * 255, np.float32)
 
 
 def _draw_legend(image: Image.Image, names: Sequence[str], colors: NDArray[np.float32]) -> None:
-    """A row a concept in the lower left corner, each with a square of its colour."""
+    """Draw one row per concept in the lower left corner, with a square of its colour."""
     size = max(10, _compute_text_size(image.size) * 3 // 4)
     font = _find_font(size, "".join(names))
     draw = ImageDraw.Draw(image, "RGBA")
@@ -123,7 +123,7 @@ def _draw_legend(image: Image.Image, names: Sequence[str], colors: NDArray[np.fl
 
 
 def draw_missing_map(image: Image.Image, reason: str) -> Image.Image:
-    """The picture in pale grey, crossed out, saying why there is no map: never an answer."""
+    """The image in pale grey, crossed out, with the reason why there is no map."""
     grey = image.convert("L").point(lambda level: 150 + level // 3).convert("RGB")
     draw = ImageDraw.Draw(grey)
     width, height = grey.size
@@ -143,7 +143,7 @@ def draw_missing_map(image: Image.Image, reason: str) -> Image.Image:
 def draw_boxes(
     image: Image.Image, boxes: Sequence[Box], color: tuple[int, int, int] = WHITE
 ) -> None:
-    """Draw boxes in place: a light line between two black ones shows on any background."""
+    """Draw boxes in place: a light line between two dark ones is visible on any background."""
     draw = ImageDraw.Draw(image)
     thick = max(1, round(min(image.size) / 160))
     for box in reversed(boxes):
@@ -155,12 +155,12 @@ def draw_boxes(
 
 
 def draw_caption(image: Image.Image, text: str) -> None:
-    """Write one line of text into the upper left corner, shortened to fit."""
+    """Write one line of text into the upper left corner; a long text is shortened."""
     if min(image.size) < MIN_CAPTION_PIXELS:
         return
     font = _find_font(_compute_text_size(image.size), text)
     text = _shorten_text(text, font, image.width - 20)
-    draw = ImageDraw.Draw(image, "RGBA")  # which lets the picture shine through
+    draw = ImageDraw.Draw(image, "RGBA")  # RGBA keeps the picture visible below
     left, top, right, bottom = _grow_rectangle(font.getbbox(text), 5)
     draw.rounded_rectangle((left + 10, top + 8, right + 10, bottom + 8), 4, SHADE_RGBA)
     draw.text((10, 8), text, WHITE, font)
@@ -168,27 +168,27 @@ def draw_caption(image: Image.Image, text: str) -> None:
 
 @dataclass(frozen=True, slots=True)
 class GridCell:
-    """One labelled picture of a grid."""
+    """A picture of a grid, with its label."""
 
     label: str
     image: Image.Image
 
 
 def compute_cell_size(width: int, height: int) -> tuple[int, int]:
-    """The size of a picture in a grid: aspect kept as far as it can be seen."""
+    """The size of a picture in a grid; it keeps the aspect ratio, but is at least 24 pixels."""
     scale = CELL_PIXELS / max(width, height)
     return max(24, round(width * scale)), max(24, round(height * scale))
 
 
 def letterbox_image(image: Image.Image) -> Image.Image:
-    """The picture in the middle of a square cell, so that pictures of any aspect line up."""
+    """Centre a picture in a square cell, so that pictures of any shape line up."""
     square = Image.new("RGB", (CELL_PIXELS, CELL_PIXELS), (238, 238, 238))
     square.paste(image, ((CELL_PIXELS - image.width) // 2, (CELL_PIXELS - image.height) // 2))
     return square
 
 
 def draw_grid(title: str, rows: Sequence[Sequence[GridCell]]) -> Image.Image:
-    """Rows of labelled pictures of one size under a title."""
+    """Draw rows of labelled pictures of one size under a title."""
     width, height = rows[0][0].image.size
     label, headline = (
         _find_font(14, "".join(c.label for row in rows for c in row)),
@@ -217,7 +217,7 @@ def draw_grid(title: str, rows: Sequence[Sequence[GridCell]]) -> Image.Image:
 
 
 def draw_matrix(title: str, labels: Sequence[str], values: NDArray[np.float64]) -> Image.Image:
-    """A square of numbers in [-1, 1], each in the colour of its value; NaN stays empty."""
+    """Draw a square matrix of numbers in [-1, 1], coloured by value; NaN stays empty."""
     font, headline = _find_font(13, "".join(labels)), _find_font(18, title)
     side, left = 46, 24 + min(420, max(int(font.getlength(to_one_line(text))) for text in labels))
     top = 50 + left
@@ -235,7 +235,7 @@ def draw_matrix(title: str, labels: Sequence[str], values: NDArray[np.float64]) 
     for (row, col), value in np.ndenumerate(values):
         if np.isfinite(value):
             corner = (left + side * col, top + side * row)
-            # Two thirds of the colours: black text stays legible on all of them.
+            # Use the middle two thirds of the colours: black text is legible on all of them.
             colour = tuple(colours[round(127.5 + 85 * float(value))].tolist())
             draw.rectangle((*corner, corner[0] + side - 2, corner[1] + side - 2), colour)
             middle = (corner[0] + side / 2 - 1, corner[1] + side / 2 - 1)
@@ -244,7 +244,7 @@ def draw_matrix(title: str, labels: Sequence[str], values: NDArray[np.float64]) 
 
 
 def stack_images(*images: Image.Image) -> Image.Image:
-    """Pictures below one another on white."""
+    """Stack pictures on a white background, one below the other."""
     wide, high = max(p.width for p in images), sum(p.height for p in images)
     sheet, y = Image.new("RGB", (wide, high), WHITE), 0
     for one in images:
@@ -272,7 +272,7 @@ def _shorten_text(text: str, font: ImageFont.FreeTypeFont, max_width: float) -> 
 
 
 def _find_font(size: int, text: str) -> ImageFont.FreeTypeFont:
-    """DejaVu Sans, or the first font of this machine that has the glyphs the text needs."""
+    """DejaVu Sans, or the first installed font that has the glyphs of the text."""
     return _load_font(size, not all(ord(c) < 0x2E80 for c in text))
 
 

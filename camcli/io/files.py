@@ -1,4 +1,4 @@
-"""Write files whole or not at all; file names that are safe everywhere."""
+"""Write complete files only, under names that every file system accepts."""
 
 from __future__ import annotations
 
@@ -15,15 +15,15 @@ from camcli.core.errors import OutputError, StorageError
 from camcli.core.types import Explanation
 from camcli.io.labels import Labels
 
-DISK_FULL_ERRNOS = (ENOSPC, EDQUOT, EROFS)  # of the whole disk, not of one file
+DISK_FULL_ERRNOS = (ENOSPC, EDQUOT, EROFS)  # errors of the disk, not of one file
 
 
 def write_file(path: Path, content: bytes) -> None:
-    """Write a file whole or not at all: under a temporary name, then moved.
+    """Write a complete file or none: camcli writes to a temporary name, then renames it.
 
-    Raises OutputError; StorageError where no other file could be written either.
+    Raises OutputError, or StorageError if the disk accepts no files any more.
     """
-    # Always the same name: what a killed run leaves behind is replaced when the file is made.
+    # Always the same temporary name: the next run replaces what a killed run left behind.
     temporary = path.with_name(f".{path.name}.tmp")
     try:
         _write_new_file(temporary, content)
@@ -38,7 +38,7 @@ def write_file(path: Path, content: bytes) -> None:
 
 
 def _write_new_file(path: Path, content: bytes) -> None:
-    """Into a file that was not there before: never through a link."""
+    """Write into a new file, so that nothing is written through a link."""
     for _ in range(2):
         try:
             with path.open("xb") as file:
@@ -52,7 +52,7 @@ def _write_new_file(path: Path, content: bytes) -> None:
 
 
 def shorten_stem(stem: str) -> str:
-    """A stem short enough for any file system once kind and class are added."""
+    """A stem that fits any file system, even with the class and the kind appended."""
     folder, _, name = stem.rpartition("/")
     raw = name.encode(errors="surrogateescape")
     if len(raw) > 100:
@@ -61,7 +61,7 @@ def shorten_stem(stem: str) -> str:
 
 
 def create_class_slugs(labels: Labels) -> list[str]:
-    """A distinct part of a file name for each class: `egyptian-cat`; `crane-134` where two meet."""
+    """A distinct part of a file name for each class: `egyptian-cat`; `crane-134` if two agree."""
     plain = ["-".join(re.findall(r"\w+", name)).casefold() for name in labels.names]
     slugs = [slug.encode()[:40].decode(errors="ignore") for slug in plain]
     count = Counter(slugs)
@@ -70,7 +70,7 @@ def create_class_slugs(labels: Labels) -> list[str]:
 
 
 def format_explanation_slug(explanation: Explanation, slugs: Sequence[str]) -> str:
-    """Of the class, and of what it is set against: `tabby-vs-lynx`, `tabby-vs-3-nearest`."""
+    """The slug of a class and its rivals: `tabby`, `tabby-vs-lynx` or `tabby-vs-3-nearest`."""
     own = slugs[explanation.class_index]
     if not explanation.rival_classes:
         return own

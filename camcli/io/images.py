@@ -1,4 +1,4 @@
-"""From a file to the model's input and the geometry that leads back. Knows nothing of models."""
+"""Decode image files safely: upright, 8-bit RGB."""
 
 from __future__ import annotations
 
@@ -17,9 +17,9 @@ from PIL import Image, UnidentifiedImageError
 
 from camcli.core.errors import ImageError, to_one_line
 
-# Decoders that run no other program and follow no reference to another file.
+# Only decoders that run no other program and open no other file.
 IMAGE_FORMATS = ("JPEG", "PNG", "GIF", "BMP", "WEBP", "TIFF", "PPM", "AVIF", "JPEG2000")
-# With nobody listening, what Pillow logs of a broken file would go to standard error unnamed.
+# Without a handler, Pillow's log of a broken file would go to standard error without a name.
 logging.getLogger("PIL").addHandler(logging.NullHandler())
 
 EXIF_ORIENTATION_TAG = 0x0112
@@ -35,15 +35,15 @@ EXIF_TRANSPOSES = {
 
 
 def load_image(path: Path) -> Image.Image:
-    """The first frame of an image file, upright, as 8-bit RGB; transparency on white.
+    """The first frame of an image file, upright, as 8-bit RGB; transparent pixels become white.
 
-    Raises ImageError for anything that is not a whole image in one of FORMATS.
+    Raises ImageError for a file that is not a complete image in one of IMAGE_FORMATS.
     """
     if os.path.exists(path) and not os.path.isfile(path):
-        raise ImageError("not a regular file")  # a pipe or a device could be read for ever
+        raise ImageError("not a regular file")  # reading a pipe or a device may never end
     try:
         with warnings.catch_warnings():
-            # Oddities of metadata, and of sizes that Pillow still opens, do not harm the pixels.
+            # Odd metadata, and large sizes that Pillow still opens, do not change the pixels.
             warnings.simplefilter("ignore")
             with (
                 _open_regular_file(path) as file,
@@ -56,14 +56,14 @@ def load_image(path: Path) -> Image.Image:
     except ImageError:
         raise
     except Image.DecompressionBombError:
-        raise ImageError("more pixels than is safe to decode; scale it down first") from None
-    except Exception as error:  # noqa: BLE001 - decoders raise whatever a broken file leads to
+        raise ImageError("too many pixels to decode safely; scale the image down first") from None
+    except Exception as error:  # noqa: BLE001 - decoders raise anything on a broken file
         raise ImageError(_decode_error_message(error)) from None
 
 
 @contextmanager
 def _open_regular_file(path: Path) -> Iterator[BinaryIO]:
-    """Open a file that may have become something else, or nothing, since it was listed."""
+    """Open a file, which may have changed into something else since camcli listed it."""
     with open(path, "rb", opener=_open_nonblocking) as file:
         found = os.fstat(file.fileno())
         if not stat.S_ISREG(found.st_mode):
@@ -74,23 +74,23 @@ def _open_regular_file(path: Path) -> Iterator[BinaryIO]:
 
 
 def _open_nonblocking(path: str, flags: int) -> int:
-    return os.open(path, flags | getattr(os, "O_NONBLOCK", 0))  # or a pipe is waited for
+    return os.open(path, flags | getattr(os, "O_NONBLOCK", 0))  # do not wait for a pipe
 
 
 @cache
 def _list_supported_formats() -> tuple[str, ...]:
-    """Those of FORMATS that this build of Pillow has."""
+    """The formats of IMAGE_FORMATS that this build of Pillow supports."""
     Image.init()
     return tuple(name for name in IMAGE_FORMATS if name in Image.OPEN)
 
 
 def _decode_error_message(error: BaseException) -> str:
     said = getattr(error, "strerror", None) or str(error) or type(error).__name__
-    return to_one_line(said)  # decoders quote what they read
+    return to_one_line(said)  # decoders quote the file's content
 
 
 def _apply_exif_orientation(image: Image.Image) -> Image.Image:
-    """Turned as EXIF says. Only that one tag is read: rewriting the others fails on broken ones."""
+    """Rotate an image as EXIF says. Reads only that tag: Pillow fails on other, broken tags."""
     turn = _read_exif_transpose(image)
     return image if turn is None else image.transpose(turn)
 
@@ -98,12 +98,12 @@ def _apply_exif_orientation(image: Image.Image) -> Image.Image:
 def _read_exif_transpose(image: Image.Image) -> Image.Transpose | None:
     try:
         return EXIF_TRANSPOSES.get(int(image.getexif().get(EXIF_ORIENTATION_TAG) or 0))
-    except Exception:  # noqa: BLE001 - EXIF that cannot be read: the pixels are still good
+    except Exception:  # noqa: BLE001 - the pixels are good even if EXIF is not
         return None
 
 
 def load_exif_transpose(path: Path) -> Image.Transpose | None:
-    """How `decode` turns an image that is there, if it does: annotations must turn with it."""
+    """The rotation that `load_image` applies to an existing file; annotations need it too."""
     if not os.path.isfile(path):
         return None
     with warnings.catch_warnings():
@@ -123,14 +123,18 @@ def _to_rgb(image: Image.Image) -> Image.Image:
 
 
 def _to_eight_bit(image: Image.Image) -> Image.Image:
-    """Scale grey values of 16 or 32 bits to 8; Pillow's own conversion would saturate them."""
+    """Scale grey values of 16 or 32 bits to 8 bits; Pillow's own conversion would clip them."""
     values = np.asarray(image, dtype=np.float64)
     if not np.isfinite(values).all() or values.min() < 0 or values.max() > 65535:
-        raise ImageError("grey values outside 0..65535 have no agreed scale; save it with 16 bits")
+        raise ImageError(
+            "grey values outside 0..65535 have no standard scale; save the image with 16 bits"
+        )
     if image.mode == "F":
         values = values * 255 if values.max() <= 1 else values
     elif image.mode.startswith("I;16") or values.max() > 255:
         values = values / 257
     if values.max() > 255.5:
-        raise ImageError("floating-point values above 255 have no agreed scale")
+        raise ImageError(
+            "floating-point values above 255 have no standard scale; save the image with 16 bits"
+        )
     return Image.fromarray(np.rint(values).astype(np.uint8))

@@ -73,12 +73,11 @@ class ResultsLog:
 def lock_log(path: Path) -> Iterator[None]:
     """Keep other runs away from a log, if there is one, for example to shorten it.
 
-    Raises OutputError while another run has the log.
+    Raises OutputError while another run has the log, and for every OSError inside the context.
     """
-    with ExitStack() as stack:
-        with _report_os_errors(path):
-            if path.is_file():
-                _lock_file(stack.enter_context(path.open("rb", buffering=0)), path)
+    with _report_os_errors(path), ExitStack() as stack:
+        if path.is_file():
+            _lock_file(stack.enter_context(path.open("rb", buffering=0)), path)
         yield
 
 

@@ -87,7 +87,7 @@ def draw_result_grid(result: Result, explanation: Explanation, style: DrawingSty
 def draw_explanation(
     result: Result, explanation: Explanation, image: Image.Image, view: View, style: DrawingStyle
 ) -> Image.Image:
-    """The map over a picture; of concepts all of them, each in its colour, with a legend."""
+    """Draw the fused map over an image; or all concepts, each in its colour, with a legend."""
     if not result.has_concepts or explanation.fused_map.status != "ok":
         return draw_map(image, explanation.fused_map, view, style)
     strongest = max(float(panel.values.max()) for panel in explanation.part_maps)
@@ -104,7 +104,7 @@ def draw_explanation(
 def draw_map(
     image: Image.Image, image_map: ImageMap, view: View, style: DrawingStyle
 ) -> Image.Image:
-    """A map over its picture; or the picture saying why there is no map."""
+    """Draw one map over an image, or the reason why there is no map."""
     part = _find_visible_map(image_map, view, style)
     if part is None:
         blank = "constant" if image_map.status == "ok" else image_map.status
@@ -113,7 +113,7 @@ def draw_map(
 
 
 def _find_visible_map(image_map: ImageMap, view: View, style: DrawingStyle) -> Float32Array | None:
-    """The visible part of a map, or None where there is nothing to show."""
+    """The visible part of a map, or None if the map has no answer."""
     part = (
         crop_visible_map(image_map.normalized, view, style.input_size)
         if image_map.visible_part is None

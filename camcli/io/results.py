@@ -1,7 +1,4 @@
-"""A run's results.jsonl: a line an outcome, as `results.schema.json` has it.
-
-Knows nothing of methods or pictures.
-"""
+"""The lines of results.jsonl, as `results.schema.json` describes them."""
 
 from __future__ import annotations
 
@@ -17,9 +14,9 @@ RESULTS_FILE = "results.jsonl"
 
 
 def outcome_to_json(outcome: Result | Failure, model_name: str, run_key: str) -> dict[str, Any]:
-    """One line of results.jsonl: what a method found in an image, or why there is nothing.
+    """One line of results.jsonl: what a method found in an image, or why it failed.
 
-    `run` is the digest of what the run's results are made of besides images.
+    `run_key` is the digest of the run's settings and weights.
     """
     if isinstance(outcome, Failure):
         return failure_to_json(outcome) | {"model": model_name}
@@ -29,12 +26,12 @@ def outcome_to_json(outcome: Result | Failure, model_name: str, run_key: str) ->
 
 
 def compute_result_key(run_key: str, file_stamp: FileStamp | None) -> str:
-    """What a result was made of: a run's settings and weights, and an image file as it was."""
+    """A digest of all that a result depends on: settings, weights, and the image file."""
     return sha256(f"{run_key} {file_stamp}".encode()).hexdigest()[:16]
 
 
 def sample_to_json(sample: Sample) -> dict[str, Any]:
-    """What every line says first of an image that could be read."""
+    """The first fields of every line about a readable image."""
     return {
         "schema_version": RESULTS_SCHEMA_VERSION,
         "image": sample.source.name,
@@ -46,7 +43,7 @@ def sample_to_json(sample: Sample) -> dict[str, Any]:
 
 
 def failure_to_json(item: Failure) -> dict[str, Any]:
-    """The line of an image that there is nothing of."""
+    """The line of an image without a result."""
     return {
         "schema_version": RESULTS_SCHEMA_VERSION,
         "image": item.name,
@@ -72,7 +69,7 @@ def _result_to_json(result: Result, model_name: str) -> dict[str, Any]:
 
 
 def explanation_to_json(explanation: Explanation) -> dict[str, Any]:
-    """What was found for one class, without the files that show it."""
+    """What a method found for one class, without the names of its files."""
     failing = {
         p.name: p.status
         for p in (*explanation.layer_maps, *explanation.part_maps)

@@ -1,4 +1,4 @@
-"""From an image to a network's input: fit, crop, resize, normalize."""
+"""From an image to the network's input: fit, crop, resize, normalise."""
 
 from __future__ import annotations
 
@@ -20,9 +20,10 @@ RESAMPLING_FILTERS = {
 
 
 def create_ten_crops(size: tuple[int, int]) -> Crops:
-    """The corners and the middle of an image squashed to 256/224 of the input, and their mirrors.
+    """Ten crops: the four corners and the centre of an image, and their mirror images.
 
-    As LayerCAM's localisation protocol, and others before it, test: 256 x 256 for 224 x 224.
+    The image is first squashed to 256/224 of the input size, as in LayerCAM's localisation protocol
+    and others: 256 x 256 for an input of 224 x 224.
     """
     rows, cols = size
     high, wide = round(rows * 256 / 224), round(cols * 256 / 224)
@@ -32,7 +33,7 @@ def create_ten_crops(size: tuple[int, int]) -> Crops:
 
 
 def preprocess_crops(image: Image.Image, crops: Crops, transform: Transform) -> Float32Array:
-    """The (V,3,H,W) inputs that are cut from an image."""
+    """The inputs (V,3,H,W) for V crops of an image."""
     pixels = preprocess_image(
         image, View.from_whole_image(*image.size), replace(transform, size=crops.canvas_size)
     )
@@ -45,9 +46,9 @@ def preprocess_crops(image: Image.Image, crops: Crops, transform: Transform) -> 
 def compute_view(width: int, height: int, transform: Transform, fit_mode: FitMode) -> View:
     """The rectangle of a width x height image that the model's input will show.
 
-    squash: all of it, whatever the aspect; tencrop too, once its maps are put together. crop: the
-    short side scaled to size / crop_pct, then the centre (timm's evaluation transform, its
-    rounding included). pad: all of it, aspect kept.
+    squash: the whole image, without its aspect ratio. tencrop: the same, after its maps are merged.
+    crop: the short side scaled to size / crop_pct, then the centre (timm's evaluation transform,
+    including its rounding). pad: the whole image, with its aspect ratio.
     """
     rows, cols = transform.size
     if fit_mode in ("squash", "tencrop"):
@@ -67,14 +68,14 @@ def compute_view(width: int, height: int, transform: Transform, fit_mode: FitMod
 def _compute_scaled_size(
     width: int, height: int, cols: int, rows: int, *, cover: bool
 ) -> tuple[int, int]:
-    """The size at which the image just covers cols x rows, or just fits inside, aspect kept."""
+    """The size at which the image just covers cols x rows, or just fits inside it."""
     if (cols * height > rows * width) == cover:
         return cols, max(1, cols * height // width)
     return max(1, rows * width // height), rows
 
 
 def preprocess_image(image: Image.Image, view: View, transform: Transform) -> Float32Array:
-    """The (3, H, W) input: what is in view, resampled and normalised; zero where padded."""
+    """The input (3,H,W): the visible part, resampled and normalised; padding is zero."""
     rows, cols = transform.size
     x0, y0, x1, y1 = view.compute_input_window(rows, cols)
     resampling = RESAMPLING_FILTERS.get(transform.interpolation, Image.Resampling.BICUBIC)
@@ -83,7 +84,7 @@ def preprocess_image(image: Image.Image, view: View, transform: Transform) -> Fl
     pixels = np.zeros((3, rows, cols), np.float32)
     values = pixels[:, y0:y1, x0:x1]
     values[:] = np.asarray(seen).transpose(2, 0, 1)
-    values /= 255  # in place: a chain of new arrays takes eight times as long
+    values /= 255  # in place: new arrays would take eight times as long
     values -= mean
     values /= std
     return pixels

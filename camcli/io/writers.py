@@ -77,6 +77,11 @@ def find_writer(name: str) -> Writer:
     return WRITERS[name]
 
 
+def describe_writers() -> str:
+    """All kinds with their help, for the help of `--save`."""
+    return "; ".join(f"{name}: {kind.help}" for name, kind in WRITERS.items())
+
+
 @writer(help="the map over the image")
 def overlay(result: Result, explanation: Explanation, style: DrawingStyle) -> EncodedFile:
     """The map over the image, with class, score and, if they are saved too, boxes."""
@@ -94,7 +99,7 @@ def heatmap(result: Result, explanation: Explanation, style: DrawingStyle) -> En
     return "heatmap.png", encode_image(draw_result_heatmap(result, explanation, style), "png")
 
 
-@writer(help="the image, every layer's map and the fused map")
+@writer(help="the image, each layer's map and the fused map")
 def grid(result: Result, explanation: Explanation, style: DrawingStyle) -> EncodedFile:
     """The image, every layer's map and the fused map side by side."""
     from camcli.io.pictures import draw_result_grid, encode_image

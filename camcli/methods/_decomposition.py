@@ -1,4 +1,4 @@
-"""What a layer is made of: principal components, and factors, of its pixels. Knows no methods."""
+"""Decompositions of a layer's pixels: principal components, kernel components, factors."""
 
 from __future__ import annotations
 
@@ -9,10 +9,10 @@ from camcli.core.rng import create_uniform_noise
 
 
 def compute_principal_map(terms: Tensor) -> Tensor:
-    """Each pixel along the first principal component of all: (B,C,H,W) -> (B,H,W).
+    """The first principal component of each image's pixels: (B,C,H,W) -> (B,H,W).
 
-    From the smaller of the two Gram matrices, C x C or HW x HW: their eigenvalues are the same.
-    The sign goes with the sum over channels.
+    It comes from the smaller of the two Gram matrices, C x C or HW x HW, which have the same
+    eigenvalues. The sign is the one that correlates with the sum over channels.
     """
     pixels = _center_pixels(terms)
     if pixels.shape[1] <= pixels.shape[2]:
@@ -35,9 +35,9 @@ def compute_kernel_principal_map(terms: Tensor) -> Tensor:
 
 
 def compute_factor_maps(terms: Tensor, factor_count: int, steps: int, seed: int) -> Tensor:
-    """Non-negative factors of relu(terms): (B,C,H,W) -> maps (B,N,H,W), the strongest first.
+    """Non-negative factors of relu(terms): (B,C,H,W) -> maps (B,N,H,W), strongest first.
 
-    Multiplicative updates (Lee and Seung), which never raise |V - W H|. All images start alike.
+    Multiplicative updates (Lee and Seung) never increase |V - W H|. All images have the same start.
     """
     pixels = terms.relu().flatten(2).mT  # V (B,HW,C)
     size, channels = pixels.shape[1:]
@@ -55,21 +55,21 @@ def compute_factor_maps(terms: Tensor, factor_count: int, steps: int, seed: int)
 
 
 def _center_pixels(terms: Tensor) -> Tensor:
-    """Pixels as rows, centred, in double precision, which not every device has: (B,HW,C)."""
+    """Centred pixels as rows, in double precision on the CPU; not every device has it: (B,HW,C)."""
     pixels = terms.flatten(2).mT.cpu().double()
     centred: Tensor = pixels - pixels.mean(dim=1, keepdim=True)
     return centred
 
 
 def _compute_first_component(gram: Tensor) -> Tensor:
-    """The first eigenvector times the root of its eigenvalue: (B,N,N) -> (B,N)."""
+    """The first eigenvector times the square root of its eigenvalue: (B,N,N) -> (B,N)."""
     values, vectors = _compute_eigenvectors(gram)
     scores: Tensor = vectors[:, :, -1] * values[:, -1:].clamp(min=0).sqrt()
     return scores
 
 
 def _compute_eigenvectors(gram: Tensor) -> tuple[Tensor, Tensor]:
-    """Eigenvalues, rising, and vectors; NaN for a matrix that is not finite, and for that alone."""
+    """Ascending eigenvalues and their vectors; NaN only for matrices that are not finite."""
     sound = torch.isfinite(gram).all(dim=2).all(dim=1)[:, None, None]
     values, vectors = torch.linalg.eigh(gram.where(sound, 0))
     return values.where(sound[:, 0], torch.nan), vectors.where(sound, torch.nan)
@@ -82,9 +82,9 @@ def _fix_sign(scores: Tensor, terms: Tensor) -> Tensor:
 
 
 def eigen(terms: Tensor) -> Tensor:
-    """What channels have in common: relu of their first principal component, (B,C,H,W) -> (B,H,W).
+    """relu of the first principal component of the channels: (B,C,H,W) -> (B,H,W).
 
-    Smooths what single noisy channels say. Source: pytorch-grad-cam's eigen_smooth; the sign, which
-    it leaves to chance, goes with the sum over channels.
+    It reduces the noise of single channels. Source: eigen_smooth of pytorch-grad-cam, where the
+    sign is arbitrary; here it is the one that correlates with the sum over channels.
     """
     return compute_principal_map(terms).relu()

@@ -1,4 +1,4 @@
-"""Methods that read a layer's activations, most of them blind to the class."""
+"""Methods that read a layer's activations; most give the same map for every class."""
 
 from __future__ import annotations
 
@@ -14,11 +14,11 @@ if TYPE_CHECKING:
 def eigencam(activations: Tensor) -> Tensor:
     """Eigen-CAM: the first principal component of a layer's channels.
 
-    M = relu(P), P_ij = v . (A_ij - mean_ij A), v the first right singular vector of the centred
-    pixels (HW,C). (B,C,H,W) -> (B,H,W). The same for every class.
+    M = relu(P), P_ij = v . (A_ij - mean_ij A), with v the first right singular vector of the
+    centred pixels (HW,C). (B,C,H,W) -> (B,H,W). The map is the same for every class.
 
-    Deviations: pixels are centred, which the paper does not say; the sign, which is arbitrary, is
-    the one that goes with the sum over channels.
+    Deviations: camcli centres the pixels, which the paper does not mention. The sign of a component
+    is arbitrary; camcli takes the sign that correlates with the sum over channels.
     """
     from camcli.methods._decomposition import compute_principal_map
 
@@ -31,7 +31,8 @@ def eigengradcam(activations: Tensor, gradients: Tensor) -> Tensor:
 
     M = relu(P), P_ij = v . (T_ij - mean_ij T), T = g A. (B,C,H,W) x2 -> (B,H,W).
 
-    Deviations: the sign is the one that goes with the sum over channels; it has no paper.
+    Deviations: the sign is the one that correlates with the sum over channels. No paper describes
+    the method.
     """
     from camcli.methods._decomposition import compute_principal_map
 
@@ -42,11 +43,12 @@ def eigengradcam(activations: Tensor, gradients: Tensor) -> Tensor:
 def kpcacam(activations: Tensor) -> Tensor:
     """KPCA-CAM: the first kernel principal component of a layer's pixels.
 
-    M = relu(u sqrt(lambda)), the first of the centred kernel K_ij = tanh(a_i . a_j / C + 1) of
-    centred pixels a (HW,C). (B,C,H,W) -> (B,H,W). The same for every class.
+    M = relu(u sqrt(lambda)), with the first eigenvector u and eigenvalue lambda of the centred
+    kernel K_ij = tanh(a_i . a_j / C + 1) of the centred pixels a (HW,C). (B,C,H,W) -> (B,H,W).
+    The map is the same for every class.
 
-    Not of more than 4096 positions, whose kernel would be too large. Deviations: the sign is the
-    one that goes with the sum over channels.
+    A layer may have at most 4096 positions, because the kernel grows with their square.
+    Deviations: the sign is the one that correlates with the sum over channels.
     """
     from camcli.methods._decomposition import compute_kernel_principal_map
 
@@ -55,10 +57,11 @@ def kpcacam(activations: Tensor) -> Tensor:
 
 @method(paper="https://hal.science/hal-02963298", returns="terms", threshold=0.3)
 def fem(activations: Tensor, *, k: float = 2.0) -> Tensor:
-    """FEM: channels weighted by how much of the image they are rare and strong in.
+    """FEM: every channel, weighted with its share of unusually strong pixels.
 
-    w_k = share of pixels above mean + `k` deviations of the channel; M = relu(sum_k w_k A_k).
-    (B,C,H,W) -> terms of M. The same for every class. Deviations: none.
+    w_k = share of pixels above the channel's mean plus `k` standard deviations;
+    M = relu(sum_k w_k A_k). (B,C,H,W) -> terms of M. The map is the same for every class.
+    Deviations: none.
     """
     spread = activations.std(dim=(2, 3), keepdim=True, correction=0)
     rare = activations > activations.mean(dim=(2, 3), keepdim=True) + k * spread
@@ -67,10 +70,10 @@ def fem(activations: Tensor, *, k: float = 2.0) -> Tensor:
 
 @method(paper="https://arxiv.org/abs/1810.03292", returns="terms")
 def randomcam(activations: Tensor, *, seed: int = 0) -> Tensor:
-    """Random-CAM: channels weighted at random; the baseline that any other must beat.
+    """Random-CAM: every channel with a random weight; a baseline that other methods must beat.
 
     w_k ~ U(-1, 1), the same for every image and class; M = relu(sum_k w_k A_k).
-    (B,C,H,W) -> terms of M. Deviations: none; the paper is the one that asks for such checks.
+    (B,C,H,W) -> terms of M. Deviations: none; the paper asks for checks of this kind.
     """
     from camcli.core.rng import create_uniform_noise
 

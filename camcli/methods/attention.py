@@ -1,4 +1,4 @@
-"""Methods that read a transformer's attention."""
+"""Methods that read the attention of a transformer."""
 
 from __future__ import annotations
 
@@ -25,18 +25,18 @@ if TYPE_CHECKING:
 def tscam(
     attention: Tensor, semantic: Tensor, class_bias: Tensor, *, part: str = "coupled"
 ) -> Tensor:
-    """TS-CAM: where CLS attends, summed over all blocks, times the semantic map of the class.
+    """TS-CAM: the CLS attention, summed over all blocks, times the semantic map of the class.
 
-    M_c = (sum_l mean_h softmax(q_cls K^T / sqrt d)_l) * F_c, with F_c raw: neither relu nor
+    M_c = (sum_l mean_h softmax(q_cls K^T / sqrt d)_l) * F_c, with F_c raw: without relu and
     softmax. (B,L,H,W), (B,H,W), (B,) -> (B,H,W).
 
-    `part` "attention" or "semantic" gives either factor alone: the paper's ablation.
+    `part` "attention" or "semantic" returns one factor alone, as in the paper's ablation.
 
-    F_c is the convolution head's output for a TS-CAM checkpoint (`"head": "conv"` in the result),
-    and for one of SCM (arXiv 2207.10447), whose module is dropped once it is trained.
-    Deviations: on a plain transformer its linear classifier is read at the normed patch tokens, for
-    which it was not trained (`"head": "linear"`); without a CLS token the mean over all queries
-    stands for its row.
+    For a TS-CAM checkpoint, F_c is the output of the convolution head (`"head": "conv"` in the
+    result). The same holds for SCM (arXiv 2207.10447), which drops its own module after training.
+    Deviations: on a plain transformer camcli reads the linear classifier at the normed patch
+    tokens, for which it was not trained (`"head": "linear"`). Without a CLS token camcli takes the
+    mean over all queries instead of the CLS row.
     """
     rows, own = attention.sum(dim=1), semantic + class_bias[:, None, None]
     parts = {"coupled": rows * own, "attention": rows, "semantic": own}
@@ -45,13 +45,13 @@ def tscam(
 
 @method(paper="https://arxiv.org/abs/2010.11929", works_on=("ViT",))
 def attention(attention: Tensor, *, block: str = "last") -> Tensor:
-    """Raw attention: where the CLS token looks in one block, heads averaged.
+    """Raw attention: the CLS attention of one block, averaged over heads.
 
-    M = mean_h softmax(q_cls K^T / sqrt d) of `block`: "last", "mean" over all, or its number.
-    (B,L,H,W) -> (B,H,W). The same for every class.
+    M = mean_h softmax(q_cls K^T / sqrt d) of `block`: "last", "mean" over all blocks, or a number.
+    (B,L,H,W) -> (B,H,W). The map is the same for every class.
 
-    Raises UsageError for a block that is not there. Deviations: without a CLS token the mean over
-    all queries stands for its row.
+    Raises UsageError for a block that does not exist. Deviations: without a CLS token camcli takes
+    the mean over all queries instead of the CLS row.
     """
     if block == "mean":
         return attention.mean(dim=1)
@@ -73,14 +73,14 @@ HEAD_CHOICES = {"heads": ("mean", "max", "min")}
     option_limits={"discard": 1},
 )
 def rollout(matrices: Sequence[Tensor], *, heads: str = "mean", discard: float = 0.0) -> Tensor:
-    """Attention rollout: attention multiplied through all blocks, residual paths included.
+    """Attention rollout: the product of the attention of all blocks, with residual connections.
 
-    A^_l = (A_l + I) / 2 with heads joined and rows renormalised; R = A^_L ... A^_1.
-    (B,heads,N,N) of each block -> tokens (B,N,N). The same for every class.
+    A^_l = (A_l + I) / 2, with heads joined and rows renormalised; R = A^_L ... A^_1.
+    (B,heads,N,N) of each block -> tokens (B,N,N). The map is the same for every class.
 
-    `heads` says how heads are joined; `discard` is the share of each row's smallest weights that is
-    dropped first, the first token's column (CLS's, where there is one) excepted. Deviations: none
-    for heads=mean, discard=0.
+    `heads` is how heads are joined. `discard` is the share of each row's smallest weights that
+    becomes 0 first; the column of the first token (usually CLS) is kept. Deviations: none for
+    heads=mean, discard=0.
     """
     joined = (_drop_smallest_weights(_join_heads(matrix, heads), discard) for matrix in matrices)
     return _multiply_matrices([_add_residual(matrix) for matrix in joined])
@@ -90,13 +90,13 @@ def rollout(matrices: Sequence[Tensor], *, heads: str = "mean", discard: float =
     paper="https://arxiv.org/abs/2005.00928", works_on=("ViT",), returns="tokens", threshold=0.1
 )
 def gradrollout(matrices: Sequence[Tensor], matrix_gradients: Sequence[Tensor]) -> Tensor:
-    """Gradient rollout: rollout of that attention which speaks for the class.
+    """Gradient rollout: rollout of the attention that raises the class score.
 
     A^_l = (mean_h relu(A_l * dy_c/dA_l) + I) / 2, rows renormalised; R = A^_L ... A^_1.
     (B,heads,N,N) x2 of each block -> tokens (B,N,N).
 
-    Deviations: it has no paper of its own; the gradient's scale is kept, so small gradients leave
-    the residual path its weight.
+    Deviations: no paper describes it; the address is that of rollout. camcli keeps the scale of the
+    gradient, so with small gradients the residual connection dominates.
     """
     pairs = zip(matrices, matrix_gradients, strict=True)
     return _multiply_matrices([_add_residual((a * g).relu().mean(dim=1)) for a, g in pairs])
@@ -106,10 +106,10 @@ def gradrollout(matrices: Sequence[Tensor], matrix_gradients: Sequence[Tensor]) 
     paper="https://arxiv.org/abs/2103.15679", works_on=("ViT",), returns="tokens", threshold=0.1
 )
 def chefer(matrices: Sequence[Tensor], matrix_gradients: Sequence[Tensor]) -> Tensor:
-    """Attention relevance (Chefer et al.): what of each block's attention speaks for the class.
+    """Attention relevance (Chefer et al.): the attention that raises the class score, accumulated.
 
     R = I; for each block R <- R + mean_h relu(A_l * dy_c/dA_l) R. (B,heads,N,N) x2 of each block
-    -> tokens (B,N,N). Deviations: none; where patches are pooled, theirs are the rows that count.
+    -> tokens (B,N,N). Deviations: none. If the network pools patches, their rows give the map.
     """
     relevance = _create_identity(matrices[0])
     for matrix, gradient in zip(matrices, matrix_gradients, strict=True):
@@ -121,14 +121,14 @@ def chefer(matrices: Sequence[Tensor], matrix_gradients: Sequence[Tensor]) -> Te
     paper="https://arxiv.org/abs/2404.03214", works_on=("ViT",), returns="tokens", threshold=0.4
 )
 def legrad(block_gradients: Sequence[Tensor]) -> Tensor:
-    """LeGrad: how the score, read after each block, would grow with that block's attention.
+    """LeGrad: the positive gradient of the score after each block with respect to its attention.
 
-    M = sum_l mean over heads and queries of relu(ds_l/dA_l), s_l the class's logit of the mean of
-    block l's tokens, through the network's norm and classifier. (B,heads,N,N) of each block ->
-    tokens (B,1,N).
+    M = sum_l mean over heads and queries of relu(ds_l/dA_l). s_l is the class's logit for the mean
+    token of block l, computed with the network's final norm and classifier. (B,heads,N,N) of each
+    block -> tokens (B,1,N).
 
-    Deviations: a convolution head (TS-CAM's) reads the normed tokens of block l as it reads the
-    last ones, for it has no logit of a mean.
+    Deviations: a convolution head (TS-CAM's) has no logit for a mean token; it reads the normed
+    tokens of block l as it reads the last ones.
     """
     return reduce(add, (g.relu().mean(dim=(1, 2))[:, None] for g in block_gradients))
 
@@ -141,17 +141,18 @@ def legrad(block_gradients: Sequence[Tensor]) -> Tensor:
     threshold=0.1,
 )
 def lrp(relevance: Tensor) -> Tensor:
-    """AttnLRP: the logit handed back through the network, each layer sharing out what it got.
+    """AttnLRP: the logit, propagated back; each layer distributes its relevance over its inputs.
 
-    R_i = sum_j x_i w_ij / z_j R_j in linear layers; LayerNorm and GELU pass relevance on; softmax:
-    R_i = x_i (R_i - s_i sum_j R_j); in A V and Q K^T each factor gets half. M = relu(sum_k R_k) of
-    a layer's tokens, the first block's unless `--layers` names others. (B,C,h,w) -> terms of M.
+    R_i = sum_j x_i w_ij / z_j R_j in linear layers. LayerNorm and GELU pass relevance on unchanged.
+    Softmax: R_i = x_i (R_i - s_i sum_j R_j). In A V and Q K^T each factor gets half.
+    M = relu(sum_k R_k) of a layer's tokens; by default of the first block (`--layers` chooses
+    others). (B,C,h,w) -> terms of M.
 
-    Computed as activation times a gradient whose rules are changed. It was chosen over Chefer
-    2021's transformer attribution (2012.09838), which starts from the same rules but clips
-    relevance to be positive and then mixes it with gradients: this one sums to the logit, but for
-    biases and what softmax takes, and can be read at any layer. Deviations: the 0 rule in all
-    linear layers; the paper tunes a gamma rule for vision transformers, which hides noise.
+    camcli computes it as activation times a gradient with changed rules. Chefer 2021's transformer
+    attribution (2012.09838) starts from the same rules, but clips relevance at 0 and mixes it with
+    gradients. AttnLRP sums to the logit, except for biases and softmax, and works at any layer.
+    Deviations: the 0 rule in all linear layers; the paper tunes a gamma rule for vision
+    transformers, which reduces noise.
     """
     return relevance
 
@@ -163,7 +164,7 @@ def _join_heads(matrix: Tensor, heads: str) -> Tensor:
 
 
 def _drop_smallest_weights(matrix: Tensor, discard: float) -> Tensor:
-    """Without the smallest weights of each row; what goes to the first token is kept."""
+    """Set the smallest weights of each row to 0, except in the column of the first token."""
     count = int(discard * matrix.shape[-1])
     if not count:
         return matrix
@@ -172,7 +173,7 @@ def _drop_smallest_weights(matrix: Tensor, discard: float) -> Tensor:
 
 
 def _add_residual(matrix: Tensor) -> Tensor:
-    """(A + I) / 2, each row summing to 1."""
+    """(A + I) / 2, with rows that sum to 1."""
     mixed = matrix + _create_identity(matrix)
     return mixed / mixed.sum(dim=-1, keepdim=True)
 

@@ -1,4 +1,4 @@
-"""Methods that read the classifier's weights."""
+"""Methods that read the weights of the classifier."""
 
 from __future__ import annotations
 
@@ -12,14 +12,14 @@ if TYPE_CHECKING:
 
 @method(paper="https://arxiv.org/abs/1512.04150", family="classifier", signed=True)
 def cam(semantic: Tensor) -> Tensor:
-    """CAM: the last map's channels, weighted as the linear classifier after pooling weighs them.
+    """CAM: the channels of the last layer, weighted with the weights of the linear classifier.
 
     M_c(x, y) = sum_k w_ck A_k(x, y), without bias and without relu. (B,H,W) -> (B,H,W).
 
-    Raises MethodError where the logits are not linear in any map. Deviations: a LayerNorm between
-    pool and classifier is folded into w with the pooled vector's deviation held fixed, which keeps
-    the mean of the map the logit; on a CLS-pooled transformer the classifier is read at the patch
-    tokens, for which it was not trained (the result says `"head": "linear"`, as it does for every
-    linear classifier, and the table of `camcli methods` says so too).
+    Raises MethodError if the logits are not linear in any map. Deviations: if a LayerNorm lies
+    between pooling and classifier, camcli folds it into w and keeps the standard deviation of the
+    pooled vector fixed, so that the mean of the map stays the logit. On a CLS-pooled transformer
+    camcli reads the classifier at the patch tokens, for which it was not trained. The result then
+    has `"head": "linear"`, as for every linear classifier.
     """
     return semantic

@@ -1,4 +1,4 @@
-"""Methods that take a layer apart into what it is made of: several maps, and no single answer."""
+"""Methods that split a layer into components; they return several maps instead of one."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 
-# More than that are told apart neither by colour nor by eye.
+# With more concepts the colours repeat.
 OPTION_LIMITS = {"concepts": 10, "steps": 10_000}
 
 
@@ -21,14 +21,14 @@ OPTION_LIMITS = {"concepts": 10, "steps": 10_000}
     option_limits=OPTION_LIMITS,
 )
 def dff(activations: Tensor, *, concepts: int = 5, steps: int = 200, seed: int = 0) -> Tensor:
-    """DFF: the concepts that a layer is made of, each with the part of the image that shows it.
+    """DFF: the concepts in a layer, each with a map of where it occurs.
 
-    relu(A) ~ W H, both >= 0, with pixels A (HW,C), W (HW,N), H (N,C), rows of H of length 1; the
-    maps are the columns of W, the strongest first. (B,C,H,W) -> (B,N,H,W). The same for every
-    class. Drawn each in a colour of its own, with its share of the whole.
+    relu(A) ~ W H, both >= 0, with pixels A (HW,C), W (HW,N), H (N,C), and rows of H of length 1.
+    The maps are the columns of W, strongest first. (B,C,H,W) -> (B,N,H,W). They are the same for
+    every class. Pictures show each map in its own colour, with its share of the sum.
 
-    `concepts` is N, `steps` the number of multiplicative updates from a start drawn by the seed.
-    Deviations: each image is factorised by itself; the paper factorises a set of images together.
+    `concepts` is N. `steps` is the number of multiplicative updates, from a random start (`seed`).
+    Deviations: camcli factorises each image alone; the paper factorises a set of images together.
     """
     from camcli.methods._decomposition import compute_factor_maps
 

@@ -1,4 +1,4 @@
-"""Methods that change the image, or a layer, and watch the score."""
+"""Methods that change the image or a layer, and measure the change of the score."""
 
 from __future__ import annotations
 
@@ -17,23 +17,23 @@ if TYPE_CHECKING:
 
 
 class RescoreFunction(Protocol):
-    """Scores, or probabilities, of altered images: see the needs."""
+    """Scores or probabilities of altered images: the input `rescore` of a method."""
 
     def __call__(self, alter: Alter, wanted: Tensor, *, probability: bool = True) -> Tensor:
-        """(B,N), 0 where nothing is wanted."""
+        """The scores (B,N); 0 for entries that are not wanted."""
 
 
 class AblateFunction(Protocol):
-    """Scores with a layer's output changed: see the needs."""
+    """Scores with a changed layer output: the input `ablate` of a method."""
 
     def __call__(self, change: Alter, wanted: Tensor) -> Tensor:
-        """(B,N), 0 where nothing is wanted."""
+        """The scores (B,N); 0 for entries that are not wanted."""
 
 
 def _create_mask_scorer(
     rescore: RescoreFunction, alterations: Sequence[Alter], weights: str
 ) -> Callable[[Tensor], Tensor]:
-    """What scores masks: the mean over several ways of seeing an image through them."""
+    """A function that scores masks: the mean score over several alterations of the image."""
 
     def scores(wanted: Tensor) -> Tensor:
         plain = weights != "softmax"
@@ -55,14 +55,14 @@ def scorecam(
     channels: int = 0,
     weights: str = "probability",
 ) -> Tensor:
-    """Score-CAM: each channel weighs what the class gets of the image seen through it.
+    """Score-CAM: every channel, weighted with the score of the image masked by that channel.
 
-    w_k = p_c(x * m_k), m_k the channel upsampled and min-maxed; M = relu(sum_k w_k A_k).
-    (B,3,H,W), (B,C,h,w) -> terms of M. One forward pass a channel.
+    w_k = p_c(x * m_k), with m_k the channel, upsampled and min-maxed; M = relu(sum_k w_k A_k).
+    (B,3,H,W), (B,C,h,w) -> terms of M. It needs one forward pass per channel.
 
-    `channels=N` asks only the N that vary most (0: all). `weights=softmax` takes the softmax over
-    channels of the logits instead of the class's probability. Deviations: a channel that is the
-    same everywhere has no mask, and weighs nothing; equal masks are scored once.
+    `channels=N` uses only the N channels that vary most (0: all). `weights=softmax` uses the
+    softmax of the logits over channels instead of the class's probability. Deviations: a constant
+    channel gives no mask and gets weight 0. Equal masks are scored once.
     """
     from camcli.methods._masks import create_channel_masks
 
@@ -84,13 +84,14 @@ def sscam(
     weights: str = "probability",
     seed: int = 0,
 ) -> Tensor:
-    """SS-CAM: Score-CAM with each mask's score averaged over noisy copies of the mask.
+    """SS-CAM: Score-CAM with scores averaged over noisy copies of each mask.
 
-    w_k = 1/N sum_i p_c(x * (m_k + e_i)), e_i Gaussian of deviation `noise`; M = relu(sum w_k A_k).
-    (B,3,H,W), (B,C,h,w) -> terms of M. `samples` forward passes a channel.
+    w_k = 1/N sum_i p_c(x * (m_k + e_i)), with Gaussian e_i of standard deviation `noise`;
+    M = relu(sum_k w_k A_k). (B,3,H,W), (B,C,h,w) -> terms of M. It needs `samples` forward passes
+    per channel.
 
-    `channels` and `weights` are Score-CAM's. Deviations: every channel gets the same N fields of
-    noise, so that channels differ by their masks alone.
+    `channels` and `weights` are as in Score-CAM. Deviations: every channel gets the same N noise
+    samples, so that only the masks differ.
     """
     from camcli.core.rng import create_normal_noise
     from camcli.methods._masks import create_channel_masks
@@ -116,12 +117,12 @@ def iscam(
     channels: int = 0,
     weights: str = "probability",
 ) -> Tensor:
-    """IS-CAM: Score-CAM with each mask's score averaged while the mask is faded in.
+    """IS-CAM: Score-CAM with scores averaged over masks of growing strength.
 
     w_k = 1/N sum_i p_c(x * m_k c_i), c_i = sum_{j <= i} j/N; M = relu(sum_k w_k A_k).
-    (B,3,H,W), (B,C,h,w) -> terms of M. `steps` forward passes a channel.
+    (B,3,H,W), (B,C,h,w) -> terms of M. It needs `steps` forward passes per channel.
 
-    `channels` and `weights` are Score-CAM's. Deviations: none.
+    `channels` and `weights` are as in Score-CAM. Deviations: none.
     """
     from camcli.methods._masks import create_channel_masks
 
@@ -142,13 +143,13 @@ def iscam(
     threshold=0.3,
 )
 def ablationcam(activations: Tensor, ablate: AblateFunction, *, channels: int = 0) -> Tensor:
-    """Ablation-CAM: each channel weighs what the score loses without it.
+    """Ablation-CAM: every channel, weighted with the drop of the score without that channel.
 
-    w_k = (s - s_k) / |s|, s_k the logit with channel k at zero; M = relu(sum_k w_k A_k).
-    (B,C,H,W) -> terms of M. The network runs again from the layer on, once a channel.
+    w_k = (s - s_k) / |s|, with s_k the logit when channel k is zero; M = relu(sum_k w_k A_k).
+    (B,C,H,W) -> terms of M. The part of the network after the layer runs once per channel.
 
-    `channels=N` asks only the N that vary most (0: all). Deviations: divided by |s|, where the
-    paper's s would turn the map around when it is negative; prefix tokens are left as they are.
+    `channels=N` uses only the N channels that vary most (0: all). Deviations: the divisor is |s|,
+    because the paper's s would invert the map when it is negative. Prefix tokens do not change.
     """
     from camcli.methods._masks import choose_strongest_channels
 
@@ -167,18 +168,21 @@ def ablationcam(activations: Tensor, ablate: AblateFunction, *, channels: int = 
 def occlusion(
     inputs: Tensor, rescore: RescoreFunction, *, window: int = 32, stride: int = 16
 ) -> Tensor:
-    """Occlusion: what the class loses when a square of the image is covered.
+    """Occlusion: the drop of the score when a square covers a part of the image.
 
     M = relu(mean of p_c(x) - p_c(x covered) over the squares that cover a pixel).
-    (B,3,H,W) -> (B,H,W). One forward pass a square of `window` pixels, every `stride` of them.
+    (B,3,H,W) -> (B,H,W). Squares of `window` pixels lie `stride` pixels apart. Each needs one
+    forward pass.
 
-    Deviations: covered with the mean colour (0), as the paper's grey; the last squares of a row or
-    column lie flush with the border.
+    Deviations: squares have the mean colour (0), like the paper's grey. The last square of a row or
+    column ends at the border.
     """
     from camcli.methods._masks import create_square_masks
 
     if stride > window:
-        raise UsageError(f"occlusion: squares of {window} every {stride} pixels leave gaps")
+        raise UsageError(
+            f"occlusion: squares of {window} every {stride} pixels leave gaps; set stride <= window"
+        )
     shown = create_square_masks((inputs.shape[2], inputs.shape[3]), window, stride).to(
         inputs.device
     )
@@ -201,13 +205,13 @@ def rise(
     keep: float = 0.5,
     seed: int = 0,
 ) -> Tensor:
-    """RISE: random masks, each weighted by what the class gets of the image seen through it.
+    """RISE: random masks, each weighted with the score of the masked image.
 
-    M = 1/(N p) sum_i p_c(x * m_i) m_i, each m_i a grid of `cells` x `cells`, every cell open with
-    probability p = `keep`, upsampled and shifted at random. (B,3,H,W) -> (B,H,W).
+    M = 1/(N p) sum_i p_c(x * m_i) m_i. Each m_i is a grid of `cells` x `cells`, whose cells are
+    open with probability p = `keep`, upsampled and shifted at random. (B,3,H,W) -> (B,H,W).
 
-    `masks` forward passes. Deviations: 2000 masks; the paper has 4000 for VGG16 and 8000 for
-    ResNet-50. Every image gets the same.
+    It needs `masks` forward passes. Deviations: 2000 masks; the paper uses 4000 for VGG16 and 8000
+    for ResNet-50. Every image gets the same masks.
     """
     from camcli.methods._masks import create_random_masks
 
@@ -216,4 +220,4 @@ def rise(
     weights = rescore(lambda b, k: inputs[b] * shown(k).to(inputs)[:, None], every)
     return shown.sum_weighted(weights) / (
         masks * keep or 1
-    )  # nothing is seen through masks that are shut
+    )  # if no cell is open, all masks are zero

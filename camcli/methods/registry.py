@@ -56,8 +56,8 @@ def find_method_inputs() -> Mapping[str, MethodInput]:
     return found
 
 
-# What is run where none is named: the first that the model can have, TS-CAM with a head that was
-# trained for it. Chosen by GT-known on ILSVRC photographs; README has the figures.
+# Without --method, camcli runs the first of these that works on the model; TS-CAM only with a head
+# that was trained for it. They were chosen by GT-known on ILSVRC photographs: docs/evaluation.md.
 DEFAULT_METHODS = ("tscam", "chefer", "gradcam")
 
 # The order in which methods are listed, by module; modules with other names come last.
@@ -71,7 +71,7 @@ ReturnKind = Literal["map", "terms", "tokens", "concepts"]
 
 @dataclass(frozen=True, slots=True)
 class Method:
-    """A method as data: its function, its needs and options, and what suits it."""
+    """A method as data: its function, inputs, options, and settings."""
 
     name: str
     function: Callable[..., Tensor]
@@ -99,22 +99,22 @@ class Method:
 
     @property
     def per_layer(self) -> bool:
-        """Whether it is asked of one layer at a time, so that `--layers` applies."""
+        """Whether the method reads one layer at a time, so that `--layers` applies."""
         return any(each.layer_specific for each in self.inputs)
 
     @property
     def class_through_layer(self) -> bool:
-        """Whether it asks how the class depends on the layer, and so is blank where it does not."""
+        """Whether the map is empty if the class score does not depend on the layer."""
         return any(each.layer_specific and each.class_specific for each in self.inputs)
 
     @property
     def class_specific(self) -> bool:
-        """Whether its map is about the class, and not about the image alone."""
+        """Whether the map depends on the class, and not only on the image."""
         return any(each.class_specific for each in self.inputs)
 
     @property
     def costs(self) -> tuple[str, ...]:
-        """What it takes besides a forward pass; or that alone."""
+        """What the method costs besides one forward pass; or "forward" if nothing else."""
         besides = dict.fromkeys(each.cost for each in self.inputs)
         return tuple(cost for cost in besides if cost != "forward") or ("forward",)
 
@@ -163,7 +163,8 @@ def method(
             name=called,
             function=function,
             paper=paper,
-            family=family or (function.__module__ or "").rpartition(".")[2],
+            # Code that runs by exec has no module.
+            family=family or (function.__module__ or "__main__").rpartition(".")[2],
             works_on=works_on,
             threshold=threshold,
             fusion=fusion,

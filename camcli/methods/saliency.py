@@ -1,4 +1,4 @@
-"""Methods that ask which pixels of the input the score depends on."""
+"""Methods that use the gradient of the score with respect to the pixels of the input."""
 
 from __future__ import annotations
 
@@ -14,13 +14,13 @@ if TYPE_CHECKING:
 
     Slope = Callable[[Tensor], Tensor]
 
-# As SmoothGrad's authors show such maps: a few pixels are far above all others.
+# SmoothGrad's authors clip maps here, because a few pixels are far above all others.
 CLIP_QUANTILE = 0.99
 
 
 @method(paper="https://arxiv.org/abs/1312.6034", clip_quantile=CLIP_QUANTILE, threshold=0.15)
 def saliency(input_gradients: Tensor) -> Tensor:
-    """Saliency: how strongly the score depends on each pixel.
+    """Saliency: the absolute gradient of the score at each pixel.
 
     M = max over colours of |dy_c/dx|. (B,3,H,W) -> (B,H,W). Deviations: none.
     """
@@ -29,12 +29,12 @@ def saliency(input_gradients: Tensor) -> Tensor:
 
 @method(paper="https://arxiv.org/abs/1605.01713", clip_quantile=CLIP_QUANTILE)
 def inputxgradient(inputs: Tensor, input_gradients: Tensor) -> Tensor:
-    """Input times gradient: what each pixel contributes, were the score linear.
+    """Input times gradient: the contribution of each pixel to a linear approximation of the score.
 
     M = |sum over colours of x dy_c/dx|. (B,3,H,W) x2 -> (B,H,W).
 
-    Deviations: the absolute value, for a map has one colour scale; x is the normalised input, 0 the
-    mean colour.
+    Deviations: the absolute value, because a map has one colour scale. x is the normalised input,
+    in which 0 is the mean colour.
     """
     return (inputs * input_gradients).sum(dim=1).abs()
 
@@ -43,13 +43,13 @@ def inputxgradient(inputs: Tensor, input_gradients: Tensor) -> Tensor:
 def integratedgradients(
     inputs: Tensor, slope: Slope, *, steps: int = 50, absolute: bool = True
 ) -> Tensor:
-    """Integrated gradients: what each pixel contributes on the way from a plain image to this one.
+    """Integrated gradients: the contribution of each pixel, integrated from a plain grey image on.
 
     M = |sum over colours of x integral_0^1 dy_c/dx (a x) da|, from the mean colour (0), by
     Gauss-Legendre quadrature with `steps` nodes. (B,3,H,W) -> (B,H,W).
 
-    `absolute=false` keeps the sign, for `--save array`: the map's sum is then the logit less that
-    of the plain image.
+    `absolute=false` keeps the sign, for `--save array`. The map's sum is then the logit of the
+    image minus the logit of the plain image.
     Deviations: the absolute value.
     """
     import numpy as np
@@ -65,10 +65,10 @@ def integratedgradients(
 def smoothgrad(
     inputs: Tensor, slope: Slope, *, samples: int = 25, noise: float = 0.15, seed: int = 0
 ) -> Tensor:
-    """SmoothGrad: saliency, with the gradient averaged over noisy copies of the image.
+    """SmoothGrad: saliency with gradients averaged over noisy copies of the image.
 
-    M = max over colours of |1/N sum_i dy_c/dx (x + e_i)|, e_i Gaussian, its deviation the share
-    `noise` of the image's range. (B,3,H,W) -> (B,H,W). Deviations: none.
+    M = max over colours of |1/N sum_i dy_c/dx (x + e_i)|, with Gaussian e_i whose standard
+    deviation is `noise` times the image's range. (B,3,H,W) -> (B,H,W). Deviations: none.
     """
     from camcli.core.rng import iter_noisy_copies
 
@@ -78,13 +78,13 @@ def smoothgrad(
 
 @method(paper="https://arxiv.org/abs/1412.6806", works_on=("CNN",), clip_quantile=CLIP_QUANTILE)
 def guidedbackprop(guided_gradients: Tensor) -> Tensor:
-    """Guided backpropagation: the gradient along what excites, all the way to the pixels.
+    """Guided backpropagation: the gradient at the pixels, with only positive values kept at ReLUs.
 
     At each ReLU R = 1[x > 0] relu(R'); M = max over colours of |R| at the input. (B,3,H,W) ->
     (B,H,W).
 
-    Only networks whose activations are ReLU or ReLU6 have it. Deviations: none. It hardly depends
-    on the class (arXiv 1810.03292): look at its maps beside those of another.
+    It works only on networks whose activations are ReLU or ReLU6. Deviations: none. The map hardly
+    depends on the class (arXiv 1810.03292); compare it with the map of another class.
     """
     return guided_gradients.abs().amax(dim=1)
 
@@ -97,7 +97,7 @@ def guidedbackprop(guided_gradients: Tensor) -> Tensor:
     threshold=0.07,
 )
 def guided_gradcam(activations: Tensor, gradients: Tensor, guided_gradients: Tensor) -> Tensor:
-    """Guided Grad-CAM: guided backpropagation where Grad-CAM is.
+    """Guided Grad-CAM: guided backpropagation times Grad-CAM.
 
     M = max over colours of |R| times Grad-CAM, upsampled. (B,C,h,w) x2, (B,3,H,W) -> (B,H,W).
     Deviations: none.

@@ -43,7 +43,7 @@ def test_floats_up_to_one_or_up_to_255(tmp_path: Path, scale: float) -> None:
 
 def test_values_without_an_agreed_scale_are_refused(tmp_path: Path) -> None:
     values = np.array([[-1.0, 5.0]], np.float32)
-    with pytest.raises(ImageError, match="no agreed scale"):
+    with pytest.raises(ImageError, match="no standard scale"):
         load_image(saved(Image.fromarray(values), tmp_path, "odd.tiff"))
 
 

@@ -20,9 +20,17 @@ from camcli.core.errors import OutputError, UsageError
 from camcli.core.maps import MAP_STATUSES
 from camcli.core.types import STATUS_TEXTS, Explanation, MapStatus, Result
 from camcli.io.jsonl import ResultsLog, lock_log
-from camcli.io.writers import WRITERS, DrawingStyle, EncodedFile, find_writer, writer
+from camcli.io.writers import (
+    WRITERS,
+    DrawingStyle,
+    EncodedFile,
+    describe_writers,
+    find_writer,
+    writer,
+)
 
 SCHEMA = json.loads((files("camcli.io") / "schemas/results.schema.json").read_text())
+OUTPUTS_PAGE = Path(__file__).parents[2] / "docs/outputs.md"
 LISTS_WITHOUT_NUMPY = """
 import sys
 from camcli.io.writers import WRITERS
@@ -82,6 +90,14 @@ def test_help_and_schema_know_every_kind(cli: Cli) -> None:
         assert kind.help
         assert re.search(pattern, name)
         assert name in shown
+    assert describe_writers().startswith("overlay: the map over the image; heatmap: ")
+
+
+def test_the_page_on_outputs_lists_every_kind() -> None:
+    table = (
+        OUTPUTS_PAGE.read_text(encoding="utf-8").partition("| `--save` |")[2].partition("\n\n")[0]
+    )
+    assert re.findall(r"^\| `(\w+)` \|", table, re.MULTILINE) == [*WRITERS]
 
 
 def test_kinds_are_listed_without_numpy() -> None:
@@ -123,6 +139,15 @@ def test_a_log_is_appended_to_and_locked(tmp_path: Path) -> None:
     with ResultsLog.open(path, overwrite=True):
         assert path.read_bytes() == b""
     assert not path.exists()  # nothing was written
+
+
+def test_a_folder_in_the_place_of_a_log_is_one_line(tmp_path: Path) -> None:
+    path = tmp_path / "log.jsonl"
+    path.mkdir()
+    with pytest.raises(OutputError, match="cannot write to .*: Is a directory"), lock_log(path):
+        path.read_bytes()
+    with pytest.raises(OutputError, match="cannot write to .*: Is a directory"):
+        ResultsLog.open(path, resume=True)
 
 
 def test_a_log_that_was_replaced_before_the_lock_is_refused(

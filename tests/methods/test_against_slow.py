@@ -30,8 +30,8 @@ from torch import Tensor, nn
 
 from camcli.engine.postprocess import BatchExplanation
 from camcli.methods.registry import METHODS
-from camcli.models import model as models
 from camcli.models.introspection import heads
+from camcli.models.model import load_model
 
 GRADIENT = [
     name
@@ -312,7 +312,7 @@ def test_tscam_from_an_official_checkpoint(side: int, tmp_path: Path) -> None:
     path = tmp_path / "model_best.pth"
     state = {f"module.{key}": value for key, value in weights.items()}
     torch.save({"epoch": 3, "state_dict": state, "best_map": 0.5}, path)
-    model = models.load_model(str(path), device="cpu")
+    model = load_model(str(path), device="cpu")
     assert model.input_size == (side, side)
     inputs = photographs(model.input_size, 2)
     targets = [6, 3]

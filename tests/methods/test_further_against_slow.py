@@ -12,7 +12,7 @@ import pytest
 import slow
 import slow_activation
 import slow_attention
-import slow_parts
+import slow_factorization
 import slow_perturbation
 import slow_saliency
 import torch
@@ -35,15 +35,14 @@ from slow import Doubles
 from timm.layers.norm_act import BatchNormAct2d
 from torch import Tensor, nn
 
-from camcli.core import rng as draws
 from camcli.core.errors import MethodError
+from camcli.core.rng import create_normal_noise, create_uniform_noise
 from camcli.core.types import Transform
 from camcli.engine.plan import plan_requests
-from camcli.methods import _masks as masks
+from camcli.methods._masks import create_channel_masks, create_random_masks
 from camcli.methods.registry import METHODS, find_method
-from camcli.models import model as models
 from camcli.models.introspection.attention import disable_fused_attention
-from camcli.models.model import Model
+from camcli.models.model import Model, wrap_network
 
 SLOW = {
     "classifier": slow,
@@ -52,7 +51,7 @@ SLOW = {
     "perturbation": slow_perturbation,
     "attention": slow_attention,
     "saliency": slow_saliency,
-    "factorization": slow_parts,
+    "factorization": slow_factorization,
 }
 
 
@@ -90,9 +89,7 @@ def test_activation_methods(method: str, key: str, layer: str, read: Read) -> No
         if method == "eigengradcam":
             expected = nearest_sign(doubles(found[b]), version(a, g), version(a, -g), a * g)
         elif method == "randomcam":
-            expected = version(
-                a, doubles(2 * draws.create_uniform_noise((len(a),), 0) - 1).tolist()
-            )
+            expected = version(a, doubles(2 * create_uniform_noise((len(a),), 0) - 1).tolist())
         else:
             expected = version(a)
         assert_same(found[b], expected, 1e-3 if method == "kpcacam" else 1e-4)
@@ -191,7 +188,7 @@ def relu_network(held: bool = False) -> Model:
     for norm in (network.norm1, network.norm2):
         norm.running_mean.uniform_(-0.5, 0.5, generator=torch.Generator().manual_seed(1))
         norm.running_var.uniform_(0.5, 2, generator=torch.Generator().manual_seed(2))
-    return models.wrap_network("small", network, Transform((12, 16)))
+    return wrap_network("small", network, Transform((12, 16)))
 
 
 def bias_terms(network: Any, image: Tensor, target: int) -> tuple[Doubles, list[Doubles]]:
@@ -268,7 +265,7 @@ def test_masking_methods(method: str, key: str, layer: str, read: Read) -> None:
     options: dict[str, Any] = {"sscam": {"samples": 2, "seed": 3}, "iscam": {"steps": 2}}
     own = options.get(method, {})
     found = found_by(model, method, inputs, CLASSES[:2], layer, own).fused.values
-    fields = [doubles(f) for f in 2.0 * draws.create_normal_noise((2, *model.input_size), 3)]
+    fields = [doubles(f) for f in 2.0 * create_normal_noise((2, *model.input_size), 3)]
     b, target = 1, CLASSES[1]
     (activation,), _ = recorded(model.network, [layer], inputs[b], target)
     a, x, p = read(activation), doubles(inputs[b]), probability(model, target)
@@ -285,7 +282,7 @@ def test_equal_masks_are_scored_once_and_constant_ones_not_at_all() -> None:
     activations[0, 0, 1, 2], activations[0, 3, 1, 2] = 2.0, 0.5  # equal, once min-maxed
     activations[0, 1] = torch.arange(6.0).reshape(2, 3)
     activations[0, 4] = 7.0  # the same everywhere
-    found = masks.create_channel_masks(activations, torch.ones(1, 3, 4, 6), 0)
+    found = create_channel_masks(activations, torch.ones(1, 3, 4, 6), 0)
     assert found.scored_channels.tolist() == [[True, True, False, False, False]]
     assert found.varying_channels.tolist() == [[True, True, False, True, False]]
     terms = found.weight_activations(
@@ -295,7 +292,7 @@ def test_equal_masks_are_scored_once_and_constant_ones_not_at_all() -> None:
     assert not terms[0, 4].any()
     shares = found.weight_activations(lambda wanted: torch.zeros(1, 5), "softmax")
     assert torch.allclose(shares[0, 1], activations[0, 1] / 3)
-    two = masks.create_channel_masks(activations, torch.ones(1, 3, 4, 6), 1)
+    two = create_channel_masks(activations, torch.ones(1, 3, 4, 6), 1)
     assert two.scored_channels.tolist() == [[False, True, False, False, False]]
 
 
@@ -367,7 +364,7 @@ def test_rise() -> None:
     inputs = photographs(model.input_size, 2)
     options = {"masks": 40, "seed": 2}
     found = found_by(model, "rise", inputs, CLASSES[:2], options=options).fused.values
-    grids = masks.create_random_masks(model.input_size, 40, 7, 0.5, 2)
+    grids = create_random_masks(model.input_size, 40, 7, 0.5, 2)
     shown = [doubles(m) for m in grids(torch.arange(40))]
     for b, target in enumerate(CLASSES[:2]):
         p = probability(model, target)
@@ -375,7 +372,7 @@ def test_rise() -> None:
 
 
 def test_random_grids_are_open_as_often_as_asked_and_smooth() -> None:
-    grids = masks.create_random_masks((96, 130), 200, 7, 0.3, 1)
+    grids = create_random_masks((96, 130), 200, 7, 0.3, 1)
     shown = grids(torch.arange(200))
     assert shown.shape == (200, 96, 130)
     assert abs(float(shown.mean()) - 0.3) < 0.02
@@ -622,9 +619,9 @@ def test_dff(key: str, layer: str, read: Read) -> None:
         (activation,), _ = recorded(model.network, [layer], inputs[b], target)
         a = read(activation)
         size = a.shape[1] * a.shape[2]
-        drawn = doubles(draws.create_uniform_noise((3, size + len(a)), 2)) + 0.1
+        drawn = doubles(create_uniform_noise((3, size + len(a)), 2)) + 0.1
         scale = np.sqrt(np.maximum(a, 0).mean() / 3)
-        expected = slow_parts.dff(a, drawn[:, :size].T * scale, drawn[:, size:] * scale, 40)
+        expected = slow_factorization.dff(a, drawn[:, :size].T * scale, drawn[:, size:] * scale, 40)
         for own, wanted in zip(maps[b], expected, strict=True):
             assert_same(own, wanted, 1e-3)
 

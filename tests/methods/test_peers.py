@@ -26,8 +26,7 @@ from camcli.engine.plan import plan_requests
 from camcli.engine.postprocess import BatchExplanation
 from camcli.io import images, transforms
 from camcli.methods.registry import find_method
-from camcli.models import model as models
-from camcli.models.model import Model
+from camcli.models.model import Model, load_model
 
 Reshape = Callable[[Tensor], Tensor]
 
@@ -45,7 +44,7 @@ NETWORKS: dict[str, tuple[str, int, int, dict[str, Any]]] = {
 @cache
 def model_of(key: str) -> Model:
     if key == "embedded":
-        return models.load_model(device="cpu")
+        return load_model(device="cpu")
     name, height, width, options = NETWORKS[key]
     return small(name, height, width, **options)
 

@@ -27,16 +27,15 @@ from test_peers import Reshape, best, nlc, torch_cam
 from torch import Tensor, nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
-from camcli.core import rng as draws
 from camcli.core.geometry import Float32Array
 from camcli.core.maps import normalize_maps, normalize_tensor
+from camcli.core.rng import create_normal_noise
 from camcli.core.types import Transform
 from camcli.engine.explain import explain_batch
 from camcli.engine.plan import plan_requests
 from camcli.io import images, transforms
 from camcli.methods.registry import find_method
-from camcli.models import model as models
-from camcli.models.model import Model
+from camcli.models.model import Model, wrap_network
 
 # The sides of "odd" are 31 times those of layer4's map: an odd factor puts a pixel on each centre,
 # so it is the same whether a mask is min-maxed before it is enlarged, as torchcam does, or after.
@@ -252,9 +251,7 @@ def scored_by_torchcam(
         if kind == "SSCAM":
             peer.num_samples = options["samples"]
             shape = (options["samples"], *model.input_size)
-            peer._distrib = Fields(
-                options["noise"] * draws.create_normal_noise(shape, options["seed"])
-            )
+            peer._distrib = Fields(options["noise"] * create_normal_noise(shape, options["seed"]))
         enlarge = enlarged(model.input_size)
         if after:
             peer._upsample = lambda masks: normalize_tensor(enlarge(masks), (2, 3))
@@ -352,7 +349,7 @@ def test_legrad(depth: int, hidden: int, heads: int) -> None:
     lively(peer).eval().requires_grad_(False)
     sizes = {"img_size": 32, "patch_size": 8, "embed_dim": hidden, "depth": depth}
     network = as_timm(peer, **sizes, num_heads=heads, mlp_ratio=96 / hidden, num_classes=10)
-    model = models.wrap_network("torchvision's", network, Transform((32, 32)))
+    model = wrap_network("torchvision's", network, Transform((32, 32)))
     inputs = photographs((32, 32))
     logits = peer(inputs)
     # Not less: two implementations of attention, in single precision.
