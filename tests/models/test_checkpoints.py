@@ -20,8 +20,8 @@ from torch import Tensor
 
 from camcli.core.errors import CheckpointError, ModelError, UsageError
 from camcli.models import model as models
-from camcli.models.zoo import checkpoints
-from camcli.models.zoo import pretrained as hub
+from camcli.models.zoo import checkpoints, library
+from camcli.models.zoo.libraries.timm import TimmLibrary
 
 NAME = "test_resnet"
 State = dict[str, Tensor]
@@ -175,8 +175,8 @@ def test_an_unknown_name_suggests_near_ones() -> None:
 
 
 def test_without_the_hub_the_message_names_checkpoint(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(hub, "is_reachable", lambda _address: False)
-    monkeypatch.setattr(hub, "_is_cached", lambda _repository, _names: False)
+    monkeypatch.setattr(library, "is_reachable", lambda _address: False)
+    monkeypatch.setattr(TimmLibrary, "is_cached", lambda _self, _name: False)
     with pytest.raises(ModelError, match="--checkpoint FILE"):
         models.load_model("resnet18")
 
@@ -190,7 +190,7 @@ def test_weights_from_the_hub_are_loaded_by_timm(monkeypatch: pytest.MonkeyPatch
         return lively(real(name))
 
     real = timm.create_model
-    monkeypatch.setattr(hub, "_is_cached", lambda _repository, _names: True)
+    monkeypatch.setattr(TimmLibrary, "is_cached", lambda _self, _name: True)
     monkeypatch.setattr(timm, "create_model", create)
     assert models.load_model("test_resnet", size=(64, 64)).name == "test_resnet"
     assert asked == {"name": "test_resnet", "pretrained": True}

@@ -32,7 +32,7 @@ from camcli.io.transforms import compute_view, preprocess_image
 from camcli.methods.registry import find_method
 from camcli.models import model as models
 from camcli.models.model import Model
-from camcli.models.zoo import architectures
+from camcli.models.zoo import architectures, memory
 from camcli.models.zoo.resolve import CHECKPOINT_FILE_NAMES, load_network
 
 State = dict[str, Tensor]
@@ -308,11 +308,11 @@ REFUSED: dict[str, tuple[str, ...]] = {
     "program:best.pth": ("best.pth is no program",),
     "mine:Pair --checkpoint best.pth": ("does not fit", "inner.conv1"),
     f"{TV}resnet_18": ("did you mean resnet18",),
-    f"{TV}lraspp_mobilenet_v3_large": ("is no classifier",),
-    f"{TV}fasterrcnn_resnet50_fpn": ("is no classifier",),
-    "hf-hub:org/name": ("model hub cannot be reached", "--checkpoint FILE"),
-    "hf-hub:org/name --checkpoint best.pth": ("model hub cannot be reached", "leave --model out"),
-    "hf-hub: --checkpoint best.pth": ("cannot be",),
+    f"{TV}lraspp_mobilenet_v3_large": ("is not an image classifier",),
+    f"{TV}fasterrcnn_resnet50_fpn": ("is not an image classifier",),
+    "hf-hub:org/name": ("not on this machine", "cannot be reached", "--checkpoint FILE"),
+    "hf-hub:org/name --checkpoint best.pth": ("model hub cannot be reached", "omit --model"),
+    "hf-hub: --checkpoint best.pth": ("write hf-hub:OWNER/NAME",),
     "broken:x": ("broken cannot be imported", "nowhere_to_be_found"),
     "absent:x": ("absent cannot be imported",),
     "exits:x": ("exits cannot be imported",),
@@ -358,7 +358,7 @@ def test_torchvision_from_its_own_cache(tmp_path: Path, monkeypatch: pytest.Monk
 
     name = f"{TV}shufflenet_v2_x0_5"
     monkeypatch.setenv("TORCH_HOME", str(tmp_path))
-    monkeypatch.setattr("camcli.models.zoo.pretrained.is_reachable", lambda _address: False)
+    monkeypatch.setattr("camcli.models.zoo.library.is_reachable", lambda _address: False)
     with pytest.raises(ModelError, match="--checkpoint FILE"):
         models.load_model(name)
     published: Any = get_model_weights("shufflenet_v2_x0_5").DEFAULT
@@ -395,7 +395,7 @@ def test_a_repository_in_the_hubs_cache(tmp_path: Path) -> None:
 
 
 def test_too_big_for_memory(cli: Cli, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(architectures, "_read_free_memory", lambda: 2**20)
+    monkeypatch.setattr(memory, "read_free_memory", lambda: 2**20)
     ran = cli("layers", "vit_base_patch16_224", "--no-weights")
     refused(ran, "vit_base_patch16_224 needs 0.3 GB", "camcli models vit")
 

@@ -7,7 +7,6 @@ Sources: https://arxiv.org/abs/2105.03889 (Conformer), https://arxiv.org/abs/210
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from functools import partial
 from itertools import count, takewhile
 from typing import Any
@@ -18,11 +17,11 @@ from torch import Tensor, nn
 from torch.nn.functional import interpolate
 
 from camcli.core.errors import CheckpointError
+from camcli.models.zoo.signatures import Shapes
 
 # As trained: 1e-6 everywhere, but for the stem's BatchNorm and the last LayerNorm (torch's 1e-5).
 EPS = 1e-6
 CONFORMER_INPUT_SIDE = 224
-Shapes = Mapping[str, tuple[int, ...]]
 
 
 class _BottleneckBase(nn.Module):

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from camcli.core.errors import CheckpointError, ModelError
 from camcli.core.types import Transform
-from camcli.models.zoo.architectures import DEFAULT_INPUT_SIZE, InputSize, LoadedNetwork
+from camcli.models.zoo.library import DEFAULT_INPUT_SIZE, LoadedNetwork, Size
 
 PROGRAM_PREFIX = "program:"
 
@@ -65,7 +65,7 @@ class ProgramNetwork(nn.Module):
         return found[0] if len(found) == 1 else torch.cat(found)
 
 
-def load_program(name: str, size: InputSize) -> LoadedNetwork:
+def load_program(name: str, size: Size | None) -> LoadedNetwork:
     """What `program:FILE` names: a TorchScript or torch.export file. Its layers cannot be tapped.
 
     Raises CheckpointError for a file that is neither, or that torch cannot load.
@@ -91,12 +91,12 @@ def load_program(name: str, size: InputSize) -> LoadedNetwork:
     return LoadedNetwork(path.stem, network, Transform(size or wanted or DEFAULT_INPUT_SIZE))
 
 
-def _load_torchscript(path: Path) -> tuple[nn.Module, InputSize]:
+def _load_torchscript(path: Path) -> tuple[nn.Module, Size | None]:
     load: Any = torch.jit.load
     return ProgramNetwork(load(str(path), map_location="cpu").eval()), None
 
 
-def _load_torch_export(path: Path) -> tuple[nn.Module, InputSize]:
+def _load_torch_export(path: Path) -> tuple[nn.Module, Size | None]:
     graph = torch.export.load(path).module()
     (image,) = (node for node in graph.graph.nodes if node.op == "placeholder")
     batch, _, rows, cols = (

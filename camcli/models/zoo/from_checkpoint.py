@@ -13,24 +13,13 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-import timm
 import torch
 from torch import nn
 
 from camcli.core.errors import CheckpointError, ModelError
 from camcli.core.types import Transform
 from camcli.models.introspection.heads import ConvHead
-from camcli.models.zoo.architectures import (
-    TORCHVISION_PREFIX,
-    InputSize,
-    LoadedNetwork,
-    check_model_name,
-    check_trained_size,
-    create_network,
-    create_untrained,
-    find_normalization_override,
-)
-from camcli.models.zoo.architectures import find_transform as usual
+from camcli.models.zoo.architectures import create_network, create_untrained
 from camcli.models.zoo.checkpoints import (
     CheckpointFile,
     StateDict,
@@ -48,15 +37,17 @@ from camcli.models.zoo.conformer import (
     is_original_conformer,
     is_tscam_conformer,
 )
+from camcli.models.zoo.libraries import find_library
+from camcli.models.zoo.libraries.timm import LIBRARY as TIMM
+from camcli.models.zoo.library import LoadedNetwork, Size, check_trained_size
 from camcli.models.zoo.metadata import CheckpointMetadata, read_metadata
 from camcli.models.zoo.model_card import MAX_INPUT_SIDE, ModelCard, read_model_card
-from camcli.models.zoo.pretrained import create_structure
 from camcli.models.zoo.recognition import ArchitectureMatch, find_architecture
 from camcli.models.zoo.replace_head import HEAD_ATTACHERS
 from camcli.models.zoo.signatures import AUXILIARY_HEADS, find_layer_keys
 
 
-def load_checkpoint_network(path: Path, name: str | None, size: InputSize) -> LoadedNetwork:
+def load_checkpoint_network(path: Path, name: str | None, size: Size | None) -> LoadedNetwork:
     """The network of a file; `name` is its architecture, or None where the file is to tell.
 
     Raises CheckpointError or ModelError, with what to do.
@@ -72,11 +63,11 @@ def load_checkpoint_network(path: Path, name: str | None, size: InputSize) -> Lo
     said = read_metadata(path, held.content)
     if name is None:
         return _load_recognized(path, held, said, size)
-    check_model_name(name)
+    find_library(name).check_name(name)
     return _load_architecture(path, name, held.load_state(), said, size)
 
 
-def load_trained_network(path: Path, card: ModelCard, size: InputSize) -> LoadedNetwork:
+def load_trained_network(path: Path, card: ModelCard, size: Size | None) -> LoadedNetwork:
     """A network with a head that `camcli train` has fitted, as its file describes it."""
     trained_at = card.transform.size
     if card.head == "tscam":
@@ -90,14 +81,14 @@ def load_trained_network(path: Path, card: ModelCard, size: InputSize) -> Loaded
 
 
 def _load_recognized(
-    path: Path, held: CheckpointFile, said: CheckpointMetadata, size: InputSize
+    path: Path, held: CheckpointFile, said: CheckpointMetadata, size: Size | None
 ) -> LoadedNetwork:
     hints = (*said.architecture_names, path.stem, path.absolute().parent.name)
     found = find_architecture(held.shapes, hints)
     if found is None:
         # Older layouts have other names for the same tensors: timm can convert many of them.
         named = (hint.removeprefix("timm/") for hint in (*said.architecture_names, path.stem))
-        known_name = next((hint for hint in named if timm.is_model(hint.partition(".")[0])), None)
+        known_name = next(filter(TIMM.has_name, named), None)
         if known_name:
             return _load_architecture(path, known_name, held.load_state(), said, size)
         raise ModelError(
@@ -121,7 +112,7 @@ def _load_recognized(
 def _add_weights_tag(name: str, hints: Sequence[str]) -> str:
     """With the tag of timm's published weights that the file is named after, if it is after one."""
     tags = {f"{name}.{hint.partition(f'{name}.')[2]}" for hint in hints}
-    return next(iter(sorted(tags & {*timm.list_pretrained(f"{name}.*")})), name)
+    return next(iter(sorted(tags & {*find_library(name).list_tagged_names(name)})), name)
 
 
 def _format_names(names: Sequence[str]) -> str:
@@ -168,27 +159,26 @@ def _format_normalization(transform: Transform) -> str:
 
 def _format_library_normalization(name: str) -> str:
     """What the library says of a network's input, without building it."""
-    if name.startswith(TORCHVISION_PREFIX):
-        return _format_normalization(usual(name, nn.Identity(), None))
-    config = timm.get_pretrained_cfg(name)
-    return _format_normalization(Transform((0, 0), config.mean, config.std)) if config else ""
+    return _format_normalization(find_library(name).find_transform(name, None))
 
 
 def _load_architecture(
-    path: Path, name: str, state: StateDict, said: CheckpointMetadata, size: InputSize
+    path: Path, name: str, state: StateDict, said: CheckpointMetadata, size: Size | None
 ) -> LoadedNetwork:
     """An architecture with weights; its head's rows are the number of classes."""
+    library = find_library(name)
     with torch.device("meta"):  # its names and shapes only
-        plain = create_structure(name.partition(".")[0] if ":" not in name else name, size, None)
+        plain = create_network(library.remove_tag(name), size)
     state = {k: v for k, v in state.items() if k.partition(".")[0] not in AUXILIARY_HEADS}
     state = align_keys(state, plain)
     _check_patch_size(path, name, plain, state)
     trained_at = size or _find_trained_size(plain, state)
     classes = _count_head_classes(plain, state)
-    network = create_structure(name, trained_at, classes)
+    options = {} if classes is None else {"num_classes": classes}
+    network = create_network(name, trained_at, **options)
     load_into_network(network, _convert_layout(network, state), path, name)
-    told = {**find_normalization_override(name), **said.transform_settings}
-    transform = replace(usual(name, network, trained_at), **told)
+    settings = {**library.find_checkpoint_settings(name), **said.transform_settings}
+    transform = replace(library.find_transform(name, trained_at, network), **settings)
     return LoadedNetwork(name, network, transform, said.class_names)
 
 
@@ -217,7 +207,7 @@ def _count_head_classes(plain: nn.Module, state: StateDict) -> int | None:
     return counts.pop() if counts else None
 
 
-def _find_trained_size(network: Any, state: StateDict) -> InputSize:
+def _find_trained_size(network: Any, state: StateDict) -> Size | None:
     """The input size of position embeddings that are of another grid than the network's."""
     own, theirs = getattr(network, "pos_embed", None), state.get("pos_embed")
     embed: Any = getattr(network, "patch_embed", None)
@@ -244,7 +234,7 @@ def _convert_layout(network: nn.Module, state: StateDict) -> StateDict:
         return state  # not a layout that it knows; the misfit is reported as it stands
 
 
-def load_tscam_vit(path: Path, state: StateDict, size: InputSize) -> LoadedNetwork:
+def load_tscam_vit(path: Path, state: StateDict, size: Size | None) -> LoadedNetwork:
     """A TS-CAM transformer from its official checkpoint, recognised by the file alone.
 
     Width gives the variant, pos_embed the resolution, the head the number of classes. Transform:
@@ -280,7 +270,7 @@ def _to_conv_key(key: str) -> str:
     return key.replace("head.", "head.conv.") if key.startswith("head.") else key
 
 
-def load_conformer(path: Path, held: CheckpointFile, size: InputSize) -> LoadedNetwork:
+def load_conformer(path: Path, held: CheckpointFile, size: Size | None) -> LoadedNetwork:
     """A Conformer, with TS-CAM's head or its own, recognised by the file alone."""
     network = create_conformer(held.shapes)
     load_into_network(network, held.load_state(), path, "Conformer")

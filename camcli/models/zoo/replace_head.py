@@ -15,8 +15,7 @@ from camcli.core.errors import MethodError
 from camcli.models.introspection.heads import ConvHead, PooledHead
 from camcli.models.introspection.layers import create_probe_image
 from camcli.models.zoo.checkpoints import find_classifier_layers
-
-Size = tuple[int, int]
+from camcli.models.zoo.library import Size
 
 
 def attach_tscam_head(network: nn.Module, class_count: int, size: Size, name: str) -> nn.Module:

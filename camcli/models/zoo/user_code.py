@@ -17,12 +17,12 @@ from torch import nn
 
 from camcli.core.errors import ModelError, format_suggestion
 from camcli.core.types import Transform
-from camcli.models.zoo.architectures import DEFAULT_INPUT_SIZE, InputSize, LoadedNetwork
 from camcli.models.zoo.checkpoints import align_keys, load_into_network, read_checkpoint
+from camcli.models.zoo.library import DEFAULT_INPUT_SIZE, LoadedNetwork, Size
 from camcli.models.zoo.metadata import find_transform_settings, read_metadata
 
 
-def load_user_network(name: str, checkpoint: Path | None, size: InputSize) -> LoadedNetwork:
+def load_user_network(name: str, checkpoint: Path | None, size: Size | None) -> LoadedNetwork:
     """What `package.module:function` returns when it is called, with weights from a file if given.
 
     ImageNet's transform, squashed to 224, where the network has no `pretrained_cfg` of its own.
@@ -84,7 +84,7 @@ def _call_network_factory(name: str, maker: Any) -> nn.Module:
     return network
 
 
-def _find_user_transform(network: nn.Module, size: InputSize, said: dict[str, Any]) -> Transform:
+def _find_user_transform(network: nn.Module, size: Size | None, said: dict[str, Any]) -> Transform:
     config = getattr(network, "pretrained_cfg", None)
     own = config if isinstance(config, dict) else {}
     wanted = own.get("input_size")
