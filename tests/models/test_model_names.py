@@ -111,8 +111,8 @@ WRAPPINGS: dict[str, Wrap] = {
 
 
 LEFT_OUT = {
-    "a loss of its own": "net. is left out: criterion)",
-    "teacher": "student.a. is left out: teacher, center)",
+    "a loss of its own": "net. are ignored: criterion)",
+    "teacher": "student.a. are ignored: teacher, center)",
 }
 
 
@@ -121,7 +121,7 @@ def test_a_wrapped_file_is_recognised(tmp_path: Path, name: str) -> None:
     model = models.load_model(saved(tmp_path / "run" / "best.pth", WRAPPINGS[name](state(CNN))))
     assert (model.name, len(model.labels.names)) == (CNN, 7)
     assert agree(model, made(CNN), 1e-2 if name == "half" else 1e-4)
-    note, _, beside = model.note.partition(" (what is not under ")
+    note, _, beside = model.note.partition(" (parts outside ")
     assert note == f"best.pth is a {CNN} of 7 classes"
     assert beside == LEFT_OUT.get(name, "")
 
@@ -305,7 +305,7 @@ REFUSED: dict[str, tuple[str, ...]] = {
     "best.pt": ("no such file",),
     "nowhere/model.safetensors": ("no such file",),
     "program:nowhere.pt": ("no such file",),
-    "program:best.pth": ("best.pth is no program",),
+    "program:best.pth": ("best.pth is not a TorchScript or torch.export program",),
     "mine:Pair --checkpoint best.pth": ("does not fit", "inner.conv1"),
     f"{TV}resnet_18": ("did you mean resnet18",),
     f"{TV}lraspp_mobilenet_v3_large": ("is not an image classifier",),
@@ -319,11 +319,11 @@ REFUSED: dict[str, tuple[str, ...]] = {
     "..mine:x": ("cannot be imported",),
     ":": ("write package.module:function",),
     "mine:smal": ("no 'smal'", "did you mean small"),
-    "mine:number": ("int", "no function"),
+    "mine:number": ("int", "must be a function"),
     "mine:breaks": ("raised ValueError: first", "without arguments"),
     "mine:needs": ("TypeError", "without arguments"),
     "mine:leaves": ("SystemExit", "without arguments"),
-    "mine:text": ("type str", "no torch.nn.Module"),
+    "mine:text": ("type str", "must return a torch.nn.Module"),
     "mine:maps": ("is no classifier",),
     "mine:segments": ("is no classifier",),
     "mine:headless": ("has no classifier", "--checkpoint"),
@@ -432,7 +432,7 @@ def test_a_program_is_explained_as_its_network_is(cli: Cli, tmp_path: Path, kind
         for m in (model, plain)
     ]
     for (ours,), (theirs,) in zip(*found, strict=True):
-        assert torch.equal(ours.chosen.classes, theirs.chosen.classes)
+        assert torch.equal(ours.target_scores.class_indices, theirs.target_scores.class_indices)
         assert torch.allclose(ours.fused.values, theirs.fused.values, atol=1e-3)
     explained = ("explain", PHOTO, "--model", f"program:{path}", "--size", "64", "--method")
     refused(cli(*explained, "gradcam"), "no layer", "saliency", "occlusion")
@@ -453,8 +453,8 @@ def test_nothing_of_a_program_runs_unasked(
     path = program(kind, Path("best.pt2"))
     for owner in (torch.jit, torch.export, torch):
         monkeypatch.setattr(owner, "load", lambda *_, **__: pytest.fail("it was loaded"))
-    refused(cli("layers", path), "what its author wrote", f"--model program:{path}")
-    refused(cli("layers", CNN, "--checkpoint", path), "what its author wrote")
+    refused(cli("layers", path), "runs code from the file", f"--model program:{path}")
+    refused(cli("layers", CNN, "--checkpoint", path), "runs code from the file")
 
 
 def test_a_transform_is_overridden(cli: Cli, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,4 +1,4 @@
-"""`camcli models`: the names that --model takes."""
+"""`camcli models`: list the names for --model."""
 
 from __future__ import annotations
 
@@ -13,10 +13,10 @@ from camcli.core.errors import UsageError, format_suggestion
 
 def models(
     pattern: Annotated[
-        str | None, Argument(metavar="[PATTERN]", help="A part of a name, or a glob: vit*384.")
+        str | None, Argument(metavar="[PATTERN]", help="Part of a name, or a glob: vit*384.")
     ] = None,
     loadable: Annotated[
-        bool, Option("--loadable", help="Only those whose weights are on this machine.")
+        bool, Option("--loadable", help="Only models whose weights are on this machine.")
     ] = False,
 ) -> int:
     """List the model names: embedded, timm, torchvision."""

@@ -1,8 +1,4 @@
-"""Networks that are a user's own: a function that makes one, or a program that torch has exported.
-
-Knows nothing of timm. Code is run only where a user says so: `package.module:function` and
-`program:FILE`; a file that only turns out to hold a program is refused.
-"""
+"""Networks from the user's own Python code, for `--model package.module:function` only."""
 
 from __future__ import annotations
 
@@ -23,10 +19,10 @@ from camcli.models.zoo.metadata import find_transform_settings, read_metadata
 
 
 def load_user_network(name: str, checkpoint: Path | None, size: Size | None) -> LoadedNetwork:
-    """What `package.module:function` returns when it is called, with weights from a file if given.
+    """The network that `package.module:function` returns, with weights from a file if given.
 
-    ImageNet's transform, squashed to 224, where the network has no `pretrained_cfg` of its own.
-    Raises ModelError for what cannot be imported, called, or is no network.
+    The transform is ImageNet's at 224, unless the network has a `pretrained_cfg`. Raises ModelError
+    if the function cannot be imported or called, or does not return a network.
     """
     module, _, function = name.partition(":")
     if not module or not function:
@@ -44,17 +40,17 @@ def load_user_network(name: str, checkpoint: Path | None, size: Size | None) -> 
 
 
 def _import_user_module(module: str) -> ModuleType:
-    """A module, from the folder in which camcli is run too, as with `python -m`."""
+    """Import a module, also from the current folder as with `python -m`."""
     here = str(Path.cwd())
     if here not in sys.path:
         sys.path.insert(0, here)
     try:
-        with redirect_stdout(sys.stderr):  # standard output is data
+        with redirect_stdout(sys.stderr):  # standard output is for data
             return import_module(module)
     except (Exception, SystemExit, GeneratorExit) as error:
         raise ModelError(
-            f"{module} cannot be imported ({type(error).__name__}: {error}); for a network of your "
-            f"own write package.module:function, as Python would import it from here"
+            f"{module} cannot be imported ({type(error).__name__}: {error}); for your own network "
+            f"write package.module:function, as Python imports it from this folder"
         ) from error
 
 
@@ -64,7 +60,9 @@ def _find_member(module: ModuleType, function: str, name: str) -> Any:
         near = format_suggestion(function, (n for n in vars(module) if not n.startswith("_")))
         raise ModelError(f"{name}: no {function!r} in {module.__name__}{near}")
     if not callable(found):
-        raise ModelError(f"{name} is of type {type(found).__name__}: no function or class to call")
+        raise ModelError(
+            f"{name} has type {type(found).__name__}; it must be a function or a class"
+        )
     return found
 
 
@@ -76,11 +74,13 @@ def _call_network_factory(name: str, maker: Any) -> nn.Module:
             network = maker()
     except (Exception, SystemExit, GeneratorExit) as error:
         raise ModelError(
-            f"{name}() raised {type(error).__name__}: {error}; it is called without arguments"
+            f"{name}() raised {type(error).__name__}: {error}; camcli calls it without arguments"
         ) from error
     if not isinstance(network, nn.Module):
         kind = type(network).__name__
-        raise ModelError(f"{name}() returned what is of type {kind}, and no torch.nn.Module")
+        raise ModelError(
+            f"{name}() returned an object of type {kind}; it must return a torch.nn.Module"
+        )
     return network
 
 
