@@ -52,16 +52,16 @@ def load_checkpoint_network(path: Path, name: str | None, size: Size | None) -> 
     card = read_model_card(path)
     if card is not None and name in (None, card.model):
         return load_trained_network(path, card, size)
-    held = read_checkpoint(path)
-    if is_tscam_vit(held.shapes):
-        return load_tscam_vit(path, held.load_state(), size)
-    if is_tscam_conformer(held.shapes) or is_original_conformer(held.shapes):
-        return load_conformer(path, held, size)
-    said = read_metadata(path, held.content)
+    checkpoint = read_checkpoint(path)
+    if is_tscam_vit(checkpoint.shapes):
+        return load_tscam_vit(path, checkpoint.load_state(), size)
+    if is_tscam_conformer(checkpoint.shapes) or is_original_conformer(checkpoint.shapes):
+        return load_conformer(path, checkpoint, size)
+    metadata = read_metadata(path, checkpoint.content)
     if name is None:
-        return _load_recognized(path, held, said, size)
+        return _load_recognized(path, checkpoint, metadata, size)
     find_library(name).check_name(name)
-    return _load_architecture(path, name, held.load_state(), said, size)
+    return _load_architecture(path, name, checkpoint.load_state(), metadata, size)
 
 
 def load_trained_network(path: Path, card: ModelCard, size: Size | None) -> LoadedNetwork:
@@ -78,16 +78,16 @@ def load_trained_network(path: Path, card: ModelCard, size: Size | None) -> Load
 
 
 def _load_recognized(
-    path: Path, held: CheckpointFile, said: CheckpointMetadata, size: Size | None
+    path: Path, checkpoint: CheckpointFile, metadata: CheckpointMetadata, size: Size | None
 ) -> LoadedNetwork:
-    hints = (*said.architecture_names, path.stem, path.absolute().parent.name)
-    found = find_architecture(held.shapes, hints)
+    hints = (*metadata.architecture_names, path.stem, path.absolute().parent.name)
+    found = find_architecture(checkpoint.shapes, hints)
     if found is None:
         # Older layouts use other names for the same tensors. timm can convert many of them.
-        named = (hint.removeprefix("timm/") for hint in (*said.architecture_names, path.stem))
+        named = (hint.removeprefix("timm/") for hint in (*metadata.architecture_names, path.stem))
         known_name = next(filter(TIMM.has_name, named), None)
         if known_name:
-            return _load_architecture(path, known_name, held.load_state(), said, size)
+            return _load_architecture(path, known_name, checkpoint.load_state(), metadata, size)
         raise ModelError(
             f"{path}: its tensor shapes match no known architecture; name it with "
             f"--model NAME or --model package.module:function, and --checkpoint {path}"
@@ -103,9 +103,9 @@ def _load_recognized(
         )
     name = _add_weights_tag(found.name, hints)
     built = _load_architecture(
-        path, name, _extract_inner_state(held.load_state(), found), said, size
+        path, name, _extract_inner_state(checkpoint.load_state(), found), metadata, size
     )
-    return replace(built, note=_recognition_message(path, found, built.transform, said))
+    return replace(built, note=_recognition_message(path, found, built.transform, metadata))
 
 
 def _add_weights_tag(name: str, hints: Sequence[str]) -> str:
@@ -128,7 +128,7 @@ def _extract_inner_state(state: StateDict, found: ArchitectureMatch) -> StateDic
 
 
 def _recognition_message(
-    path: Path, found: ArchitectureMatch, transform: Transform, said: CheckpointMetadata
+    path: Path, found: ArchitectureMatch, transform: Transform, metadata: CheckpointMetadata
 ) -> str:
     """What camcli recognised, and the other candidates if their images need another transform."""
     others = [name for name in found.candidates if name != found.name]
@@ -140,7 +140,7 @@ def _recognition_message(
         for name in others
         if _format_library_normalization(name) != _format_normalization(transform)
     ]
-    if not differ or {"mean", "std"} <= said.transform_settings.keys():
+    if not differ or {"mean", "std"} <= metadata.transform_settings.keys():
         return note
     return (
         f"{note}; images are normalised with {_format_normalization(transform)}. It may also be "
@@ -160,7 +160,7 @@ def _format_library_normalization(name: str) -> str:
 
 
 def _load_architecture(
-    path: Path, name: str, state: StateDict, said: CheckpointMetadata, size: Size | None
+    path: Path, name: str, state: StateDict, metadata: CheckpointMetadata, size: Size | None
 ) -> LoadedNetwork:
     """An architecture with these weights; the rows of its classifier give the number of classes."""
     library = find_library(name)
@@ -174,9 +174,9 @@ def _load_architecture(
     options = {} if classes is None else {"num_classes": classes}
     network = create_network(name, trained_at, **options)
     load_into_network(network, _convert_layout(network, state), path, name)
-    settings = {**library.find_checkpoint_settings(name), **said.transform_settings}
+    settings = {**library.find_checkpoint_settings(name), **metadata.transform_settings}
     transform = replace(library.find_transform(name, trained_at, network), **settings)
-    return LoadedNetwork(name, network, transform, said.class_names)
+    return LoadedNetwork(name, network, transform, metadata.class_names)
 
 
 def _check_patch_size(path: Path, name: str, plain: nn.Module, state: StateDict) -> None:
@@ -274,10 +274,10 @@ def _to_conv_key(key: str) -> str:
     return key.replace("head.", "head.conv.") if key.startswith("head.") else key
 
 
-def load_conformer(path: Path, held: CheckpointFile, size: Size | None) -> LoadedNetwork:
+def load_conformer(path: Path, checkpoint: CheckpointFile, size: Size | None) -> LoadedNetwork:
     """A Conformer with TS-CAM's classifier or its own. Raises CheckpointError or ModelError."""
-    network = create_conformer(held.shapes)
-    load_into_network(network, held.load_state(), path, "Conformer")
+    network = create_conformer(checkpoint.shapes)
+    load_into_network(network, checkpoint.load_state(), path, "Conformer")
     side = CONFORMER_INPUT_SIDE
     if size is not None and any(length % network.patch for length in size):
         raise ModelError(f"--size: a Conformer needs multiples of {network.patch}")

@@ -60,15 +60,15 @@ MALFORMED_VALUE_ERRORS = (ValueError, TypeError, LookupError, AttributeError, Ov
 
 def read_metadata(path: Path, content: Any) -> CheckpointMetadata:
     """The metadata in the content of a file and in the settings files of its folder."""
-    said = _find_nested_tables(content)
+    tables = _find_nested_tables(content)
     for name in SETTINGS_FILE_NAMES:
-        said += _find_nested_tables(_read_settings_file(path.parent / name))
+        tables += _find_nested_tables(_read_settings_file(path.parent / name))
     return CheckpointMetadata(
-        tuple(dict.fromkeys(name for table in said for name in _iter_architecture_names(table))),
-        next((names for table in said if (names := _find_class_names(table))), None),
+        tuple(dict.fromkeys(name for table in tables for name in _iter_architecture_names(table))),
+        next((names for table in tables if (names := _find_class_names(table))), None),
         {
             key: value
-            for table in reversed(said)
+            for table in reversed(tables)
             for key, value in find_transform_settings(table).items()
         },
     )

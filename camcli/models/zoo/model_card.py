@@ -83,27 +83,27 @@ def _read_first_dimensions(opened: Any) -> set[int]:
     return {shape[0] for shape in shapes if shape}
 
 
-def _parse_card(said: Any) -> ModelCard:
-    kind = next((k for k in HEAD_KINDS if k == said["head"]), None)
-    classes = tuple(said["classes"]) if isinstance(said["classes"], list) else ()
-    thresholds = {str(k): float(v) for k, v in said["thresholds"].items()}
+def _parse_card(fields: Any) -> ModelCard:
+    kind = next((k for k in HEAD_KINDS if k == fields["head"]), None)
+    classes = tuple(fields["classes"]) if isinstance(fields["classes"], list) else ()
+    thresholds = {str(k): float(v) for k, v in fields["thresholds"].items()}
     sound = (
         kind is not None,
-        isinstance(said["model"], str),
+        isinstance(fields["model"], str),
         bool(classes) and all(isinstance(name, str) for name in classes),
         all(0 <= value < 1 for value in thresholds.values()),
     )
     if kind is None or not all(sound):
         raise ValueError("head, model, classes or thresholds")
     return ModelCard(
-        kind, said["model"], classes, _parse_card_transform(said["transform"]), thresholds
+        kind, fields["model"], classes, _parse_card_transform(fields["transform"]), thresholds
     )
 
 
-def _parse_card_transform(said: Any) -> Transform:
-    rows, cols = (int(side) for side in said["size"])
-    mean, std = (tuple(float(v) for v in said[key]) for key in ("mean", "std"))
-    crop, resampling = float(said["crop_pct"]), str(said["interpolation"])
+def _parse_card_transform(fields: Any) -> Transform:
+    rows, cols = (int(side) for side in fields["size"])
+    mean, std = (tuple(float(v) for v in fields[key]) for key in ("mean", "std"))
+    crop, resampling = float(fields["crop_pct"]), str(fields["interpolation"])
     sound = (
         all(0 < side <= MAX_INPUT_SIDE for side in (rows, cols)),
         all(len(values) == 3 and all(map(math.isfinite, values)) for values in (mean, std)),

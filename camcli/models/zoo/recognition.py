@@ -81,13 +81,13 @@ class StateView:
 @cache
 def load_signature_index() -> SignatureIndex:
     """The index that ships with camcli."""
-    said = json.loads(SIGNATURES_FILE.read_text(encoding="utf-8"))
+    content = json.loads(SIGNATURES_FILE.read_text(encoding="utf-8"))
     return SignatureIndex(
-        said["versions"],
-        tuple(tuple(layers) for layers in said["classifiers"]),
+        content["versions"],
+        tuple(tuple(layers) for layers in content["classifiers"]),
         {
             trunk: tuple(ArchitectureEntry(*row) for row in rows)
-            for trunk, rows in said["trunks"].items()
+            for trunk, rows in content["trunks"].items()
         },
     )
 

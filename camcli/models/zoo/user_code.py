@@ -28,15 +28,15 @@ def load_user_network(name: str, checkpoint: Path | None, size: Size | None) -> 
     if not module or not function:
         raise ModelError(f"--model {name}: write package.module:function")
     network = _call_network_factory(name, _find_member(_import_user_module(module), function, name))
-    said: dict[str, Any] = {}
+    settings: dict[str, Any] = {}
     classes = None
     if checkpoint is not None:
-        held = read_checkpoint(checkpoint)
-        known = read_metadata(checkpoint, held.content)
-        said, classes = dict(known.transform_settings), known.class_names
-        state = align_keys(held.load_state(), network)
+        file = read_checkpoint(checkpoint)
+        metadata = read_metadata(checkpoint, file.content)
+        settings, classes = dict(metadata.transform_settings), metadata.class_names
+        state = align_keys(file.load_state(), network)
         load_into_network(network, state, checkpoint, name)
-    return LoadedNetwork(name, network, _find_user_transform(network, size, said), classes)
+    return LoadedNetwork(name, network, _find_user_transform(network, size, settings), classes)
 
 
 def _import_user_module(module: str) -> ModuleType:
@@ -84,7 +84,9 @@ def _call_network_factory(name: str, maker: Any) -> nn.Module:
     return network
 
 
-def _find_user_transform(network: nn.Module, size: Size | None, said: dict[str, Any]) -> Transform:
+def _find_user_transform(
+    network: nn.Module, size: Size | None, settings: dict[str, Any]
+) -> Transform:
     config = getattr(network, "pretrained_cfg", None)
     own = config if isinstance(config, dict) else {}
     wanted = own.get("input_size")
@@ -92,4 +94,4 @@ def _find_user_transform(network: nn.Module, size: Size | None, said: dict[str, 
         wanted[1:] if isinstance(wanted, tuple | list) and len(wanted) == 3 else DEFAULT_INPUT_SIZE
     )
     rows, cols = sides if all(isinstance(side, int) for side in sides) else DEFAULT_INPUT_SIZE
-    return Transform(size or (rows, cols), **{**find_transform_settings(own), **said})
+    return Transform(size or (rows, cols), **{**find_transform_settings(own), **settings})
