@@ -15,10 +15,9 @@ from torch import nn
 from camcli.core.types import ImageSource
 from camcli.models import model as models
 from camcli.models.introspection import attention, heads
-from camcli.models.introspection import hooks as taps
+from camcli.models.introspection.hooks import record_outputs
 from camcli.models.model import Model
-from camcli.models.zoo import builtin as embedded
-from camcli.models.zoo import checkpoints
+from camcli.models.zoo import builtin, checkpoints
 from camcli.training.distillation import augmentation as mixing
 from camcli.training.distillation import feature_cache as views
 from camcli.training.distillation import loop as run
@@ -30,7 +29,7 @@ from camcli.training.distillation.student import Student
 
 @pytest.fixture(scope="module")
 def tscam() -> Model:
-    return models.load_model(embedded.BUILTIN_TSCAM, device="cpu")
+    return models.load_model(builtin.BUILTIN_TSCAM, device="cpu")
 
 
 @pytest.fixture(scope="module")
@@ -42,13 +41,13 @@ def known() -> DistillationData:
 
 
 def test_it_is_small() -> None:
-    assert embedded.VIT_WEIGHTS_FILE.stat().st_size <= 8_000_000
+    assert builtin.VIT_WEIGHTS_FILE.stat().st_size <= 8_000_000
 
 
 def test_it_is_an_ordinary_transformer(tscam: Model) -> None:
     assert isinstance(tscam.network, timm.models.VisionTransformer)
     blocks = [layer for layer in tscam.layers if layer.block is not None]
-    assert [layer.grid for layer in blocks] == [(14, 14)] * embedded.VIT_DEPTH
+    assert [layer.grid for layer in blocks] == [(14, 14)] * builtin.VIT_DEPTH
     rows = attention.find_cls_row_reader(tscam.network, tscam.attention_modules, tscam.input_size)
     assert rows is not None
     assert not rows.fused_modules  # the fused kernel stays on
@@ -59,14 +58,14 @@ def test_it_is_an_ordinary_transformer(tscam: Model) -> None:
 
 
 def test_its_other_head_reads_the_cls_token() -> None:
-    loaded = models.load_model(embedded.BUILTIN_VIT, device="cpu")
+    loaded = models.load_model(builtin.BUILTIN_VIT, device="cpu")
     head = heads.find_head(loaded.network, loaded.layers, loaded.input_size, 1000)
     assert head is not None
     assert (head.kind, head.exact) == ("linear", False)
 
 
 def test_both_heads_are_of_one_network(tscam: Model) -> None:
-    other = models.load_model(embedded.BUILTIN_VIT, device="cpu")
+    other = models.load_model(builtin.BUILTIN_VIT, device="cpu")
     image = noise(1, tscam.input_size)
     theirs, ours = (n.network.get_submodule("norm") for n in (other, tscam))
     seen: list[torch.Tensor] = []
@@ -80,14 +79,14 @@ def test_both_heads_are_of_one_network(tscam: Model) -> None:
 def test_tscam_without_a_model_is_the_embedded_transformer(cli: Cli) -> None:
     ran = cli("explain", SAMPLES, "--method", "tscam", "--save", "grid,boxes")
     assert ran.status == 0, ran.err
-    assert {line["model"] for line in ran.lines} == {embedded.BUILTIN_TSCAM}
+    assert {line["model"] for line in ran.lines} == {builtin.BUILTIN_TSCAM}
     assert {line["head"] for line in ran.lines} == {"conv"}
     names = [line["explanations"][0]["class_name"] for line in ran.lines]
     assert names[:2] == ["Egyptian cat", "espresso"]
     levels = {line["threshold"] for line in ran.lines}
-    assert levels == {embedded.read_builtin_card().thresholds["tscam"]}
+    assert levels == {builtin.read_builtin_card().thresholds["tscam"]}
     assert {line["model"] for line in cli("explain", SAMPLES, "--output", "x").lines} == {
-        embedded.BUILTIN_CNN
+        builtin.BUILTIN_CNN
     }
 
 
@@ -144,7 +143,7 @@ def test_the_student_is_the_network(
         said = student(*whole, (0, 0))
         classes = torch.tensor([[3, 999]])
         semantic = student.compute_semantic_maps(said.tokens, classes)
-    network = embedded.assemble_builtin_vit(student.export_state_dict(), embedded.BUILTIN_TSCAM)
+    network = builtin.assemble_builtin_vit(student.export_state_dict(), builtin.BUILTIN_TSCAM)
     found = models.wrap_network("x", network, models.load_model(device="cpu").transform)
     features = found.network.patch_embed.backbone  # type: ignore[union-attr]
     cached = torch.cat([whole[0], whole[1].repeat_interleave(2, 1).repeat_interleave(2, 2)], dim=3)
@@ -154,7 +153,7 @@ def test_the_student_is_the_network(
     hold: list[torch.Tensor] = []
     conv = found.network.head.conv  # type: ignore[union-attr]
     hook = conv.register_forward_hook(lambda _m, _i, output: hold.append(output))  # type: ignore[union-attr]
-    with taps.record_outputs(found.network, reducers=rows.reducers) as recorded:
+    with record_outputs(found.network, reducers=rows.reducers) as recorded:
         logits = found.network(noise(1, found.input_size))
     hook.remove()
     torch.testing.assert_close(logits, said.conv_logits, rtol=1e-3, atol=1e-3)
@@ -164,13 +163,13 @@ def test_the_student_is_the_network(
 
 
 def test_the_teacher_is_asked_about_the_mixture(known: DistillationData) -> None:
-    cnn = embedded.load_builtin_cnn().eval()
+    cnn = builtin.load_builtin_cnn().eval()
     answers = losses.TeacherHead(cnn)
     plain = known.views.deep[:1].float()
     with torch.no_grad():
         said = answers.compute_logits(answers.compute_features(plain)).softmax(dim=1)
         picture = noise(1, (224, 224))
-        deep = embedded.CnnFeatures(cnn)(picture)[:, 112:, ::2, ::2].permute(0, 2, 3, 1)
+        deep = builtin.CnnFeatures(cnn)(picture)[:, 112:, ::2, ::2].permute(0, 2, 3, 1)
         exact = answers.compute_logits(answers.compute_features(deep))
         torch.testing.assert_close(exact, cnn(picture), rtol=1e-3, atol=1e-3)
     assert said.argmax() == 285  # the cat, even from bf16 features
@@ -224,7 +223,7 @@ def test_distillation_learns_and_is_repeatable(known: DistillationData) -> None:
     assert report.step == 20
     start = losses.compute_losses(
         Student(known.views),
-        losses.TeacherHead(embedded.load_builtin_cnn().eval()),
+        losses.TeacherHead(builtin.load_builtin_cnn().eval()),
         mixing.create_feature_batch(known, torch.arange(8), np.random.default_rng(0)),
     )
     assert report.losses["coupled"] < float(start["coupled"].detach())
@@ -242,9 +241,9 @@ def test_the_command_writes_what_ships(cli: Cli, tmp_path: Path) -> None:
         *("--boxes", SAMPLES / "boxes.csv"),
     )
     assert ran.status == 0, ran.err
-    made = load_file(tmp_path / "camcli-train" / embedded.VIT_WEIGHTS_FILE.name)
-    ships = load_file(embedded.VIT_WEIGHTS_FILE)
+    made = load_file(tmp_path / "camcli-train" / builtin.VIT_WEIGHTS_FILE.name)
+    ships = load_file(builtin.VIT_WEIGHTS_FILE)
     assert {k: v.shape for k, v in made.items()} == {k: v.shape for k, v in ships.items()}
     assert "GT-known" in ran.err
     assert cli("train", "embedded", SAMPLES).status == 2  # a training is there
-    assert checkpoints.load_weights(embedded.VIT_WEIGHTS_FILE).keys() == made.keys()
+    assert checkpoints.load_weights(builtin.VIT_WEIGHTS_FILE).keys() == made.keys()

@@ -13,8 +13,7 @@ from torch import nn
 
 from camcli.core.errors import ModelError
 from camcli.core.types import Transform
-from camcli.models import model as models
-from camcli.models.zoo import library as base
+from camcli.models.model import load_model
 from camcli.models.zoo.architectures import create_network
 from camcli.models.zoo.libraries import (
     LIBRARIES,
@@ -69,7 +68,7 @@ class ToyLibrary(Library):
 
 @pytest.fixture
 def toy(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[ToyLibrary]:
-    monkeypatch.setattr(base, "is_reachable", lambda _address: False)
+    monkeypatch.setattr("camcli.models.zoo.library.is_reachable", lambda _address: False)
     library = ToyLibrary(tmp_path)
     register_library(library)
     yield library
@@ -89,7 +88,7 @@ def test_a_library_needs_one_class(cli: Cli, toy: ToyLibrary) -> None:
     ran = cli("explain", PHOTO, "--model", "toy:net", "--method", "gradcam")
     assert ran.status == 0, ran.err
     assert ran.lines[0]["explanations"][0]["class_name"] in ("ball", "car", "doll", "kite")
-    model = models.load_model("toy:net")
+    model = load_model("toy:net")
     assert (model.name, model.transform) == ("toy:net", Transform((48, 48), MEAN))
     assert torch.allclose(model.network(noise(2, (48, 48))), known(noise(2, (48, 48))), atol=1e-5)
 
@@ -97,7 +96,7 @@ def test_a_library_needs_one_class(cli: Cli, toy: ToyLibrary) -> None:
 def test_its_architecture_takes_a_users_weights(cli: Cli, toy: ToyLibrary) -> None:
     known = lively(toy.create("toy:net", None, num_classes=3)).eval()
     torch.save({"state_dict": known.state_dict(), "classes": ["a", "b", "c"]}, "mine.pth")
-    model = models.load_model("toy:net", Path("mine.pth"), size=(64, 64))
+    model = load_model("toy:net", Path("mine.pth"), size=(64, 64))
     assert (model.labels.names, model.input_size) == (("a", "b", "c"), (64, 64))
     assert torch.allclose(model.network(noise(2, (64, 64))), known(noise(2, (64, 64))), atol=1e-5)
     ran = cli("explain", PHOTO, "--model", "toy:net", "--checkpoint", "mine.pth")

@@ -1,4 +1,4 @@
-"""The model libraries: each file in this folder defines one, as LIBRARY, and is found by itself."""
+"""The model libraries. To add one, add a file here that ends with `LIBRARY = MyLibrary()`."""
 
 from __future__ import annotations
 
