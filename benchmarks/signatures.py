@@ -1,6 +1,6 @@
 """The marks by which camcli knows an architecture: camcli/models/zoo/signatures.json.
 
-    python benchmarks/signatures.py       # every timm and torchvision classifier; some minutes
+    python benchmarks/signatures.py       # every classifier of every library; some minutes
 
 Networks are built on the meta device, which gives names and shapes and takes no memory. Those that
 share a signature are told apart by what their modules are and do, without their weights.
@@ -27,6 +27,7 @@ from torch import nn
 from torchvision.models.regnet import BlockParams
 
 from camcli.models.zoo import checkpoints
+from camcli.models.zoo.libraries import find_library, list_model_names
 from camcli.models.zoo.signatures import (
     AUXILIARY_HEADS,
     Signature,
@@ -37,7 +38,6 @@ from camcli.models.zoo.signatures import (
 
 FILE = Path(__file__).parent.parent / "camcli" / "models" / "zoo" / "signatures.json"
 CLASSES = 7  # few, so that no other tensor has as many rows by chance
-TORCHVISION = "torchvision:"
 
 # What modules keep that changes no output, or that follows the classes or the image's size.
 SILENT = frozenset(
@@ -70,9 +70,7 @@ class Marked:
 
 def every() -> Iterator[Marked]:
     """All architectures that can be built; the others are named on stderr."""
-    classifiers = torchvision.models.list_models(module=torchvision.models)
-    names = [*timm.list_models(), *(TORCHVISION + name for name in classifiers)]
-    for name in names:
+    for name in [*timm.list_models(), *(n for n in list_model_names() if ":" in n)]:
         try:
             yield marked(name)
         except (RuntimeError, ValueError, TypeError, AssertionError, AttributeError) as error:
@@ -102,10 +100,7 @@ def rank(name: str) -> tuple[bool, bool, int, str]:
 def built(name: str, classes: int, device: str = "meta") -> nn.Module:
     """A network; on the meta device without numbers in it."""
     with torch.device(device), patch.object(BlockParams, "from_init_params", _on_cpu()):
-        if name.startswith(TORCHVISION):
-            bare = name.removeprefix(TORCHVISION)
-            return torchvision.models.get_model(bare, weights=None, num_classes=classes)  # type: ignore[no-any-return]
-        return timm.create_model(name, num_classes=classes)
+        return find_library(name).create(name, None, num_classes=classes)
 
 
 def _on_cpu() -> Callable[..., Any]:
@@ -128,10 +123,7 @@ def heads(network: nn.Module, name: str) -> set[str]:
     """The keys of the classifier: those that its class count changes, and what goes with it."""
     before = shapes_of(network)
     named = find_layer_keys(before, checkpoints.find_classifier_layers(network))
-    if name.startswith(TORCHVISION):
-        after = shapes_of(built(name, CLASSES + 1))
-    else:
-        after = shapes_of(headless(network))
+    after = shapes_of(headless(network) if timm.is_model(name) else built(name, CLASSES + 1))
     gone = {*named, *(key for key in before if after.get(key) != before[key])}
     return {key for key in gone if key.partition(".")[0] not in AUXILIARY_HEADS}
 

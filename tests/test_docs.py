@@ -24,9 +24,10 @@ from conftest import SAMPLES, Cli, lively
 from camcli.cli.commands.methods import load_method_costs
 from camcli.core.types import Transform
 from camcli.methods.registry import METHODS
-from camcli.models.zoo import architectures, resolve
+from camcli.models.zoo import architectures
 from camcli.models.zoo import model_card as trained
 from camcli.models.zoo import replace_head as refit
+from camcli.models.zoo.library import Library, LoadedNetwork
 
 ROOT = Path(__file__).parent.parent
 DOCS = sorted(f"docs/{path.name}" for path in (ROOT / "docs").glob("*.md"))
@@ -132,12 +133,12 @@ def workplace(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]
         trained.serialize_weights(fitted.state_dict(), card)
     )
 
-    def random_weights(name: str, size: tuple[int, int] | None) -> architectures.LoadedNetwork:
+    def random_weights(_: Library, name: str, size: tuple[int, int] | None) -> LoadedNetwork:
         built = architectures.create_untrained(name, size)
         lively(built.network, seed=1)
         return built
 
-    monkeypatch.setattr(resolve, "load_pretrained", random_weights)
+    monkeypatch.setattr(Library, "load_pretrained", random_weights)
     known = set(METHODS)
     yield tmp_path
     for name in set(METHODS) - known:

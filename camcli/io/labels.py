@@ -1,4 +1,4 @@
-"""Class names and the indices they stand for. Knows nothing of models."""
+"""Class names and their indices."""
 
 from __future__ import annotations
 
@@ -16,22 +16,22 @@ from camcli.core.errors import LabelsError, TargetError, format_suggestion
 
 @dataclass(frozen=True, slots=True)
 class Labels:
-    """A name for each class, and every spelling under which a class may be asked for."""
+    """The name of each class, and the indices of every accepted spelling."""
 
     names: tuple[str, ...]
     spellings: MappingProxyType[str, tuple[int, ...]]
 
     def find_class(self, text: str) -> int:
-        """The class that a name, a WordNet id or an index stands for.
+        """The index of the class with this name, WordNet id or index.
 
-        Raises TargetError when there is none, or more than one.
+        Raises TargetError if no class fits or more than one.
         """
         indices = self.spellings.get(_normalize_spelling(text), ())
         if len(indices) == 1:
             return indices[0]
         if indices:
             which = " or ".join(map(str, indices))
-            raise TargetError(f"{text!r} names several classes; give the index: {which}")
+            raise TargetError(f"{text!r} is the name of several classes; use the index: {which}")
         if re.fullmatch(r"\s*\d{1,9}\s*", text) and int(text) < len(self.names):
             return int(text)
         near = format_suggestion(_normalize_spelling(text), self.spellings)
@@ -39,7 +39,7 @@ class Labels:
 
 
 def create_labels(names: Sequence[str], others: Sequence[Sequence[str]] = ()) -> Labels:
-    """Labels from one name a class and, optionally, other spellings of each."""
+    """Labels from one name per class and, optionally, other spellings of each."""
     spellings: defaultdict[str, list[int]] = defaultdict(list)
     for index, name in enumerate(names):
         for spelling in {
@@ -55,7 +55,7 @@ def _normalize_spelling(text: str) -> str:
 
 
 def create_default_labels(class_count: int) -> Labels:
-    """ImageNet's names, with synonyms and WordNet ids, where the number is its; else `class N`."""
+    """ImageNet's names, synonyms and WordNet ids for its numbers of classes; else `class N`."""
     from timm.data.imagenet_info import ImageNetInfo, infer_imagenet_subset
 
     subset = infer_imagenet_subset({"num_classes": class_count})
@@ -69,9 +69,9 @@ def create_default_labels(class_count: int) -> Labels:
 
 
 def load_labels(path: Path, class_count: int | None) -> Labels:
-    """Names from a file: one a line, a JSON list, or JSON {index: name} or {index: [id, name]}.
+    """Names from a file: one per line, a JSON list, or JSON {index: name} or {index: [id, name]}.
 
-    Raises LabelsError when it cannot be read or does not hold `classes` names, if that is known.
+    Raises LabelsError if the file cannot be read or does not have `class_count` names.
     """
     try:
         text = path.read_text(encoding="utf-8-sig")
@@ -84,7 +84,9 @@ def load_labels(path: Path, class_count: int | None) -> Labels:
         else _parse_label_lines(text)
     )
     if class_count is not None and len(names) != class_count:
-        raise LabelsError(f"--labels {path} holds {len(names)} names; the model has {class_count}")
+        raise LabelsError(
+            f"--labels {path} has {len(names)} names, but the model has {class_count} classes"
+        )
     return create_labels([n[-1] for n in names], names)
 
 
@@ -99,8 +101,8 @@ def _parse_label_json(path: Path, text: str) -> list[list[str]]:
             parsed = [parsed[str(i)] for i in range(len(parsed))]
         return [_parse_label_entry(entry) for entry in parsed]
     except (ValueError, KeyError, TypeError, RecursionError):
-        wanted = "a list of names, or {index: name} from 0 without gaps"
-        raise LabelsError(f"--labels {path}: not JSON of the right form ({wanted})") from None
+        wanted = "a list of names, or {index: name} with indices from 0 without gaps"
+        raise LabelsError(f"--labels {path}: not JSON with {wanted}") from None
 
 
 def _parse_label_entry(entry: Any) -> list[str]:

@@ -66,7 +66,7 @@ def test_label_files(tmp_path: Path, content: str) -> None:
 @pytest.mark.parametrize(
     ("content", "says"),
     [
-        (b"a\nb", "holds 2 names; the model has 3"),
+        (b"a\nb", "has 2 names, but the model has 3"),
         (b"\xff\xfe\x00", "not UTF-8"),
         (b'{"0": "a", "2": "b", "3": "c"}', "without gaps"),
         (b'{"a": 1', "not JSON"),

@@ -20,8 +20,8 @@ from torch import Tensor
 
 from camcli.core.errors import CheckpointError, ModelError, UsageError
 from camcli.models import model as models
-from camcli.models.zoo import checkpoints
-from camcli.models.zoo import pretrained as hub
+from camcli.models.zoo import checkpoints, library
+from camcli.models.zoo.libraries.timm import TimmLibrary
 
 NAME = "test_resnet"
 State = dict[str, Tensor]
@@ -85,7 +85,7 @@ def test_numbers_as_numpy_1_pickled_them(tmp_path: Path) -> None:
 def test_a_tscam_head_on_an_impossible_grid(tmp_path: Path, shape: tuple[int, ...]) -> None:
     weights = {"head.weight": torch.zeros(3, 192, 3, 3), "pos_embed": torch.zeros(shape)}
     torch.save(weights, tmp_path / "w.pth")
-    with pytest.raises(UsageError, match=r"position embeddings|nothing that timm"):
+    with pytest.raises(UsageError, match=r"position embeddings|match no known architecture"):
         models.load_model(str(tmp_path / "w.pth"))
 
 
@@ -145,7 +145,7 @@ def test_files_that_are_no_checkpoint(tmp_path: Path, name: str, content: bytes)
 def test_files_without_weights(tmp_path: Path, content: Any) -> None:
     path = tmp_path / "w.pth"
     torch.save(content, path)
-    with pytest.raises(CheckpointError, match="holds no weights"):
+    with pytest.raises(CheckpointError, match="contains no weights"):
         checkpoints.load_weights(path)
 
 
@@ -159,7 +159,7 @@ def test_a_misfit_is_counted_named_and_advised(tmp_path: Path) -> None:
     message = str(error.value)
     assert "1 of" in message
     assert "keys unknown (extra.weight)" in message
-    assert "1 keys of another shape (layer1.0.conv1.weight 1x2x3, not" in message
+    assert "1 keys with another shape (layer1.0.conv1.weight 1x2x3, not" in message
     assert "camcli models" in message
 
 
@@ -175,8 +175,8 @@ def test_an_unknown_name_suggests_near_ones() -> None:
 
 
 def test_without_the_hub_the_message_names_checkpoint(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(hub, "is_reachable", lambda _address: False)
-    monkeypatch.setattr(hub, "_is_cached", lambda _repository, _names: False)
+    monkeypatch.setattr(library, "is_reachable", lambda _address: False)
+    monkeypatch.setattr(TimmLibrary, "is_cached", lambda _self, _name: False)
     with pytest.raises(ModelError, match="--checkpoint FILE"):
         models.load_model("resnet18")
 
@@ -190,7 +190,7 @@ def test_weights_from_the_hub_are_loaded_by_timm(monkeypatch: pytest.MonkeyPatch
         return lively(real(name))
 
     real = timm.create_model
-    monkeypatch.setattr(hub, "_is_cached", lambda _repository, _names: True)
+    monkeypatch.setattr(TimmLibrary, "is_cached", lambda _self, _name: True)
     monkeypatch.setattr(timm, "create_model", create)
     assert models.load_model("test_resnet", size=(64, 64)).name == "test_resnet"
     assert asked == {"name": "test_resnet", "pretrained": True}

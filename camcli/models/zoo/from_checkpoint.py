@@ -1,7 +1,4 @@
-"""From a user's file of weights to a network: by its card, by its shapes, or by the name given.
-
-Knows nothing of methods, layers or labels.
-"""
+"""From a user's file of weights to a network: by its card, its tensor shapes, or the given name."""
 
 from __future__ import annotations
 
@@ -13,24 +10,13 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-import timm
 import torch
 from torch import nn
 
 from camcli.core.errors import CheckpointError, ModelError
 from camcli.core.types import Transform
 from camcli.models.introspection.heads import ConvHead
-from camcli.models.zoo.architectures import (
-    TORCHVISION_PREFIX,
-    InputSize,
-    LoadedNetwork,
-    check_model_name,
-    check_trained_size,
-    create_network,
-    create_untrained,
-    find_normalization_override,
-)
-from camcli.models.zoo.architectures import find_transform as usual
+from camcli.models.zoo.architectures import create_network, create_untrained
 from camcli.models.zoo.checkpoints import (
     CheckpointFile,
     StateDict,
@@ -48,36 +34,38 @@ from camcli.models.zoo.conformer import (
     is_original_conformer,
     is_tscam_conformer,
 )
+from camcli.models.zoo.libraries import find_library
+from camcli.models.zoo.libraries.timm import LIBRARY as TIMM
+from camcli.models.zoo.library import LoadedNetwork, Size, check_trained_size
 from camcli.models.zoo.metadata import CheckpointMetadata, read_metadata
 from camcli.models.zoo.model_card import MAX_INPUT_SIDE, ModelCard, read_model_card
-from camcli.models.zoo.pretrained import create_structure
 from camcli.models.zoo.recognition import ArchitectureMatch, find_architecture
 from camcli.models.zoo.replace_head import HEAD_ATTACHERS
 from camcli.models.zoo.signatures import AUXILIARY_HEADS, find_layer_keys
 
 
-def load_checkpoint_network(path: Path, name: str | None, size: InputSize) -> LoadedNetwork:
-    """The network of a file; `name` is its architecture, or None where the file is to tell.
+def load_checkpoint_network(path: Path, name: str | None, size: Size | None) -> LoadedNetwork:
+    """The network of a file; `name` is its architecture, or None to identify the file.
 
-    Raises CheckpointError or ModelError, with what to do.
+    Raises CheckpointError or ModelError, which tell the user what to do.
     """
     card = read_model_card(path)
     if card is not None and name in (None, card.model):
         return load_trained_network(path, card, size)
-    held = read_checkpoint(path)
-    if is_tscam_vit(held.shapes):
-        return load_tscam_vit(path, held.load_state(), size)
-    if is_tscam_conformer(held.shapes) or is_original_conformer(held.shapes):
-        return load_conformer(path, held, size)
-    said = read_metadata(path, held.content)
+    checkpoint = read_checkpoint(path)
+    if is_tscam_vit(checkpoint.shapes):
+        return load_tscam_vit(path, checkpoint.load_state(), size)
+    if is_tscam_conformer(checkpoint.shapes) or is_original_conformer(checkpoint.shapes):
+        return load_conformer(path, checkpoint, size)
+    metadata = read_metadata(path, checkpoint.content)
     if name is None:
-        return _load_recognized(path, held, said, size)
-    check_model_name(name)
-    return _load_architecture(path, name, held.load_state(), said, size)
+        return _load_recognized(path, checkpoint, metadata, size)
+    find_library(name).check_name(name)
+    return _load_architecture(path, name, checkpoint.load_state(), metadata, size)
 
 
-def load_trained_network(path: Path, card: ModelCard, size: InputSize) -> LoadedNetwork:
-    """A network with a head that `camcli train` has fitted, as its file describes it."""
+def load_trained_network(path: Path, card: ModelCard, size: Size | None) -> LoadedNetwork:
+    """A network with a head that `camcli train` has fitted, as the card describes it."""
     trained_at = card.transform.size
     if card.head == "tscam":
         check_trained_size(size, trained_at, path)
@@ -90,38 +78,40 @@ def load_trained_network(path: Path, card: ModelCard, size: InputSize) -> Loaded
 
 
 def _load_recognized(
-    path: Path, held: CheckpointFile, said: CheckpointMetadata, size: InputSize
+    path: Path, checkpoint: CheckpointFile, metadata: CheckpointMetadata, size: Size | None
 ) -> LoadedNetwork:
-    hints = (*said.architecture_names, path.stem, path.absolute().parent.name)
-    found = find_architecture(held.shapes, hints)
+    hints = (*metadata.architecture_names, path.stem, path.absolute().parent.name)
+    found = find_architecture(checkpoint.shapes, hints)
     if found is None:
-        # Older layouts have other names for the same tensors: timm can convert many of them.
-        named = (hint.removeprefix("timm/") for hint in (*said.architecture_names, path.stem))
-        known_name = next((hint for hint in named if timm.is_model(hint.partition(".")[0])), None)
+        # Older layouts use other names for the same tensors. timm can convert many of them.
+        named = (hint.removeprefix("timm/") for hint in (*metadata.architecture_names, path.stem))
+        known_name = next(filter(TIMM.has_name, named), None)
         if known_name:
-            return _load_architecture(path, known_name, held.load_state(), said, size)
+            return _load_architecture(path, known_name, checkpoint.load_state(), metadata, size)
         raise ModelError(
-            f"{path} has the shapes of nothing that timm or torchvision has; give what it is: "
-            f"--model NAME, or --model package.module:function, and --checkpoint {path}"
+            f"{path}: its tensor shapes match no known architecture; name it with "
+            f"--model NAME or --model package.module:function, and --checkpoint {path}"
         )
     if found.name is None:
         raise ModelError(
-            f"{path} fits several networks that compute different things: "
-            f"{_format_names(found.candidates)}; choose with --model NAME --checkpoint {path}"
+            f"{path} fits several architectures that compute different things: "
+            f"{_format_names(found.candidates)}; choose one with --model NAME --checkpoint {path}"
         )
     if found.class_count is None:
-        raise ModelError(f"{path} is a {found.name} without its classifier: nothing to explain")
+        raise ModelError(
+            f"{path} is a {found.name} without its classifier; there is no class to explain"
+        )
     name = _add_weights_tag(found.name, hints)
     built = _load_architecture(
-        path, name, _extract_inner_state(held.load_state(), found), said, size
+        path, name, _extract_inner_state(checkpoint.load_state(), found), metadata, size
     )
-    return replace(built, note=_recognition_message(path, found, built.transform, said))
+    return replace(built, note=_recognition_message(path, found, built.transform, metadata))
 
 
 def _add_weights_tag(name: str, hints: Sequence[str]) -> str:
-    """With the tag of timm's published weights that the file is named after, if it is after one."""
+    """The name with the tag of the published weights, if the file is named after such weights."""
     tags = {f"{name}.{hint.partition(f'{name}.')[2]}" for hint in hints}
-    return next(iter(sorted(tags & {*timm.list_pretrained(f"{name}.*")})), name)
+    return next(iter(sorted(tags & {*find_library(name).list_tagged_names(name)})), name)
 
 
 def _format_names(names: Sequence[str]) -> str:
@@ -130,7 +120,7 @@ def _format_names(names: Sequence[str]) -> str:
 
 
 def _extract_inner_state(state: StateDict, found: ArchitectureMatch) -> StateDict:
-    """The architecture's own keys, and a classifier that lies beside them."""
+    """The architecture's keys without their prefix, and a classifier that has no prefix."""
     inside = {k: v for k, v in state.items() if k.startswith(found.prefix)}
     own = {k.removeprefix(found.prefix): v for k, v in inside.items()}
     beside = {k: v for k, v in state.items() if k not in inside}
@@ -138,25 +128,23 @@ def _extract_inner_state(state: StateDict, found: ArchitectureMatch) -> StateDic
 
 
 def _recognition_message(
-    path: Path, found: ArchitectureMatch, transform: Transform, said: CheckpointMetadata
+    path: Path, found: ArchitectureMatch, transform: Transform, metadata: CheckpointMetadata
 ) -> str:
-    """What was chosen, and what else the file may be, where that makes a difference."""
+    """What camcli recognised, and the other candidates if their images need another transform."""
     others = [name for name in found.candidates if name != found.name]
     note = f"{path.name} is a {found.name} of {found.class_count} classes"
     if found.extra_parts:
-        note += (
-            f" (what is not under {found.prefix} is left out: {_format_names(found.extra_parts)})"
-        )
+        note += f" (parts outside {found.prefix} are ignored: {_format_names(found.extra_parts)})"
     differ = [
         name
         for name in others
         if _format_library_normalization(name) != _format_normalization(transform)
     ]
-    if not differ or {"mean", "std"} <= said.transform_settings.keys():
+    if not differ or {"mean", "std"} <= metadata.transform_settings.keys():
         return note
     return (
-        f"{note}; its images are taken to have {_format_normalization(transform)}. It may also be "
-        f"{differ[0]} with {_format_library_normalization(differ[0])}: then "
+        f"{note}; images are normalised with {_format_normalization(transform)}. It may also be "
+        f"{differ[0]} with {_format_library_normalization(differ[0])}: if so, use "
         f"--model {differ[0]} --checkpoint, or --mean and --std"
     )
 
@@ -167,48 +155,47 @@ def _format_normalization(transform: Transform) -> str:
 
 
 def _format_library_normalization(name: str) -> str:
-    """What the library says of a network's input, without building it."""
-    if name.startswith(TORCHVISION_PREFIX):
-        return _format_normalization(usual(name, nn.Identity(), None))
-    config = timm.get_pretrained_cfg(name)
-    return _format_normalization(Transform((0, 0), config.mean, config.std)) if config else ""
+    """The normalisation that the library has for a network."""
+    return _format_normalization(find_library(name).find_transform(name, None))
 
 
 def _load_architecture(
-    path: Path, name: str, state: StateDict, said: CheckpointMetadata, size: InputSize
+    path: Path, name: str, state: StateDict, metadata: CheckpointMetadata, size: Size | None
 ) -> LoadedNetwork:
-    """An architecture with weights; its head's rows are the number of classes."""
-    with torch.device("meta"):  # its names and shapes only
-        plain = create_structure(name.partition(".")[0] if ":" not in name else name, size, None)
+    """An architecture with these weights; the rows of its classifier give the number of classes."""
+    library = find_library(name)
+    with torch.device("meta"):  # only keys and shapes are needed
+        plain = create_network(library.remove_tag(name), size)
     state = {k: v for k, v in state.items() if k.partition(".")[0] not in AUXILIARY_HEADS}
     state = align_keys(state, plain)
     _check_patch_size(path, name, plain, state)
     trained_at = size or _find_trained_size(plain, state)
     classes = _count_head_classes(plain, state)
-    network = create_structure(name, trained_at, classes)
+    options = {} if classes is None else {"num_classes": classes}
+    network = create_network(name, trained_at, **options)
     load_into_network(network, _convert_layout(network, state), path, name)
-    told = {**find_normalization_override(name), **said.transform_settings}
-    transform = replace(usual(name, network, trained_at), **told)
-    return LoadedNetwork(name, network, transform, said.class_names)
+    settings = {**library.find_checkpoint_settings(name), **metadata.transform_settings}
+    transform = replace(library.find_transform(name, trained_at, network), **settings)
+    return LoadedNetwork(name, network, transform, metadata.class_names)
 
 
 def _check_patch_size(path: Path, name: str, plain: nn.Module, state: StateDict) -> None:
-    """timm would resample the kernel of another patch size, and the rest would be nonsense."""
+    """Raise CheckpointError for another patch size: timm would resample the kernel silently."""
     key = "patch_embed.proj.weight"
     own, theirs = plain.state_dict().get(key), state.get(key)
     if own is None or theirs is None or not own.ndim == theirs.ndim == 4:
         return
     if own.shape[2:] != theirs.shape[2:]:
         raise CheckpointError(
-            f"{path} has patches of {theirs.shape[2]}x{theirs.shape[3]}, and {name} of "
-            f"{own.shape[2]}x{own.shape[3]}: it is another variant"
+            f"{path} has patches of {theirs.shape[2]}x{theirs.shape[3]}, but {name} has patches of "
+            f"{own.shape[2]}x{own.shape[3]}; choose another variant with --model"
         )
 
 
 def _count_head_classes(plain: nn.Module, state: StateDict) -> int | None:
-    """How many classes a classifier of the architecture's own width has; None without one.
+    """The number of classes of a classifier with the architecture's width; None without one.
 
-    No other width is believed: a head of no columns would cost its file nothing, and us a network.
+    Another width is ignored: a tiny hostile file could otherwise ask for a huge classifier.
     """
     own = plain.state_dict()
     keys = [f"{layer}.weight" for layer in find_classifier_layers(plain)]
@@ -217,8 +204,8 @@ def _count_head_classes(plain: nn.Module, state: StateDict) -> int | None:
     return counts.pop() if counts else None
 
 
-def _find_trained_size(network: Any, state: StateDict) -> InputSize:
-    """The input size of position embeddings that are of another grid than the network's."""
+def _find_trained_size(network: Any, state: StateDict) -> Size | None:
+    """The input size of the position embeddings, if their grid is not the network's own."""
     own, theirs = getattr(network, "pos_embed", None), state.get("pos_embed")
     embed: Any = getattr(network, "patch_embed", None)
     if own is None or theirs is None or not own.ndim == theirs.ndim == 3:
@@ -232,23 +219,24 @@ def _find_trained_size(network: Any, state: StateDict) -> InputSize:
 
 
 def _convert_layout(network: nn.Module, state: StateDict) -> StateDict:
-    """Weights under timm's names: each of its modules knows the older layouts of its own."""
+    """Weights under today's names: each module of timm can convert its own older layouts."""
     convert = getattr(sys.modules[type(network).__module__], "checkpoint_filter_fn", None)
     if convert is None or has_same_shapes(network, state):
         return state
     try:
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # about how tensors lie in memory
+            warnings.simplefilter("ignore")  # about the memory layout of tensors
             return dict(convert(dict(state), network))
     except (KeyError, RuntimeError, ValueError, TypeError, IndexError, AttributeError):
-        return state  # not a layout that it knows; the misfit is reported as it stands
+        return state  # an unknown layout; loading reports what does not fit
 
 
-def load_tscam_vit(path: Path, state: StateDict, size: InputSize) -> LoadedNetwork:
-    """A TS-CAM transformer from its official checkpoint, recognised by the file alone.
+def load_tscam_vit(path: Path, state: StateDict, size: Size | None) -> LoadedNetwork:
+    """A TS-CAM transformer from its official checkpoint.
 
-    Width gives the variant, pos_embed the resolution, the head the number of classes. Transform:
-    squash, bilinear, ImageNet's mean and std. Source: https://arxiv.org/abs/2103.14862
+    The width gives the variant, `pos_embed` the resolution, `head` the number of classes. The
+    transform is squash, bilinear, ImageNet's mean and std. Raises CheckpointError.
+    Source: https://arxiv.org/abs/2103.14862
     """
     classes, width = state["head.weight"].shape[:2]
     tokens = state["pos_embed"].shape[1]
@@ -258,18 +246,24 @@ def load_tscam_vit(path: Path, state: StateDict, size: InputSize) -> LoadedNetwo
         or not state["pos_embed"].numel()
         or grid * 16 > MAX_INPUT_SIDE
     ):
-        raise CheckpointError(f"{path}: a TS-CAM head or position embeddings of no possible size")
+        raise CheckpointError(
+            f"{path}: the TS-CAM head or the position embeddings have an impossible size"
+        )
     if grid < 1 or grid * grid + 1 != tokens:
-        raise CheckpointError(f"{path}: {tokens} position embeddings are no CLS and square grid")
+        raise CheckpointError(
+            f"{path}: {tokens} position embeddings are not one CLS token plus a square grid"
+        )
     variants = {192: "deit_tiny", 384: "deit_small", 768: "deit_base"}
     if width not in variants:
-        raise CheckpointError(f"{path}: a TS-CAM head of width {width}; 192, 384 and 768 are known")
+        raise CheckpointError(
+            f"{path}: the TS-CAM head has width {width}; camcli knows 192, 384 and 768"
+        )
     trained_at = (grid * 16, grid * 16)
     check_trained_size(size, trained_at, path)
     plain = f"{variants[width]}_patch16_224"
     network = create_network(plain, None, num_classes=0, global_pool="", img_size=trained_at)
     network.head = ConvHead(width, classes, (grid, grid), prefix=1)
-    # SCM, TS-CAM's successor, carries `layers.*` that serve its training only.
+    # SCM, TS-CAM's successor, also saves `layers.*`, which only its training uses.
     kept = {_to_conv_key(k): v for k, v in state.items() if not k.startswith("layers.")}
     load_into_network(network, kept, path, f"TS-CAM {variants[width]} at {trained_at[0]}")
     name = f"tscam_{variants[width]}_patch16_{trained_at[0]}"
@@ -280,13 +274,13 @@ def _to_conv_key(key: str) -> str:
     return key.replace("head.", "head.conv.") if key.startswith("head.") else key
 
 
-def load_conformer(path: Path, held: CheckpointFile, size: InputSize) -> LoadedNetwork:
-    """A Conformer, with TS-CAM's head or its own, recognised by the file alone."""
-    network = create_conformer(held.shapes)
-    load_into_network(network, held.load_state(), path, "Conformer")
+def load_conformer(path: Path, checkpoint: CheckpointFile, size: Size | None) -> LoadedNetwork:
+    """A Conformer with TS-CAM's classifier or its own. Raises CheckpointError or ModelError."""
+    network = create_conformer(checkpoint.shapes)
+    load_into_network(network, checkpoint.load_state(), path, "Conformer")
     side = CONFORMER_INPUT_SIDE
     if size is not None and any(length % network.patch for length in size):
-        raise ModelError(f"--size: a Conformer takes multiples of {network.patch}")
+        raise ModelError(f"--size: a Conformer needs multiples of {network.patch}")
     name = (
         f"{'' if network.linear_heads else 'tscam_'}conformer_w{network.width}_patch{network.patch}"
     )

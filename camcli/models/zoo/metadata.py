@@ -1,6 +1,6 @@
-"""What a file of weights, or a file beside it, says of itself. Read as hostile; nothing is run.
+"""The metadata of a file of weights: in the file itself or in a settings file next to it.
 
-Knows nothing of architectures: what is said is a hint, and shapes decide.
+The input is untrusted, and no code from it runs. An architecture name is only a hint.
 """
 
 from __future__ import annotations
@@ -20,9 +20,9 @@ MAX_BYTES_BY_SUFFIX = {
     ".json": 4 * 2**20,
     ".yaml": 2**16,
     ".yml": 2**16,
-}  # bytes; YAML is slow to read
-MIN_STD = 1e-3  # a deviation, as a share of white
-MAX_NESTED_TABLES = 100  # tables inside one another
+}  # YAML is slow to read
+MIN_STD = 1e-3  # as a fraction of white
+MAX_NESTED_TABLES = 100  # per file
 SETTINGS_FILE_NAMES = ("config.json", "args.yaml", "args.yml")
 ARCHITECTURE_KEYS = ("architecture", "arch", "model", "model_name", "_name", "backbone")
 CLASS_NAME_KEYS = (
@@ -47,43 +47,45 @@ NESTED_TABLE_KEYS = (
 
 @dataclass(frozen=True, slots=True)
 class CheckpointMetadata:
-    """Names that may hold the architecture's, the surest first; classes; parts of a transform."""
+    """Possible names of the architecture, the most reliable first; classes; transform."""
 
     architecture_names: tuple[str, ...] = ()
     class_names: tuple[str, ...] | None = None
     transform_settings: Mapping[str, Any] = field(default_factory=dict)
 
 
-# What Python and yaml raise for values that are not what they are said to be.
+# What Python and yaml raise for values of a wrong type or range.
 MALFORMED_VALUE_ERRORS = (ValueError, TypeError, LookupError, AttributeError, OverflowError)
 
 
 def read_metadata(path: Path, content: Any) -> CheckpointMetadata:
-    """All that is said of a file of weights: by what it holds, and by what lies beside it."""
-    said = _find_nested_tables(content)
+    """The metadata in the content of a file and in the settings files of its folder."""
+    tables = _find_nested_tables(content)
     for name in SETTINGS_FILE_NAMES:
-        said += _find_nested_tables(_read_settings_file(path.parent / name))
+        tables += _find_nested_tables(_read_settings_file(path.parent / name))
     return CheckpointMetadata(
-        tuple(dict.fromkeys(name for table in said for name in _iter_architecture_names(table))),
-        next((names for table in said if (names := _find_class_names(table))), None),
+        tuple(dict.fromkeys(name for table in tables for name in _iter_architecture_names(table))),
+        next((names for table in tables if (names := _find_class_names(table))), None),
         {
             key: value
-            for table in reversed(said)
+            for table in reversed(tables)
             for key, value in find_transform_settings(table).items()
         },
     )
 
 
 def _find_nested_tables(content: Any) -> list[Mapping[str, Any]]:
-    """A table and the tables inside it that training scripts nest their settings in.
+    """A table, and the tables inside it in which training scripts keep settings.
 
-    Each once: a hostile one may hold itself, or the same ones over and over.
+    Each appears once: a hostile table may contain itself.
     """
     found: dict[int, Mapping[str, Any]] = {}
     waiting = [content]
     while waiting and len(found) < MAX_NESTED_TABLES:
         one = waiting.pop(0)
-        table = one if isinstance(one, Mapping) else getattr(one, "__dict__", None)  # argparse's
+        table = (
+            one if isinstance(one, Mapping) else getattr(one, "__dict__", None)
+        )  # argparse.Namespace
         if isinstance(table, Mapping) and id(table) not in found:
             found[id(table)] = table
             waiting += [table.get(key) for key in NESTED_TABLE_KEYS]
@@ -91,7 +93,7 @@ def _find_nested_tables(content: Any) -> list[Mapping[str, Any]]:
 
 
 def _read_settings_file(path: Path) -> Any:
-    """A file of settings, JSON or YAML; None where there is none that makes sense."""
+    """The content of a JSON or YAML file; None if it is missing, too large or malformed."""
     with suppress(OSError, RecursionError, yaml.YAMLError, *MALFORMED_VALUE_ERRORS):
         if path.is_file() and path.stat().st_size <= MAX_BYTES_BY_SUFFIX[path.suffix]:
             text = path.read_text(encoding="utf-8")
@@ -107,7 +109,7 @@ def _iter_architecture_names(table: Mapping[str, Any]) -> Iterator[str]:
 
 
 def _find_class_names(table: Mapping[str, Any]) -> tuple[str, ...] | None:
-    """A list of names, {index: name}, or {name: index}."""
+    """Class names from a list of names, {index: name}, or {name: index}."""
     for key in (*CLASS_NAME_KEYS, "class_to_idx", "label2id"):
         value = table.get(key)
         with suppress(*MALFORMED_VALUE_ERRORS):
@@ -130,7 +132,7 @@ def _has_only_integers(values: Any) -> bool:
 
 
 def find_transform_settings(table: Mapping[str, Any]) -> dict[str, Any]:
-    """Those of mean, std, interpolation and crop_pct that make sense."""
+    """The valid values among mean, std, interpolation and crop_pct."""
     found: dict[str, Any] = {}
     for key in ("mean", "std"):
         value = table.get(key)
@@ -147,5 +149,5 @@ def find_transform_settings(table: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _is_fraction(value: Any) -> bool:
-    """Whether it is a number from 0 to 1, as of white or of a side."""
+    """Whether it is a number from 0 to 1."""
     return isinstance(value, int | float) and 0 <= value <= 1

@@ -1,7 +1,6 @@
-"""What camcli writes beside the weights that it has trained, so that the file says what it is.
+"""The card that camcli writes into files of weights that it trained, and reads back.
 
-Knows nothing of architectures. The card is JSON in the header of a safetensors file; it is read as
-hostile: a file from elsewhere may say anything.
+The card is JSON in the header of a safetensors file. It is untrusted when it is read.
 """
 
 from __future__ import annotations
@@ -22,7 +21,7 @@ from camcli.core.types import Transform
 from camcli.io.transforms import RESAMPLING_FILTERS
 
 CARD_METADATA_KEY = "camcli"
-MAX_INPUT_SIDE = 2048  # pixels of a side: no model takes more
+MAX_INPUT_SIDE = 2048  # in pixels
 
 HeadKind = Literal["tscam", "gap"]
 HEAD_KINDS: tuple[HeadKind, ...] = ("tscam", "gap")
@@ -30,9 +29,9 @@ HEAD_KINDS: tuple[HeadKind, ...] = ("tscam", "gap")
 
 @dataclass(frozen=True, slots=True)
 class ModelCard:
-    """A trained head: of which kind, on which network, for which classes, how images meet it.
+    """A trained head: its kind, the network under it, its classes and its transform.
 
-    `thresholds` has the box threshold that was best on the validation images, by method.
+    `thresholds` has, by method, the best box threshold on the validation images.
     """
 
     head: HeadKind
@@ -43,15 +42,15 @@ class ModelCard:
 
 
 def serialize_weights(state: Mapping[str, Tensor], card: ModelCard) -> bytes:
-    """A safetensors file of these weights with their card."""
+    """The bytes of a safetensors file with these weights and their card."""
     whole = {name: tensor.detach().cpu().contiguous() for name, tensor in state.items()}
     return save(whole, {CARD_METADATA_KEY: json.dumps(asdict(card))})
 
 
 def read_model_card(path: Path) -> ModelCard | None:
-    """The card of a file, or None where it has none. Reads the header only.
+    """The card of a file, or None. Only the header is read.
 
-    Raises CheckpointError for a card that does not make sense.
+    Raises CheckpointError for an invalid card.
     """
     if path.suffix.lower() != ".safetensors":
         return None
@@ -60,7 +59,7 @@ def read_model_card(path: Path) -> ModelCard | None:
             text = (opened.metadata() or {}).get(CARD_METADATA_KEY)
             rows = _read_first_dimensions(opened) if text is not None else set()
     except (OSError, safetensors.SafetensorError):
-        return None  # what is wrong with it is said when its weights are read
+        return None  # reading the weights reports the error
     if text is None:
         return None
     try:
@@ -69,40 +68,42 @@ def read_model_card(path: Path) -> ModelCard | None:
         *(ValueError, TypeError, KeyError, AttributeError),
         *(RecursionError, OverflowError),
     ) as error:
-        raise CheckpointError(f"{path}: what it says of its training is broken ({error})") from None
-    if len(card.classes) not in rows:  # before a network of any size is built for it
-        raise CheckpointError(f"{path} names {len(card.classes)} classes and has no head for them")
+        raise CheckpointError(f"{path}: its camcli model card is invalid ({error})") from None
+    if len(card.classes) not in rows:  # checked before a network of that size is built
+        raise CheckpointError(
+            f"{path} names {len(card.classes)} classes, but no layer has that many outputs"
+        )
     return card
 
 
 def _read_first_dimensions(opened: Any) -> set[int]:
-    """The first dimensions of all tensors; one of them is the head's."""
-    names = opened.keys()  # which is all that can be listed of it
+    """The first dimension of each tensor; one of them is the number of classes."""
+    names = opened.keys()  # safe_open has no other way to list them
     shapes = (opened.get_slice(name).get_shape() for name in names)
     return {shape[0] for shape in shapes if shape}
 
 
-def _parse_card(said: Any) -> ModelCard:
-    kind = next((k for k in HEAD_KINDS if k == said["head"]), None)
-    classes = tuple(said["classes"]) if isinstance(said["classes"], list) else ()
-    thresholds = {str(k): float(v) for k, v in said["thresholds"].items()}
+def _parse_card(fields: Any) -> ModelCard:
+    kind = next((k for k in HEAD_KINDS if k == fields["head"]), None)
+    classes = tuple(fields["classes"]) if isinstance(fields["classes"], list) else ()
+    thresholds = {str(k): float(v) for k, v in fields["thresholds"].items()}
     sound = (
         kind is not None,
-        isinstance(said["model"], str),
+        isinstance(fields["model"], str),
         bool(classes) and all(isinstance(name, str) for name in classes),
         all(0 <= value < 1 for value in thresholds.values()),
     )
     if kind is None or not all(sound):
         raise ValueError("head, model, classes or thresholds")
     return ModelCard(
-        kind, said["model"], classes, _parse_card_transform(said["transform"]), thresholds
+        kind, fields["model"], classes, _parse_card_transform(fields["transform"]), thresholds
     )
 
 
-def _parse_card_transform(said: Any) -> Transform:
-    rows, cols = (int(side) for side in said["size"])
-    mean, std = (tuple(float(v) for v in said[key]) for key in ("mean", "std"))
-    crop, resampling = float(said["crop_pct"]), str(said["interpolation"])
+def _parse_card_transform(fields: Any) -> Transform:
+    rows, cols = (int(side) for side in fields["size"])
+    mean, std = (tuple(float(v) for v in fields[key]) for key in ("mean", "std"))
+    crop, resampling = float(fields["crop_pct"]), str(fields["interpolation"])
     sound = (
         all(0 < side <= MAX_INPUT_SIDE for side in (rows, cols)),
         all(len(values) == 3 and all(map(math.isfinite, values)) for values in (mean, std)),

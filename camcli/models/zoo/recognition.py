@@ -1,7 +1,6 @@
-"""Which architecture a file of weights is of, by the names and shapes of its tensors alone.
+"""Identify the architecture of a file of weights by the names and shapes of its tensors.
 
-Knows nothing of tensors, files or networks; what timm and torchvision have is in signatures.json,
-which `python benchmarks/signatures.py` writes.
+signatures.json lists the architectures of timm and torchvision. benchmarks/signatures.py writes it.
 """
 
 from __future__ import annotations
@@ -23,22 +22,20 @@ from camcli.models.zoo.signatures import (
 )
 
 SIGNATURES_FILE = Path(__file__).parent / "signatures.json"
-MAX_KEYS = 10_000  # keys; the longest of timm's networks has 3108, its teacher as many
-MAX_PREFIX_DEPTH = 4  # module.model.backbone.encoder.: no deeper
-TRAINING_COUNTERS = ("n_averaged", "epoch", "step")  # numbers that training keeps
-MAX_PREFIXES = (
-    4  # a prefix is one that a fourth of the keys have: student and teacher, query and key
-)
+MAX_KEYS = 10_000  # the largest network of timm has 3108; a file may hold it twice
+MAX_PREFIX_DEPTH = 4  # for example module.model.backbone.encoder.
+TRAINING_COUNTERS = ("n_averaged", "epoch", "step")  # counters that training saves
+MAX_PREFIXES = 4  # a prefix must have a fourth of the keys: a file may hold a student and a teacher
 
 
 @dataclass(frozen=True, slots=True)
 class ArchitectureMatch:
-    """What a state is of, as far as shapes tell.
+    """The architectures that fit a state.
 
-    `candidates` have its names and shapes, best first; `name` is one of them, or None where they
-    compute different things. `prefix` is in front of the architecture's own keys; `classes` is None
-    for a network without a classifier. Of the keys without the prefix, `heads` are layers that
-    classify, and `beside` begin those that are no part of it.
+    `candidates` have the same keys and shapes, best first. `name` is one of them, or None if they
+    compute different things. `prefix` precedes the architecture's own keys. `class_count` is None
+    for a network without a classifier. Of the keys without the prefix, `head_layers` are those of a
+    classifier, and `extra_parts` are the first components of all others.
     """
 
     name: str | None
@@ -51,7 +48,7 @@ class ArchitectureMatch:
 
 @dataclass(frozen=True, slots=True)
 class ArchitectureEntry:
-    """An architecture; those of one trunk that have equal `behaviour` are one function."""
+    """An architecture; entries of one trunk with equal `behavior_id` compute the same function."""
 
     name: str
     exact: str
@@ -60,21 +57,21 @@ class ArchitectureEntry:
 
 @dataclass(frozen=True, slots=True)
 class SignatureIndex:
-    """Every architecture by its trunk, best name first; every set of layers that classifies."""
+    """Every architecture by its trunk, best name first, and all sets of classifier layers."""
 
     versions: Mapping[str, str]
     classifier_layers: tuple[tuple[str, ...], ...]
     entries_by_trunk: Mapping[str, tuple[ArchitectureEntry, ...]]
 
     def find_entries(self, mark: Signature) -> tuple[ArchitectureEntry, ...]:
-        """Those that fit tensor for tensor, else those that fit but for the image's size."""
+        """The entries whose every shape is equal, or else those for another image size."""
         same = self.entries_by_trunk.get(mark.trunk, ())
         return tuple(entry for entry in same if entry.exact == mark.exact) or same
 
 
 @dataclass(frozen=True, slots=True)
 class StateView:
-    """A state without a prefix; `beside` are the shapes that did not have it."""
+    """The shapes under a prefix, without it; `other_shapes` are those that do not have it."""
 
     prefix: str
     shapes: Shapes
@@ -84,22 +81,22 @@ class StateView:
 @cache
 def load_signature_index() -> SignatureIndex:
     """The index that ships with camcli."""
-    said = json.loads(SIGNATURES_FILE.read_text(encoding="utf-8"))
+    content = json.loads(SIGNATURES_FILE.read_text(encoding="utf-8"))
     return SignatureIndex(
-        said["versions"],
-        tuple(tuple(layers) for layers in said["classifiers"]),
+        content["versions"],
+        tuple(tuple(layers) for layers in content["classifiers"]),
         {
             trunk: tuple(ArchitectureEntry(*row) for row in rows)
-            for trunk, rows in said["trunks"].items()
+            for trunk, rows in content["trunks"].items()
         },
     )
 
 
 def find_architecture(shapes: Shapes, hints: Sequence[str] = ()) -> ArchitectureMatch | None:
-    """The architecture of a state with these keys and shapes; None where none is known.
+    """The architecture with these keys and shapes, or None.
 
-    Hints are names that may hold the architecture's, the surest first: from metadata, from the
-    file's name. They choose among what the shapes allow, and nothing else.
+    Hints are texts that may contain its name, the most reliable first: metadata, then the name of
+    the file. They only choose among the architectures that the shapes allow.
     """
     if len(shapes) > MAX_KEYS:
         return None
@@ -115,7 +112,7 @@ def find_architecture(shapes: Shapes, hints: Sequence[str] = ()) -> Architecture
 def _create_match(
     view: StateView, dropped: tuple[str, ...], found: Sequence[ArchitectureEntry], name: str | None
 ) -> ArchitectureMatch:
-    """With as many classes as the classifier has, or one that sits beside a trunk of a prefix."""
+    """The match, with the classes of its classifier or of one that is outside the prefix."""
     counts = _find_class_counts(view.shapes, dropped)
     heads = () if counts else _find_head_layers(view.other_shapes)
     counts = counts or _find_class_counts(
@@ -133,7 +130,7 @@ def _create_match(
 
 
 def iter_state_views(shapes: Shapes) -> Iterator[StateView]:
-    """The state as it is, then without the prefixes that many of its keys share, shortest first."""
+    """The state itself, then without the prefixes that many keys share, shortest prefix first."""
     level = [StateView("", shapes)]
     for _ in range(MAX_PREFIX_DEPTH + 1):
         yield from level
@@ -141,7 +138,7 @@ def iter_state_views(shapes: Shapes) -> Iterator[StateView]:
 
 
 def _iter_inner_views(view: StateView) -> Iterator[StateView]:
-    """Without each leading component that is common enough, commonest first."""
+    """The view under each first component that is common enough, the most common first."""
     parts = Counter(key.partition(".")[0] for key in view.shapes if "." in key)
     for part, count in parts.most_common(MAX_PREFIXES):
         if count * MAX_PREFIXES >= len(view.shapes):
@@ -153,13 +150,13 @@ def _iter_inner_views(view: StateView) -> Iterator[StateView]:
 
 
 def iter_classifier_keys(shapes: Shapes) -> Iterator[tuple[str, ...]]:
-    """The keys of each classifier that this state may have: none, then the fewest first."""
+    """The keys of each classifier that this state may have: no keys first, then the fewest."""
     found = {find_layer_keys(shapes, layers) for layers in load_signature_index().classifier_layers}
     yield from sorted(found | {()}, key=lambda keys: (len(keys), keys))
 
 
 def _find_head_layers(shapes: Shapes) -> tuple[str, ...]:
-    """The layers that classify, of any architecture, that have keys here."""
+    """The layers here that are a classifier in some architecture."""
     layers = dict.fromkeys(
         layer for known in load_signature_index().classifier_layers for layer in known
     )
@@ -167,7 +164,7 @@ def _find_head_layers(shapes: Shapes) -> tuple[str, ...]:
 
 
 def _find_class_counts(shapes: Shapes, keys: Sequence[str]) -> list[int]:
-    """The rows of these layers, linear or convolution, from the last."""
+    """The numbers of rows of these linear or convolution layers, the last layer first."""
     weights = [shapes[key] for key in reversed(keys) if key.endswith(".weight")]
     return [shape[0] for shape in weights if len(shape) in (2, 4)]
 
@@ -175,7 +172,7 @@ def _find_class_counts(shapes: Shapes, keys: Sequence[str]) -> list[int]:
 def choose_architecture_name(
     entries: Sequence[ArchitectureEntry], hints: Iterable[str]
 ) -> str | None:
-    """The one that a hint names, else the best if they are all one function, else none."""
+    """The entry that a hint names; else the best if all compute the same function; else None."""
     for hint in hints:
         named = [
             entry.name
@@ -193,5 +190,5 @@ def _normalize_model_name(name: str) -> str:
 
 
 def _normalize_separators(text: str) -> str:
-    """As names are compared: ViT-Tiny/patch16 -> vit_tiny_patch16."""
+    """A name in the form in which names are compared: ViT-Tiny/patch16 -> vit_tiny_patch16."""
     return re.sub(r"[-./\\\s]", "_", text.casefold())

@@ -1,7 +1,4 @@
-"""Another head on a network: TS-CAM's over its patch tokens, or CAM's over its last map.
-
-Knows nothing of training, nor of files.
-"""
+"""Replace the classifier of a network: by TS-CAM's head or by CAM's (GAP and a linear layer)."""
 
 from __future__ import annotations
 
@@ -15,15 +12,14 @@ from camcli.core.errors import MethodError
 from camcli.models.introspection.heads import ConvHead, PooledHead
 from camcli.models.introspection.probe import create_probe_image
 from camcli.models.zoo.checkpoints import find_classifier_layers
-
-Size = tuple[int, int]
+from camcli.models.zoo.library import Size
 
 
 def attach_tscam_head(network: nn.Module, class_count: int, size: Size, name: str) -> nn.Module:
-    """The network with TS-CAM's convolution where its classifier was; the same network, changed.
+    """Replace the classifier by TS-CAM's convolution over the patch tokens; changes the network.
 
-    The rest keeps its weights; the head has Conv2d's default ones. Raises MethodError for what is
-    no vision transformer with a CLS token.
+    The head has the random weights of Conv2d; all other weights stay. Raises MethodError for a
+    network that is not a vision transformer with a CLS token.
     """
     tokens = _compute_headless_features(network, size) if hasattr(network, "head") else None
     prefix = int(getattr(network, "num_prefix_tokens", 0))
@@ -31,20 +27,22 @@ def attach_tscam_head(network: nn.Module, class_count: int, size: Size, name: st
     has_cls = getattr(network, "cls_token", None) is not None
     if tokens is None or tokens.ndim != 3 or not (has_cls and prefix and grid):
         raise MethodError(
-            f"TS-CAM's head needs a vision transformer with a CLS token, and {name} is none; "
+            f"TS-CAM's head needs a vision transformer with a CLS token, which {name} is not; "
             f"try a vit_ or deit_ model, or `camcli train gap` for a CNN"
         )
     if tokens.shape[1] != prefix + grid[0] * grid[1]:
-        raise MethodError(f"{name} has {tokens.shape[1]} tokens, which are no {prefix} and {grid}")
+        raise MethodError(
+            f"{name} has {tokens.shape[1]} tokens; TS-CAM needs {prefix} + {grid[0]}x{grid[1]}"
+        )
     network.head = ConvHead(tokens.shape[2], class_count, (grid[0], grid[1]), prefix)
     return network
 
 
 def attach_gap_head(network: nn.Module, class_count: int, size: Size, name: str) -> nn.Module:
-    """The network with global average pooling and a linear classifier on its last map.
+    """Replace the classifier by global average pooling and a linear layer; changes the network.
 
-    Whatever stood between that map and the logits is left out. Raises MethodError for what has no
-    such map (B,C,H,W).
+    All layers between the last map and the logits are removed. Raises MethodError for a network
+    whose last output is not a map (B,C,H,W).
     """
     named = find_classifier_layers(network)
     if hasattr(network, "pre_logits"):  # VGG's fully connected layers
@@ -57,8 +55,8 @@ def attach_gap_head(network: nn.Module, class_count: int, size: Size, name: str)
         or not _has_channels_second(network, features)
     ):
         raise MethodError(
-            f"a GAP head needs a CNN whose last map is (B,C,H,W), and {name} has none; "
-            f"for transformers there is `camcli train tscam`"
+            f"a GAP head needs a CNN whose last map is (B,C,H,W), which {name} does not have; "
+            f"for a transformer use `camcli train tscam`"
         )
     network.set_submodule(named[0], PooledHead(features.shape[1], class_count))
     return network
@@ -71,7 +69,7 @@ HEAD_ATTACHERS: Mapping[str, Callable[[nn.Module, int, Size, str], nn.Module]] =
 
 
 def _compute_headless_features(network: nn.Module, size: Size) -> Tensor | None:
-    """What a probe image yields with neither pooling nor classifier, which are taken off."""
+    """Remove pooling and classifier from a timm network, and return its output for an image."""
     reset: Any = getattr(network, "reset_classifier", None)
     if reset is None:
         return None
@@ -85,7 +83,7 @@ def _compute_headless_features(network: nn.Module, size: Size) -> Tensor | None:
 
 
 def _has_channels_second(network: nn.Module, features: Tensor) -> bool:
-    """Whether channels come second: timm says how many there are."""
+    """Whether the second dimension has as many channels as timm says."""
     return features.shape[1] in (
         getattr(network, "head_hidden_size", None),
         getattr(network, "num_features", None),

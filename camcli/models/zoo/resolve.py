@@ -1,54 +1,49 @@
-"""Where networks come from: what `--model` and `--checkpoint` mean. Knows nothing of methods."""
+"""What `--model` and `--checkpoint` mean: a library's name, a file, a folder, code or a program."""
 
 from __future__ import annotations
 
 import os
 from pathlib import Path
 
-import timm
-
 from camcli.core.errors import ModelError
-from camcli.models.zoo.architectures import (
-    HUB_PREFIXES,
-    TORCHVISION_PREFIX,
-    InputSize,
-    LoadedNetwork,
-    load_builtin,
-)
-from camcli.models.zoo.builtin import BUILTIN_CNN, BUILTIN_NAMES
+from camcli.models.zoo.builtin import BUILTIN_CNN
+from camcli.models.zoo.downloads import WEIGHTS_FILE_NAMES
 from camcli.models.zoo.exported import PROGRAM_PREFIX, check_not_program, load_program
 from camcli.models.zoo.from_checkpoint import load_checkpoint_network
-from camcli.models.zoo.pretrained import HUB_WEIGHTS_FILE_NAMES, load_pretrained
+from camcli.models.zoo.libraries import find_library, is_owned_name
+from camcli.models.zoo.library import LoadedNetwork, Size
 from camcli.models.zoo.user_code import load_user_network
 
 CHECKPOINT_SUFFIXES = (".safetensors", ".pth", ".pt", ".bin", ".pth.tar", ".ckpt", ".pt2")
-CHECKPOINT_FILE_NAMES = (*HUB_WEIGHTS_FILE_NAMES, "model_best.pth.tar", "model_best.pth")
+CHECKPOINT_FILE_NAMES = (*WEIGHTS_FILE_NAMES, "model_best.pth.tar", "model_best.pth")
 
 
-def load_network(name: str | None, checkpoint: Path | None, size: InputSize) -> LoadedNetwork:
+def load_network(name: str | None, checkpoint: Path | None, size: Size | None) -> LoadedNetwork:
     """The network that `--model` and `--checkpoint` name, with its weights and its transform."""
     if name is not None and name.startswith(PROGRAM_PREFIX):
         return load_program(name, size)
-    itself = _find_weights_file(name)
-    if name is not None and _is_user_code(name) and itself is None:
+    named_file = _find_weights_file(name)
+    if name is not None and named_file is None and not is_owned_name(name):
         return load_user_network(name, checkpoint, size)
-    if checkpoint and itself:
-        raise ModelError(f"--model {name} and --checkpoint are two files of weights: give one")
-    file = checkpoint or itself
+    if checkpoint and named_file:
+        raise ModelError(
+            f"--model {name} and --checkpoint both give a file of weights; omit one of them"
+        )
+    file = checkpoint or named_file
     if file is None:
         known = BUILTIN_CNN if name is None else name
-        return load_builtin(known, size) if known in BUILTIN_NAMES else load_pretrained(known, size)
+        return find_library(known).load_pretrained(known, size)
     check_not_program(file)
-    return load_checkpoint_network(file, None if itself else name, size)
+    return load_checkpoint_network(file, None if named_file else name, size)
 
 
 def is_library_name(name: str) -> bool:
-    """Whether it is one of a library's, and no file or function."""
-    return not _is_user_code(name) and _find_weights_file(name) is None
+    """Whether a name belongs to a model library, and is not a file, a folder or user code."""
+    return is_owned_name(name) and _find_weights_file(name) is None
 
 
 def _find_weights_file(name: str | None) -> Path | None:
-    """The file that a name is of, or the weights in the folder that it is of."""
+    """The file of weights that a name is the path of, or the one in a folder."""
     if not name:
         return None
     if not os.path.exists(name):
@@ -60,15 +55,12 @@ def _find_weights_file(name: str | None) -> Path | None:
         return path
     if not path.is_dir():
         raise ModelError(f"--model {name} is neither a file nor a folder")
-    if timm.is_model(name):
-        return None  # what a run has written, perhaps, under the model's name
+    if is_owned_name(name) and find_library(name).has_name(name):
+        return None  # a run may have written its results to a folder with the model's name
     inside = [path / each for each in CHECKPOINT_FILE_NAMES if (path / each).is_file()]
     if not inside:
         raise ModelError(
-            f"--model {name}: a folder that holds none of {', '.join(CHECKPOINT_FILE_NAMES)}"
+            f"--model {name}: the folder has none of these files: "
+            f"{', '.join(CHECKPOINT_FILE_NAMES)}"
         )
     return inside[0]
-
-
-def _is_user_code(name: str) -> bool:
-    return ":" in name and not name.startswith((TORCHVISION_PREFIX, *HUB_PREFIXES))

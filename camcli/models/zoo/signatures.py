@@ -1,7 +1,4 @@
-"""What marks an architecture: a hash of the names and shapes of its tensors. Pure.
-
-Knows nothing of tensors, files or networks, nor of which architecture has which signature.
-"""
+"""The signature of an architecture: a hash of the names and shapes of its tensors."""
 
 from __future__ import annotations
 
@@ -13,16 +10,16 @@ from typing import NamedTuple
 
 Shapes = Mapping[str, tuple[int, ...]]
 
-# Buffers that follow from the rest, and that one version of a library saves and another does not.
+# Buffers that are computed from other values; some versions of a library save them, some do not.
 DERIVED_BUFFERS = frozenset(
     {
         *("num_batches_tracked", "attn_mask", "relative_coords_table"),
         *("relative_position_index", "attention_bias_idxs"),
     }
 )
-# Outputs halfway that serve training only; libraries drop them afterwards.
+# Auxiliary classifiers, which only training uses.
 AUXILIARY_HEADS = frozenset({"AuxLogits", "aux1", "aux2"})
-# Their shape follows the image's size: what they are called everywhere in timm and torchvision.
+# Tensors whose shape depends on the image size, by their names in timm and torchvision.
 POSITION_PATTERN = re.compile(
     r"(pos_emb\w*|pos_embedding|patch_pos|pixel_pos|position_embedding_table|rel_pos_[hw]"
     r"|relative_position_bias_table|attention_biases|(height|width)_rel)"
@@ -31,14 +28,14 @@ POSITION_PATTERN = re.compile(
 
 @dataclass(frozen=True, slots=True)
 class Signature:
-    """`trunk` holds whatever the image size and the classes; `exact` for one image size."""
+    """`trunk` is independent of the image size; `exact` is for one image size."""
 
     trunk: str
     exact: str
 
 
 class SignatureRow(NamedTuple):
-    """A tensor as both signatures see it. A light tuple: a state has thousands."""
+    """A tensor's line in both signatures. A tuple, because a state has thousands."""
 
     key: str
     trunk: str
@@ -46,36 +43,36 @@ class SignatureRow(NamedTuple):
 
 
 def compute_signature(shapes: Shapes, dropped: Collection[str] = ()) -> Signature:
-    """The marks of a state without the keys `dropped`, which are its classifier's."""
+    """The signature of a state without the keys `dropped`, which belong to its classifier."""
     return rows_to_signature(create_signature_rows(shapes), dropped)
 
 
 def create_signature_rows(shapes: Shapes) -> tuple[SignatureRow, ...]:
-    """The tensors that mark a state, in an order that no file has a say in."""
+    """One row per tensor of the signature, sorted by key: the order in the file has no effect."""
     kept = sorted(key for key in shapes if not _is_transient(key))
     return tuple(_create_signature_row(key, shapes[key]) for key in kept)
 
 
 def rows_to_signature(kept: Iterable[SignatureRow], dropped: Collection[str] = ()) -> Signature:
-    """A signature of rows, some of which do not count."""
+    """The signature of these rows without the keys `dropped`."""
     gone = frozenset(dropped)
     left = [row for row in kept if row.key not in gone]
     return Signature(hash_lines(row.trunk for row in left), hash_lines(row.exact for row in left))
 
 
 def hash_lines(rows: Iterable[str]) -> str:
-    """Twelve hex digits that stand for these lines."""
+    """The first twelve hex digits of the lines' SHA-256."""
     return sha256("\n".join(rows).encode(errors="backslashreplace")).hexdigest()[:12]
 
 
 def find_layer_keys(shapes: Iterable[str], layers: Iterable[str]) -> tuple[str, ...]:
-    """The keys that belong to these layers, in the file's order."""
+    """The keys of these layers, in their given order."""
     heads = tuple(f"{layer}." for layer in layers)
     return tuple(key for key in shapes if key.startswith(heads))
 
 
 def _is_transient(key: str) -> bool:
-    """Whether a tensor comes and goes with versions and training, and so marks nothing."""
+    """Whether a tensor depends on the library's version or on training, so signatures ignore it."""
     return key.rpartition(".")[2] in DERIVED_BUFFERS or key.partition(".")[0] in AUXILIARY_HEADS
 
 
