@@ -75,11 +75,13 @@ def _iter_method_lines(model: Model, live_count: int, layer_count: int) -> Itera
     from camcli.engine.compatibility import list_layer_methods, list_whole_model_methods
 
     if live_count:
-        yield f"at a layer: {', '.join(list_layer_methods(is_live=True))}"
+        yield f"methods for a layer: {', '.join(list_layer_methods(is_live=True))}"
     if live_count < layer_count:
-        yield f"where the gradient is zero: {', '.join(list_layer_methods(is_live=False))}"
+        names = ", ".join(list_layer_methods(is_live=False))
+        yield f"methods for a layer with zero gradient: {names}"
     whole = list_whole_model_methods(model)
-    yield f"of the whole model: {', '.join(name for name, reason in whole.items() if not reason)}"
+    available = ", ".join(name for name, reason in whole.items() if not reason)
+    yield f"methods for the whole model: {available}"
     for reason in dict.fromkeys(filter(None, whole.values())):
         names = ", ".join(name for name, why in whole.items() if why == reason)
-        yield f"not {names}: that needs {reason.partition('. Try')[0]}"
+        yield f"not available: {names}; needs {reason.partition('. Try')[0]}"
