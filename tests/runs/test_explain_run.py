@@ -121,8 +121,12 @@ def test_a_run_json_that_cannot_be_finished_fails_the_run(
     def fail(*_: object) -> None:
         raise OutputError("disk full")
 
-    with pytest.raises(OutputError, match="disk full"), run.open_folder() as log:
-        assert len(list(run.iter_lines(log))) == 8
-        assert run.ending == "done"
-        monkeypatch.setattr(explain_run, "write_manifest", fail)
+    def explain_and_fill_the_disk() -> None:
+        with run.open_folder() as log:
+            assert len(list(run.iter_lines(log))) == 8
+            assert run.ending == "done"
+            monkeypatch.setattr(explain_run, "write_manifest", fail)
+
+    with pytest.raises(OutputError, match="disk full"):
+        explain_and_fill_the_disk()
     assert run.ending == "failed"
