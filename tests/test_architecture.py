@@ -17,6 +17,7 @@ FLOORS = (
     ("runs",),
     ("evaluation",),
     ("training",),
+    ("api",),
     ("cli",),
 )
 FLOOR = {package: number for number, floor in enumerate(FLOORS) for package in floor}

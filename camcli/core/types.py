@@ -11,6 +11,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal, NamedTuple
 
+from camcli.core.layer_names import parse_layer_name
+
 if TYPE_CHECKING:
     from PIL.Image import Image
 
@@ -47,11 +49,15 @@ STATUS_TEXTS: Mapping[str, StatusText] = {
 
 @dataclass(frozen=True, slots=True)
 class ImageSource:
-    """One image to read: where it is, its name relative to what the user gave, its output stem."""
+    """One image to read: its path, its name relative to the input, its output stem.
+
+    `image` holds an image that is in memory already; its path is only a name.
+    """
 
     path: Path
     name: str
     output_stem: str
+    image: Image | None = field(default=None, compare=False, repr=False, kw_only=True)
 
 
 @dataclass(frozen=True, slots=True)
@@ -120,8 +126,8 @@ class Layer:
 
     @property
     def module_name(self) -> str:
-        """The module's name, without the place among what it hands on."""
-        return self.name.partition("[")[0]
+        """The name of the module, without the index of an output."""
+        return parse_layer_name(self.name).module
 
     @property
     def token_count(self) -> int:

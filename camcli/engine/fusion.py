@@ -1,4 +1,4 @@
-"""Maps of several layers become one: scale each, then combine."""
+"""Fuse the maps of several layers into one: scale each, then combine all."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from camcli.core.maps import normalize_maps, resize_maps
 
 @dataclass(frozen=True, slots=True)
 class Fusion:
-    """A way to make one map of several layers' maps: scale each by itself, then combine all."""
+    """A way to fuse maps: scale each layer's maps by themselves, then combine all layers."""
 
     combine: Callable[[Tensor], Tensor]  # (L, B, H, W) in [0, 1] -> (B, H, W)
     scale: Callable[[Tensor, float], Tensor] = lambda maps, _stride: normalize_maps(maps)
@@ -22,12 +22,14 @@ class Fusion:
 def scale_for_layercam(maps: Tensor, stride: float, gamma: float = 2.0) -> Tensor:
     """LayerCAM's scaling: tanh(gamma M / max M) on shallow layers, then min-max to [0, 1].
 
-    Shallow are VGG16's stages 1 to 3 in the paper: those of a stride below 16 pixels.
+    Layers with a stride below 16 pixels count as shallow; in the paper these are VGG16's stages 1
+    to 3.
     (B, h, w) -> (B, h, w). Source: TIP 2021, section IV.
     """
     if stride < 16:
         peak = maps.amax(dim=(1, 2), keepdim=True)
-        maps = torch.where(peak > 0, (gamma * maps / torch.where(peak > 0, peak, 1)).tanh(), maps)
+        divisor = torch.where(peak > 0, peak, 1)
+        maps = torch.where(peak > 0, (gamma * maps / divisor).tanh(), maps)
     return normalize_maps(maps)
 
 
@@ -40,5 +42,5 @@ FUSIONS: Mapping[str, Fusion] = {
 
 
 def fuse_maps(scaled: Sequence[Tensor], fusion: Fusion, size: tuple[int, int]) -> Tensor:
-    """One map (B, H, W) of the input's size from several scaled ones of any size."""
+    """Resize scaled maps (B, h, w) of several layers to one size, and combine them: (B, H, W)."""
     return fusion.combine(torch.stack([resize_maps(maps, size) for maps in scaled]))

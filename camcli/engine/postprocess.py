@@ -1,12 +1,10 @@
-"""From raw maps to those that are shown: crops put together, layers scaled and fused, each judged.
-
-Knows nothing of networks or of how maps are made.
-"""
+"""From the maps that methods return to those that are shown: crops joined, layers fused."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from functools import partial
 
 import torch
 from torch import Tensor
@@ -19,35 +17,53 @@ from camcli.core.maps import (
     merge_crop_maps,
     normalize_maps,
 )
-from camcli.core.types import Layer, MapStatus
-from camcli.engine.fusion import fuse_maps
+from camcli.core.types import MapStatus
+from camcli.engine.fusion import Fusion, fuse_maps
 from camcli.engine.request import Request
 from camcli.methods.registry import Method
 
 
 @dataclass(frozen=True, slots=True)
 class MapBatch:
-    """One map a sample: as computed (B,h,w), as shown in [0, 1], and what can be said of each.
+    """One map of every image of a batch, as computed: (B,h,w).
 
-    `codes` (B,) are places in STATUSES.
+    `zero_gradient` (B,) tells whether all gradients behind a map are 0. `scale` makes the map that
+    is shown, in [0, 1].
     """
 
     name: str
     values: Tensor
-    shown: Tensor
-    status_codes: Tensor
+    zero_gradient: Tensor
+    scale: Callable[[Tensor], Tensor] = normalize_maps
+
+    @property
+    def shown(self) -> Tensor:
+        """The maps as they are shown: (B,h,w) in [0, 1]."""
+        return self.scale(self.values)
+
+    @property
+    def status_codes(self) -> Tensor:
+        """The status of each map, as an index into MAP_STATUSES: (B,)."""
+        return compute_status_codes(self.values, self.zero_gradient)
 
     @property
     def status_names(self) -> list[MapStatus]:
-        """What can be said of each, in words."""
+        """The status of each map."""
         return [MAP_STATUSES[code] for code in self.status_codes.tolist()]
+
+
+def create_map_batch(name: str, values: Tensor, zero_gradient: Tensor | None = None) -> MapBatch:
+    """A map of every image; without flags no gradient is taken for 0."""
+    flags = values.new_zeros(len(values), dtype=torch.bool)
+    return MapBatch(name, values, flags if zero_gradient is None else zero_gradient)
 
 
 @dataclass(frozen=True, slots=True)
 class TargetScores:
-    """One class a sample (B,): its probability, and how many classes rank above it.
+    """One class of each image (B,): its probability, and how many classes rank above it.
 
-    `weights` (B,K) is the score that is explained, as a sum over logits: 1 for the class alone.
+    `logit_weights` (B,K) make the explained score from the logits: 1 for the class, less than 0 for
+    classes that it is compared with.
     """
 
     class_indices: Tensor
@@ -58,7 +74,10 @@ class TargetScores:
 
 @dataclass(frozen=True, slots=True)
 class BatchExplanation:
-    """What one request found for one target of every sample."""
+    """The maps of one request for one target of every image.
+
+    `layers` are the maps of single layers, and `parts` those that the fused map is made of besides.
+    """
 
     request: Request
     target_scores: TargetScores
@@ -69,14 +88,14 @@ class BatchExplanation:
 
 @dataclass(frozen=True, slots=True)
 class CropLayout:
-    """Where a sample's maps lie: each as it is, or those of its crops put together."""
+    """How the maps of an image's inputs become its own: as they are, or as joined crops."""
 
     input_size: tuple[int, int]
     crops: Crops | None
 
     @property
     def inputs_per_sample(self) -> int:
-        """How many inputs a sample is."""
+        """The number of inputs for each image."""
         return len(self.crops.corners) if self.crops else 1
 
     @property
@@ -84,120 +103,67 @@ class CropLayout:
         """The size (H, W) at which layers are fused."""
         return self.crops.canvas_size if self.crops else self.input_size
 
-    def merge_crops(self, maps: Tensor, method: Method) -> Tensor:
-        """One map a sample: (B V,h,w) -> (B,H,W), or as they are."""
-        return (
-            merge_crop_maps(maps, self.crops, self.input_size, mean=method.signed)
-            if self.crops
-            else maps
-        )
-
-    def reduce_flags(self, flags: Tensor) -> Tensor:
-        """Whether it holds for all inputs of a sample: (B V,) -> (B,)."""
-        return flags.reshape(-1, self.inputs_per_sample).all(dim=1)
+    def merge_crops(self, maps: MapBatch, method: Method) -> MapBatch:
+        """The maps (B,H,W) of images from those of their inputs (B V,h,w)."""
+        if not self.crops:
+            return maps
+        values = merge_crop_maps(maps.values, self.crops, self.input_size, mean=method.signed)
+        flags = maps.zero_gradient.reshape(-1, self.inputs_per_sample).all(dim=1)
+        return replace(maps, values=values, zero_gradient=flags)
 
 
-@dataclass(frozen=True, slots=True)
-class RawMaps:
-    """The maps of one request and target as they come: (B V,h,w) by name.
-
-    `dead` has for each layer whether its gradients (B V,) were all zero.
-    """
-
-    maps: dict[str, Tensor]
-    zero_gradient: dict[str, Tensor] = field(default_factory=dict)
-
-    def flip(self) -> RawMaps:
-        """Of a mirrored view, turned back."""
-        return RawMaps({name: maps.flip(2) for name, maps in self.maps.items()}, self.zero_gradient)
+def flip_maps(maps: MapBatch) -> MapBatch:
+    """The maps of mirrored inputs, mirrored back."""
+    return replace(maps, values=maps.values.flip(2))
 
 
-def average_raw_maps(views: Sequence[RawMaps]) -> RawMaps:
-    """The maps of several views, averaged; dead where all are."""
+def average_maps(views: Sequence[MapBatch]) -> MapBatch:
+    """The mean of one map over several views; its gradient is 0 if it is in all views."""
     first, *others = views
     if not others:
         return first
-    maps = {n: torch.stack([v.maps[n] for v in views]).mean(dim=0) for n in first.maps}
-    return RawMaps(
-        maps,
-        {
-            n: torch.stack([v.zero_gradient[n] for v in views]).all(dim=0)
-            for n in first.zero_gradient
-        },
-    )
+    values = torch.stack([view.values for view in views]).mean(dim=0)
+    flags = torch.stack([view.zero_gradient for view in views]).all(dim=0)
+    return replace(first, values=values, zero_gradient=flags)
 
 
 @torch.no_grad()
 def create_batch_explanation(
-    request: Request, raw: RawMaps, target_scores: TargetScores, crop_layout: CropLayout
+    request: Request, maps: Sequence[MapBatch], target_scores: TargetScores, layout: CropLayout
 ) -> BatchExplanation:
-    """Maps of samples from those of inputs, scaled, fused and judged."""
-    if request.method.per_layer:
-        layers = tuple(
-            _create_layer_maps(request, layer, raw, crop_layout) for layer in request.layers
-        )
-        fused = (
-            layers[0]
-            if len(layers) == 1
-            else _create_fused_maps(request, layers, crop_layout.fused_size)
-        )
-        own = {layer.name for layer in request.layers}
-        others = {name: maps for name, maps in raw.maps.items() if name not in own}
-        return BatchExplanation(
-            request, target_scores, fused, layers, _create_map_batches(request, others, crop_layout)
-        )
-    blocks = {la.name for la in request.source_layers}
-    fused, *rest = _create_map_batches(request, raw.maps, crop_layout)
-    parts = tuple(maps for maps in rest if maps.name not in blocks)
-    return BatchExplanation(
-        request, target_scores, fused, tuple(maps for maps in rest if maps.name in blocks), parts
-    )
+    """Join the crops of each map, and fuse the layers if the method has a map for each."""
+    scale = partial(_clip_and_normalize, quantile=request.method.clip_quantile)
+    merged = [replace(layout.merge_crops(m, request.method), scale=scale) for m in maps]
+    names = {layer.name for layer in request.source_layers}
+    layers = tuple(m for m in merged if m.name in names)
+    others = tuple(m for m in merged if m.name not in names)
+    if not request.method.per_layer:
+        return BatchExplanation(request, target_scores, others[0], layers, others[1:])
+    scaled = _scale_for_fusion(request, layers, layout.input_size)
+    fused = scaled[0] if len(scaled) == 1 else _fuse(request.fusion, scaled, layout.fused_size)
+    return BatchExplanation(request, target_scores, fused, scaled, others)
 
 
-def _create_map_batches(
-    request: Request, raw: Mapping[str, Tensor], crop_layout: CropLayout
+def _clip_and_normalize(maps: Tensor, quantile: float) -> Tensor:
+    return normalize_maps(clip_maps(maps, quantile))
+
+
+def _scale_for_fusion(
+    request: Request, layers: Sequence[MapBatch], input_size: tuple[int, int]
 ) -> tuple[MapBatch, ...]:
-    method = request.method
-    return tuple(
-        _create_map_batch(
-            name, crop_layout.merge_crops(values, method), clip_quantile=method.clip_quantile
-        )
-        for name, values in raw.items()
-    )
+    """Each layer's map with the scale that the fusion gives it at the layer's stride."""
+    grids = {layer.name: layer.grid for layer in request.layers}
+
+    def create_scale(layer_name: str) -> Callable[[Tensor], Tensor]:
+        stride = input_size[0] / grids[layer_name][0]
+        quantile = request.method.clip_quantile
+        return lambda maps: request.fusion.scale(clip_maps(maps, quantile), stride)
+
+    return tuple(replace(maps, scale=create_scale(maps.name)) for maps in layers)
 
 
-def _create_layer_maps(
-    request: Request, layer: Layer, raw: RawMaps, crop_layout: CropLayout
-) -> MapBatch:
-    values = crop_layout.merge_crops(raw.maps[layer.name], request.method)
-    stride = crop_layout.input_size[0] / layer.grid[0]
-    shown = request.fusion.scale(clip_maps(values, request.method.clip_quantile), stride)
-    return MapBatch(
-        layer.name,
-        values,
-        shown,
-        compute_status_codes(values, crop_layout.reduce_flags(raw.zero_gradient[layer.name])),
-    )
-
-
-def _create_fused_maps(
-    request: Request, layers: Sequence[MapBatch], size: tuple[int, int]
-) -> MapBatch:
-    values = fuse_maps([layer.shown for layer in layers], request.fusion, size)
+def _fuse(fusion: Fusion, layers: Sequence[MapBatch], size: tuple[int, int]) -> MapBatch:
+    """One map of several layers; its gradient is 0 if that is the status of every layer."""
     zero = MAP_STATUSES.index("zero_gradient")
-    dead = torch.stack([layer.status_codes == zero for layer in layers]).all(dim=0)
-    return _create_map_batch("fused", values, dead)
-
-
-def _create_map_batch(
-    name: str, values: Tensor, zero_gradient: Tensor | None = None, clip_quantile: float = 1.0
-) -> MapBatch:
-    flags = (
-        values.new_zeros(len(values), dtype=torch.bool) if zero_gradient is None else zero_gradient
-    )
-    return MapBatch(
-        name,
-        values,
-        normalize_maps(clip_maps(values, clip_quantile)),
-        compute_status_codes(values, flags),
-    )
+    flags = torch.stack([layer.status_codes == zero for layer in layers]).all(dim=0)
+    return MapBatch("fused", fuse_maps([layer.shown for layer in layers], fusion, size), flags)

@@ -1,7 +1,4 @@
-"""The same image seen a little differently several times, so that maps can be averaged.
-
-Knows nothing of methods.
-"""
+"""Smoothing: views of an image that differ a little, over which its maps are averaged."""
 
 from __future__ import annotations
 
@@ -20,9 +17,11 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class Smoothing:
-    """Views of inputs (B,3,H,W), each with whether it is mirrored; and how channels are joined.
+    """How maps are smoothed: by averaging over views, or by joining channels.
 
-    `moves` says that the views are others than the image itself, `cropped` that inputs are crops.
+    `iter_views` yields views of inputs (B,3,H,W), and whether each is mirrored. `uses_eigen` joins
+    channels by their first principal component. `alters_image` means that the views differ from the
+    image itself, and `has_crops` that the inputs are crops of an image.
     """
 
     iter_views: Callable[[Tensor], Iterator[View]]
@@ -32,7 +31,7 @@ class Smoothing:
 
 
 def parse_smoothing(spec: str, seed: int = 0) -> Smoothing:
-    """What `--smooth` names: none, augment, noise:N or eigen. Raises UsageError."""
+    """Read the value of `--smooth`: none, augment, noise:N or eigen. Raises UsageError."""
     noise = re.fullmatch(r"noise(?::(\d{1,4}))?", spec)
     if noise and noise[1] != "0":
         count = int(noise[1] or 10)
@@ -52,14 +51,14 @@ def _iter_unchanged(inputs: Tensor) -> Iterator[View]:
 
 
 def _iter_augmented(inputs: Tensor) -> Iterator[View]:
-    """Mirrored and not, each at 0.9, 1 and 1.1 of its contrast: six views."""
+    """Yield six views: as they are and mirrored, each at 0.9, 1 and 1.1 times the contrast."""
     for mirrored in (False, True):
         for contrast in (0.9, 1.0, 1.1):
             yield contrast * (inputs.flip(3) if mirrored else inputs), mirrored
 
 
 def _iter_noisy(inputs: Tensor, count: int, seed: int) -> Iterator[View]:
-    """SmoothGrad's views: Gaussian noise of 0.15 of each image's range."""
+    """Yield SmoothGrad's views: with Gaussian noise of 0.15 times each image's range."""
     from camcli.core.rng import iter_noisy_copies
 
     for copy in iter_noisy_copies(inputs, count, 0.15, seed):

@@ -1,4 +1,4 @@
-"""Which class of each image to explain. Knows nothing of methods."""
+"""Targets: which classes of each image to explain."""
 
 from __future__ import annotations
 
@@ -24,11 +24,12 @@ TARGET_CSV_COLUMNS = (("image",), ("class", "class_index"))
 
 @dataclass(frozen=True, slots=True)
 class Target:
-    """A rule for the classes of an image: fixed before the model runs, or the best of its logits.
+    """A rule that chooses an image's classes: before the model runs, or by the highest logits.
 
-    `fixed(source)` gives the fixed classes, or none where the `ranked` highest logits are meant;
-    it raises TargetError for an image without a class. `weigh` makes the score that is explained of
-    logits (B,K) and classes (B,): weights (B,K), 1 for the class, less than 0 for its rivals.
+    `find_fixed_classes` returns the classes of an image, or none if the `top_count` highest logits
+    choose them; it raises TargetError if an image has no class. `weight_logits` makes the weights
+    (B,K) of the explained score from logits (B,K) and classes (B,): 1 for the class, less than 0
+    for its rivals.
     """
 
     find_fixed_classes: Callable[[ImageSource], tuple[int, ...]]
@@ -39,9 +40,9 @@ class Target:
 
 
 def parse_target(spec: str) -> Callable[[Labels], Target]:
-    """The rule that `--target` names, still to be bound to a model's class names.
+    """Read the value of `--target`: a function of a model's class names that returns the rule.
 
-    Raises UsageError for a rule that cannot be; binding raises it for a class that is not.
+    Raises UsageError if there is no such rule; the function raises it if there is no such class.
     """
     kind, colon, rest = spec.partition(":")
     if spec == "predicted":
@@ -92,21 +93,21 @@ def _parse_class_target(spec: str, labels: Labels) -> Target:
 
 def _create_contrast_target(class_index: int, rival_index: int) -> Target:
     if class_index == rival_index:
-        raise UsageError("--target: a class against itself leaves nothing to explain")
+        raise UsageError("--target: a class minus itself leaves nothing; name two classes")
     return Target(
         lambda _source: (class_index,), weight_logits=partial(compute_contrast_weights, rival_index)
     )
 
 
 def compute_one_hot_weights(logits: Tensor, class_indices: Tensor) -> Tensor:
-    """The score that is a class's own logit: (B,K), (B,) -> weights (B,K)."""
+    """The class's own logit as the score: logits (B,K), classes (B,) -> weights (B,K)."""
     import torch
 
     return torch.zeros_like(logits).scatter(1, class_indices[:, None], 1)
 
 
 def compute_contrast_weights(rival_index: int, logits: Tensor, class_indices: Tensor) -> Tensor:
-    """What speaks for a class and not for another: y_c - y_other, as weights (B,K)."""
+    """The score y_c - y_rival, which tells a class from one rival, as weights (B,K)."""
     weights = compute_one_hot_weights(logits, class_indices)
     weights[:, rival_index] -= 1
     return weights
@@ -115,21 +116,21 @@ def compute_contrast_weights(rival_index: int, logits: Tensor, class_indices: Te
 def compute_finer_weights(
     rival_count: int, logits: Tensor, class_indices: Tensor, alpha: float = 0.6
 ) -> Tensor:
-    """Finer-CAM: what speaks for a class and not for those most like it, as weights (B,K).
+    """Finer-CAM: the score that tells a class from the classes most like it, as weights (B,K).
 
-    y_c - alpha times the mean of the `count` logits that are nearest to y_c. Source: arXiv
+    y_c - alpha mean_r y_r over the `rival_count` logits y_r nearest to y_c. Source: arXiv
     2501.11309
     """
     own = logits.gather(1, class_indices[:, None])
-    apart = (logits - own).abs().scatter(1, class_indices[:, None], float("inf"))
-    nearest = apart.topk(rival_count, dim=1, largest=False).indices
+    distances = (logits - own).abs().scatter(1, class_indices[:, None], float("inf"))
+    nearest = distances.topk(rival_count, dim=1, largest=False).indices
     return compute_one_hot_weights(logits, class_indices).scatter(1, nearest, -alpha / rival_count)
 
 
 def choose_target_classes(
     logits: Tensor, fixed_classes: Sequence[tuple[int, ...]], top_count: int
 ) -> Tensor:
-    """The classes to explain: (B, K) logits -> (B, T) indices, one column a backward pass."""
+    """The classes to explain: logits (B,K) -> indices (B,T), one column for each backward pass."""
     import torch
 
     if top_count:
@@ -142,7 +143,7 @@ def _find_folder_class(source: ImageSource, labels: Labels) -> int:
     try:
         return labels.find_class(name)
     except TargetError as error:
-        raise TargetError(f"its folder is no class: {error}") from None
+        raise TargetError(f"its folder does not name a class: {error}") from None
 
 
 def _load_class_list(path: Path) -> Mapping[str, str]:
@@ -165,16 +166,16 @@ def _load_class_list(path: Path) -> Mapping[str, str]:
         if len(row) <= max(image, label):
             raise UsageError(f"--target @{path}: row {number} has too few columns")
         if listed.setdefault(row[image], row[label]) != row[label]:
-            raise UsageError(f"--target @{path}: row {number}: a second class for {row[image]!r}")
+            raise UsageError(f"--target @{path}: row {number} gives {row[image]!r} a second class")
     return MappingProxyType(listed)
 
 
 def _find_listed_class(
     source: ImageSource, class_by_image: Mapping[str, str], spec: str, labels: Labels
 ) -> int:
-    """The class of an image that is listed as given, relative to the list, or by name."""
-    beside = os.path.relpath(source.path, Path(spec[1:]).parent)
-    for key in (str(source.path), beside, source.name, source.path.name):
+    """The class of an image, listed by the path given, the path from the list, or its name."""
+    relative = os.path.relpath(source.path, Path(spec[1:]).parent)
+    for key in (str(source.path), relative, source.name, source.path.name):
         if key in class_by_image:
             return labels.find_class(class_by_image[key])
     raise TargetError(f"not listed in {spec[1:]}")

@@ -1,11 +1,9 @@
-"""A frozen network with its transform, labels and layers: what the rest of camcli calls a model.
-
-Knows nothing of methods or of the files that a run writes.
-"""
+"""A model: a frozen network with its transform, class names, layers and attention modules."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal
@@ -31,11 +29,11 @@ OutputActivation = Literal["softmax", "sigmoid"]
 
 @dataclass(frozen=True, slots=True)
 class Model:
-    """A frozen network in eval mode and what is known of it; its parts in forward order.
+    """A frozen network in eval mode that returns logits (B,K), and what camcli knows about it.
 
-    `thresholds` are box thresholds that its file brings, by method; `architecture` is the name of
-    its bare structure; `head` says what makes probabilities of logits; `note` what was chosen where
-    nobody did.
+    `layers` and `attention_modules` are in forward order. `thresholds` are box thresholds by
+    method, from the weights file. `architecture` is the name that creates the network without
+    weights. `note` says what camcli chose where the user did not.
     """
 
     name: str
@@ -52,11 +50,11 @@ class Model:
 
     @property
     def input_size(self) -> tuple[int, int]:
-        """The input's height and width in pixels."""
+        """Height and width of the input in pixels."""
         return self.transform.size
 
     def to_probabilities(self, logits: Tensor) -> Tensor:
-        """(B,K) -> (B,K): of one class among all, or of each by itself."""
+        """Probabilities (B,K) of logits (B,K): they sum to 1 under softmax, not under sigmoid."""
         return logits.softmax(dim=1) if self.output_activation == "softmax" else logits.sigmoid()
 
 
@@ -70,29 +68,34 @@ def load_model(
     output_activation: OutputActivation | None = None,
     transform_overrides: Mapping[str, Any] | None = None,
 ) -> Model:
-    """A model by name, from a checkpoint file, or the embedded default.
+    """Load a model by name or from a checkpoint file; without either, the built-in default.
 
-    Without `weights` a name gives the bare architecture, for a look at its layers; `transform` has
-    what of the model's own is not to be used. Raises ModelError, CheckpointError, LabelsError or
-    UsageError, each with what to do.
+    `pretrained=False` gives random weights, to list layers without a download.
+    `transform_overrides` replaces fields of the model's transform. Raises ModelError,
+    CheckpointError, LabelsError or UsageError; each message says what to do.
     """
-    where = choose_device(device)
-    bare = name is not None and not pretrained and is_library_name(name)
-    built = create_untrained(str(name), size) if bare else load_network(name, checkpoint, size)
-    wanted = replace(built.transform, **transform_overrides or {})
-    model = wrap_network(built.name, built.network, wanted, label_file, where, copy=False)
-    own = (
-        built.class_names
-        if built.class_names and len(built.class_names) == len(model.labels.names)
-        else None
+    target_device = choose_device(device)
+    if name is not None and not pretrained and is_library_name(name):
+        loaded = create_untrained(name, size)
+    else:
+        loaded = load_network(name, checkpoint, size)
+    model = wrap_network(
+        loaded.name,
+        loaded.network,
+        replace(loaded.transform, **transform_overrides or {}),
+        label_file,
+        target_device,
+        copy=False,  # nobody else has this network
     )
+    class_names = loaded.class_names or ()
+    has_class_names = not label_file and len(class_names) == len(model.labels.names)
     return replace(
         model,
-        labels=labels.create_labels(own) if own and not label_file else model.labels,
-        thresholds=built.thresholds,
-        architecture=built.architecture or built.name,
+        labels=labels.create_labels(class_names) if has_class_names else model.labels,
+        thresholds=loaded.thresholds,
+        architecture=loaded.architecture or loaded.name,
         output_activation=output_activation or model.output_activation,
-        note=built.note,
+        note=loaded.note,
     )
 
 
@@ -113,22 +116,16 @@ def wrap_network(
     logit z becomes the two logits (-z, z). Raises ModelError if the network is not a classifier,
     cannot be copied or does not run on an input of the transform's size, and LabelsError.
     """
-    where = device or torch.device("cpu")
-    try:
+    device = device or torch.device("cpu")
+    with _raise_model_error(name, transform.size):
         if copy:
-            network = copy_network(name, network, where)
+            network = copy_network(name, network, device)
         else:
-            freeze_network(network, where)
+            freeze_network(network, device)
         _check_has_classifier(name, network)
         quirks = find_quirks(network)
         layers, output = find_layers(network, quirks, transform.size)
         logits = find_logits(output)
-    except ModelError:
-        raise
-    except (Exception, SystemExit) as error:  # the code of a network may be a user's own
-        wanted = "x".join(map(str, transform.size))
-        reason = str(error).partition("\n")[0] or type(error).__name__
-        raise ModelError(f"{name} does not run on a {wanted} input: {reason}") from error
     if logits is None:
         raise ModelError(f"{name} is not a classifier: it does not return logits of shape (B, K)")
     single = logits.shape[1] == 1
@@ -137,15 +134,28 @@ def wrap_network(
     class_count = 2 if single else logits.shape[1]
     layers = number_layers(network, quirks, layers, class_count)
     return Model(
-        name,
-        network,
-        transform,
-        _load_class_names(label_file, class_count),
-        layers,
-        find_attention_modules(network, quirks, layers, transform.size),
-        where,
+        name=name,
+        network=network,
+        transform=transform,
+        labels=_load_class_names(label_file, class_count),
+        layers=layers,
+        attention_modules=find_attention_modules(network, quirks, layers, transform.size),
+        device=device,
         output_activation="sigmoid" if single else "softmax",
     )
+
+
+@contextmanager
+def _raise_model_error(name: str, size: tuple[int, int]) -> Iterator[None]:
+    """Turn any error into a ModelError of one line: the code of a network may be a user's own."""
+    try:
+        yield
+    except ModelError:
+        raise
+    except (Exception, SystemExit) as error:
+        wanted = "x".join(map(str, size))
+        reason = str(error).partition("\n")[0] or type(error).__name__
+        raise ModelError(f"{name} does not run on a {wanted} input: {reason}") from error
 
 
 def _load_class_names(label_file: Path | None, class_count: int) -> Labels:
@@ -157,24 +167,29 @@ def _load_class_names(label_file: Path | None, class_count: int) -> Labels:
 def _check_has_classifier(name: str, network: nn.Module) -> None:
     if has_no_classifier(network):
         raise ModelError(
-            f"{name} has no classifier, so there is no class to explain; give weights that have "
-            f"one: --model {name} --checkpoint FILE"
+            f"{name} has no classifier, so there is no class to explain; use weights with a "
+            f"classifier: --model {name} --checkpoint FILE"
         )
 
 
 def choose_device(spec: str) -> torch.device:
-    """The device that `--device` names; `auto` is CUDA, else MPS, else CPU. Raises UsageError."""
-    count = {
+    """The device that `--device` names; `auto` is CUDA, else MPS, else CPU.
+
+    Raises UsageError for another word, or a device that this machine does not have.
+    """
+    counts = {
         "cuda": torch.cuda.device_count(),
         "mps": int(torch.backends.mps.is_available()),
         "cpu": 1,
     }
     if spec == "auto":
-        return torch.device(next(kind for kind, number in count.items() if number))
+        return torch.device(next(kind for kind, count in counts.items() if count))
     try:
         device = torch.device(spec)
     except RuntimeError:
-        raise UsageError(f"--device {spec}: write auto, cpu, cuda, cuda:N or mps") from None
-    if (device.index or 0) >= count.get(device.type, 0):
-        raise UsageError(f"--device {spec}: this machine has no such device")
+        raise UsageError(f"--device {spec}: use auto, cpu, cuda, cuda:N or mps") from None
+    if (device.index or 0) >= counts.get(device.type, 0):
+        raise UsageError(
+            f"--device {spec}: this machine does not have this device; try --device auto"
+        )
     return device

@@ -19,6 +19,11 @@ def copy_network(name: str, network: nn.Module, device: torch.device) -> nn.Modu
     changes. If one weight has to be copied then all are, so that the copy never mixes weights from
     before and after a training step. Raises ModelError if the network cannot be copied.
     """
+    if isinstance(network, torch.jit.ScriptModule):
+        raise ModelError(
+            f"{name} is a TorchScript program, whose layers are hidden; give the Python network, "
+            f"or save the program and load it by the name program:FILE"
+        )
     try:
         # The memo maps the id of each tensor to the tensor that takes its place in the copy.
         memo = {id(t): _copy_tensor(t) for m in network.modules() for t in _iter_tensors(vars(m))}

@@ -114,12 +114,12 @@ def load_image_sample(config: RunConfig, source: ImageSource | Failure) -> Sampl
     try:
         target_classes = config.target.find_fixed_classes(source)
         stamp = find_file_stamp(source.path)
-        image = load_image(source.path)
+        image = source.image or load_image(source.path)
         view = compute_view(*image.size, config.model.transform, config.fit)
         inputs = _preprocess(config, image, view)
     except CamcliError as error:
         return _create_failure(source, error)
-    is_kept = image.width * image.height <= config.max_kept_pixels
+    is_kept = bool(source.image) or image.width * image.height <= config.max_kept_pixels
     return Sample(
         source=source,
         image_loader=_create_image_getter(image) if is_kept else partial(load_image, source.path),

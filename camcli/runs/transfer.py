@@ -23,7 +23,7 @@ def to_host(batch: BatchExplanation) -> BatchExplanation:
     scores = batch.target_scores
     tensors = [scores.class_indices, scores.scores, scores.ranks, scores.logit_weights]
     for maps in (batch.fused, *layers, *batch.parts):
-        tensors += [maps.values, maps.shown, maps.status_codes]
+        tensors += [maps.values, maps.zero_gradient]
     copies = iter(copy_to_host(tensors))
     host_scores = replace(
         scores,
@@ -44,7 +44,7 @@ def to_host(batch: BatchExplanation) -> BatchExplanation:
 
 
 def _replace_tensors(maps: MapBatch, copies: Iterator[Tensor]) -> MapBatch:
-    return replace(maps, values=next(copies), shown=next(copies), status_codes=next(copies))
+    return replace(maps, values=next(copies), zero_gradient=next(copies))
 
 
 def copy_to_host(tensors: Sequence[Tensor]) -> list[Tensor]:

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from copy import deepcopy
 from dataclasses import replace
-from functools import partial
 
 import torch
 from torch import Tensor, nn
@@ -13,11 +12,11 @@ from torch import Tensor, nn
 from camcli.core.errors import MethodError, TrainingError
 from camcli.core.types import Failure
 from camcli.engine.plan import plan_requests
-from camcli.engine.targets import parse_target
 from camcli.evaluation.datasets.samples import EvaluationSample
-from camcli.evaluation.localization import ImageScore, Scoreboard, score_predictions
 from camcli.evaluation.metrics.aggregation import compute_metrics
-from camcli.evaluation.predictions import create_evaluation_rows, iter_model_predictions
+from camcli.evaluation.predictions import ANNOTATED_CLASS, ModelMaps
+from camcli.evaluation.scoreboard import Scoreboard
+from camcli.evaluation.scores import ImageScore, score_predictions
 from camcli.methods.registry import find_method
 from camcli.models.model import Model, wrap_network
 from camcli.models.zoo.architectures import create_untrained
@@ -104,20 +103,21 @@ def compute_gt_known(
     workers: int,
 ) -> LocalizationScore | None:
     """GT-known of a method at its best threshold; None if no sample can be scored."""
-    job = RunConfig(
-        model,
-        plan_requests(model, [find_method(method)]),
-        # Only a placeholder: the evaluation explains the class of each annotation.
-        parse_target("predicted")(model.labels),
-        batch_size=batch_size,
-        workers=workers,
+    maps = ModelMaps(
+        RunConfig(
+            model,
+            plan_requests(model, [find_method(method)]),
+            ANNOTATED_CLASS,
+            batch_size=batch_size,
+            workers=workers,
+        )
     )
-    board, rows = Scoreboard(resamples=0), create_evaluation_rows(job)
-    for found in score_predictions(partial(iter_model_predictions, job), samples, rows, seed=0):
+    board, row = Scoreboard(resamples=0), maps.rows[0]
+    for found in score_predictions(maps, samples, seed=0):
         if isinstance(found, ImageScore):
             board.add_score(found)
-    if rows[0] not in board.metric_sums:
+    if row not in board.metric_sums:
         return None
-    best = compute_metrics(board.metric_sums[rows[0]].sums)["max_box_acc"]
+    best = compute_metrics(board.metric_sums[row].sums)["max_box_acc"]
     assert best.threshold is not None
     return LocalizationScore(best.value, best.threshold)

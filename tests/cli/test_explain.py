@@ -268,7 +268,7 @@ def test_class_names_cannot_leave_the_output_folder(cli: Cli, tmp_path: Path) ->
         (["--layers", "stage9"], "stage1..5"),
         (["--block", "3"], "no transformer blocks"),
         (["--method", "tscam", "--model", "tf_efficientnet_lite0"], "needs attention over all"),
-        (["--method", "cam", "--layers", "stage3"], "reads layers of its own"),
+        (["--method", "cam", "--layers", "stage3"], "have no effect on cam; leave them out"),
         (["--model", "restnet50"], "did you mean resnet50"),
         (["--checkpoint", "missing.pth"], "no such file"),
         (["--colormap", "jett"], "did you mean jet"),
@@ -414,7 +414,7 @@ def test_an_interrupt_leaves_whole_files(tmp_path: Path) -> None:
     process.send_signal(signal.SIGINT)
     _, said = process.communicate(timeout=60)
     assert process.returncode == 130, said
-    assert said.strip().endswith("camcli: interrupted; every file written so far is complete")
+    assert said.strip().endswith("camcli: interrupted; all files written so far are complete")
     assert "Traceback" not in said
     done = read(tmp_path / "o")
     assert 0 < len(done) < 200

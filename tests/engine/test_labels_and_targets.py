@@ -98,7 +98,7 @@ def test_fixed_targets_are_one_class_an_image() -> None:
 
 
 def test_an_image_in_a_folder_of_no_class_has_no_target() -> None:
-    with pytest.raises(TargetError, match="its folder is no class"):
+    with pytest.raises(TargetError, match="its folder does not name a class"):
         targets.parse_target("folder")(THREE).find_fixed_classes(source("data/jay/1.jpg"))
 
 

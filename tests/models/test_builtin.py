@@ -11,7 +11,8 @@ import torch
 from conftest import PHOTOS, SAMPLES, Cli, noise
 
 from camcli.models import model as models
-from camcli.models.introspection import attention, heads
+from camcli.models.introspection import heads
+from camcli.models.introspection.cls_attention import find_cls_row_reader
 from camcli.models.model import Model
 from camcli.models.zoo import builtin as embedded
 
@@ -29,7 +30,7 @@ def test_it_is_an_ordinary_transformer(tscam: Model) -> None:
     assert isinstance(tscam.network, timm.models.VisionTransformer)
     blocks = [layer for layer in tscam.layers if layer.block is not None]
     assert [layer.grid for layer in blocks] == [(14, 14)] * embedded.VIT_DEPTH
-    rows = attention.find_cls_row_reader(tscam.network, tscam.attention_modules, tscam.input_size)
+    rows = find_cls_row_reader(tscam.network, tscam.attention_modules, tscam.input_size)
     assert rows is not None
     assert not rows.fused_modules  # the fused kernel stays on
     head = heads.find_head(tscam.network, tscam.layers, tscam.input_size, 1000)

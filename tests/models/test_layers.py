@@ -15,10 +15,14 @@ from camcli.engine.explain import explain_batch
 from camcli.engine.plan import find_model_default_layer, plan_requests
 from camcli.methods.registry import find_method
 from camcli.models import model as models
-from camcli.models.introspection import layers as survey
-from camcli.models.introspection import selectors as layers
 from camcli.models.introspection.heads import ConvHead
 from camcli.models.introspection.hooks import record_outputs
+from camcli.models.introspection.layouts import map_to_output, output_to_map
+from camcli.models.introspection.selectors import (
+    find_block_layer,
+    find_layer_by_name,
+    parse_layer_spec,
+)
 from camcli.models.model import Model
 
 DEFAULTS = {
@@ -63,9 +67,7 @@ def test_a_map_a_class_is_an_answer_and_no_default() -> None:
 
 def test_stages_of_vgg_are_its_five_pools() -> None:
     model = small("vgg16", 224, 224)
-    stages = layers.parse_layer_spec(
-        "stage1..5", model.layers, lambda: find_model_default_layer(model)
-    )
+    stages = parse_layer_spec("stage1..5", model.layers, lambda: find_model_default_layer(model))
     assert [la.name for la in stages] == [f"features.{n}" for n in (4, 9, 16, 23, 30)]
     assert [la.grid for la in stages] == [(s, s) for s in (112, 56, 28, 14, 7)]
 
@@ -80,7 +82,7 @@ def test_stages_of_vgg_are_its_five_pools() -> None:
 )
 def test_all_means_every_stage(name: str, expected: list[str]) -> None:
     model = model_of(name)
-    found = layers.parse_layer_spec("all", model.layers, lambda: find_model_default_layer(model))
+    found = parse_layer_spec("all", model.layers, lambda: find_model_default_layer(model))
     assert [la.name for la in found] == expected
 
 
@@ -108,12 +110,12 @@ def test_a_single_patch_and_its_cls_token_are_no_map_of_two() -> None:
 def test_tokens_become_maps_row_by_row() -> None:
     layer = Layer("x", "NLC", 1, (2, 3), prefix_token_count=1)
     tokens = torch.arange(7.0).reshape(1, 7, 1)
-    assert survey.output_to_map(tokens, layer).tolist() == [[[[1, 2, 3], [4, 5, 6]]]]
+    assert output_to_map(tokens, layer).tolist() == [[[[1, 2, 3], [4, 5, 6]]]]
 
 
 def test_names_lists_and_duplicates() -> None:
     model = model_of("test_resnet")
-    found = layers.parse_layer_spec(
+    found = parse_layer_spec(
         "layer1, stage2,layer4,last", model.layers, lambda: find_model_default_layer(model)
     )
     assert [la.name for la in found] == ["layer1", "layer4"]
@@ -125,8 +127,8 @@ def test_names_lists_and_duplicates() -> None:
         ("test_resnet", "layer5", "did you mean layer"),
         ("test_resnet", "stage1..6", "stage1..5"),
         ("test_resnet", "stage0", "stage1..5"),
-        ("test_resnet", "stage3..1", "names nothing"),
-        ("test_resnet", ",", "names nothing"),
+        ("test_resnet", "stage3..1", "names no layer"),
+        ("test_resnet", ",", "names no layer"),
         ("test_vit", "stage1", "--block N"),
         ("test_vit", "blocks.5.attn.qkv", "no layer"),
     ],
@@ -134,7 +136,7 @@ def test_names_lists_and_duplicates() -> None:
 def test_layers_that_are_not_there(name: str, spec: str, says: str) -> None:
     model = model_of(name)
     with pytest.raises(LayerError, match=says):
-        layers.parse_layer_spec(spec, model.layers, lambda: find_model_default_layer(model))
+        parse_layer_spec(spec, model.layers, lambda: find_model_default_layer(model))
 
 
 @pytest.mark.parametrize(("size", "grids"), [((299, 299), (147, 71, 35, 17, 8)), ((128, 192), ...)])
@@ -150,29 +152,23 @@ def test_what_pads_nothing_is_a_map_all_the_same(size: tuple[int, int], grids: A
 @pytest.mark.parametrize("pattern", ["blocks.*.norm1", "blocks.?.norm1"])
 def test_patterns_of_names(pattern: str) -> None:
     model = model_of("test_vit")
-    found = layers.parse_layer_spec(pattern, model.layers, lambda: find_model_default_layer(model))
+    found = parse_layer_spec(pattern, model.layers, lambda: find_model_default_layer(model))
     assert [la.name for la in found] == [f"blocks.{n}.norm1" for n in range(6)]
-    with pytest.raises(LayerError, match="is like"):
-        layers.parse_layer_spec(
-            "blocks.*", model.layers[:3], lambda: find_model_default_layer(model)
-        )
+    with pytest.raises(LayerError, match="no layer with a map matches"):
+        parse_layer_spec("blocks.*", model.layers[:3], lambda: find_model_default_layer(model))
 
 
 def test_a_pattern_of_ten_thousand_stars_ends() -> None:
     model = model_of("test_vit")
-    with pytest.raises(LayerError, match="is like"):
-        layers.parse_layer_spec(
-            "*?" * 5000 + "!", model.layers, lambda: find_model_default_layer(model)
-        )
+    with pytest.raises(LayerError, match="no layer with a map matches"):
+        parse_layer_spec("*?" * 5000 + "!", model.layers, lambda: find_model_default_layer(model))
 
 
 def test_a_map_in_a_tuple_is_named_by_its_place() -> None:
     model = small("pit_ti_224", 224, 224)
-    stages = layers.parse_layer_spec(
-        "stage1..3", model.layers, lambda: find_model_default_layer(model)
-    )
+    stages = parse_layer_spec("stage1..3", model.layers, lambda: find_model_default_layer(model))
     assert [la.name for la in stages] == [f"transformers.{n}[0]" for n in range(3)]
-    assert layers.find_layer_by_name("transformers.1", model.layers) == stages[1]
+    assert find_layer_by_name("transformers.1", model.layers) == stages[1]
 
 
 def test_hieras_tokens_are_put_in_order() -> None:
@@ -183,30 +179,28 @@ def test_hieras_tokens_are_put_in_order() -> None:
     images[1, :, 128:144, 48:64] = 3.0
     with record_outputs(model.network, copied_layers=[layer.name]) as recorded:
         model.network(images)
-    maps = survey.output_to_map(recorded.copied_outputs[layer.name], layer)
+    maps = output_to_map(recorded.copied_outputs[layer.name], layer)
     row, col = divmod(int((maps[1] - maps[0]).abs().sum(0).argmax()), layer.grid[1])
     assert 31 <= row <= 36
     assert 11 <= col <= 16
-    again = survey.map_to_output(maps, recorded.copied_outputs[layer.name][:1], layer)
+    again = map_to_output(maps, recorded.copied_outputs[layer.name][:1], layer)
     assert torch.equal(again, recorded.copied_outputs[layer.name])
 
 
 @pytest.mark.parametrize(("number", "layer"), [(0, 0), (5, 5), (-1, 5), (-6, 0)])
 def test_a_block_is_the_input_side_of_its_attention(number: int, layer: int) -> None:
-    assert (
-        layers.find_block_layer(number, model_of("test_vit").layers).name == f"blocks.{layer}.norm1"
-    )
+    assert find_block_layer(number, model_of("test_vit").layers).name == f"blocks.{layer}.norm1"
 
 
 @pytest.mark.parametrize("number", [6, -7])
 def test_a_block_out_of_range(number: int) -> None:
     with pytest.raises(LayerError, match=r"blocks 0\.\.5"):
-        layers.find_block_layer(number, model_of("test_vit").layers)
+        find_block_layer(number, model_of("test_vit").layers)
 
 
 def test_a_network_without_blocks() -> None:
     with pytest.raises(LayerError, match="no transformer blocks"):
-        layers.find_block_layer(0, model_of("test_resnet").layers)
+        find_block_layer(0, model_of("test_resnet").layers)
 
 
 @pytest.mark.parametrize("layer", ["blocks.5", "blocks.5.norm2", "norm"])
@@ -219,8 +213,6 @@ def test_past_the_last_attention_of_a_cls_pooled_vit_the_gradient_is_zero(layer:
 
 def test_the_graph_starts_at_the_shallowest_tap() -> None:
     """Nothing before the tap is stored for the backward pass: its output is a leaf."""
-    from camcli.models.introspection.hooks import record_outputs
-
     model = model_of("test_resnet")
     with record_outputs(model.network, graph_layers=["layer4", "layer3"]) as recorded:
         model.network(noise(1, model.input_size))

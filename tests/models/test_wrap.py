@@ -217,6 +217,14 @@ def test_weights_that_are_not_there_yet_are_not_invented() -> None:
         wrap_network("lazy", network, Transform(SIZE))
 
 
+def test_a_program_is_refused_with_what_to_do() -> None:
+    trace: Any = torch.jit.trace
+    with pytest.warns(FutureWarning, match="deprecated"):
+        program = trace(lively(Cnn()).eval(), noise(1, SIZE))
+    with pytest.raises(ModelError, match=r"TorchScript program.*program:FILE"):
+        wrap_network("program", program, Transform(SIZE))
+
+
 def test_a_network_that_is_no_classifier_stays_as_it_was_too() -> None:
     network: Any = nn.Sequential(nn.Conv2d(3, 8, 3), nn.BatchNorm2d(8)).train()
     before = state_of(network)

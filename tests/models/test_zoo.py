@@ -32,7 +32,7 @@ from camcli.engine.plan import find_model_default_layer, plan_requests
 from camcli.methods.registry import find_method
 from camcli.models import model as models
 from camcli.models.introspection.heads import ClassifierHead
-from camcli.models.introspection.layers import output_to_map
+from camcli.models.introspection.layouts import output_to_map
 from camcli.models.model import Model
 
 Size = tuple[int, int]

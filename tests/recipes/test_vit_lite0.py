@@ -13,7 +13,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from camcli.core.types import ImageSource
-from camcli.models.introspection.attention import find_cls_row_reader
+from camcli.models.introspection.cls_attention import find_cls_row_reader
 from camcli.models.introspection.hooks import record_outputs
 from camcli.models.model import load_model, wrap_network
 from camcli.models.zoo import builtin

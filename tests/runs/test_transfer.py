@@ -15,8 +15,10 @@ from camcli.runs.transfer import split_by_image, to_host
 
 
 def map_batch(name: str, size: int, codes: tuple[int, int], dtype: torch.dtype) -> MapBatch:
-    values = torch.arange(2.0 * size * size).reshape(2, size, size).to(dtype)
-    return MapBatch(name, values, values / 8, torch.tensor(codes))
+    values = torch.arange(1, 2.0 * size * size + 1).reshape(2, size, size).to(dtype)
+    constant = torch.tensor([code == 1 for code in codes])
+    values[constant] = 1
+    return MapBatch(name, values, torch.tensor([code == 2 for code in codes]))
 
 
 def batch_explanation(is_single: bool, dtype: torch.dtype = torch.float32) -> BatchExplanation:

@@ -1,1 +1,1 @@
-"""Faster forward passes: lower precision, compilation, folded batch norms."""
+"""Faster forward passes: lower precision, compilation and folded batch norms."""

@@ -1,10 +1,11 @@
-"""bf16 for the network, where it is faster and changes no answer. Knows nothing of files."""
+"""bf16 for the network, if it is faster and changes no class and no map."""
 
 from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
+from functools import partial
 from typing import Literal
 
 import torch
@@ -14,36 +15,35 @@ from camcli.engine.postprocess import BatchExplanation
 from camcli.models.introspection.hooks import wrap_calls
 from camcli.models.model import Model
 
-MIN_MAP_CORRELATION = (
-    0.999  # the least correlation, by Pearson, of a map in bf16 with the same in fp32
-)
+MIN_MAP_CORRELATION = 0.999  # Pearson's, of a map in bf16 with the same map in fp32
 TIMING_ROUNDS = 5
-MIN_SPEEDUP = 1.1  # times as fast: what is less could be chance
+MIN_SPEEDUP = 1.1  # a smaller speed-up could be chance
 
 RequestExplanations = Sequence[Sequence[BatchExplanation]]
 
 
 @contextmanager
 def use_bf16(model: Model, enabled: bool = True) -> Iterator[None]:
-    """Inside the context the network computes in bf16, if that is wanted.
+    """Inside the context, the network computes in bf16 if that is enabled.
 
-    By autocast, which leaves norms, softmax and losses in fp32; so are what gives the logits, for
-    bf16 tells but 256 of them apart between two powers of two, and all arithmetic on maps.
+    Autocast leaves norms and softmax in fp32. The classifier stays in fp32 too, because bf16 has
+    only 128 values between two powers of two, which makes logits equal. Maps are always computed in
+    fp32.
     """
     with ExitStack() as stack:
         if enabled:
             kind = model.device.type
-            half = lambda: torch.autocast(kind, torch.bfloat16)  # noqa: E731
-            full = lambda: torch.autocast(kind, enabled=False)  # noqa: E731
-            stack.enter_context(wrap_calls(model.network, half))
+            use_half = partial(torch.autocast, kind, torch.bfloat16)
+            use_full = partial(torch.autocast, kind, enabled=False)
+            stack.enter_context(wrap_calls(model.network, use_half))
             for name in list_classifier_names(model):
                 classifier = model.network.get_submodule(name)
-                stack.enter_context(wrap_calls(classifier, full, Tensor.float))
+                stack.enter_context(wrap_calls(classifier, use_full, Tensor.float))
         yield
 
 
 def list_classifier_names(model: Model) -> list[str]:
-    """Linear layers and convolutions with an output a class."""
+    """The names of linear layers and convolutions that have one output for each class."""
     classes = len(model.labels.names)
     return [
         name
@@ -55,47 +55,48 @@ def list_classifier_names(model: Model) -> list[str]:
 def choose_precision(
     model: Model, inputs: Tensor, explain_inputs: Callable[[], RequestExplanations]
 ) -> tuple[Literal["fp32", "bf16"], str]:
-    """Which precision to take, and why: bf16 if the network is faster with it and maps agree.
+    """Choose a precision, and say why: bf16 if the network is faster with it and the maps agree.
 
-    Forward passes of both take turns on a batch; then `run` makes the batch's maps with each:
-    they agree if all classes and statuses are the same and every map correlates at least ALIKE.
+    `explain_inputs` makes the maps of the batch, once in each precision. They agree if all classes
+    and statuses are equal and every map correlates by at least MIN_MAP_CORRELATION.
     """
-    gain = _measure_speedup(model, inputs)
-    if gain < MIN_SPEEDUP:
-        return "fp32", f"fp32: bf16 runs at {gain:.2f} of its speed here"
-    whole = explain_inputs()
+    speedup = _measure_speedup(model, inputs)
+    if speedup < MIN_SPEEDUP:
+        return "fp32", f"fp32: bf16 runs at {speedup:.2f} times the speed of fp32 here"
+    fp32_explanations = explain_inputs()
     with use_bf16(model):
-        half = explain_inputs()
-    least = compute_least_correlation(whole, half)
+        bf16_explanations = explain_inputs()
+    least = compute_least_correlation(fp32_explanations, bf16_explanations)
     if least >= MIN_MAP_CORRELATION:
-        return "bf16", f"bf16: {gain:.1f} times as fast as fp32; maps correlate {least:.4f} or more"
-    return "fp32", f"fp32: bf16 changes classes or maps (a correlation of {least:.4f})"
+        reason = f"{speedup:.1f} times as fast as fp32; maps correlate by {least:.4f} or more"
+        return "bf16", f"bf16: {reason}"
+    return "fp32", f"fp32: bf16 changes classes or maps (least correlation: {least:.4f})"
 
 
 @torch.no_grad()
 def _measure_speedup(model: Model, inputs: Tensor) -> float:
-    """How many times as fast as fp32 the network is in bf16.
+    """The speed of the network in bf16, in multiples of its speed in fp32.
 
-    The best of several rounds: others are at work on this machine, and readers of this run.
+    The best of several rounds counts, because other programs and this run's readers take time too.
     """
-    slow, fast = [], []
+    fp32_seconds, bf16_seconds = [], []
     for _ in range(TIMING_ROUNDS):
-        slow.append(_measure_seconds(model, inputs))
+        fp32_seconds.append(_measure_seconds(model, inputs))
         with use_bf16(model):
-            fast.append(_measure_seconds(model, inputs))
-    return min(slow) / min(fast)
+            bf16_seconds.append(_measure_seconds(model, inputs))
+    return min(fp32_seconds) / min(bf16_seconds)
 
 
 def _measure_seconds(model: Model, inputs: Tensor) -> float:
-    began = time.perf_counter()
+    start = time.perf_counter()
     model.network(inputs).cpu()  # the copy waits for the device
-    return time.perf_counter() - began
+    return time.perf_counter() - start
 
 
 def compute_least_correlation(
     fp32_explanations: RequestExplanations, bf16_explanations: RequestExplanations
 ) -> float:
-    """The least correlation of any map with the same map in the other; 0 if answers differ."""
+    """The least correlation of a map in bf16 with the same in fp32; 0 if classes differ."""
     pairs = [
         pair
         for rows in zip(fp32_explanations, bf16_explanations, strict=True)
@@ -112,7 +113,7 @@ def _has_same_answer(first: BatchExplanation, second: BatchExplanation) -> bool:
 
 
 def _compute_correlations(first: BatchExplanation, second: BatchExplanation) -> list[float]:
-    """Pearson's correlation of each sample's fused maps, of those that are any."""
+    """Pearson's correlation of the fused maps of each image whose status is ok."""
     a, b = (each.fused.values.flatten(1).double() for each in (first, second))
     a, b = a - a.mean(dim=1, keepdim=True), b - b.mean(dim=1, keepdim=True)
     found = (a * b).sum(dim=1) / (a.norm(dim=1) * b.norm(dim=1))

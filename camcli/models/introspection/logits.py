@@ -1,7 +1,4 @@
-"""What a network answers, as logits (B,K): out of tuples, dicts and objects, two of a single one.
-
-Knows nothing of what networks are made of.
-"""
+"""Find the logits (B,K) in what a network returns, and make a network return only these."""
 
 from __future__ import annotations
 
@@ -15,10 +12,10 @@ from camcli.models.introspection.hooks import convert_output
 
 
 def find_logits(output: Any) -> Tensor | None:
-    """The logits in what a network returns; None where there are none.
+    """The logits (B,K) in the output of a network, or None.
 
-    A tensor (B,K) or (B,); or the `logits` of an object or dict; or else the first such tensor in a
-    tuple, or the only one in a dict.
+    The output may be a tensor (B,K) or (B,); an object or dict with `logits`; a tuple or list,
+    whose first such tensor counts; or a dict with exactly one such tensor.
     """
     if isinstance(output, Tensor):
         flat = output[:, None] if output.ndim == 1 else output
@@ -47,7 +44,10 @@ def _list_output_values(output: Any) -> list[Any]:
 
 
 def to_two_class_logits(logits: Tensor) -> Tensor:
-    """One logit z as those of "no" and "yes", (-z, z), whose sigmoids are the probabilities."""
+    """A single logit z as the logits of "no" and "yes", (-z, z); other logits as they are.
+
+    The sigmoids of (-z, z) are the probabilities of "no" and "yes".
+    """
     return torch.cat([-logits, logits], dim=1) if logits.shape[1] == 1 else logits
 
 

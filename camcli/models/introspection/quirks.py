@@ -1,6 +1,6 @@
-"""What cannot be read off a network's tensors, per architecture family, as data.
+"""What a probe cannot measure, as data: exceptions for some architectures.
 
-A family is recognised by the attributes that its networks have. Knows nothing of methods.
+An architecture is recognized by the attributes of its networks.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ TokenOrder = tuple[int, ...]
 
 
 def _find_timm_stages(network: nn.Module) -> ModuleNames:
-    """timm's own list of where the resolution falls; of one resolution it lists the blocks."""
+    """timm's own list of the last modules before the resolution falls, or else of the blocks."""
     info = getattr(network, "feature_info", None)
     listed = info if isinstance(info, list) else ()
     return tuple(
@@ -26,18 +26,18 @@ def _find_timm_stages(network: nn.Module) -> ModuleNames:
 
 
 def _find_vgg_stages(network: nn.Module) -> ModuleNames:
-    """LayerCAM's stages: every stage of VGG ends in a pool. timm lists the layers before them."""
+    """LayerCAM's stages: each stage of VGG ends with its pool; timm lists the layers before."""
     features = dict(network.named_children()).get("features", nn.Identity())
     return tuple(f"features.{n}" for n, m in features.named_children() if isinstance(m, POOL_TYPES))
 
 
 def _list_coat_stages(_network: nn.Module) -> ModuleNames:
-    """CoaT's stages; timm lists blocks that put the maps of all stages out at once."""
+    """CoaT's stages; timm lists blocks that output the maps of all stages at once."""
     return tuple(f"serial_blocks{stage}" for stage in range(1, 5))
 
 
 def _list_no_stages(_network: nn.Module) -> ModuleNames:
-    """Both branches of CrossViT come out of what timm lists."""
+    """CrossViT has no stages: the modules that timm lists output both of its branches."""
     return ()
 
 
@@ -46,7 +46,7 @@ def _find_row_order(_network: nn.Module, _name: str, _count: int) -> TokenOrder:
 
 
 def _find_mask_unit_order(network: Any, name: str, count: int) -> TokenOrder:
-    """Hiera keeps the tokens of a mask unit together; its own `reroll` says where each belongs."""
+    """Hiera keeps the tokens of a mask unit together; its `reroll` restores the row order."""
     grids = {rows * cols: block for block, (_, (rows, cols)) in network.reroll.schedule.items()}
     if not name.startswith(("blocks", "unroll")) or count not in grids:
         return ()
@@ -59,9 +59,9 @@ POOL_TYPES = (nn.MaxPool2d, nn.AvgPool2d)
 
 @dataclass(frozen=True, slots=True)
 class ArchitectureQuirks:
-    """The stages of a kind of network, the order of its tokens, and attention that mixes no places.
+    """The stages of an architecture, its token order, and attention that does not mix positions.
 
-    `beside` are names of attention modules that work inside a patch, or that pool.
+    `ignored_attention` are names of attention modules that work inside one patch, or that pool.
     """
 
     name: str
@@ -87,9 +87,9 @@ ARCHITECTURE_QUIRKS = (
 
 
 def find_quirks(network: nn.Module) -> ArchitectureQuirks:
-    """The first family all of whose attributes the network has."""
+    """The first entry whose required attributes the network has; the last entry fits any."""
     return next(
-        f
-        for f in ARCHITECTURE_QUIRKS
-        if all(hasattr(network, name) for name in f.required_attributes)
+        quirks
+        for quirks in ARCHITECTURE_QUIRKS
+        if all(hasattr(network, name) for name in quirks.required_attributes)
     )

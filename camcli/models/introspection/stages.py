@@ -1,4 +1,4 @@
-"""Which layers are stages and which are blocks, as users count them. Knows nothing of methods."""
+"""Number the stages or blocks of a network, as users count them."""
 
 from __future__ import annotations
 
@@ -16,7 +16,11 @@ from camcli.models.introspection.quirks import ArchitectureQuirks
 def number_layers(
     network: nn.Module, quirks: ArchitectureQuirks, layers: Sequence[Layer], class_count: int
 ) -> tuple[Layer, ...]:
-    """Layers with the numbers of stages, or of blocks where the resolution never changes."""
+    """The layers with stage numbers from 1, or with block numbers from 0 if all maps have one grid.
+
+    Stages and blocks are those that timm lists. Without a list, stages are the last layers of each
+    resolution, and blocks are the modules in a list that hold attention.
+    """
     features = [layer for layer in layers if layer.channels != class_count]
     listed = [
         layer for name in quirks.find_stages(network) if (layer := _find_listed_layer(name, layers))
@@ -35,7 +39,7 @@ def number_layers(
 
 
 def _find_listed_layer(name: str, layers: Sequence[Layer]) -> Layer | None:
-    """The layer of a listed name: it, one that ends so, or else the last one inside."""
+    """The layer with a listed name, or the one whose name ends with it, or the last one inside."""
     plain = {layer.module_name: layer for layer in layers}
     if not name or name in plain:
         return plain.get(name)
@@ -47,7 +51,7 @@ def _find_listed_layer(name: str, layers: Sequence[Layer]) -> Layer | None:
 
 
 def _find_resolution_stages(network: nn.Module, layers: Sequence[Layer]) -> list[Layer]:
-    """The last layer of each resolution on the trunk: in nothing that ends at another one."""
+    """The last layer of each resolution, outside of modules that end at another resolution."""
     grids = {layer.module_name: layer.grid for layer in layers}
 
     def on_trunk(layer: Layer) -> bool:
@@ -65,7 +69,7 @@ def _find_resolution_stages(network: nn.Module, layers: Sequence[Layer]) -> list
 
 
 def _find_attention_blocks(network: nn.Module, layers: Sequence[Layer]) -> list[Layer]:
-    """Members of a list of modules that have attention inside."""
+    """The layers that are members of a list of modules and hold attention."""
     plain = {layer.module_name: layer for layer in layers}
     found = {
         _find_list_member(network, attention): None
@@ -76,7 +80,7 @@ def _find_attention_blocks(network: nn.Module, layers: Sequence[Layer]) -> list[
 
 
 def _find_list_member(network: nn.Module, name: str) -> str:
-    """The innermost module around a name that is one of a list, else the one that holds it."""
+    """The innermost list member around a module or equal to it, or else its parent."""
     lists = (nn.Sequential, nn.ModuleList)
     around = [*list_parent_names(name), name]
     members = [

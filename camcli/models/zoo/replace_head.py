@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from camcli.core.errors import MethodError
 from camcli.models.introspection.heads import ConvHead, PooledHead
-from camcli.models.introspection.layers import create_probe_image
+from camcli.models.introspection.probe import create_probe_image
 from camcli.models.zoo.checkpoints import find_classifier_layers
 
 Size = tuple[int, int]

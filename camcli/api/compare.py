@@ -1,0 +1,108 @@
+"""Compare methods on one image from Python: maps side by side, and how alike they are."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+
+from camcli.api.explain import choose_methods, create_run_config
+from camcli.api.explanation import Explanation
+from camcli.api.images import ImageLike, iter_images
+from camcli.core.errors import ImageError, MethodError, UsageError
+from camcli.core.types import Failure
+from camcli.engine.plan import iter_method_plans
+from camcli.methods.registry import list_cheap_methods
+from camcli.models.model import Model
+from camcli.runs.comparison import (
+    Comparison,
+    ComparisonRow,
+    compare_methods,
+    create_comparison_row,
+    draw_comparison,
+)
+
+
+@dataclass(frozen=True, slots=True, repr=False)
+class MethodComparison:
+    """Several methods on one image, each timed by itself. A notebook shows it as its picture."""
+
+    comparison: Comparison
+    row: ComparisonRow
+
+    @property
+    def methods(self) -> tuple[str, ...]:
+        """The names of the methods that were compared, in the order of `spearman`."""
+        return tuple(timed.result.method_name for timed in self.comparison.timed_results)
+
+    @property
+    def left_out(self) -> Mapping[str, str]:
+        """Why a method does not apply to the model, by its name."""
+        return self.row.reason_by_method
+
+    @property
+    def explanations(self) -> tuple[Explanation, ...]:
+        """The map of each method, for the first target class."""
+        size = self.row.base_config.model.input_size
+        results = [timed.result for timed in self.comparison.timed_results]
+        return tuple(Explanation(result, result.explanations[0], size) for result in results)
+
+    @property
+    def seconds(self) -> tuple[float, ...]:
+        """The seconds that each method took, without reading the image."""
+        return tuple(timed.seconds for timed in self.comparison.timed_results)
+
+    @property
+    def spearman(self) -> NDArray[np.float64]:
+        """(N,N) rank correlation of each pair of maps; NaN where a map is blank."""
+        matrix: NDArray[np.float64] = self.comparison.spearman[0]
+        return matrix
+
+    def picture(self) -> Image.Image:
+        """The image, every map with its milliseconds, and the matrix of correlations."""
+        return Image.open(io.BytesIO(self._encode_jpeg()))
+
+    def _encode_jpeg(self) -> bytes:
+        return draw_comparison(self.comparison, 0, self.methods, [self.row])
+
+    def _repr_jpeg_(self) -> bytes:
+        return self._encode_jpeg()
+
+    def __repr__(self) -> str:
+        name = self.comparison.source.name
+        return f"MethodComparison({name!r}, {', '.join(self.methods)})"
+
+
+def compare(
+    model: Model,
+    image: ImageLike,
+    methods: str | Sequence[str] | None = None,
+    **options: Any,
+) -> MethodComparison:
+    """Compare methods on one image: the map of each, its time, and their rank correlation.
+
+    Without `methods` it takes every method that needs at most a few passes, and leaves out those
+    that do not apply to the model. Named methods must apply, or it raises MethodError. `options`
+    are those of `explain`. Raises ImageError for an image that cannot be read.
+    """
+    chosen = choose_methods(methods) or list_cheap_methods()
+    config, plan_options = create_run_config(model, chosen, **options)
+    plans = dict(
+        zip((m.name for m in chosen), iter_method_plans(model, chosen, plan_options), strict=True)
+    )
+    row = create_comparison_row("", "", config, chosen, plans)
+    if row.reason_by_method and (methods or not any(row.configs)):
+        raise MethodError(next(iter(row.reason_by_method.values())))
+    row = row.select_columns([n for n, own in enumerate(row.configs) if own])
+    sources = list(iter_images(image))
+    if len(sources) != 1:
+        raise UsageError(f"compare takes one image; this is {len(sources)}")
+    comparison = compare_methods([row], sources[0])
+    if isinstance(comparison, Failure):
+        raise ImageError(str(comparison))
+    return MethodComparison(comparison, row)

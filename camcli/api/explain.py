@@ -1,0 +1,175 @@
+"""Explain images from Python: the steps of `camcli explain`, without its files."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import replace
+from functools import partial
+from itertools import islice
+from typing import Any, Literal, get_args
+
+from camcli.api.explanation import Explanation
+from camcli.api.images import ImageLike, is_single_image, iter_images
+from camcli.core.boxes import BoxSelection
+from camcli.core.concurrency import open_thread_pool, prefetch_map
+from camcli.core.errors import ImageError, UsageError
+from camcli.core.thresholds import parse_threshold
+from camcli.core.types import Failure, FitMode, ImageSource, Result, Sample
+from camcli.engine.fusion import FUSIONS
+from camcli.engine.plan import PlanOptions, plan_layer_specs
+from camcli.engine.smoothing import parse_smoothing
+from camcli.engine.targets import parse_target
+from camcli.methods.options import parse_methods, parse_options
+from camcli.methods.registry import Method
+from camcli.models.model import Model
+from camcli.runs.batch import compute_outcomes
+from camcli.runs.config import RunConfig, RunState
+from camcli.runs.pipeline import add_boxes, load_image_sample
+
+READING_THREADS = 2
+
+
+def explain(
+    model: Model,
+    images: ImageLike | Iterable[ImageLike],
+    method: str | Sequence[str] | None = None,
+    *,
+    layers: str | None = None,
+    block: int | None = None,
+    target: str | int = "predicted",
+    fusion: str | None = None,
+    smooth: str = "none",
+    options: Mapping[str, Any] | None = None,
+    seed: int = 0,
+    threshold: str | float | None = None,
+    boxes: BoxSelection = "largest",
+    fit: FitMode = "squash",
+    batch_size: int = 8,
+    on_error: Literal["stop", "continue"] = "stop",
+) -> Any:
+    """Explain what the network looked at in one image or in many.
+
+    `images` is a path, a PIL image, an array (H,W,3), a tensor (3,H,W), or many of these: a list,
+    a generator, a folder, a glob, (B,...) values. One image gives a list of `Explanation`s, one
+    for each method and class. Many images give a generator, in the order of the images, that
+    reads ahead and keeps one batch in memory.
+
+    The arguments are the options of `camcli explain`; `options` has the method's own, such as
+    `{"masks": 500}`. Raises UsageError, MethodError, LayerError or TargetError for a wrong
+    argument, at once. An image that cannot be read raises ImageError; with
+    `on_error="continue"` its place is taken by a `Failure`, which has `name` and `reason`.
+    """
+    check_choice("on_error", on_error, ("stop", "continue"))
+    methods = choose_methods(method)
+    config, plan_options = create_run_config(
+        model,
+        methods,
+        layers=layers,
+        block=block,
+        target=target,
+        fusion=fusion,
+        smooth=smooth,
+        options=options,
+        seed=seed,
+        threshold=threshold,
+        boxes=boxes,
+        fit=fit,
+        batch_size=batch_size,
+    )
+    config = replace(config, requests=plan_layer_specs(model, methods, [layers], plan_options))
+    found = _iter_explanations(config, iter_images(images), on_error)
+    return list(found) if is_single_image(images) else found
+
+
+def choose_methods(names: str | Sequence[str] | None) -> list[Method]:
+    """The methods of these names; none for None. Raises UsageError, with near matches."""
+    return [] if names is None else parse_methods([names] if isinstance(names, str) else names)
+
+
+def create_run_config(
+    model: Model,
+    methods: Sequence[Method],
+    *,
+    layers: str | None = None,
+    block: int | None = None,
+    target: str | int = "predicted",
+    fusion: str | None = None,
+    smooth: str = "none",
+    options: Mapping[str, Any] | None = None,
+    seed: int = 0,
+    threshold: str | float | None = None,
+    boxes: BoxSelection = "largest",
+    fit: FitMode = "squash",
+    batch_size: int = 8,
+) -> tuple[RunConfig, PlanOptions]:
+    """What to do with each image, without requests yet; and what to plan these from."""
+    check_choice("fit", fit, get_args(FitMode))
+    check_choice("boxes", boxes, get_args(BoxSelection))
+    check_choice("fusion", fusion, (None, "none", *FUSIONS))
+    if layers is not None and block is not None:
+        raise UsageError("layers and block cannot be combined")
+    if batch_size < 1:
+        raise UsageError(f"batch_size is {batch_size}; it must be 1 or more")
+    smoothing = replace(parse_smoothing(smooth, seed), has_crops=fit == "tencrop")
+    config = RunConfig(
+        model=model,
+        requests=(),
+        target=parse_target(str(target))(model.labels),
+        fit=fit,
+        batch_size=batch_size,
+        threshold=parse_threshold(None if threshold is None else str(threshold)),
+        box_selection=boxes,
+        smoothing=smoothing,
+    )
+    settings = {m.name: _parse_options(m, options or {}, seed, methods) for m in methods}
+    return config, PlanOptions(
+        layer_spec=layers, block=block, fusion=fusion, options=settings, smoothing=smoothing
+    )
+
+
+def check_choice(name: str, value: object, choices: Sequence[object]) -> None:
+    """Raise UsageError for a value that is not one of the choices."""
+    if value not in choices:
+        listed = ", ".join(str(choice) for choice in choices if choice is not None)
+        raise UsageError(f"{name}={value!r}: choose from {listed}")
+
+
+def _parse_options(
+    method: Method, options: Mapping[str, Any], seed: int, methods: Sequence[Method]
+) -> dict[str, Any]:
+    """The options that are this method's; each must be known to one of the methods."""
+    for key in options:
+        if not any(key in m.options for m in methods):
+            known = ", ".join(o for m in methods for o in m.options) or "none"
+            raise UsageError(f"options: {key!r} is not an option of {method.name} (known: {known})")
+    texts = {k: v if isinstance(v, str) else json.dumps(v) for k, v in options.items()}
+    texts.setdefault("seed", str(seed))
+    return parse_options(method, {k: v for k, v in texts.items() if k in method.options})
+
+
+def _iter_explanations(
+    config: RunConfig, images: Iterator[ImageSource | Failure], on_error: str
+) -> Iterator[Explanation | Failure]:
+    state = RunState.from_config(config)
+    with open_thread_pool(READING_THREADS) as pool:
+        samples = prefetch_map(pool, partial(load_image_sample, config), images, config.batch_size)
+        while batch := list(islice(samples, config.batch_size)):
+            read = [sample for sample in batch if isinstance(sample, Sample)]
+            outcomes = iter(compute_outcomes(config, read, state))
+            for sample in batch:
+                for outcome in [sample] if isinstance(sample, Failure) else next(outcomes):
+                    yield from _create_explanations(config, outcome, on_error)
+
+
+def _create_explanations(
+    config: RunConfig, outcome: Result | Failure, on_error: str
+) -> Iterator[Explanation | Failure]:
+    if isinstance(outcome, Failure):
+        if on_error == "stop":
+            raise ImageError(str(outcome))
+        yield outcome
+        return
+    result = add_boxes(config, outcome)
+    for explanation in result.explanations:
+        yield Explanation(result, explanation, config.model.input_size)

@@ -1,0 +1,137 @@
+"""What `camcli.explain` returns: one map of one class of one image, ready to draw or to measure."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from PIL import Image
+
+from camcli.core.geometry import Float32Array, map_to_original
+from camcli.core.types import Box, MapStatus, Result
+from camcli.core.types import Explanation as ClassExplanation
+from camcli.io.drawing import draw_boxes
+from camcli.io.pictures import draw_explanation, draw_result_grid, encode_image
+from camcli.io.results import explanation_to_json, sample_to_json
+from camcli.io.writers import DrawingStyle
+
+
+@dataclass(frozen=True, slots=True, repr=False)
+class Explanation:
+    """One method's map of one class of one image.
+
+    A notebook shows it as its overlay. Boxes are in pixels of the image, half-open.
+    """
+
+    result: Result
+    found: ClassExplanation
+    input_size: tuple[int, int]
+
+    @property
+    def image(self) -> Image.Image:
+        """The upright image, RGB."""
+        return self.result.sample.image
+
+    @property
+    def name(self) -> str:
+        """The image's path, or "image N" for one that has no path."""
+        return self.result.sample.source.name
+
+    @property
+    def method(self) -> str:
+        """The method's name."""
+        return self.result.method_name
+
+    @property
+    def layers(self) -> tuple[str, ...]:
+        """The names of the layers that the method reads."""
+        return self.result.layer_names
+
+    @property
+    def class_index(self) -> int:
+        """The index of the explained class."""
+        return self.found.class_index
+
+    @property
+    def class_name(self) -> str:
+        """The name of the explained class."""
+        return self.found.class_name
+
+    @property
+    def score(self) -> float:
+        """The probability of the class, from 0 to 1."""
+        return self.found.score
+
+    @property
+    def status(self) -> MapStatus:
+        """`ok`; or why there is no map: `constant`, `zero_gradient` or `non_finite`."""
+        return self.found.fused_map.status
+
+    @property
+    def boxes(self) -> tuple[Box, ...]:
+        """Boxes around what the map marks."""
+        return self.found.boxes
+
+    @property
+    def heatmap(self) -> Float32Array:
+        """(H,W) of the image, float32 in [0,1]. All NaN unless the status is `ok`.
+
+        Pixels that the network did not see (`fit="crop"`) are 0.
+        """
+        width, height = self.result.sample.view.image_size
+        visible = self.found.fused_map.visible_part
+        if self.status != "ok" or visible is None:
+            return np.full((height, width), np.nan, np.float32)
+        return map_to_original(visible, self.result.sample.view)
+
+    @property
+    def raw(self) -> Float32Array:
+        """(h,w) the fused map as computed, float32, neither normalized nor resized."""
+        return self.found.fused_map.values
+
+    @property
+    def layer_maps(self) -> Mapping[str, Float32Array]:
+        """The raw map (h,w) of each layer, by the layer's name."""
+        return {layer_map.name: layer_map.values for layer_map in self.found.layer_maps}
+
+    def overlay(
+        self, *, colormap: str = "jet", alpha: float = 0.5, boxes: bool = False
+    ) -> Image.Image:
+        """The map over the image; where there is no map, the image says why."""
+        style = DrawingStyle(self.input_size, colormap, alpha)
+        view = self.result.sample.view
+        picture = draw_explanation(self.result, self.found, self.image, view, style)
+        if boxes:
+            draw_boxes(picture, self.boxes)
+        return picture
+
+    def grid(self, *, colormap: str = "jet", alpha: float = 0.5) -> Image.Image:
+        """The image, the map of each layer, and the fused map, in one picture."""
+        style = DrawingStyle(self.input_size, colormap, alpha)
+        return draw_result_grid(self.result, self.found, style)
+
+    def save(self, path: str | Path, **options: Any) -> None:
+        """Save the overlay; `options` are those of `overlay`."""
+        self.overlay(**options).save(path)
+
+    def to_dict(self) -> dict[str, Any]:
+        """What a line of results.jsonl says of it."""
+        return {
+            **sample_to_json(self.result.sample),
+            "method": self.method,
+            "layers": list(self.layers),
+            **explanation_to_json(self.found),
+        }
+
+    def _repr_png_(self) -> bytes:
+        return encode_image(self.overlay(boxes=True), "png")
+
+    def __repr__(self) -> str:
+        where = ", ".join(f"{b.x1},{b.y1}-{b.x2},{b.y2}" for b in self.boxes)
+        return (
+            f"Explanation({self.name!r}, {self.method}, {self.class_name!r} {self.score:.2f}, "
+            f"{self.status}, boxes [{where}])"
+        )

@@ -1,0 +1,85 @@
+"""Load a model, or wrap a network of one's own."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from camcli.core.errors import LabelsError
+from camcli.core.types import Transform
+from camcli.io.labels import create_labels, load_labels
+from camcli.models.model import Model, choose_device, load_model, wrap_network
+
+if TYPE_CHECKING:
+    from torch import nn
+
+    from camcli.models.model import OutputActivation
+
+LabelsLike = str | os.PathLike[str] | Sequence[str]
+
+
+def load(
+    name: str | os.PathLike[str] | None = None,
+    *,
+    checkpoint: str | os.PathLike[str] | None = None,
+    labels: LabelsLike | None = None,
+    size: int | tuple[int, int] | None = None,
+    device: str = "auto",
+    head: OutputActivation | None = None,
+) -> Model:
+    """Load a model by name, file, folder or `package.module:function`.
+
+    Without a name it is the built-in EfficientNet-Lite0, which needs no download. `checkpoint`
+    has weights for a named architecture, `labels` the class names (a file, or a list), `size`
+    the input size in pixels, one side or (H, W), and `head` is `softmax` or `sigmoid`. Raises
+    ModelError, CheckpointError, LabelsError or UsageError, each with what to do.
+    """
+    model = load_model(
+        None if name is None else os.fspath(name),
+        None if checkpoint is None else Path(checkpoint),
+        size=(size, size) if isinstance(size, int) else size,
+        device=device,
+        output_activation=head,
+    )
+    return model if labels is None else _with_labels(model, labels)
+
+
+def wrap(
+    network: nn.Module,
+    *,
+    size: int | tuple[int, int] = 224,
+    mean: Sequence[float] = (0.485, 0.456, 0.406),
+    std: Sequence[float] = (0.229, 0.224, 0.225),
+    interpolation: str = "bilinear",
+    labels: LabelsLike | None = None,
+    name: str | None = None,
+    device: str = "cpu",
+) -> Model:
+    """Wrap a classifier that is already in memory. The network itself is not changed.
+
+    `size` is the input size in pixels, one side or (H, W); `mean` and `std` are those of its
+    training, of values in [0,1]. Raises ModelError for a network that gives no (B,K) logits.
+    """
+    transform = Transform(
+        size=(size, size) if isinstance(size, int) else size,
+        mean=tuple(mean),
+        std=tuple(std),
+        interpolation=interpolation,
+    )
+    model = wrap_network(
+        name or type(network).__name__, network, transform, device=choose_device(device)
+    )
+    return model if labels is None else _with_labels(model, labels)
+
+
+def _with_labels(model: Model, labels: LabelsLike) -> Model:
+    """The model with class names from a file, or from a list of one name per class."""
+    count = len(model.labels.names)
+    if isinstance(labels, str | os.PathLike):
+        return replace(model, labels=load_labels(Path(labels), count))
+    if len(labels) != count:
+        raise LabelsError(f"labels has {len(labels)} names; the model has {count} classes")
+    return replace(model, labels=create_labels(list(labels)))

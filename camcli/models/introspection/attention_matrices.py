@@ -1,0 +1,112 @@
+"""Read the whole attention matrices of all blocks, and the tokens that the classifier reads."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from camcli.core.types import Layer
+from camcli.models.introspection.attention import AttentionModule, has_one_grid
+from camcli.models.introspection.hooks import record_outputs
+from camcli.models.introspection.layouts import select_patches
+from camcli.models.introspection.probe import create_probe_image, find_attribute
+
+
+@dataclass(frozen=True, slots=True)
+class AttentionMatrixReader:
+    """How to record the attention of each block, and to pad it to matrices (B,heads,N,N).
+
+    `query_indices` are the tokens that the classifier reads. `summary_indices` are the tokens that
+    sum up the image: CLS if there is one, else those that the classifier reads.
+    """
+
+    modules: tuple[AttentionModule, ...]
+    query_indices: tuple[int, ...]
+    summary_indices: tuple[int, ...]
+
+    @property
+    def block_layers(self) -> tuple[Layer, ...]:
+        """The outputs of the blocks."""
+        return tuple(module.block_layer for module in self.modules)
+
+    @property
+    def hook_names(self) -> tuple[str, ...]:
+        """The modules whose outputs are to be recorded, one per block."""
+        return tuple(module.matrix_name for module in self.modules)
+
+    @property
+    def fused_modules(self) -> tuple[Any, ...]:
+        """The attention modules, which must run without their fused kernel."""
+        return tuple(module.module for module in self.modules)
+
+    def pad_matrices(self, recorded_attention: Sequence[Tensor], diagonal: float) -> list[Tensor]:
+        """All matrices at the size of the largest: (B,heads,N,N).
+
+        A token that a block does not have yet, or does not update (class attention), attends to
+        itself: `diagonal` is 1 for attention and 0 for gradients of attention.
+        """
+        token_count = max(module.input_layer.token_count for module in self.modules)
+        return [
+            _pad_matrix(module.to_matrix(recorded).float(), token_count, diagonal)
+            for module, recorded in zip(self.modules, recorded_attention, strict=True)
+        ]
+
+    def tokens_to_map(self, tokens: Tensor, *, summary: bool = False) -> Tensor:
+        """Relevance of tokens as a map (B,H,W).
+
+        `tokens` is (B,N,N), from each token to each token, or (B,1,N), from the class score.
+        """
+        queries = list(self.summary_indices if summary else self.query_indices)
+        rows = tokens if tokens.shape[1] == 1 else tokens[:, queries]
+        last = self.modules[-1].input_layer
+        return select_patches(rows.mean(dim=1), last).reshape(-1, *last.grid)
+
+
+def _pad_matrix(matrix: Tensor, token_count: int, diagonal: float) -> Tensor:
+    queries, keys = matrix.shape[-2:]
+    if queries == keys == token_count:
+        return matrix
+    padded = matrix.new_zeros(*matrix.shape[:2], token_count, token_count)
+    padded.diagonal(dim1=-2, dim2=-1).fill_(diagonal)
+    first_row = 0 if queries < keys else token_count - queries
+    padded[..., first_row : first_row + queries, token_count - keys :] = matrix
+    return padded
+
+
+def find_matrix_reader(
+    network: nn.Module, modules: Sequence[AttentionModule], size: tuple[int, int]
+) -> AttentionMatrixReader | None:
+    """A reader of all matrices; None unless every block has global attention on the same grid.
+
+    The tokens that the classifier reads are measured: those tokens of the last block's output that
+    have a gradient of the predicted class, for the probe image.
+    """
+    if not modules or not all(module.is_global for module in modules) or not has_one_grid(modules):
+        return None
+    last = modules[-1]
+    live = _find_live_tokens(network, last.block_layer, size)
+    if live is None:
+        return None
+    read = live if last.query_count > 1 else (0,)
+    has_cls = find_attribute(network, "cls_token") is not None
+    summary = (0,) if has_cls and last.input_layer.prefix_token_count else read
+    return AttentionMatrixReader(tuple(modules), read, summary)
+
+
+def _find_live_tokens(
+    network: nn.Module, layer: Layer, size: tuple[int, int]
+) -> tuple[int, ...] | None:
+    """Indices of the tokens with a gradient; None if the network computes without gradients."""
+    with record_outputs(network, graph_layers=[layer.name]) as recording:
+        logits = network(create_probe_image(network, size))
+        if not logits.requires_grad:
+            return None
+        (gradient,) = torch.autograd.grad(
+            logits.max(), recording.graph_outputs[layer.name], materialize_grads=True
+        )
+    by_token = gradient[0].flatten(1).T if layer.layout == "NCHW" else gradient[0].flatten(0, -2)
+    return tuple(by_token.any(dim=1).nonzero().flatten().tolist())
