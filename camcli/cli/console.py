@@ -1,4 +1,4 @@
-"""Printing: data to standard output, words for people to standard error."""
+"""Print: data to standard output, messages for people to standard error."""
 
 from __future__ import annotations
 
@@ -13,29 +13,32 @@ from datetime import timedelta
 
 from camcli.core.errors import OutputError, to_one_line
 
-LOG_INTERVAL_SECONDS = 30.0  # seconds between two lines of progress in a log
-MAX_ERROR_CHARACTERS = 1500  # characters of a complaint: names from elsewhere can be of any length
-ERROR_TAIL_CHARACTERS = 300  # and of its end, which says why
+LOG_INTERVAL_SECONDS = 30.0  # between two lines of progress in a log file
+MAX_ERROR_CHARACTERS = 1500  # a name in a message can have any length
+ERROR_TAIL_CHARACTERS = 300  # kept from the end of a long message, where the reason is
 
 
 def prepare_streams() -> None:
-    """Names of any spelling can be printed, whatever the locale; a closed stream is silent."""
+    """Make any file name printable in any locale, and make closed streams silent."""
     sys.stdout = sys.stdout or io.TextIOWrapper(io.FileIO(os.devnull, "w"))
     sys.stderr = sys.stderr or io.TextIOWrapper(io.FileIO(os.devnull, "w"))
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="backslashreplace")
     if isinstance(sys.stdin, io.TextIOWrapper):
-        sys.stdin.reconfigure(errors="surrogateescape", newline="")  # file names may be any bytes
+        sys.stdin.reconfigure(
+            errors="surrogateescape", newline=""
+        )  # a file name may contain any bytes
 
 
 def print_data(text: str) -> None:
-    """A line of data. A reader that has closed the pipe has had enough; the files go on.
+    """Print one line of data.
 
-    Raises OutputError when what it is written to is full.
+    When the reader closes the pipe, camcli prints nothing more and continues to write files.
+    Raises OutputError for other errors, such as a full disk.
     """
     try:
-        print(text, flush=True)  # noqa: T201 - the one place where data is printed
+        print(text, flush=True)  # noqa: T201 - the only place that prints data
     except BrokenPipeError:
         _discard_stream(sys.stdout)
     except OSError as error:
@@ -44,7 +47,7 @@ def print_data(text: str) -> None:
 
 
 def print_error(text: object) -> None:
-    """One line on standard error."""
+    """Print an error as one line."""
     line = to_one_line(text)
     if len(line) >= MAX_ERROR_CHARACTERS:
         line = f"{line[:MAX_ERROR_CHARACTERS]} … {line[-ERROR_TAIL_CHARACTERS:]}"
@@ -52,21 +55,21 @@ def print_error(text: object) -> None:
 
 
 def print_info(text: str) -> None:
-    """Words for people."""
+    """Print a message for people."""
     try:
-        print(text, file=sys.stderr, flush=True)  # noqa: T201 - the one place for people
+        print(text, file=sys.stderr, flush=True)  # noqa: T201 - the only place that prints messages
     except OSError:
         _discard_stream(sys.stderr)
 
 
 def print_notice(text: str) -> None:
-    """What was chosen where the user did not; nothing if nothing was."""
+    """Print what camcli chose by itself; an empty text prints nothing."""
     if text:
         print_info(to_one_line(text))
 
 
 def flush_output() -> None:
-    """Flush what is left, with no complaint about a reader that has gone."""
+    """Flush standard output, and ignore a reader that is gone."""
     try:
         sys.stdout.flush()
     except OSError:
@@ -79,7 +82,7 @@ def _discard_stream(stream: object) -> None:
 
 
 def print_table(rows: Sequence[Sequence[str]]) -> None:
-    """Rows under a head, in columns as wide as they need to be."""
+    """Print rows in aligned columns; the first row is the header."""
     clean = [[to_one_line(cell) for cell in row] for row in rows]
     widths = [max(map(len, column)) for column in zip(*clean, strict=True)]
     for row in clean:
@@ -88,21 +91,21 @@ def print_table(rows: Sequence[Sequence[str]]) -> None:
 
 
 def is_jsonl_output(output_format: str) -> bool:
-    """Whether standard output is to be JSON Lines: as asked, or as it is no terminal."""
+    """Whether to print JSON Lines: by option, or because standard output is not a terminal."""
     return output_format == "jsonl" or (output_format == "auto" and not sys.stdout.isatty())
 
 
 @dataclass(frozen=True, slots=True)
 class ProgressReporter:
-    """What a run tells of how far it is: `advance(count)` images, `inner(done, of)` of one."""
+    """How a run reports progress: `advance(count)` images, `update_inner(done, total)` in one."""
 
     advance: Callable[..., None] = lambda _count=1: None
-    update_inner: Callable[[int, int], None] = lambda _done, _of: None
+    update_inner: Callable[[int, int], None] = lambda _done, _total: None
 
 
 @dataclass(slots=True)
 class _LogProgress:
-    """Progress as a line now and then, for a log."""
+    """Progress as a line every LOG_INTERVAL_SECONDS, for a log file."""
 
     description: str
     total: int
@@ -125,10 +128,10 @@ class _LogProgress:
 
 @contextmanager
 def show_progress(description: str, total: int, quiet: bool) -> Iterator[ProgressReporter]:
-    """A bar on standard error, where rows on a terminal do not already show the progress.
+    """Show a progress bar on standard error, and a second bar for the changed inputs of a batch.
 
-    What a slow method does for one batch has a bar of its own while it lasts. Where standard error
-    is no terminal there is a line now and then.
+    The first bar is hidden while standard output is a terminal, because result rows show the
+    progress there. Without a terminal on standard error, a line appears now and then.
     """
     if quiet:
         yield ProgressReporter()
@@ -154,16 +157,16 @@ def show_progress(description: str, total: int, quiet: bool) -> Iterator[Progres
     )
     console = Console(stderr=True)
     with Progress(*columns, console=console, redirect_stdout=False, transient=True) as bar:
-        rows = sys.stdout.isatty()
-        task = bar.add_task(description, total=total, visible=not rows, rate="")
-        within = bar.add_task("  changed inputs", visible=False, rate="")
+        has_rows = sys.stdout.isatty()
+        task = bar.add_task(description, total=total, visible=not has_rows, rate="")
+        inner_task = bar.add_task("  changed inputs", visible=False, rate="")
 
         def advance(count: int = 1) -> None:
             speed = bar.tasks[0].speed
             bar.update(task, advance=count, rate=f"{speed:.1f} a second" if speed else "")
 
-        def inner(done: int, of: int) -> None:
-            bar.update(within, completed=done, total=of, visible=done < of)
+        def update_inner(done: int, total: int) -> None:
+            bar.update(inner_task, completed=done, total=total, visible=done < total)
             bar.refresh()
 
-        yield ProgressReporter(advance, inner)
+        yield ProgressReporter(advance, update_inner)

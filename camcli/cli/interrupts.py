@@ -1,4 +1,4 @@
-"""Ctrl-C, and what schedulers send: finish what is under way; at once if asked again."""
+"""Handle Ctrl-C and SIGTERM: the first one ends the run after the current batch."""
 
 from __future__ import annotations
 
@@ -15,39 +15,43 @@ STOP_MESSAGE = b"\ncamcli: stopping after the current batch; press Ctrl-C again 
 
 @dataclass(slots=True)
 class StopFlag:
-    """Whether a run is to end early, and the signal that asked for it, if one did."""
+    """Whether a signal asked the run to stop, and which signal."""
 
     is_set: bool = False
     signal_number: int = 0
 
     @property
     def exit_status(self) -> int:
-        """The exit status of a program that a signal has ended."""
+        """The exit status of a program that was ended by this signal."""
         return 128 + self.signal_number
 
 
 @contextmanager
 def handle_interrupts() -> Iterator[StopFlag]:
-    """Inside the context a first interrupt only asks for a stop; ignored signals stay so."""
+    """Turn the first SIGINT or SIGTERM into a request to stop, while the context lasts.
+
+    A second signal acts as before the context. Signals that were ignored stay ignored.
+    """
     stop = StopFlag()
     if threading.current_thread() is not threading.main_thread():
         yield stop
         return
-    wanted = [signal.SIGINT, signal.SIGTERM]
-    before = {number: signal.getsignal(number) for number in wanted}
-    before = {number: handler for number, handler in before.items() if handler != signal.SIG_IGN}
+    handlers = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+    earlier = {number: own for number, own in handlers.items() if own != signal.SIG_IGN}
 
-    def ask(number: int, _frame: FrameType | None) -> None:
+    def restore_handlers() -> None:
+        for number, handler in earlier.items():
+            signal.signal(number, handler)
+
+    def request_stop(number: int, _frame: FrameType | None) -> None:
         stop.is_set, stop.signal_number = True, number
-        for each, handler in before.items():
-            signal.signal(each, handler)
-        with suppress(OSError):  # not by print, in the midst of which this may have come
+        restore_handlers()
+        with suppress(OSError):  # os.write, because the signal may interrupt a print
             os.write(2, STOP_MESSAGE)
 
-    for number in before:
-        signal.signal(number, ask)
+    for number in earlier:
+        signal.signal(number, request_stop)
     try:
         yield stop
     finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
+        restore_handlers()

@@ -1,4 +1,4 @@
-"""A model's layers where they lie, as `camcli layers --tree` draws them."""
+"""Print the layers of a model as a tree, for `camcli layers --tree`."""
 
 from __future__ import annotations
 
@@ -14,28 +14,25 @@ if TYPE_CHECKING:
 
 
 def print_layer_tree(model: Model, default_layer: Layer | None) -> None:
-    """Every layer under the modules that hold it, then what each method can be asked of."""
-    from camcli.engine.compatibility import (
-        find_model_live_layers,
-    )
+    """Print every layer below its parent modules, then the methods that suit the layers."""
+    from camcli.engine.compatibility import find_model_live_layers
 
     live = find_model_live_layers(model)
-    rows, told = model.layers, ""
-    order = _compute_module_order(rows)
-    # A parent stands before what it holds, though it is finished after it.
-    for layer in sorted(rows, key=lambda la: [order[name] for name in _list_enclosing_modules(la)]):
-        depth, label = _format_branch(layer.name, told)
-        told = layer.module_name
-        for line in label:
+    layers, previous = model.layers, ""
+    order = _compute_module_order(layers)
+    # A parent runs to its end after its children, and is printed before them.
+    for layer in sorted(layers, key=lambda la: [order[n] for n in _list_enclosing_modules(la)]):
+        for line in _format_branches(layer.name, previous):
             print_data(line)
-        print_data(_format_leaf(layer, depth, live, default_layer))
-    for line in _iter_method_lines(model, len(live), len(rows)):
+        print_data(_format_leaf(layer, live, default_layer))
+        previous = layer.module_name
+    for line in _iter_method_lines(model, len(live), len(layers)):
         print_data(line)
-    print_info(f"{model.name} at {model.input_size[0]}x{model.input_size[1]}: {len(rows)} layers")
+    print_info(f"{model.name} at {model.input_size[0]}x{model.input_size[1]}: {len(layers)} layers")
 
 
 def _compute_module_order(layers: Sequence[Layer]) -> dict[str, int]:
-    """When the first layer of each module, in it or itself, is finished."""
+    """Number the modules by the first layer that they are or contain."""
     order: dict[str, int] = {}
     for number, layer in enumerate(layers):
         for name in _list_enclosing_modules(layer):
@@ -44,36 +41,33 @@ def _compute_module_order(layers: Sequence[Layer]) -> dict[str, int]:
 
 
 def _list_enclosing_modules(layer: Layer) -> list[str]:
-    """A layer's name, and before it those of the modules that hold it."""
+    """List the names of a layer's parent modules, then its own name."""
     from camcli.models.introspection.hooks import list_parent_names
 
     return [*list_parent_names(layer.module_name), layer.module_name]
 
 
-def _format_branch(name: str, previous_name: str) -> tuple[int, list[str]]:
-    """How deep a layer lies, and the modules that hold it and are no layers themselves."""
-    parts, told = name.split("."), previous_name.split(".")
+def _format_branches(name: str, previous_name: str) -> list[str]:
+    """Format the parent modules of a layer that are not printed yet."""
+    parts, previous = name.split("."), previous_name.split(".")
     shared = next(
-        (n for n, (a, b) in enumerate(zip(parts, told, strict=False)) if a != b), len(told)
+        (n for n, (a, b) in enumerate(zip(parts, previous, strict=False)) if a != b), len(previous)
     )
-    lines = [
-        f"{'  ' * depth}{to_one_line(parts[depth])}" for depth in range(shared, len(parts) - 1)
-    ]
-    return len(parts) - 1, lines
+    return [f"{'  ' * depth}{to_one_line(parts[depth])}" for depth in range(shared, len(parts) - 1)]
 
 
-def _format_leaf(
-    layer: Layer, depth: int, live_names: frozenset[str], default_layer: Layer | None
-) -> str:
-    words = [f"{'  ' * depth}{to_one_line(layer.name.rsplit('.', 1)[-1])}".ljust(34)]
+def _format_leaf(layer: Layer, live_names: frozenset[str], default_layer: Layer | None) -> str:
+    indent, own_name = "  " * layer.name.count("."), layer.name.rsplit(".", 1)[-1]
     prefix = f" +{layer.prefix_token_count} tokens" if layer.prefix_token_count else ""
-    words.append(
-        f"{layer.layout} {layer.channels} x {layer.grid[0]}x{layer.grid[1]}{prefix}".ljust(28)
-    )
-    words += ["" if layer.name in live_names else "gradient zero"]
-    words += [f"stage{layer.stage}" if layer.stage is not None else ""]
-    words += [f"block {layer.block}" if layer.block is not None else ""]
-    words += ["default" if layer == default_layer else ""]
+    shape = f"{layer.layout} {layer.channels} x {layer.grid[0]}x{layer.grid[1]}{prefix}"
+    words = [
+        f"{indent}{to_one_line(own_name)}".ljust(34),
+        shape.ljust(28),
+        "" if layer.name in live_names else "gradient zero",
+        f"stage{layer.stage}" if layer.stage is not None else "",
+        f"block {layer.block}" if layer.block is not None else "",
+        "default" if layer == default_layer else "",
+    ]
     return "  ".join(filter(None, words)).rstrip()
 
 
@@ -81,11 +75,13 @@ def _iter_method_lines(model: Model, live_count: int, layer_count: int) -> Itera
     from camcli.engine.compatibility import list_layer_methods, list_whole_model_methods
 
     if live_count:
-        yield f"at a layer: {', '.join(list_layer_methods(is_live=True))}"
+        yield f"methods for a layer: {', '.join(list_layer_methods(is_live=True))}"
     if live_count < layer_count:
-        yield f"where the gradient is zero: {', '.join(list_layer_methods(is_live=False))}"
+        names = ", ".join(list_layer_methods(is_live=False))
+        yield f"methods for a layer with zero gradient: {names}"
     whole = list_whole_model_methods(model)
-    yield f"of the whole model: {', '.join(name for name, reason in whole.items() if not reason)}"
+    available = ", ".join(name for name, reason in whole.items() if not reason)
+    yield f"methods for the whole model: {available}"
     for reason in dict.fromkeys(filter(None, whole.values())):
         names = ", ".join(name for name, why in whole.items() if why == reason)
-        yield f"not {names}: that needs {reason.partition('. Try')[0]}"
+        yield f"not available: {names}; needs {reason.partition('. Try')[0]}"

@@ -1,4 +1,4 @@
-"""Memory that is used again instead of handed back: on Linux a forward pass takes a third less."""
+"""Keep freed memory in the process: on Linux, a forward pass takes a third less time."""
 
 from __future__ import annotations
 
@@ -6,16 +6,16 @@ import ctypes
 import os
 from contextlib import suppress
 
-M_TRIM_THRESHOLD, M_MMAP_THRESHOLD = -1, -3  # as malloc.h has them
-MAX_MMAP_THRESHOLD_BYTES = 32 * 2**20  # the most that glibc takes for the second
+M_TRIM_THRESHOLD, M_MMAP_THRESHOLD = -1, -3  # as in malloc.h
+MAX_MMAP_THRESHOLD_BYTES = 32 * 2**20  # the largest M_MMAP_THRESHOLD that glibc accepts
 
 
 def keep_freed_memory() -> None:
-    """Ask for it, before torch is there.
+    """Tell malloc to reuse freed memory; call this before torch is imported.
 
-    A network's activations are made and dropped by the megabyte. By default glibc maps each anew
-    and gives it back, so that the kernel clears every page of it again and again. Elsewhere than on
-    glibc nothing is done.
+    A network allocates and frees its activations by the megabyte. By default, glibc returns each
+    block to the kernel, which then clears every page of the next one. Without glibc, this
+    function does nothing.
     """
     os.environ.setdefault("THP_MEM_ALLOC_ENABLE", "1")  # torch: huge pages for large tensors
     with suppress(OSError, AttributeError, TypeError):

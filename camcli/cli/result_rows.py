@@ -1,9 +1,9 @@
-"""What `camcli explain` says of each image: a row for people, a line of JSON for machines."""
+"""Print the results of `camcli explain`: rows for people, or lines of JSON for programs."""
 
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from camcli.cli.console import is_jsonl_output, print_data
@@ -11,36 +11,40 @@ from camcli.cli.options import OutputFormat
 from camcli.core.errors import to_one_line
 from camcli.core.types import Failure, ImageSource, format_class_label
 
+MAX_NAME_WIDTH = 40  # characters of the first column
+MIN_METHOD_WIDTH = 9
+
 
 def create_result_printer(
     output_format: OutputFormat,
     sources: Sequence[ImageSource | Failure],
     method_names: Sequence[str],
 ) -> Callable[[Mapping[str, Any]], None]:
-    """What is done with each line of results.jsonl besides writing it there."""
+    """Return the function that prints a line of results.jsonl in this format."""
     if output_format == "quiet":
         return lambda line: None
     if is_jsonl_output(output_format):
         return lambda line: print_data(json.dumps(line))
-    width = min(40, max(len(to_one_line(item.name)) for item in sources))
-    widest = max(9, *map(len, method_names))
-    return lambda line: _print_result_rows(line, width, widest)
+    name_width = min(MAX_NAME_WIDTH, max(len(to_one_line(item.name)) for item in sources))
+    method_width = max(MIN_METHOD_WIDTH, *map(len, method_names))
+    return lambda line: _print_result_rows(line, name_width, method_width)
 
 
 def _print_result_rows(line: Mapping[str, Any], name_width: int, method_width: int) -> None:
-    for row in _iter_result_rows(line, name_width, method_width):
-        print_data(row)
+    image = f"{to_one_line(line['image']):{name_width}}"
+    for shown in line.get("explanations", ()):
+        print_data(f"{image}  {line['method']:{method_width}} {_format_explanation(shown)}")
 
 
-def _iter_result_rows(line: Mapping[str, Any], name_width: int, method_width: int) -> Iterator[str]:
-    for found in line.get("explanations", ()):
-        boxes = ["{x1},{y1}-{x2},{y2}".format(**box) for box in found["boxes"]]
-        where = boxes[0] + (f" +{len(boxes) - 1}" if boxes[1:] else "") if boxes else "-"
-        rivals = [rival["class_name"] for rival in found.get("against", ())]
-        name, label = (
-            to_one_line(line["image"]),
-            to_one_line(format_class_label(found["class_name"], rivals)),
-        )
-        status = "" if found["map_status"] == "ok" else f"  {found['map_status']}"
-        said = f"{line['method']:{method_width}} {label:24.24} {found['score'] or 0:5.2f}"
-        yield f"{name:{name_width}}  {said}  {where}{status}"
+def _format_explanation(shown: Mapping[str, Any]) -> str:
+    rivals = [rival["class_name"] for rival in shown.get("against", ())]
+    label = to_one_line(format_class_label(shown["class_name"], rivals))
+    status = "" if shown["map_status"] == "ok" else f"  {shown['map_status']}"
+    return f"{label:24.24} {shown['score'] or 0:5.2f}  {_format_boxes(shown['boxes'])}{status}"
+
+
+def _format_boxes(boxes: Sequence[Mapping[str, Any]]) -> str:
+    if not boxes:
+        return "-"
+    first = "{x1},{y1}-{x2},{y2}".format(**boxes[0])
+    return first + (f" +{len(boxes) - 1}" if len(boxes) > 1 else "")

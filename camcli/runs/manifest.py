@@ -1,4 +1,4 @@
-"""A run's run.json: what its results are made of, how far it came, and where the time went."""
+"""Write and read run.json: what the results depend on, how the run ended, where the time went."""
 
 from __future__ import annotations
 
@@ -19,34 +19,34 @@ from torch import nn
 from camcli import __version__
 from camcli.core.errors import UsageError, to_one_line
 from camcli.io.files import write_file
-from camcli.io.results import RESULTS_FILE as LIST
+from camcli.io.results import RESULTS_FILE
 from camcli.models.model import Model
 from camcli.runs.config import RunConfig, RunState
 
 RUN_FILE = "run.json"
 SCHEMA_VERSION = 1
-MAX_RUN_FILE_BYTES = 2**26  # bytes of a run.json that is read
+MAX_RUN_FILE_BYTES = 2**26  # a larger run.json is not read
 
 
 def compute_weights_digest(network: nn.Module) -> str:
-    """SHA-256 of a network's parameters and buffers: their names, shapes, types and values."""
-    found = sha256()
+    """Compute the SHA-256 of a network's parameters and buffers: names, shapes, types, values."""
+    digest = sha256()
     for name, tensor in sorted(network.state_dict().items()):
         if isinstance(tensor, torch.Tensor):
             values = tensor.detach().cpu().contiguous().flatten()
-            found.update(f"{name} {tuple(tensor.shape)} {tensor.dtype}\n".encode())
-            found.update(values.view(torch.uint8).numpy().data)
-    return found.hexdigest()
+            digest.update(f"{name} {tuple(tensor.shape)} {tensor.dtype}\n".encode())
+            digest.update(values.view(torch.uint8).numpy().data)
+    return digest.hexdigest()
 
 
 def compute_file_digest(path: Path) -> str:
-    """SHA-256 of a file, as `sha256sum` prints it."""
+    """Compute the SHA-256 of a file, as `sha256sum` prints it."""
     with path.open("rb") as file:
         return file_digest(file, "sha256").hexdigest()
 
 
 def create_model_entry(model: Model, weights_file: Path | None) -> dict[str, Any]:
-    """What network it is; `file` has its weights, if there is one."""
+    """Describe the network and, if there is one, its weights file."""
     return {
         "name": model.name,
         "architecture": model.architecture,
@@ -71,7 +71,7 @@ def create_manifest(
     arguments: Sequence[str],
     image_count: int,
 ) -> dict[str, Any]:
-    """What is known of a run before its first image."""
+    """Create the content of run.json before the first image."""
     packages = ("torch", "timm", "torchvision", "pillow", "numpy")
     return {
         "schema_version": SCHEMA_VERSION,
@@ -109,7 +109,7 @@ def _create_device_entry(device: torch.device) -> dict[str, Any]:
 
 
 def create_manifest_ending(state: RunState, counts: Mapping[str, Any]) -> dict[str, Any]:
-    """What is known besides once it has ended, however it did."""
+    """Create what run.json gets in addition when the run ends."""
     return {
         "finished": _format_current_time(),
         "precision": state.precision,
@@ -121,71 +121,72 @@ def create_manifest_ending(state: RunState, counts: Mapping[str, Any]) -> dict[s
     }
 
 
-def write_manifest(output: Path, document: Mapping[str, Any]) -> None:
-    """Put a run's document into its folder. Raises OutputError."""
-    text = json.dumps(document, indent=2, default=str)
+def write_manifest(output: Path, manifest: Mapping[str, Any]) -> None:
+    """Write run.json into the output folder. Raises OutputError."""
+    text = json.dumps(manifest, indent=2, default=str)
     write_file(output / RUN_FILE, f"{text}\n".encode())
 
 
 def remove_manifest(output: Path) -> None:
-    """Take away the document of a run that has no results."""
+    """Delete the run.json of a run that has no results."""
     with suppress(OSError):
         (output / RUN_FILE).unlink()
 
 
-def compute_run_key(document: Mapping[str, Any]) -> str:
-    """A digest of all that results are made of besides images: settings, weights, class names."""
+def compute_run_key(manifest: Mapping[str, Any]) -> str:
+    """Compute a digest of what results depend on besides images: settings, weights, class names."""
     return sha256(
-        json.dumps(_extract_identity(document), sort_keys=True, default=str).encode()
+        json.dumps(_extract_identity(manifest), sort_keys=True, default=str).encode()
     ).hexdigest()
 
 
-def _extract_identity(document: Mapping[str, Any]) -> dict[str, Any]:
-    model = document["model"]
+def _extract_identity(manifest: Mapping[str, Any]) -> dict[str, Any]:
+    model = manifest["model"]
     own = {name: model[name] for name in ("weights_sha256", "classes_sha256", "transform")}
-    return {**document["settings"], **own}
+    return {**manifest["settings"], **own}
 
 
 def load_manifest(output: Path) -> dict[str, Any]:
-    """The document of the run in a folder; empty where no run is. Raises UsageError.
+    """Read the run.json of a folder; empty if the folder has no run.
 
-    A list of results without it cannot be gone on with: nobody knows what they are made of.
+    Raises UsageError for results without a run.json, because their settings are unknown.
     """
     try:
         path = output / RUN_FILE
         text = path.read_text("utf-8") if path.stat().st_size < MAX_RUN_FILE_BYTES else ""
-        document = json.loads(text)
-        _extract_identity(document)
-        return dict(document)
+        manifest = json.loads(text)
+        _extract_identity(manifest)  # fails if a part is missing
+        return dict(manifest)
     except (OSError, ValueError, RecursionError, KeyError, TypeError):
         pass
-    if (output / LIST).exists() and (output / LIST).stat().st_size:
+    log = output / RESULTS_FILE
+    if log.exists() and log.stat().st_size:
         raise UsageError(
-            f"--resume: {to_one_line(output)} has results, but no {RUN_FILE} with their settings; "
-            "name another --output, or --overwrite them"
+            f"cannot resume: {to_one_line(output)} has results, but no {RUN_FILE} with their "
+            "settings. Choose another --output, or replace the results with --overwrite"
         )
     return {}
 
 
 def check_same_settings(
-    output: Path, earlier: Mapping[str, Any], document: Mapping[str, Any]
+    output: Path, earlier: Mapping[str, Any], manifest: Mapping[str, Any]
 ) -> None:
-    """Results of other settings, weights or classes are not mixed. Raises UsageError."""
+    """Raise UsageError if the settings, weights or classes differ from the earlier run."""
     was, now = (
-        json.loads(json.dumps(_extract_identity(d), default=str)) for d in (earlier, document)
+        json.loads(json.dumps(_extract_identity(d), default=str)) for d in (earlier, manifest)
     )
     names = [name for name in {**was, **now} if was.get(name) != now.get(name)]
     if names:
-        told = "; ".join(
+        changes = "; ".join(
             _format_setting_change(name, was.get(name), now.get(name)) for name in names[:3]
         )
         raise UsageError(
-            f"--resume: {to_one_line(output)} holds a run of other settings ({told}); name another"
-            " --output, or --overwrite it"
+            f"cannot resume: the run in {to_one_line(output)} has different settings ({changes}). "
+            "Choose another --output, or replace the run with --overwrite"
         )
 
 
 def _format_setting_change(name: str, old_value: object, new_value: object) -> str:
     if name.endswith("_sha256"):
-        return f"other {name.removesuffix('_sha256')}"
+        return f"different {name.removesuffix('_sha256')}"
     return to_one_line(f"{name} was {json.dumps(old_value)}, is {json.dumps(new_value)}")

@@ -167,7 +167,7 @@ def _iter_batches(
 def _iter_outcomes(
     config: RunConfig, batches: Iterable[Sequence[_LoadedItem]], state: RunState
 ) -> Iterator[Outcome]:
-    """Compute whole batches; failures keep their place, and images that are done are left out."""
+    """Compute whole batches; failures keep their place, and images that are done yield nothing."""
     for batch in batches:
         samples = [loaded.sample for loaded in batch if isinstance(loaded.sample, Sample)]
         if all(loaded.is_done or isinstance(loaded.sample, Failure) for loaded in batch):

@@ -1,7 +1,6 @@
-"""What an earlier run of the same settings has left in a folder. Knows nothing of models.
+"""Resume a run: find the lines of an earlier results.jsonl that are still valid.
 
-A run's list is taken for what anyone may have written: a line counts only if it says all that a
-line should, and its files are there.
+The file is not trusted. A line counts only if it is complete and its files exist.
 """
 
 from __future__ import annotations
@@ -12,7 +11,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import groupby
 from pathlib import Path, PurePosixPath
-from typing import Any
+from typing import BinaryIO
 
 from camcli.core.errors import OutputError
 from camcli.core.types import Failure, ImageSource
@@ -22,22 +21,23 @@ from camcli.runs.counts import ResultLine
 
 @dataclass(frozen=True, slots=True)
 class LogEntry:
-    """A line of a list, as it is written and as what it says."""
+    """One line of results.jsonl: its bytes and its content."""
 
     raw_line: bytes
     content: ResultLine
 
     @property
     def image_path(self) -> str:
-        """The image that it is about."""
+        """The path of the image that the line is about."""
         return str(self.content["path"])
 
 
 @dataclass(frozen=True, slots=True)
 class ResumePlan:
-    """What a run is to do: its images, by path their places; how many lines each is to have.
+    """The images of the new run, and how to recognise their valid lines.
 
-    `key(path)` is what a result of this run would be made of; None where the file is gone.
+    `index_by_path` gives the position of each image. `compute_key(path)` is the key that a new
+    result line of the image would have; None if the image file is gone.
     """
 
     index_by_path: Mapping[str, int]
@@ -51,39 +51,40 @@ class ResumePlan:
         lines_per_image: int,
         compute_key: Callable[[str], str | None],
     ) -> ResumePlan:
-        """Of what was found under the inputs."""
+        """Create the plan for the inputs of a run."""
         return cls(
             {str(item.path): n for n, item in enumerate(sources)}, lines_per_image, compute_key
         )
 
 
 def iter_log_entries(path: Path) -> Iterator[LogEntry]:
-    """The lines of a list that are whole; a torn one, or what else is in the file, is left out."""
+    """Yield the complete lines of a results.jsonl; skip torn lines and anything else."""
     with path.open("rb") as file:
-        for text in file:
-            says = _parse_log_line(text)
-            if says is not None:
-                yield LogEntry(text, says)
+        for raw_line in file:
+            content = _parse_log_line(raw_line)
+            if content is not None:
+                yield LogEntry(raw_line, content)
 
 
 def _parse_log_line(raw_line: bytes) -> ResultLine | None:
     try:
-        says = json.loads(raw_line) if raw_line.endswith(b"\n") else None
+        content = json.loads(raw_line) if raw_line.endswith(b"\n") else None
     except (ValueError, RecursionError):
         return None
-    if not isinstance(says, dict) or not isinstance(says.get("path"), str):
+    if not isinstance(content, dict) or not isinstance(content.get("path"), str):
         return None
-    return says if says.get("status") in ("ok", "failed") else None
+    return content if content.get("status") in ("ok", "failed") else None
 
 
 def prune_log(
-    output: Path, resume_plan: ResumePlan, callback: Callable[[ResultLine], None]
+    output: Path, resume_plan: ResumePlan, count_line: Callable[[ResultLine], None]
 ) -> set[str]:
-    """Leave in a run's list what needs not be done again; the paths of images that are done.
+    """Delete the lines of results.jsonl that must be computed again.
 
-    Kept are all lines of an image that has as many as are asked, with the keys they would have now,
-    and whose files are there; and lines of images that this run does not have. `see` is shown what
-    is kept of this run's. Raises OutputError.
+    The lines of an image stay if there is one per request, if they have the keys that they would
+    get now, and if their files exist. Lines of images outside this run stay, too. `count_line`
+    gets each line that stays and belongs to this run. Returns the paths of the images that are
+    done. Raises OutputError.
     """
     path = output / RESULTS_FILE
     done: set[str] = set()
@@ -96,7 +97,7 @@ def prune_log(
             done.add(image)
             for line in lines:
                 if image in resume_plan.index_by_path:
-                    callback(line.content)
+                    count_line(line.content)
                 yield line.raw_line
 
     if path.exists():
@@ -124,7 +125,7 @@ def _is_still_valid(
 
 
 def _is_result_line(content: ResultLine) -> bool:
-    """Whether a line says what a summary will read of it."""
+    """Whether a line has every field that the summary reads."""
     shown = content.get("explanations")
     return (
         isinstance(content.get("method"), str)
@@ -153,29 +154,27 @@ def _is_output_file(output: Path, file_name: object) -> bool:
 
 
 def sort_log(output: Path, index_by_path: Mapping[str, int]) -> None:
-    """Put a run's list into the order of its inputs, if it is not; others' lines go first."""
+    """Sort results.jsonl in the order of the inputs; lines of other images come first."""
     path = output / RESULTS_FILE
     order: list[tuple[int, int, int]] = []
     start = 0
     with path.open("rb") as file:
-        for text in file:
-            says = _parse_log_line(text)
-            order.append(
-                (index_by_path.get(str(says["path"]), -1) if says else -1, start, len(text))
-            )
-            start += len(text)
+        for raw_line in file:
+            content = _parse_log_line(raw_line)
+            index = index_by_path.get(str(content["path"]), -1) if content else -1
+            order.append((index, start, len(raw_line)))
+            start += len(raw_line)
         if (wanted := sorted(order)) != order:
             _replace_log(path, (_read_slice(file, begin, size) for _, begin, size in wanted))
 
 
-def _read_slice(file: Any, begin: int, size: int) -> bytes:
-    file.seek(begin)
-    text: bytes = file.read(size)
-    return text
+def _read_slice(file: BinaryIO, start: int, size: int) -> bytes:
+    file.seek(start)
+    return file.read(size)
 
 
 def _replace_log(path: Path, lines: Iterable[bytes]) -> None:
-    """Put other lines into a list, whole or not at all."""
+    """Replace all lines of a file at once, or leave the file as it is."""
     temporary = path.with_name(f".{path.name}.tmp")
     try:
         temporary.unlink(missing_ok=True)

@@ -11,13 +11,14 @@ from typing import Any
 import pytest
 from conftest import PHOTOS, small
 
-from camcli.core.errors import UsageError
+from camcli.core.errors import OutputError, UsageError
 from camcli.core.types import Failure, ImageSource
 from camcli.engine.plan import plan_requests
 from camcli.engine.targets import parse_target
 from camcli.io.files import create_class_slugs
 from camcli.io.writers import DrawingStyle, write_result
 from camcli.methods.registry import find_method
+from camcli.runs import explain_run
 from camcli.runs.config import RunConfig
 from camcli.runs.explain_run import ExplainRun, ExplainTask
 from camcli.runs.manifest import create_manifest, create_model_entry
@@ -110,3 +111,22 @@ def test_other_settings_are_refused_before_anything_is_written(tmp_path: Path) -
     with pytest.raises(UsageError, match='fit was "squash", is "pad"'):
         ExplainRun.from_task(other)
     assert read_files(tmp_path / "o") == before
+
+
+def test_a_run_json_that_cannot_be_finished_fails_the_run(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run = ExplainRun.from_task(create_task(tmp_path / "o", photo_sources()))
+
+    def fail(*_: object) -> None:
+        raise OutputError("disk full")
+
+    def explain_and_fill_the_disk() -> None:
+        with run.open_folder() as log:
+            assert len(list(run.iter_lines(log))) == 8
+            assert run.ending == "done"
+            monkeypatch.setattr(explain_run, "write_manifest", fail)
+
+    with pytest.raises(OutputError, match="disk full"):
+        explain_and_fill_the_disk()
+    assert run.ending == "failed"

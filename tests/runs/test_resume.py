@@ -280,8 +280,8 @@ def test_a_run_of_other_settings_is_not_gone_on_with(go: Go, weights: Path) -> N
     others: dict[str, tuple[object, ...]] = {
         '(method was ["gradcam"], is ["layercam"])': ("--method", "layercam"),
         '(threshold was null, is "0.5")': ("--threshold", 0.5),
-        "(other weights)": ("--checkpoint", weights / "other"),
-        "(other classes)": ("--labels", "names"),
+        "(different weights)": ("--checkpoint", weights / "other"),
+        "(different classes)": ("--labels", "names"),
         "cannot be combined": ("--overwrite",),
     }
     go("o")
