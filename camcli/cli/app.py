@@ -20,7 +20,7 @@ from camcli.cli.malloc import keep_freed_memory
 from camcli.core.errors import CamcliError, StorageError
 
 INTERRUPTED_STATUS = 130
-INTERRUPTED_MESSAGE = "interrupted; every file written so far is complete"
+INTERRUPTED_MESSAGE = "interrupted; all files written so far are complete"
 
 app = typer.Typer(
     name="camcli",
@@ -42,7 +42,11 @@ def camcli(
     _version: Annotated[
         bool,
         typer.Option(
-            "--version", help="Print the version and exit.", callback=_print_version, is_eager=True
+            "--version",
+            metavar="",
+            help="Print the version and exit.",
+            callback=_print_version,
+            is_eager=True,
         ),
     ] = False,
 ) -> None:
@@ -60,7 +64,8 @@ def main() -> int:
         return status
     except (CamcliError, TyperException) as error:
         message = error.format_message() if isinstance(error, TyperException) else str(error)
-        print_error(message)
+        if message:  # without arguments, Typer has printed the help page and says nothing
+            print_error(message)
         return 1 if isinstance(error, StorageError) else 2
     except (KeyboardInterrupt, typer.Abort):
         print_error(INTERRUPTED_MESSAGE)

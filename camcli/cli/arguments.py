@@ -32,7 +32,6 @@ from camcli.cli.declarations import (
     Size,
     Smooth,
     Std,
-    TargetSpec,
     Threshold,
     Workers,
 )
@@ -62,11 +61,10 @@ class InputArguments:
 
 @dataclass(frozen=True, slots=True)
 class MethodArguments:
-    """How a method is applied, as typed; each command declares its own `--method`."""
+    """How every method is applied, as typed; each command declares its own `--method`."""
 
     block: Block = None
     fusion: FusionName = None
-    target: TargetSpec = "predicted"
     set_: Settings = None
     smooth: Smooth = "none"
     seed: Seed = 0

@@ -34,7 +34,7 @@ ModelList = Annotated[
     str | None,
     Option(
         metavar="LIST",
-        help="Compare several networks, separated by commas; each gets its own row.",
+        help="Use several networks, separated by commas; each gets its own row.",
         rich_help_panel=MODEL,
         autocompletion=complete_models,
     ),
@@ -85,6 +85,19 @@ LayerSpec = Annotated[
         "-l",
         metavar="SPEC",
         help="Explain these layers: stage4, stage1..5, last, all, or names; see `camcli layers`.",
+        show_default="the method's own",
+        rich_help_panel=METHOD,
+        autocompletion=complete_layers,
+    ),
+]
+LayerSpecs = Annotated[
+    list[str] | None,
+    Option(
+        "--layers",
+        "-l",
+        metavar="SPEC",
+        help="Explain these layers: stage4, stage1..5, last, all, or names; repeat the option to"
+        " add a row.",
         show_default="the method's own",
         rich_help_panel=METHOD,
         autocompletion=complete_layers,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from importlib.util import find_spec
 from pathlib import Path
@@ -13,10 +13,9 @@ from typing import TYPE_CHECKING, Any, Literal
 from camcli.core.errors import UsageError, to_one_line
 from camcli.core.types import FitMode
 from camcli.engine.smoothing import Smoothing, parse_smoothing
-from camcli.engine.targets import Target, parse_target
-from camcli.io.labels import Labels
 from camcli.io.writers import find_writer
-from camcli.methods.registry import METHODS, Method, create_variant, parse_options
+from camcli.methods.options import parse_options
+from camcli.methods.registry import Method
 
 if TYPE_CHECKING:
     from camcli.cli.arguments import InputArguments, MethodArguments, ModelArguments
@@ -48,7 +47,6 @@ class MethodOptions:
     block: int | None
     fusion: str | None
     smoothing: Smoothing
-    bind_target: Callable[[Labels], Target]
 
 
 def parse_model_options(model: ModelArguments, image: InputArguments, device: str) -> ModelOptions:
@@ -76,7 +74,6 @@ def parse_method_options(
         block=given.block,
         fusion=given.fusion,
         smoothing=parse_smoothing_options(given.smooth, given.seed, fit),
-        bind_target=parse_target(given.target),
     )
 
 
@@ -139,22 +136,6 @@ def parse_output_kinds(text: str) -> tuple[str, ...]:
     """The kinds of output in a comma-separated list."""
     kinds = dict.fromkeys(part.strip() for part in text.split(",") if part.strip())
     return tuple(find_writer(kind).name for kind in kinds)
-
-
-def parse_methods(names: Sequence[str]) -> list[Method]:
-    """The methods of those names, each once; commas part names too, colons a method's options."""
-    given = [part.strip() for name in names for part in name.split(",") if part.strip()]
-    if not given:
-        raise UsageError(f"--method names none; there are {', '.join(METHODS)}")
-    return [_parse_method(name) for name in dict.fromkeys(given)]
-
-
-def _parse_method(text: str) -> Method:
-    name, *pairs = text.split(":")
-    for pair in pairs:
-        if "=" not in pair:
-            raise UsageError(f"--method {text}: write NAME:KEY=VALUE")
-    return create_variant(name, dict(pair.split("=", 1) for pair in pairs))
 
 
 def parse_method_settings(

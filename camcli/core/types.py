@@ -11,6 +11,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal, NamedTuple
 
+from camcli.core.layer_names import parse_layer_name
+
 if TYPE_CHECKING:
     from PIL.Image import Image
 
@@ -120,8 +122,8 @@ class Layer:
 
     @property
     def module_name(self) -> str:
-        """The module's name, without the place among what it hands on."""
-        return self.name.partition("[")[0]
+        """The name of the module, without the index of an output."""
+        return parse_layer_name(self.name).module
 
     @property
     def token_count(self) -> int:

@@ -11,7 +11,7 @@ from pathlib import Path
 from camcli.core.boxes import BoxSelection
 from camcli.core.errors import CamcliError, UsageError
 from camcli.core.types import FitMode
-from camcli.engine.plan import plan_layer_specs
+from camcli.engine.plan import PlanOptions, plan_layer_specs
 from camcli.engine.smoothing import parse_smoothing
 from camcli.evaluation.baselines import BASELINE_NAMES
 from camcli.evaluation.datasets.annotations import Problem
@@ -24,7 +24,7 @@ from camcli.evaluation.predictions import ANNOTATED_CLASS, MapSource, ModelMaps
 from camcli.evaluation.report import LocalizationReport, summarize_rows
 from camcli.evaluation.scoreboard import Scoreboard
 from camcli.evaluation.scores import ImageScore, score_predictions
-from camcli.methods.registry import Method, create_variant
+from camcli.methods.options import parse_methods
 from camcli.models.model import Model
 from camcli.runs.config import RunConfig
 
@@ -100,12 +100,11 @@ def evaluate_localization(
     LayerError for what does not fit the model or the data set, OutputError if files cannot be
     written.
     """
-    methods = [_parse_method(name) for name in _to_list(method)]
+    methods = parse_methods(_to_list(method)) if method else []
     smoothing = replace(parse_smoothing(smooth, seed), has_crops=fit == "tencrop")
     options = {m.name: {"seed": seed} if "seed" in m.options else {} for m in methods}
-    requests = plan_layer_specs(
-        model, methods, _to_list(layers) or [None], block, fusion, options, smoothing
-    )
+    plan_options = PlanOptions(block=block, fusion=fusion, options=options, smoothing=smoothing)
+    requests = plan_layer_specs(model, methods, _to_list(layers) or [None], plan_options)
     run_config = RunConfig(
         model=model,
         requests=requests,
@@ -138,13 +137,6 @@ def evaluate_localization(
 
 def _to_list(value: str | Sequence[str] | None) -> list[str]:
     return [value] if isinstance(value, str) else list(value or ())
-
-
-def _parse_method(text: str) -> Method:
-    """A method by its name, or by `NAME:KEY=VALUE` with options. Raises UsageError."""
-    name, *pairs = text.split(":")
-    options = {key: value for key, _, value in (pair.partition("=") for pair in pairs)}
-    return create_variant(name, options)
 
 
 def run_localization(

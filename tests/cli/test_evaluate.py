@@ -387,7 +387,7 @@ def test_an_interrupt_tells_what_was_scored(dataset: Path, tmp_path: Path) -> No
     process.send_signal(signal.SIGINT)
     out, said = process.communicate(timeout=60)
     assert process.returncode == 130, said
-    assert said.strip().endswith("interrupted; every file written so far is complete")
+    assert said.strip().endswith("interrupted; all files written so far are complete")
     document = json.loads((tmp_path / "o/localization.json").read_text())
     assert not document["complete"]
     assert 0 < document["rows"][0]["images"] < 300

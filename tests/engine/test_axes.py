@@ -291,7 +291,7 @@ def test_eigen_of_hirescam_is_eigengradcam() -> None:
 
 def test_eigen_needs_channels() -> None:
     model = model_of("vit")
-    with pytest.raises(MethodError, match=r"rollout has none\. It is for gradcam"):
+    with pytest.raises(MethodError, match=r"rollout has none; use it with gradcam"):
         plan_requests(model, [find_method("rollout")], smoothing=smoothing.parse_smoothing("eigen"))
 
 

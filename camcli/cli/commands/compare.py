@@ -18,10 +18,17 @@ from camcli.cli.completions import (
     ALL_KEYWORD,
     CHEAP_KEYWORD,
     complete_compared_methods,
-    complete_layers,
 )
 from camcli.cli.console import print_info
-from camcli.cli.declarations import METHOD, BatchSize, Device, Inputs, ModelList
+from camcli.cli.declarations import (
+    METHOD,
+    BatchSize,
+    Device,
+    Inputs,
+    LayerSpecs,
+    ModelList,
+    TargetSpec,
+)
 from camcli.cli.loading import choose_model_name, load_chosen_model
 from camcli.cli.options import (
     COMPARISON_FILE,
@@ -29,14 +36,15 @@ from camcli.cli.options import (
     check_no_existing_run,
     choose_batch_size,
     parse_method_options,
-    parse_methods,
     parse_model_names,
     parse_model_options,
     parse_threshold,
 )
 from camcli.core.errors import MethodError, UsageError
+from camcli.engine.targets import parse_target
 from camcli.io.discovery import find_image_sources, parse_path_list
 from camcli.io.files import create_class_slugs
+from camcli.methods.options import parse_methods
 from camcli.methods.registry import METHODS, Method
 
 if TYPE_CHECKING:
@@ -56,19 +64,6 @@ ComparedMethods = Annotated[
         autocompletion=complete_compared_methods,
     ),
 ]
-ComparedLayers = Annotated[
-    list[str] | None,
-    Option(
-        "--layers",
-        "-l",
-        metavar="SPEC",
-        help="Explain these layers: stage4, stage1..5, last, all, or names; repeat the option to"
-        " add a row.",
-        show_default="the method's own",
-        rich_help_panel=METHOD,
-        autocompletion=complete_layers,
-    ),
-]
 
 
 def compare(
@@ -77,7 +72,8 @@ def compare(
     model: ModelArguments,
     models: ModelList = None,
     method: ComparedMethods = None,
-    layers: ComparedLayers = None,
+    layers: LayerSpecs = None,
+    target: TargetSpec = "predicted",
     method_arguments: MethodArguments,
     image: InputArguments,
     output: CompareOutputArguments,
@@ -90,6 +86,7 @@ def compare(
     """
     methods, all_must_apply = _choose_methods(method or [CHEAP_KEYWORD])
     options = parse_method_options(methods, method_arguments, layers, image.fit)
+    bind_target = parse_target(target)
     model_options = parse_model_options(model, image, device)
     threshold = parse_threshold(output.threshold)
     names = parse_model_names(model.model, models, model.checkpoint)
@@ -99,7 +96,8 @@ def compare(
     listed = parse_path_list(sys.stdin.read()) if "-" in inputs else []
     sources = find_image_sources(inputs, listed, skip_folder=output.output)
 
-    from camcli.cli.runners.compare import CompareRun
+    from camcli.cli.runners.compare import run_compare
+    from camcli.runs.compare_run import CompareTask
     from camcli.runs.config import RunConfig
 
     specs: Sequence[str | None] = list(dict.fromkeys(layers or [])) or [None]
@@ -110,7 +108,7 @@ def compare(
         config = RunConfig(
             model=network,
             requests=(),
-            target=options.bind_target(network.labels),
+            target=bind_target(network.labels),
             fit=image.fit,
             batch_size=choose_batch_size(batch_size, network.device.type, image.fit),
             workers=1,
@@ -121,13 +119,16 @@ def compare(
         rows += [_create_row(config, options, specs, spec, label) for spec in specs]
     _check_refusals(rows, methods, all_must_apply)
     columns = _find_used_columns(rows, methods)
-    return CompareRun(
+    task = CompareTask(
         method_names=tuple(methods[column].name for column in columns),
         rows=tuple(row.select_columns(columns) for row in rows),
+        sources=sources,
         output=output.output,
         class_slugs=create_class_slugs(rows[0].base_config.model.labels),
-        fail_on_blank=all_must_apply,
-    ).run(sources, output.overwrite, output.format_)
+    )
+    return run_compare(
+        task, output.overwrite, fail_on_blank=all_must_apply, output_format=output.format_
+    )
 
 
 def _create_row(
@@ -138,20 +139,19 @@ def _create_row(
     model_label: str,
 ) -> ComparisonRow:
     """Plan each method by itself for one network and one `--layers`."""
-    from camcli.engine.plan import iter_method_plans
+    from camcli.engine.plan import PlanOptions, iter_method_plans
     from camcli.runs.comparison import create_comparison_row
 
     # A method that chooses its own layers is drawn in the first row only.
     planned = [m for m in options.methods if m.per_layer or spec == specs[0]]
-    plans = iter_method_plans(
-        config.model,
-        planned,
-        spec,
-        options.block,
-        options.fusion,
-        options.settings,
-        options.smoothing,
+    plan_options = PlanOptions(
+        layer_spec=spec,
+        block=options.block,
+        fusion=options.fusion,
+        options=options.settings,
+        smoothing=options.smoothing,
     )
+    plans = iter_method_plans(config.model, planned, plan_options)
     plan_by_method = dict(zip((m.name for m in planned), plans, strict=True))
     layers_label = str(spec) if len(specs) > 1 else ""
     return create_comparison_row(model_label, layers_label, config, options.methods, plan_by_method)

@@ -1,4 +1,4 @@
-"""`camcli doctor`: is this installation fit to work?"""
+"""`camcli doctor`: check the installation."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from camcli.core.errors import CamcliError
 
 
 def doctor() -> int:
-    """Versions, devices, matching torch and torchvision, embedded weights, writable folders."""
+    """Check the installation: versions, devices, weights and folders."""
     checks: tuple[Callable[[], str], ...] = (_torch, _torchvision, _timm, _weights, _folders)
     print_data(f"ok    camcli {__version__}, Python {platform.python_version()}")
     status = 0

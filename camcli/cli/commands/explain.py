@@ -18,7 +18,7 @@ from camcli.cli.arguments import (
     MethodArguments,
     ModelArguments,
 )
-from camcli.cli.declarations import Inputs, LayerSpec, MethodNames
+from camcli.cli.declarations import Inputs, LayerSpec, MethodNames, TargetSpec
 from camcli.cli.loading import choose_model_name, load_chosen_model
 from camcli.cli.options import (
     MethodOptions,
@@ -28,16 +28,18 @@ from camcli.cli.options import (
     choose_batch_size,
     choose_worker_count,
     parse_method_options,
-    parse_methods,
     parse_model_options,
     parse_output_kinds,
     parse_threshold,
 )
+from camcli.engine.targets import parse_target
 from camcli.io.discovery import find_image_sources, parse_path_list
 from camcli.io.files import create_class_slugs
+from camcli.methods.options import parse_methods
 
 if TYPE_CHECKING:
     from camcli.core.types import Result
+    from camcli.engine.request import Request
     from camcli.models.model import Model
     from camcli.runs.config import RunConfig
 
@@ -65,6 +67,7 @@ def explain(
     model: ModelArguments,
     method: MethodNames = None,
     layers: LayerSpec = None,
+    target: TargetSpec = "predicted",
     method_arguments: MethodArguments,
     image: InputArguments,
     output: ExplainOutputArguments,
@@ -73,6 +76,7 @@ def explain(
     """Draw heatmaps and boxes that show what the network looked at."""
     methods = parse_methods(method) if method else []
     options = parse_method_options(methods, method_arguments, layers, image.fit)
+    bind_target = parse_target(target)
     model_options = parse_model_options(model, image, speed.device)
     kinds = parse_output_kinds(output.save)
     threshold = parse_threshold(output.threshold)
@@ -88,49 +92,16 @@ def explain(
 
     find_palette(output.colormap)
 
-    from camcli.cli.runners.explain import ExplainRun
+    from camcli.cli.runners.explain import run_explain
+    from camcli.runs.config import RunConfig
+    from camcli.runs.explain_run import ExplainTask
 
     name = choose_model_name(model.model, model_options, methods)
     network = load_chosen_model(name, model_options)
-    config = _create_run_config(network, options, layers, threshold, image, output, speed)
-    weights_file = model.checkpoint or _find_model_file(name)
-    return ExplainRun(
-        config=config,
-        sources=sources,
-        finish_result=_create_writer(network, kinds, output),
-        output=output.output,
-        document=_create_document(config, context.params, weights_file, len(sources)),
-        format=output.format_,
-        overwrite=output.overwrite,
-        resume=output.resume,
-        stop_on_error=output.on_error == "stop",
-    ).run()
-
-
-def _create_run_config(
-    network: Model,
-    options: MethodOptions,
-    layers: str | None,
-    threshold: str | float | None,
-    image: InputArguments,
-    output: ExplainOutputArguments,
-    speed: ExplainSpeedArguments,
-) -> RunConfig:
-    from camcli.engine.plan import plan_requests
-    from camcli.runs.config import RunConfig
-
-    return RunConfig(
+    config = RunConfig(
         model=network,
-        requests=plan_requests(
-            network,
-            options.methods,
-            layers,
-            options.block,
-            options.fusion,
-            options.settings,
-            options.smoothing,
-        ),
-        target=options.bind_target(network.labels),
+        requests=_plan_requests(network, options, layers),
+        target=bind_target(network.labels),
         fit=image.fit,
         batch_size=choose_batch_size(speed.batch_size, network.device.type, image.fit),
         workers=speed.workers or choose_worker_count(),
@@ -139,6 +110,34 @@ def _create_run_config(
         smoothing=options.smoothing,
         precision=speed.precision,
         is_compiled=speed.compile_,
+    )
+    weights_file = model.checkpoint or _find_model_file(name)
+    task = ExplainTask(
+        config=config,
+        sources=sources,
+        write_files=_create_writer(network, kinds, output),
+        output=output.output,
+        manifest=_create_document(config, context.params, weights_file, len(sources)),
+        overwrite=output.overwrite,
+        resume=output.resume,
+        stop_on_error=output.on_error == "stop",
+    )
+    return run_explain(task, output.format_)
+
+
+def _plan_requests(
+    network: Model, options: MethodOptions, layers: str | None
+) -> tuple[Request, ...]:
+    from camcli.engine.plan import plan_requests
+
+    return plan_requests(
+        network,
+        options.methods,
+        layer_spec=layers,
+        block=options.block,
+        fusion=options.fusion,
+        options=options.settings,
+        smoothing=options.smoothing,
     )
 
 

@@ -1,4 +1,4 @@
-"""`camcli models`: the names that --model takes."""
+"""`camcli models`: list the names that --model accepts."""
 
 from __future__ import annotations
 
@@ -8,18 +8,29 @@ from typing import Annotated
 from typer import Argument, Option
 
 from camcli.cli.console import print_data
+from camcli.cli.declarations import NO_TYPE
 from camcli.core.errors import UsageError, format_suggestion
 
 
 def models(
     pattern: Annotated[
-        str | None, Argument(metavar="[PATTERN]", help="A part of a name, or a glob: vit*384.")
+        str | None,
+        Argument(
+            metavar="PATTERN",
+            help="List only names that contain this text, or match a glob such as vit*384.",
+            show_default="all",
+        ),
     ] = None,
     loadable: Annotated[
-        bool, Option("--loadable", help="Only those whose weights are on this machine.")
+        bool,
+        Option(
+            "--loadable",
+            metavar=NO_TYPE,
+            help="List only models whose weights are on this machine.",
+        ),
     ] = False,
 ) -> int:
-    """The embedded ones, then timm's names, then torchvision's."""
+    """List model names: built-in, timm, torchvision."""
     import timm
     from torchvision import models as of_torchvision
 
