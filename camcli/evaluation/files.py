@@ -8,6 +8,12 @@ from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from camcli.evaluation.file_names import (
+    IMAGE_SCORES_FILE,
+    METRICS_FILE,
+    PROBLEMS_FILE,
+    REPORT_FILE,
+)
 from camcli.evaluation.plots import draw_error_types, draw_iou_curves, draw_threshold_curves
 from camcli.evaluation.predictions import EvaluationRow
 from camcli.evaluation.report import (
@@ -20,8 +26,6 @@ from camcli.evaluation.scores import ImageScore
 from camcli.io.files import write_file
 from camcli.io.jsonl import ResultsLog
 
-IMAGE_SCORES_FILE = "images.jsonl"
-REPORT_FILE, METRICS_FILE, PROBLEMS_FILE = "localization.json", "localization.csv", "problems.csv"
 PLOTS = {
     "thresholds.png": draw_threshold_curves,
     "overlaps.png": draw_iou_curves,

@@ -1,4 +1,4 @@
-"""The curves of a report, drawn: accuracy against threshold, against IoU, and the error split."""
+"""Plots of a report: accuracy against threshold, accuracy against IoU, and error types."""
 
 from __future__ import annotations
 
@@ -13,13 +13,13 @@ from matplotlib.figure import Figure
 from camcli.evaluation.metrics.iou import ERROR_TYPES
 from camcli.evaluation.report import RowMetrics
 
-MAX_LABEL_LENGTH = 44  # letters of a name: what tells paths apart is at their end
-BASELINE_GRAYS = ("0.35", "0.65")  # the baselines'
+MAX_LABEL_LENGTH = 44
+BASELINE_GRAYS = ("0.35", "0.65")
 ERROR_TYPE_COLORS = ("#4c9f70", "#b0413e", "#e2a03f", "#7aa6c2", "#3d5a80", "#9a8c98")
 
 
 def draw_threshold_curves(row_metrics: Sequence[RowMetrics], names: Sequence[str]) -> bytes:
-    """Accuracy at each threshold, the best one marked: how much a threshold matters."""
+    """Plot box accuracy at each threshold, with a mark at the best one, as PNG."""
     figure, axes = _create_figure("Box accuracy (IoU ≥ 0.5) against the threshold")
     for line, name, look in zip(row_metrics, names, _choose_line_styles(row_metrics), strict=True):
         x, y = line.curves["threshold"], line.curves["box_acc_at_threshold"]
@@ -32,33 +32,33 @@ def draw_threshold_curves(row_metrics: Sequence[RowMetrics], names: Sequence[str
 
 
 def draw_iou_curves(row_metrics: Sequence[RowMetrics], names: Sequence[str]) -> bytes:
-    """Accuracy as a larger IoU is asked for: do boxes fit closely, or just well enough?"""
+    """Plot the share of images whose box has at least each IoU, as PNG."""
     figure, axes = _create_figure("Share of images whose box has at least an IoU")
     for line, name, look in zip(row_metrics, names, _choose_line_styles(row_metrics), strict=True):
         label = f"{_shorten_label(name)} at {line.row.threshold}"
         axes.plot(line.curves["iou"], line.curves["gt_known_at_iou"], **look, label=label)
     axes.axvline(0.5, color="0.8", linewidth=0.8, zorder=0)
-    axes.set_xlabel("IoU with the nearest box of the truth")
+    axes.set_xlabel("IoU with the best-fitting ground-truth box")
     axes.set_ylabel("share of images")
     return _curves_to_png(figure, axes)
 
 
 def draw_error_types(row_metrics: Sequence[RowMetrics], names: Sequence[str]) -> bytes | None:
-    """What the top-1 localisation of each image is, as stacked bars; None without classes."""
-    told = [
+    """Plot the shares of the error types as bars, as PNG; None without class predictions."""
+    rows = [
         (_shorten_label(n), line)
         for n, line in zip(names, row_metrics, strict=True)
         if "split" in line.curves
     ]
-    if not told:
+    if not rows:
         return None
     figure, axes = _create_figure(
-        "Top-1 localisation: right, or what is wrong", 1.2 + 0.42 * len(told)
+        "Top-1 localization: right, or type of error", 1.2 + 0.42 * len(rows)
     )
-    left = [0.0] * len(told)
-    for i, (kind, shade) in enumerate(zip(ERROR_TYPES, ERROR_TYPE_COLORS, strict=True)):
-        width = [line.curves["split"][i] for _, line in told]
-        bars = axes.barh([n for n, _ in told], width, left=left, color=shade, label=kind)
+    left = [0.0] * len(rows)
+    for i, (kind, color) in enumerate(zip(ERROR_TYPES, ERROR_TYPE_COLORS, strict=True)):
+        width = [line.curves["split"][i] for _, line in rows]
+        bars = axes.barh([n for n, _ in rows], width, left=left, color=color, label=kind)
         texts = [f"{share:.0%}" if share >= 0.04 else "" for share in width]
         axes.bar_label(bars, texts, label_type="center", fontsize=7, color="white")
         left = [a + b for a, b in zip(left, width, strict=True)]
@@ -70,7 +70,7 @@ def draw_error_types(row_metrics: Sequence[RowMetrics], names: Sequence[str]) ->
 
 
 def _shorten_label(name: str) -> str:
-    """A name of a bearable length; a dollar sign would be taken for a formula's."""
+    """The end of a long name, which tells paths apart; `$` is escaped, as it starts a formula."""
     short = name if len(name) <= MAX_LABEL_LENGTH else f"…{name[-MAX_LABEL_LENGTH:]}"
     return short.replace("$", r"\$")
 

@@ -50,11 +50,10 @@ from camcli.cli.options import (
 )
 from camcli.core.errors import UsageError, format_suggestion, to_one_line
 from camcli.core.thresholds import parse_threshold
+from camcli.evaluation.file_names import IMAGE_SCORES_FILE
 from camcli.methods.options import parse_methods
 
 app = Typer(help="Measure how well maps match ground truth.")
-
-IMAGE_SCORES_FILE = "images.jsonl"
 
 
 @app.callback()
@@ -185,7 +184,7 @@ def _check_map_folders(maps: Sequence[Path], model_choices: Sequence[object]) ->
 
 
 def _parse_floors(floor_options: Sequence[str]) -> dict[str, float]:
-    """`--fail-under METRIC=X` as the least value of each metric."""
+    """The smallest allowed value of each metric, from `--fail-under METRIC=X`."""
     from camcli.evaluation.metrics.aggregation import METRICS
 
     names = [metric.name for metric in METRICS]

@@ -76,7 +76,7 @@ def _print_report(
 
 
 def _print_missed_floors(report: LocalizationReport, floors: Mapping[str, float]) -> bool:
-    """Print which rows are below which floor; a metric that a row does not have is below it."""
+    """Print each row that is below a floor; a metric that was not measured is below it."""
     missed = [
         (name, metric, row.metrics.get(metric))
         for name, row in zip(report.row_names, report.rows, strict=True)

@@ -1,6 +1,6 @@
-"""What a data set says of its images: the records that every reader yields, and a first check.
+"""Annotations: the records that every data set reader yields, their checks, and their placing.
 
-Coordinates are pixels of the stored image, x1 < x2 and y1 < y2, as each data set has them.
+Coordinates are pixels of the stored image, with x1 < x2 and y1 < y2.
 """
 
 from __future__ import annotations
@@ -17,9 +17,9 @@ from numpy.typing import NDArray
 
 Corners = tuple[float, float, float, float]
 MaskArray = NDArray[np.bool_]
-MaskLoader = Callable[[], MaskArray]  # (H, W) of the whole image, made when it is asked for
+MaskLoader = Callable[[], MaskArray]  # (H, W) of the whole image, loaded when needed
 
-MAX_COORDINATE_PIXELS = 1e9  # pixels from the image at which a corner is no corner
+MAX_COORDINATE_PIXELS = 1e9  # a corner farther away is an error in the data
 
 ProblemKind = Literal[
     "image is missing",
@@ -46,9 +46,10 @@ FAILURE_KINDS: tuple[ProblemKind, ...] = (
 
 @dataclass(frozen=True, slots=True)
 class Annotation:
-    """Where the objects of one class are in one image; `size` (W, H) is what boxes refer to.
+    """Where the objects of one class are in one image: boxes, masks, or both.
 
-    `label` is a class index, or a name that the model's labels know.
+    `label` is a class index or a class name. Boxes refer to an image of `size` (W, H); None stands
+    for the size of the stored image. Pixels of `ignored_masks` are neither object nor background.
     """
 
     image_name: str
@@ -61,13 +62,13 @@ class Annotation:
 
 
 def hash_image_name(image_name: str) -> int:
-    """A number that goes by an image's name alone, whatever other images there are."""
+    """A number that depends only on the name of the image, not on the other images."""
     return zlib.crc32(image_name.encode(errors="surrogateescape"))
 
 
 @dataclass(frozen=True, slots=True)
 class Problem:
-    """Something that cannot be evaluated, where it is, and more of it."""
+    """Something that cannot be evaluated: its kind, its location, and a detail."""
 
     kind: ProblemKind
     location: str
@@ -83,9 +84,9 @@ AnnotationOrProblem = Annotation | Problem
 def iter_valid_annotations(
     annotations: Iterable[AnnotationOrProblem], *, allow_missing_images: bool
 ) -> Iterator[AnnotationOrProblem]:
-    """What a reader found, less images and boxes that cannot be: each of those is a Problem.
+    """Yield what a reader found, with a problem in place of each missing image and invalid box.
 
-    With `sized` it is enough that an image's size is known.
+    With `allow_missing_images` an annotation that has the image's size needs no image file.
     """
     for item in annotations:
         yield from (
@@ -95,17 +96,20 @@ def iter_valid_annotations(
         )
 
 
-def _validate_annotation(truth: Annotation, sized: bool) -> Iterator[AnnotationOrProblem]:
-    if not os.path.isfile(truth.image_path) and not (sized and truth.size):
-        yield Problem("image is missing", truth.image_name, str(truth.image_path))
+def _validate_annotation(
+    annotation: Annotation, allow_missing_image: bool
+) -> Iterator[AnnotationOrProblem]:
+    name = annotation.image_name
+    if not os.path.isfile(annotation.image_path) and not (allow_missing_image and annotation.size):
+        yield Problem("image is missing", name, str(annotation.image_path))
         return
-    good = tuple(box for box in truth.boxes if _is_valid_box(box))
-    for box in set(truth.boxes) - set(good):
-        yield Problem("box is inverted or empty", truth.image_name, _format_box(box))
-    if good or truth.masks:
-        yield replace(truth, boxes=good)
-    elif not truth.boxes:
-        yield Problem("image has no annotation", truth.image_name)
+    valid = tuple(box for box in annotation.boxes if _is_valid_box(box))
+    for box in set(annotation.boxes) - set(valid):
+        yield Problem("box is inverted or empty", name, _format_box(box))
+    if valid or annotation.masks:
+        yield replace(annotation, boxes=valid)
+    elif not annotation.boxes:
+        yield Problem("image has no annotation", name)
 
 
 def _is_valid_box(box: Corners) -> bool:
@@ -122,11 +126,12 @@ def _format_box(box: Iterable[float]) -> str:
 
 @dataclass(frozen=True, slots=True)
 class CanvasAnnotation:
-    """The truth on the canvas of side S: boxes twice, as two protocols have them, and pixels.
+    """An annotation on the canvas of side S: boxes in three forms, and masks.
 
-    truncated (T, 4): scaled, made whole numbers (wsolevaluation). fitted (T, 4): those clipped to
-    [0, S - 1] (TS-CAM). boxes (T, 4): pixels of the image of `size` (W, H). foreground and
-    background (S, S) where there are masks; what is in neither is not counted.
+    scaled_boxes (T, 4): scaled to the canvas and truncated to whole numbers (wsolevaluation).
+    clipped_boxes (T, 4): the same, clipped to [0, S - 1] (TS-CAM). image_boxes (T, 4): pixels of
+    the image of `image_size` (W, H). foreground and background (S, S), if there are masks; pixels
+    in neither are ignored.
     """
 
     clipped_boxes: NDArray[np.int64]
@@ -140,61 +145,70 @@ class CanvasAnnotation:
 def annotation_to_canvas(
     annotation: Annotation, size: tuple[int, int], side: int
 ) -> tuple[CanvasAnnotation | None, list[Problem]]:
-    """The truth of an image of that size (W, H) on a canvas, and what of it cannot be placed.
+    """Place the annotation of an image of that size (W, H) on a canvas, and list the problems.
 
-    Boxes around its masks stand for boxes where a data set has only masks. Raises ImageError for
-    a mask file that cannot be read.
+    Returns None in place of an annotation without any usable box. Masks without boxes get a box
+    around each mask. Raises ImageError for a mask file that cannot be read.
     """
     own = annotation.size or size
     if not _has_same_aspect(own, size):
         detail = f"{own[0]} x {own[1]}, the image is {size[0]} x {size[1]}"
         return None, [Problem("size is not the image's", annotation.image_name, detail)]
-    given = np.array(annotation.boxes, np.float64).reshape(-1, 4)
-    inside = (given[:, :2] < own).all(axis=1) & (given[:, 2:] > 0).all(axis=1)
+    boxes, problems = _clip_boxes(annotation, own)
+    foreground, mask_boxes, empty_count = _combine_masks(annotation.masks, own, side)
+    problems += [Problem("mask is empty", annotation.image_name)] * empty_count
+    boxes = boxes if len(boxes) else mask_boxes
+    if not len(boxes):
+        return None, problems
+    # Multiply first: 55 * 224 / 55 is exactly 224, but 55 * (224 / 55) is less.
+    scaled = (boxes * side / [*own, *own]).astype(np.int64)
+    placed = CanvasAnnotation(
+        clipped_boxes=np.clip(scaled, 0, side - 1),
+        scaled_boxes=scaled,
+        image_boxes=boxes * [*size, *size] / [*own, *own],
+        image_size=size,
+    )
+    if not foreground.any():  # no masks, or masks smaller than a pixel of the canvas
+        return placed, problems
+    ignored, _, _ = _combine_masks(annotation.ignored_masks, own, side)
+    return replace(placed, foreground=foreground, background=~(foreground | ignored)), problems
+
+
+def _clip_boxes(
+    annotation: Annotation, size: tuple[int, int]
+) -> tuple[NDArray[np.float64], list[Problem]]:
+    """The boxes (T, 4) clipped to the image, and a problem for each box outside it."""
+    boxes = np.array(annotation.boxes, np.float64).reshape(-1, 4)
+    inside = (boxes[:, :2] < size).all(axis=1) & (boxes[:, 2:] > 0).all(axis=1)
     problems = [
         Problem("box is outside the image", annotation.image_name, _format_box(box))
-        for box in given[~inside]
+        for box in boxes[~inside]
     ]
-    given = np.clip(given[inside], 0, [*own, *own])
-    foreground, around, empty = _combine_masks(annotation.masks, own, side)
-    problems += [Problem("mask is empty", annotation.image_name)] * empty
-    given = given if len(given) else around
-    if not len(given):
-        return None, problems
-    # Times first, for 55 * 224 / 55 is 224 and 55 * (224 / 55) is less.
-    truncated = (given * side / [*own, *own]).astype(np.int64)
-    boxes = given * [*size, *size] / [*own, *own]
-    fitted = np.clip(truncated, 0, side - 1)
-    if not foreground.any():  # no masks, or so small that no pixel of the canvas shows them
-        return CanvasAnnotation(fitted, truncated, boxes, size), problems
-    ignored, _, _ = _combine_masks(annotation.ignored_masks, own, side)
-    return CanvasAnnotation(
-        fitted, truncated, boxes, size, foreground, ~(foreground | ignored)
-    ), problems
+    return np.clip(boxes[inside], 0, [*size, *size]), problems
 
 
 def _has_same_aspect(one: tuple[int, int], other: tuple[int, int]) -> bool:
-    """Whether two sizes are of one shape, so that one image may have both."""
+    """Whether two sizes have the same aspect ratio, so that one image may have both."""
     return abs(one[0] * other[1] / (one[1] * other[0]) - 1) < 0.05
 
 
 def _combine_masks(
     masks: Iterable[MaskLoader], size: tuple[int, int], side: int
 ) -> tuple[MaskArray, NDArray[np.float64], int]:
-    """All masks together on the canvas, the box around each, and how many are empty.
+    """The union of all masks on the canvas, the box around each, and the number of empty masks.
 
-    One is made at a time: a picture may have hundreds, each of its full size.
+    Masks are loaded one at a time, because an image may have hundreds in full size.
     """
-    together = np.zeros((side, side), bool)
-    boxes, empty = [], 0
-    for mask in masks:
-        picked = mask()
-        if picked.any():
-            together |= _resize_mask(picked, side)
-            boxes.append(_mask_to_box(picked, size))
+    union = np.zeros((side, side), bool)
+    boxes, empty_count = [], 0
+    for load_mask in masks:
+        mask = load_mask()
+        if mask.any():
+            union |= _resize_mask(mask, side)
+            boxes.append(_mask_to_box(mask, size))
         else:
-            empty += 1
-    return together, np.array(boxes, np.float64).reshape(-1, 4), empty
+            empty_count += 1
+    return union, np.array(boxes, np.float64).reshape(-1, 4), empty_count
 
 
 def _mask_to_box(mask: MaskArray, size: tuple[int, int]) -> Corners:
@@ -210,6 +224,6 @@ def _mask_to_box(mask: MaskArray, size: tuple[int, int]) -> Corners:
 
 
 def _resize_mask(mask: MaskArray, side: int) -> MaskArray:
-    """Nearest neighbour as OpenCV picks it: pixel floor(i h / S)."""
+    """Resize by nearest neighbour as OpenCV does: pixel i takes the value at floor(i h / S)."""
     rows, columns = (np.arange(side) * edge // side for edge in mask.shape)
     return mask[np.ix_(rows, columns)]

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import json
 from collections import defaultdict
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -61,38 +62,61 @@ def read_coco(file: Path, root: Path) -> Iterator[AnnotationOrProblem]:
     """
     document = _load_coco_json(file)
     names = {entry["id"]: str(entry["name"]) for entry in document["categories"]}
-    boxes: dict[tuple[Any, str], list[Corners]] = defaultdict(list)
-    masks: dict[tuple[Any, str], list[MaskLoader]] = defaultdict(list)
-    crowds: dict[Any, list[MaskLoader]] = defaultdict(list)
-    sizes = {entry["id"]: _read_entry_size(entry) for entry in document["images"]}
+    images = {entry["id"]: entry for entry in document["images"]}
+    sizes = {number: _read_entry_size(entry) for number, entry in images.items()}
+    objects = _Objects()
     for entry in document["annotations"]:
         try:
-            image, name = entry["image_id"], names[entry["category_id"]]
-            mask = _read_segmentation(entry.get("segmentation"), sizes[image])
-            if entry.get("iscrowd"):
-                crowds[image] += mask
-                continue
-            x, y, w, h = (float(value) for value in entry["bbox"])
+            objects.add_entry(entry, names, sizes)
         except (KeyError, TypeError, ValueError, AttributeError, OverflowError) as error:
             location = (
                 f"annotation {entry.get('id')}" if isinstance(entry, dict) else "an annotation"
             )
             detail = str(error) if isinstance(error, ValueError) else MALFORMED_ENTRY_MESSAGE
             yield Problem("annotation cannot be read", location, detail)
-            continue
-        boxes[image, name].append((x, y, x + w, y + h))
-        masks[image, name] += mask
-    described = {entry["id"]: entry for entry in document["images"]}
-    for key, corners in boxes.items():
+    for key, boxes in objects.boxes.items():
         image, name = key
-        file_name = str(described[image]["file_name"])
-        own, crowd = tuple(masks[key]), tuple(crowds[image])
-        size = sizes[image]
-        yield Annotation(file_name, root / file_name, name, tuple(corners), size, own, crowd)
-    annotated = {image for image, _ in boxes}
-    for image, entry in described.items():
+        file_name = str(images[image]["file_name"])
+        yield Annotation(
+            image_name=file_name,
+            image_path=root / file_name,
+            label=name,
+            boxes=tuple(boxes),
+            size=sizes[image],
+            masks=tuple(objects.masks[key]),
+            ignored_masks=tuple(objects.crowds[image]),
+        )
+    annotated = {image for image, _ in objects.boxes}
+    for image, entry in images.items():
         if image not in annotated:
             yield Problem("image has no annotation", str(entry["file_name"]))
+
+
+@dataclass(slots=True)
+class _Objects:
+    """The boxes and masks of each image and class, and the crowds of each image."""
+
+    boxes: dict[tuple[Any, str], list[Corners]] = field(default_factory=lambda: defaultdict(list))
+    masks: dict[tuple[Any, str], list[MaskLoader]] = field(
+        default_factory=lambda: defaultdict(list)
+    )
+    crowds: dict[Any, list[MaskLoader]] = field(default_factory=lambda: defaultdict(list))
+
+    def add_entry(
+        self,
+        entry: dict[str, Any],
+        names: Mapping[Any, str],
+        sizes: Mapping[Any, tuple[int, int] | None],
+    ) -> None:
+        """Add one annotation, or nothing if it is malformed, which raises an error."""
+        image, name = entry["image_id"], names[entry["category_id"]]
+        mask = _read_segmentation(entry.get("segmentation"), sizes[image])
+        if entry.get("iscrowd"):
+            self.crowds[image] += mask
+            return
+        x, y, w, h = (float(value) for value in entry["bbox"])
+        self.boxes[image, name].append((x, y, x + w, y + h))
+        self.masks[image, name] += mask
 
 
 def _load_coco_json(file: Path) -> dict[str, Any]:

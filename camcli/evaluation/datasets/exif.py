@@ -1,4 +1,4 @@
-"""Annotations of stored pixels, turned with the image as EXIF says."""
+"""Annotations of stored pixels, rotated or mirrored with the image as its EXIF data says."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from camcli.evaluation.datasets.annotations import Annotation, Corners, MaskArra
 
 MaskTransposer = Callable[[MaskArray], MaskArray]
 
-# What each turn does to an array of rows and columns.
+# What each transpose does to a mask (rows, columns).
 MASK_TRANSPOSES: Mapping[Transpose, MaskTransposer] = {
     Transpose.FLIP_LEFT_RIGHT: lambda a: a[:, ::-1],
     Transpose.ROTATE_180: lambda a: a[::-1, ::-1],
@@ -23,7 +23,7 @@ MASK_TRANSPOSES: Mapping[Transpose, MaskTransposer] = {
     Transpose.TRANSVERSE: lambda a: a[::-1, ::-1].T,
     Transpose.ROTATE_90: lambda a: np.rot90(a, 1),
 }
-# What each does to the point (x, y) of a stored image of w x h.
+# What each transpose does to the point (x, y) of a stored image of w x h.
 POINT_TRANSPOSES: Mapping[
     Transpose, Callable[[float, float, float, float], tuple[float, float]]
 ] = {
@@ -46,9 +46,9 @@ SIDEWAYS_TRANSPOSES = {
 def transpose_annotation(
     annotation: Annotation, transpose: Transpose | None, size: tuple[int, int]
 ) -> Annotation:
-    """The truth of an image that is turned to be upright, `size` (W, H) once it is.
+    """Transpose an annotation like its image, which has `size` (W, H) when it is upright.
 
-    A truth whose own size is the upright one, and could not be the stored one, is upright already.
+    An annotation stays as it is if its own size is that of the upright image only.
     """
     if transpose is None:
         return annotation
@@ -61,20 +61,20 @@ def transpose_annotation(
         tuple(_defer_transpose(mask, MASK_TRANSPOSES[transpose]) for mask in own)
         for own in (annotation.masks, annotation.ignored_masks)
     )
-    sized = (height, width) if transpose in SIDEWAYS_TRANSPOSES else (width, height)
-    return replace(annotation, boxes=boxes, masks=masks, ignored_masks=ignored, size=sized)
+    upright = (height, width) if transpose in SIDEWAYS_TRANSPOSES else (width, height)
+    return replace(annotation, boxes=boxes, masks=masks, ignored_masks=ignored, size=upright)
 
 
-def _transpose_box(box: Corners, turn: Transpose, width: float, height: float) -> Corners:
+def _transpose_box(box: Corners, transpose: Transpose, width: float, height: float) -> Corners:
     (x1, y1), (x2, y2) = (
-        POINT_TRANSPOSES[turn](x, y, width, height) for x, y in (box[:2], box[2:])
+        POINT_TRANSPOSES[transpose](x, y, width, height) for x, y in (box[:2], box[2:])
     )
     return min(x1, x2), min(y1, y2), max(x1, x2), max(y1, y2)
 
 
-def _defer_transpose(mask: MaskLoader, turn: MaskTransposer) -> MaskLoader:
-    return partial(_load_transposed_mask, mask, turn)
+def _defer_transpose(mask: MaskLoader, transpose: MaskTransposer) -> MaskLoader:
+    return partial(_load_transposed_mask, mask, transpose)
 
 
-def _load_transposed_mask(mask: MaskLoader, turn: MaskTransposer) -> MaskArray:
-    return turn(mask())
+def _load_transposed_mask(mask: MaskLoader, transpose: MaskTransposer) -> MaskArray:
+    return transpose(mask())

@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 from collections import defaultdict
 from collections.abc import Collection, Iterator
-from functools import partial
 from pathlib import Path
 from xml.etree import ElementTree
 
@@ -46,19 +45,13 @@ def read_voc(annotations: Path, images: Path, split: str | None) -> Iterator[Ann
         if wanted is not None and file.stem not in wanted:
             continue
         alike = pictures[file.stem]
-        picture = max(
-            alike, key=partial(_count_common_parents, file), default=images / f"{file.stem}.jpg"
-        )
-        if (
-            sum(
-                _count_common_parents(file, other) == _count_common_parents(file, picture)
-                for other in alike
-            )
-            > 1
-        ):
+        common = {path: _count_common_parents(file, path) for path in alike}
+        closest = [path for path in alike if common[path] == max(common.values())]
+        if len(closest) > 1:
             detail = f"{len(alike)} images are named {file.stem}"
             yield Problem("annotation cannot be read", str(file), detail)
             continue
+        picture = closest[0] if closest else images / f"{file.stem}.jpg"
         pictures[file.stem] = [path for path in alike if path != picture]
         yield from _read_image_xml(file, picture, str(picture.relative_to(images)))
     for left in pictures.values():

@@ -1,1 +1,1 @@
-"""Localization metrics of one map, and their aggregates over a data set."""
+"""Localization metrics of one map, and their aggregation over a data set."""

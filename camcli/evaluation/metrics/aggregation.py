@@ -1,6 +1,6 @@
-"""Counts summed over images, over halves of them and over bootstrap resamples; and what they mean.
+"""Metrics from counts, summed over all images, over two halves, and over bootstrap resamples.
 
-Nothing is kept of an image but its share in the sums: memory does not grow with their number.
+Only sums are kept, so that memory does not grow with the number of images.
 """
 
 from __future__ import annotations
@@ -15,20 +15,20 @@ from numpy.typing import NDArray
 from camcli.evaluation.datasets.annotations import hash_image_name
 from camcli.evaluation.metrics.scoring import IOU_CURVE_LEVELS, MetricCounts
 
-SumArrays = Mapping[str, NDArray[np.float64]]  # each (R, ...): all, two halves, then the resamples
+SumArrays = Mapping[str, NDArray[np.float64]]  # each (R, ...): all, two halves, resamples
 ResampleValues = NDArray[np.float64]
 
 ALL_IMAGES, EVEN_HALF, ODD_HALF, FIRST_RESAMPLE = 0, 1, 2, 3  # rows of the sums
-MAX_PENDING_IMAGES = 32  # images summed at once, as one matrix product
+MAX_PENDING_IMAGES = 32  # summed together, by one matrix product
 
 
 @lru_cache(maxsize=64)  # the rows of an image come one after another
 def compute_resample_weights(image: str, resamples: int, seed: int) -> ResampleValues:
     """How often an image counts in each row of the sums (R,).
 
-    A bootstrap resample draws N images of N; each then counts Poisson(1) times, which needs no N
-    (arXiv 1312.5021). It goes by the image's name: the classes of one image go together, and
-    methods and models are compared on the same resamples and halves.
+    A bootstrap resample draws N of N images, so that each counts about Poisson(1) times; drawing
+    these counts needs no N (arXiv 1312.5021). They depend on the image's name only: all classes of
+    an image share them, and all methods and models use the same resamples and halves.
     """
     generator = np.random.default_rng([seed, hash_image_name(image)])
     half = generator.integers(2)
@@ -38,20 +38,20 @@ def compute_resample_weights(image: str, resamples: int, seed: int) -> ResampleV
 
 @dataclass(slots=True)
 class MetricSums:
-    """Sums of counts, each image weighted as the rows ask."""
+    """Sums of counts, with a weight for each image and each row of the sums."""
 
     _sums: dict[str, NDArray[np.float64]] = field(default_factory=dict)
     _pending: list[tuple[ResampleValues, MetricCounts]] = field(default_factory=list)
 
     def add_counts(self, weight: ResampleValues, counts: MetricCounts) -> None:
-        """Take in one image's counts."""
+        """Add the counts of one image."""
         self._pending.append((weight, counts))
         if len(self._pending) == MAX_PENDING_IMAGES:
             self._add_pending()
 
     @property
     def sums(self) -> SumArrays:
-        """What was counted so far."""
+        """The sums so far."""
         self._add_pending()
         return self._sums
 
@@ -68,7 +68,7 @@ class MetricSums:
 
 @dataclass(frozen=True, slots=True)
 class Metric:
-    """A number of a row: how it follows from the sums, of what counts, and what it is."""
+    """A metric: how it is computed from the sums, which counts it needs, and a description."""
 
     name: str
     count_name: str
@@ -92,9 +92,10 @@ def _compute_accuracy(sums: SumArrays, name: str) -> ResampleValues:
 
 
 def _create_best_accuracy(name: str) -> Callable[[SumArrays], ResampleValues]:
-    """Accuracy at the level that is best on all images, in resamples too; of several IoUs the mean.
+    """Accuracy at the level that is best on all images, averaged over the IoU thresholds.
 
-    To pick a level anew in each resample would count twice that the best of many is too good.
+    The resamples use the same level. Re-selecting it in every resample would count the selection
+    bias twice.
     """
 
     def compute_best(sums: SumArrays) -> ResampleValues:
@@ -113,14 +114,14 @@ def _find_best_threshold(sums: SumArrays) -> float:
 
 
 def level_to_threshold(level: int) -> float:
-    """The first threshold in thousandths with int(255 t) = level, as wsolevaluation lists them."""
+    """The smallest multiple t of 0.001 with int(255 t) = level, as wsolevaluation lists them."""
     return float(np.ceil(level / 255 * 1000) / 1000)
 
 
 def _compute_held_out_accuracy(sums: SumArrays) -> ResampleValues:
-    """Each half at the level that is best on the other: what a user who tunes would meet.
+    """Accuracy of each half at the level that is best on the other half.
 
-    NaN where a half is empty.
+    It estimates the accuracy on new images after tuning the threshold. NaN if a half is empty.
     """
     accuracy, number = _compute_accuracy(sums, "single"), sums["images"]
     right = sum(
@@ -132,11 +133,11 @@ def _compute_held_out_accuracy(sums: SumArrays) -> ResampleValues:
 
 
 def _compute_pxap(sums: SumArrays) -> ResampleValues:
-    """sum_i P_i (R_i - R_{i-1}) over falling thresholds, all images' pixels pooled."""
+    """sum_i P_i (R_i - R_{i-1}) over falling thresholds, with the pixels of all images pooled."""
     true, false = (sums["pixels"][:, i, ::-1].cumsum(axis=1) for i in (0, 1))
     precision = true / np.maximum(true + false, 1)
     with np.errstate(invalid="ignore"):
-        recall = true / true[:, -1:]  # NaN for a resample without any mask
+        recall = true / true[:, -1:]  # NaN for a resample without masks
     found: ResampleValues = (precision * np.diff(recall, axis=1, prepend=0)).sum(axis=1)
     return found
 
@@ -178,7 +179,7 @@ METRICS: tuple[Metric, ...] = (
 
 @dataclass(frozen=True, slots=True)
 class MetricValue:
-    """A metric's value, its 95 % interval, and the threshold it was found at."""
+    """The value of a metric, its 95 % confidence interval, and the best threshold if it has one."""
 
     value: float
     low: float | None
@@ -187,7 +188,7 @@ class MetricValue:
 
 
 def compute_metrics(sums: SumArrays) -> dict[str, MetricValue]:
-    """Every metric that these sums can tell."""
+    """Every metric that can be computed from these sums."""
     found = {m.name: _compute_metric(m, sums) for m in METRICS if m.count_name in sums}
     return {name: metric for name, metric in found.items() if np.isfinite(metric.value)}
 
@@ -195,9 +196,8 @@ def compute_metrics(sums: SumArrays) -> dict[str, MetricValue]:
 def _compute_metric(metric: Metric, sums: SumArrays) -> MetricValue:
     values = metric.compute(sums)
     at = metric.compute_threshold(sums) if metric.compute_threshold else None
-    drawn = values[FIRST_RESAMPLE:][
-        sums["images"][FIRST_RESAMPLE:] > 0
-    ]  # of few images a resample may have none
+    # With few images a resample may be empty.
+    drawn = values[FIRST_RESAMPLE:][sums["images"][FIRST_RESAMPLE:] > 0]
     drawn = drawn[np.isfinite(drawn)]
     if not len(drawn) or metric.name == "held_out":
         return MetricValue(float(values[ALL_IMAGES]), None, None, at)
@@ -206,7 +206,7 @@ def _compute_metric(metric: Metric, sums: SumArrays) -> MetricValue:
 
 
 def compute_curves(sums: SumArrays) -> dict[str, list[float]]:
-    """What is drawn: accuracy at each threshold, at each IoU, and the shares of the error split."""
+    """Curves for the plots: accuracy at each threshold and each IoU, and shares of error types."""
     found = {
         "threshold": [level_to_threshold(level) for level in range(sums["single"].shape[-1])],
         "box_acc_at_threshold": _compute_accuracy(sums, "single")[ALL_IMAGES].tolist(),

@@ -1,7 +1,7 @@
-"""The merge tree of a grey map: how its regions grow and join as the level falls.
+"""The component tree (max-tree) of a grey map: its regions at every level.
 
-Each pixel climbs to a peak; what a peak adds to its region at each level is a cumulative minimum;
-and two peaks' regions are one from the ridge between them downwards.
+Each pixel climbs to a peak. The box of a peak's region at each level is a cumulative minimum over
+its pixels. Below the level of the ridge between them, two peaks share one region.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from functools import cache
 import numpy as np
 from numpy.typing import NDArray
 
-LEVEL_COUNT = 255  # q > 0, ..., q > 254: above 255 there is nothing
+LEVEL_COUNT = 255  # q > 0, ..., q > 254; no pixel is above 255
 GrayMap = NDArray[np.uint8]
 Int32Array = NDArray[np.int32]
 Int16Array = NDArray[np.int16]
@@ -21,11 +21,11 @@ Int16Array = NDArray[np.int16]
 
 @dataclass(frozen=True, slots=True)
 class ComponentTree:
-    """The regions {q > t}, each known by its highest peak, for peak P and level t.
+    """The regions {q > t} by highest peak P and level t.
 
-    bounds (4, P, 255): x0, y0, -x1, -y1. area (P, 255): twice what the contour encloses, holes
-    left out. A peak stands for a region where low (P,) <= t < high (P,): below that it has joined
-    a higher one.
+    bounds (4, P, 255): x0, y0, -x1, -y1. area (P, 255): twice the area inside the contour, without
+    holes. A peak has a region of its own at levels merge_level (P,) <= t < peak_level (P,). At
+    lower levels its region has merged with that of a higher peak.
     """
 
     bounds: Int16Array
@@ -35,13 +35,13 @@ class ComponentTree:
 
     @property
     def alive_mask(self) -> NDArray[np.bool_]:
-        """Which peaks stand for a region at which level (P, 255)."""
+        """Whether a peak has a region of its own at each level (P, 255)."""
         t = np.arange(LEVEL_COUNT)
         return (self.merge_level[:, None] <= t) & (t < self.peak_level[:, None])
 
 
 def create_component_tree(grey: GrayMap, *, diagonal: bool) -> ComponentTree:
-    """The tree of a map (H, W), its pixels joined across corners too, or only across sides."""
+    """The tree of a map (H, W); `diagonal` means 8-connected pixels, otherwise 4-connected."""
     slopes, high = _find_pixel_peaks(grey, diagonal)
     peak, high, ridges = _merge_plateaus(slopes, high, _find_ridges(grey, slopes, diagonal))
     bounds = _compute_peak_bounds(grey, peak, len(high))
@@ -52,7 +52,7 @@ def create_component_tree(grey: GrayMap, *, diagonal: bool) -> ComponentTree:
     )
     low = np.zeros(len(high), np.int32)
     for winner, loser, ridge in _iter_merges(high, ridges):
-        # Both are above t where t < ridge.
+        # Both peaks are above t if t < ridge.
         own = bounds[:, winner, :ridge]
         np.minimum(own, bounds[:, loser, :ridge], out=own)
         area[winner, :ridge] += area[loser, :ridge]
@@ -63,7 +63,7 @@ def create_component_tree(grey: GrayMap, *, diagonal: bool) -> ComponentTree:
 def _find_pixel_peaks(grey: GrayMap, diagonal: bool) -> tuple[Int32Array, Int32Array]:
     """The number of the peak that each pixel climbs to (H, W), and the peaks' heights (P,)."""
     size = grey.size
-    # A total order, grey level then position: no two pixels are equal, so no plateau stops a climb.
+    # Order by grey level, then position: no two pixels are equal, so no plateau stops a climb.
     bits = size.bit_length()
     key = (grey.astype(np.int32) << bits) | _repeat_indices(size, 1, np.int32).reshape(grey.shape)
     around = np.pad(key, 1, constant_values=-1)
@@ -74,7 +74,7 @@ def _find_pixel_peaks(grey: GrayMap, diagonal: bool) -> tuple[Int32Array, Int32A
         best = np.maximum(np.maximum(around[1:-1, :-2], around[1:-1, 2:]), up_down[:, 1:-1])
     goal = (best & (1 << bits) - 1).ravel().astype(np.intp)
     spare = np.empty_like(goal)
-    for _ in range(max(grey.shape).bit_length() - 1):  # steps double; few climbs are longer
+    for _ in range(max(grey.shape).bit_length() - 1):  # steps double; few climbs need more
         goal, spare = np.take(goal, goal, out=spare, mode="clip"), goal
     while not np.array_equal(np.take(goal, goal, out=spare, mode="clip"), goal):
         goal, spare = spare, goal
@@ -85,7 +85,7 @@ def _find_pixel_peaks(grey: GrayMap, diagonal: bool) -> tuple[Int32Array, Int32A
 def _number_roots(
     goal: NDArray[np.integer], place: NDArray[np.integer]
 ) -> tuple[NDArray[np.intp], Int32Array]:
-    """The places that lead to themselves (P,), and which of them each place leads to (N,)."""
+    """The indices that point to themselves (P,), and the number of the one reached by each (N,)."""
     ends = np.flatnonzero(goal == place)
     number = np.zeros(len(goal), np.int32)
     number[ends] = np.arange(len(ends), dtype=np.int32)
@@ -93,10 +93,10 @@ def _number_roots(
 
 
 def _compute_peak_bounds(grey: GrayMap, peak: Int32Array, count: int) -> Int16Array:
-    """x0, y0, -x1, -y1 of what each peak adds to its region: (4, P, 255).
+    """x0, y0, -x1, -y1 of the pixels that climb to each peak: (4, P, 255).
 
-    Of several values written to one place numpy keeps the last, so rows written upwards leave the
-    topmost.
+    NumPy keeps the last of several values written to one index. Rows written from the bottom up
+    therefore leave the top one.
     """
     place = (peak * 256 + grey).astype(np.intp)
     bounds = np.full((4, count * 256), np.iinfo(np.int16).max, np.int16)
@@ -117,13 +117,13 @@ def _repeat_indices(count: int, times: int, kind: type[np.integer]) -> NDArray[n
 
 
 def _compute_peak_areas(grey: GrayMap, peak: Int32Array, count: int) -> Int32Array:
-    """Twice the area that the contour of what each peak adds encloses, holes left out: (P, 255).
+    """Twice the area inside the contour of each peak's pixels, without holes: (P, 255).
 
-    Of each 2 x 2 pixels a contour encloses a triangle once three are there, and the square once
-    all four are. They belong to the region of the highest of them.
+    Of each 2 x 2 pixels, a contour encloses a triangle if three are in the region, and the square
+    if all four are. The area belongs to the peak of the highest of the four.
     """
     if count == 1:
-        return np.zeros((1, LEVEL_COUNT), np.int32)  # nothing to compare it with
+        return np.zeros((1, LEVEL_COUNT), np.int32)  # there is no other region to compare it with
     corners = [np.s_[:-1, :-1], np.s_[:-1, 1:], np.s_[1:, :-1], np.s_[1:, 1:]]
     a, b, c, d = (grey[corner] for corner in corners)
     _, _, third, fourth = _sort_descending(a, b, c, d)
@@ -177,7 +177,7 @@ def _encode_ridges(
 
 
 def _decode_highest_ridges(codes: NDArray[np.int64]) -> _Ridges:
-    """Of each pair of peaks the highest pass, from the highest down."""
+    """The highest ridge between each pair of peaks, highest first."""
     codes = np.sort(codes)
     codes = codes[np.flatnonzero(np.diff(codes >> 8, append=-1))]
     codes = codes[np.argsort(-(codes & 255), kind="stable")]
@@ -188,9 +188,9 @@ def _decode_highest_ridges(codes: NDArray[np.int64]) -> _Ridges:
 def _merge_plateaus(
     slopes: Int32Array, high: Int32Array, ridges: _Ridges
 ) -> tuple[Int32Array, Int32Array, _Ridges]:
-    """Peaks that are none, for the way on is level, given to the peak to which it leads."""
+    """Merge peaks of one plateau: a peak with a level path to another peak is part of that one."""
     one, other = ridges.later_peak, ridges.earlier_peak
-    later_is_lower = high[one] < high[other]  # equal ones lead to the later, not to each other
+    later_is_lower = high[one] < high[other]  # of equal peaks the earlier leads to the later
     lower, upper = np.where(later_is_lower, one, other), np.where(later_is_lower, other, one)
     level = ridges.level == high[lower]
     place = np.arange(len(high), dtype=np.int32)
@@ -206,7 +206,7 @@ def _merge_plateaus(
 
 
 def _iter_merges(high: Int32Array, ridges: _Ridges) -> Iterator[tuple[int, int, int]]:
-    """Regions that become one: winner, loser, ridge. The higher peak wins, of equals the later."""
+    """Yield merges as (winner, loser, ridge). The higher peak wins; of equal peaks, the later."""
     leader = list(range(len(high)))
     rank = np.argsort(np.argsort(high, kind="stable")).tolist()
 
@@ -226,10 +226,10 @@ def _iter_merges(high: Int32Array, ridges: _Ridges) -> Iterator[tuple[int, int, 
 
 
 def count_holes(grey: GrayMap, tree: ComponentTree) -> Int32Array:
-    """How many holes there are at each level (255,): regions less the Euler number.
+    """Count the holes at each level (255,): the number of regions minus the Euler number E.
 
-    4 E = n1 - n3 - 2 nd, where of all 2 x 2 pixels n1 have one above the level, n3 three, and nd
-    two that only touch at a corner (Gray 1971, for 8-connected regions).
+    4 E = n1 - n3 - 2 nd. Of all 2 x 2 windows, n1 have one pixel above the level, n3 three, and nd
+    two that touch only at a corner (Gray 1971, for 8-connected regions).
     """
     framed = np.pad(grey, 1)
     a, b, c, d = framed[:-1, :-1], framed[:-1, 1:], framed[1:, :-1], framed[1:, 1:]
@@ -247,7 +247,7 @@ def count_holes(grey: GrayMap, tree: ComponentTree) -> Int32Array:
 def _sort_descending(
     a: GrayMap, b: GrayMap, c: GrayMap, d: GrayMap
 ) -> tuple[GrayMap, GrayMap, GrayMap, GrayMap]:
-    """Four values each, the highest first."""
+    """Sort four arrays element by element, highest first."""
     low, low2, high, high2 = np.minimum(a, b), np.minimum(c, d), np.maximum(a, b), np.maximum(c, d)
     middle, middle2 = np.maximum(low, low2), np.minimum(high, high2)
     return (
@@ -259,5 +259,5 @@ def _sort_descending(
 
 
 def _count_above(values: GrayMap) -> NDArray[np.int64]:
-    """How many values are above each level (255,)."""
+    """Count the values above each level (255,)."""
     return np.bincount(values.ravel(), minlength=256)[::-1].cumsum()[-2::-1]

@@ -1,4 +1,4 @@
-"""How boxes meet: IoU as the localisation papers count it, and what went wrong where it is low."""
+"""IoU of boxes as the localization papers compute it, and the type of each error."""
 
 from __future__ import annotations
 
@@ -17,10 +17,10 @@ ERROR_TYPES: tuple[ErrorType, ...] = ("right", "class", "multi-instance", "part"
 def compute_intersections(
     boxes: BoxArray, other_boxes: BoxArray, pixel: float = 1
 ) -> tuple[Float64Array, Float64Array, Float64Array]:
-    """Areas of one (N, 4), of other (M, 4), and of what they share (N, M).
+    """Areas of boxes (N, 4), of other boxes (M, 4), and of their intersections (N, M).
 
-    A side is x2 - x1 + `pixel`: 1 where corners are taken as pixels, as the papers' code does
-    even for corners that lie past the last pixel; 0 for half-open boxes.
+    A side is x2 - x1 + `pixel`. Use 1 if the second corner is the last pixel, as the papers' code
+    assumes even for corners past it; use 0 for half-open boxes.
     """
     low = np.maximum(boxes[:, None, :2], other_boxes[None, :, :2])
     high = np.minimum(boxes[:, None, 2:], other_boxes[None, :, 2:])
@@ -39,22 +39,22 @@ def iou(boxes: BoxArray, other_boxes: BoxArray, pixel: float = 1) -> Float64Arra
 
 
 def classify_error(box: BoxArray, true_boxes: BoxArray, rank: int) -> ErrorType:
-    """Why the top-1 localisation of an image is right or not, as TS-CAM's table has it.
+    """Classify the top-1 localization of a box (4,) with true boxes (T, 4), as TS-CAM does.
 
-    right: the class is, and IoU > 0.5 with a truth. class: the class is not. multi-instance: the
-    box has over 0.3 of more than one truth. Else by the truth that it meets best, part: over half
-    of the box is on it; more: at least 0.7 of it is in the box; wrong: neither. (4,), (T, 4).
-    Source: arXiv 2103.14862, table 5, and its code.
+    right: the class is right and IoU > 0.5 with a true box. class: the class is wrong.
+    multi-instance: the box covers more than 0.3 of several true boxes. For the true box with the
+    highest IoU, part: it contains more than half of the box; more: the box contains at least 0.7 of
+    it; wrong: neither. Source: arXiv 2103.14862, table 5, and its code.
     """
     if rank:
         return "class"
-    size, truth_sizes, shared = compute_intersections(box[None], true_boxes)
-    overlap = shared[0] / (size[0] + truth_sizes - shared[0])
+    size, true_sizes, shared = compute_intersections(box[None], true_boxes)
+    overlap = shared[0] / (size[0] + true_sizes - shared[0])
     best = int(overlap.argmax())
     if overlap[best] > 0.5:
         return "right"
-    if ((shared[0] / truth_sizes) > 0.3).sum() > 1:
+    if ((shared[0] / true_sizes) > 0.3).sum() > 1:
         return "multi-instance"
     if shared[0, best] / size[0] > 0.5:
         return "part"
-    return "more" if shared[0, best] / truth_sizes[best] >= 0.7 else "wrong"
+    return "more" if shared[0, best] / true_sizes[best] >= 0.7 else "wrong"

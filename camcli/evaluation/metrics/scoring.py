@@ -1,6 +1,6 @@
-"""What one map of one image is worth, as counts that can be summed over images.
+"""Scores of one map of one image, as counts that can be summed over images.
 
-The canvas is 224 x 224, the whole image squashed, as the protocols have it.
+As in the protocols, the canvas is 224 x 224 and shows the whole image, squashed.
 """
 
 from __future__ import annotations
@@ -15,16 +15,15 @@ from camcli.core.boxes import compute_cutoff
 from camcli.core.types import Box
 from camcli.evaluation.datasets.annotations import CanvasAnnotation
 from camcli.evaluation.metrics.component_tree import LEVEL_COUNT
-from camcli.evaluation.metrics.iou import ERROR_TYPES, classify_error, iou
+from camcli.evaluation.metrics.iou import ERROR_TYPES, ErrorType, classify_error, iou
 from camcli.evaluation.metrics.regions import Regions, find_regions, quantize_map
 
 CANVAS_SIDE = 224
-MAX_BOX_ACC_V2_IOUS = (0.3, 0.5, 0.7)  # MaxBoxAccV2's
-IOU_CURVE_LEVELS = np.linspace(0, 1, 101)  # IoU at which accuracy is drawn
-PXAP_BIN_EDGES = np.append(
-    np.arange(0, 1, 0.001), [1.0, 2.0]
-)  # PxAP's: the last holds the maximum alone
-POINTING_TOLERANCE_PIXELS = 15  # pixels of the image, as TorchRay has it
+MAX_BOX_ACC_V2_IOUS = (0.3, 0.5, 0.7)
+IOU_CURVE_LEVELS = np.linspace(0, 1, 101)
+# As in wsolevaluation; the last bin holds only the maximum.
+PXAP_BIN_EDGES = np.append(np.arange(0, 1, 0.001), [1.0, 2.0])
+POINTING_TOLERANCE_PIXELS = 15  # pixels of the image, as in TorchRay
 
 MetricCounts = Mapping[str, NDArray[np.float64]]
 
@@ -38,13 +37,13 @@ class CanvasMap:
 
 
 def create_canvas_map(values: NDArray[np.floating]) -> CanvasMap:
-    """A map with its regions, found once for all that is asked of them."""
+    """A map with its regions, which several metrics share."""
     return CanvasMap(values, find_regions(quantize_map(values)))
 
 
 @dataclass(frozen=True, slots=True)
 class MapScore:
-    """One map's counts, and what of them is told of the image itself."""
+    """The counts of one map, and the values that images.jsonl lists."""
 
     counts: MetricCounts
     iou: float
@@ -59,9 +58,9 @@ def score_map(
     rank: int | None,
     boxes: Sequence[Box] | None = None,
 ) -> MapScore:
-    """Everything that is measured of one map; without a `rank` nothing is said of the class.
+    """Compute all counts of one map; without `rank`, no metric of the predicted class.
 
-    `boxes` are those that `camcli explain` writes, in pixels of the image, if it would write any.
+    `boxes` are those that `camcli explain` writes, in pixels of the image; None for baselines.
     """
     box = find_box_at_threshold(canvas_map, threshold)
     overlap = float(iou(box[None], annotation.clipped_boxes).max())
@@ -80,22 +79,29 @@ def score_map(
     }
     if boxes is not None:
         counts["box_acc"] = float(_compute_best_iou(boxes, annotation) >= 0.5)
-    why = None
+    error_type = None
     if rank is not None:
-        why = classify_error(box, annotation.clipped_boxes, rank)
-        counts |= {
-            "cls_1": float(rank < 1),
-            "cls_5": float(rank < 5),
-            "loc_1": float(rank < 1 and overlap > 0.5),
-            "loc_5": float(rank < 5 and overlap > 0.5),
-            "split": np.array([why == name for name in ERROR_TYPES], np.float64),
-        }
-    whole = {name: np.asarray(value, np.float64) for name, value in counts.items()}
-    return MapScore(whole, overlap, distance < POINTING_TOLERANCE_PIXELS, why)
+        error_type = classify_error(box, annotation.clipped_boxes, rank)
+        counts |= _compute_class_counts(rank, overlap, error_type)
+    arrays = {name: np.asarray(value, np.float64) for name, value in counts.items()}
+    return MapScore(arrays, overlap, distance < POINTING_TOLERANCE_PIXELS, error_type)
+
+
+def _compute_class_counts(
+    rank: int, overlap: float, error_type: ErrorType
+) -> dict[str, NDArray[np.float64] | float]:
+    """The counts of metrics that depend on the predicted class."""
+    return {
+        "cls_1": float(rank < 1),
+        "cls_5": float(rank < 5),
+        "loc_1": float(rank < 1 and overlap > 0.5),
+        "loc_5": float(rank < 5 and overlap > 0.5),
+        "split": np.array([error_type == name for name in ERROR_TYPES], np.float64),
+    }
 
 
 def find_box_at_threshold(canvas_map: CanvasMap, threshold: str | float) -> NDArray[np.int16]:
-    """TS-CAM's box at a threshold: x, y, x + w, y + h of the largest region of q > int(255 t)."""
+    """TS-CAM's box at a threshold t: x, y, x + w, y + h of the largest region of q > int(255 t)."""
     level = int(compute_cutoff(canvas_map.values.astype(np.float32), threshold) * 255)
     box = canvas_map.regions.largest_boxes[level] if level < LEVEL_COUNT else np.zeros(4, np.int16)
     return box if box.any() else np.array([0, 0, 1, 1], np.int16)
@@ -104,44 +110,50 @@ def find_box_at_threshold(canvas_map: CanvasMap, threshold: str | float) -> NDAr
 def compute_hits_by_level(
     regions: Regions, annotation: CanvasAnnotation
 ) -> dict[str, NDArray[np.float64]]:
-    """Where the boxes of each level meet the truth: `single` (255,), `multi` (3, 255).
+    """Whether the boxes of each level hit a true box: `single` (255,), `multi` (3, 255).
 
-    wsolevaluation's: corners clipped to S - 1, IoU >= 0.3, 0.5, 0.7, [0, 0, 0, 0] for no box.
+    As in wsolevaluation, corners are clipped to S - 1, and a level without boxes has the box
+    [0, 0, 0, 0]. `single` is the largest box at IoU >= 0.5; `multi` any box at 0.3, 0.5 and 0.7.
     """
-    largest = np.minimum(regions.largest_boxes, CANVAS_SIDE - 1)
-    of_largest = iou(largest, annotation.scaled_boxes).max(axis=1)
-    of_any = np.full(LEVEL_COUNT, iou(np.zeros((1, 4)), annotation.scaled_boxes).max())
-    of_any[regions.box_levels] = 0
-    of_every = iou(np.minimum(regions.all_boxes, CANVAS_SIDE - 1), annotation.scaled_boxes).max(
-        axis=1
+    largest_boxes, all_boxes = (
+        np.minimum(boxes, CANVAS_SIDE - 1) for boxes in (regions.largest_boxes, regions.all_boxes)
     )
-    np.maximum.at(of_any, regions.box_levels, of_every)
+    largest_ious, all_ious, empty_iou = (
+        iou(boxes, annotation.scaled_boxes).max(axis=1)
+        for boxes in (largest_boxes, all_boxes, np.zeros((1, 4)))
+    )
+    best_ious = np.repeat(empty_iou, LEVEL_COUNT)
+    best_ious[regions.box_levels] = 0
+    np.maximum.at(best_ious, regions.box_levels, all_ious)
     return {
-        "single": (of_largest >= 0.5).astype(np.float64),
-        "multi": (of_any >= np.array(MAX_BOX_ACC_V2_IOUS)[:, None]).astype(np.float64),
+        "single": (largest_ious >= 0.5).astype(np.float64),
+        "multi": (best_ious >= np.array(MAX_BOX_ACC_V2_IOUS)[:, None]).astype(np.float64),
     }
 
 
-def _compute_pointing_distance(values: NDArray[np.floating], truth: CanvasAnnotation) -> float:
-    """From the map's maximum to the nearest pixel of the truth, both pixels of the image."""
+def _compute_pointing_distance(values: NDArray[np.floating], annotation: CanvasAnnotation) -> float:
+    """The distance from the map's maximum to the nearest object pixel, in pixels of the image."""
     if not values.any():
         return np.inf
     row, column = np.unravel_index(values.argmax(), values.shape)
-    to_image = np.array(truth.image_size) / CANVAS_SIDE
+    to_image = np.array(annotation.image_size) / CANVAS_SIDE
     at = np.floor((np.array([column, row]) + 0.5) * to_image)
-    if truth.foreground is not None:
-        rows, columns = np.nonzero(truth.foreground)
+    if annotation.foreground is not None:
+        rows, columns = np.nonzero(annotation.foreground)
         pixels = np.floor((np.stack([columns, rows], axis=1) + 0.5) * to_image)
         return float(np.hypot(*(pixels - at).T).min())
-    first, last = np.floor(truth.image_boxes[:, :2]), np.ceil(truth.image_boxes[:, 2:]) - 1
+    first, last = (
+        np.floor(annotation.image_boxes[:, :2]),
+        np.ceil(annotation.image_boxes[:, 2:]) - 1,
+    )
     return float(np.hypot(*np.maximum(np.maximum(first - at, at - last), 0).T).min())
 
 
-def _boxes_to_mask(truth: CanvasAnnotation) -> NDArray[np.bool_]:
-    """The pixels of the canvas that the boxes cover, at least one of each."""
+def _boxes_to_mask(annotation: CanvasAnnotation) -> NDArray[np.bool_]:
+    """The pixels of the canvas that the boxes cover; each box covers at least one."""
     covered = np.zeros((CANVAS_SIDE, CANVAS_SIDE), bool)
     corners = np.rint(
-        truth.image_boxes * CANVAS_SIDE / [*truth.image_size, *truth.image_size]
+        annotation.image_boxes * CANVAS_SIDE / [*annotation.image_size, *annotation.image_size]
     ).astype(int)
     for x1, y1, x2, y2 in corners:
         x, y = min(x1, CANVAS_SIDE - 1), min(y1, CANVAS_SIDE - 1)
@@ -149,22 +161,19 @@ def _boxes_to_mask(truth: CanvasAnnotation) -> NDArray[np.bool_]:
     return covered
 
 
-def _compute_best_iou(boxes: Sequence[Box], truth: CanvasAnnotation) -> float:
+def _compute_best_iou(boxes: Sequence[Box], annotation: CanvasAnnotation) -> float:
     if not boxes:
         return 0.0
     corners = np.array([[b.x1, b.y1, b.x2, b.y2] for b in boxes], np.float64)
-    return float(iou(corners, truth.image_boxes, pixel=0).max())
+    return float(iou(corners, annotation.image_boxes, pixel=0).max())
 
 
 def _compute_pixel_histograms(
-    values: NDArray[np.floating], truth: CanvasAnnotation
+    values: NDArray[np.floating], annotation: CanvasAnnotation
 ) -> dict[str, NDArray[np.float64]]:
-    """PxAP's histograms of the map over the pixels of masks and of what is not masked (2, 1001)."""
-    if truth.foreground is None or truth.background is None:
+    """Histograms of the map over foreground and background pixels (2, 1001), for PxAP."""
+    if annotation.foreground is None or annotation.background is None:
         return {}
-    picked = (truth.foreground, truth.background)
-    return {
-        "pixels": np.stack([np.histogram(values[p], PXAP_BIN_EDGES)[0] for p in picked]).astype(
-            float
-        )
-    }
+    masks = (annotation.foreground, annotation.background)
+    counts = [np.histogram(values[mask], PXAP_BIN_EDGES)[0] for mask in masks]
+    return {"pixels": np.stack(counts).astype(np.float64)}

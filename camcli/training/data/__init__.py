@@ -1,1 +1,1 @@
-"""Training photographs: readers, splits, batches."""
+"""Training images: reading, splitting, loading in batches."""

@@ -1,4 +1,4 @@
-"""From photographs to a network's inputs: as TS-CAM trains, and as it tests. Knows no network."""
+"""Batches of network inputs from images, preprocessed as TS-CAM does in training and testing."""
 
 from __future__ import annotations
 
@@ -21,12 +21,12 @@ from camcli.io.images import load_image
 from camcli.io.transforms import preprocess_image
 from camcli.training.data.samples import TrainingSample
 
-TRAIN_RESIZE_RATIO = 256 / 224  # TS-CAM squashes to 256 before it cuts 224
+TRAIN_RESIZE_RATIO = 256 / 224  # TS-CAM resizes to 256 and crops 224
 
 
 @dataclass(frozen=True, slots=True)
 class TrainingBatch:
-    """Inputs (B,3,H,W) and the photographs that they show."""
+    """Inputs (B,3,H,W) and the samples that they show."""
 
     samples: tuple[TrainingSample, ...]
     inputs: Tensor
@@ -34,9 +34,10 @@ class TrainingBatch:
 
 @dataclass(frozen=True, slots=True)
 class Augmentation:
-    """TS-CAM's: squash to 256/224 of the input, a random cut, a mirror image every other time.
+    """TS-CAM's augmentation: squash to 256/224 of the input size, crop and mirror at random.
 
-    What is drawn goes by seed, epoch and photograph alone: threads and resumed runs draw the same.
+    The random numbers depend only on seed, epoch and sample, so that a resumed run, or one with
+    other threads, draws the same.
     """
 
     seed: int
@@ -44,20 +45,20 @@ class Augmentation:
 
 
 def preprocess_whole(image: Image.Image, transform: Transform) -> Float32Array:
-    """A photograph squashed to the input, as TS-CAM tests: (3,H,W)."""
+    """Squash an image to the input size, as TS-CAM does in testing: (3,H,W)."""
     return preprocess_image(image, View(*image.size, 0, 0, *image.size), transform)
 
 
 def preprocess_random_crop(
     image: Image.Image, transform: Transform, generator: np.random.Generator
 ) -> Float32Array:
-    """A random cut of a photograph, mirrored or not: (3,H,W)."""
+    """Crop an image at random and mirror it or not: (3,H,W)."""
     rows, cols = transform.size
-    high, wide = round(rows * TRAIN_RESIZE_RATIO), round(cols * TRAIN_RESIZE_RATIO)
-    pixels = preprocess_whole(image, replace(transform, size=(high, wide)))
-    top, left = generator.integers(high - rows + 1), generator.integers(wide - cols + 1)
-    cut = pixels[:, top : top + rows, left : left + cols]
-    return cut[..., ::-1] if generator.integers(2) else cut
+    height, width = round(rows * TRAIN_RESIZE_RATIO), round(cols * TRAIN_RESIZE_RATIO)
+    pixels = preprocess_whole(image, replace(transform, size=(height, width)))
+    top, left = generator.integers(height - rows + 1), generator.integers(width - cols + 1)
+    crop = pixels[:, top : top + rows, left : left + cols]
+    return crop[..., ::-1] if generator.integers(2) else crop
 
 
 def iter_batches(
@@ -67,7 +68,7 @@ def iter_batches(
     workers: int,
     augmentation: Augmentation | None = None,
 ) -> Iterator[TrainingBatch | Failure]:
-    """Photographs in order, `size` at a time; what cannot be read is left out and told."""
+    """Yield samples in order, `batch_size` at a time, and a failure for each unreadable image."""
     load = partial(_load_sample, transform, augmentation)
     with ThreadPoolExecutor(workers) as pool:
         loaded = prefetch_map(pool, load, enumerate(samples), batch_size + 2 * workers)
@@ -83,26 +84,26 @@ def _group_batches(
         good = [item for item in group if not isinstance(item, Failure)]
         if good:
             inputs = torch.from_numpy(np.stack([pixels for _, pixels in good]))
-            yield TrainingBatch(tuple(photo for photo, _ in good), inputs)
+            yield TrainingBatch(tuple(sample for sample, _ in good), inputs)
 
 
 def _load_sample(
     transform: Transform, augment: Augmentation | None, item: tuple[int, TrainingSample]
 ) -> tuple[TrainingSample, Float32Array] | Failure:
-    number, photo = item
+    number, sample = item
     try:
-        picture = load_image(photo.path)
+        image = load_image(sample.path)
     except ImageError as error:
-        return Failure(photo.name, str(photo.path), str(error))
+        return Failure(sample.name, str(sample.path), str(error))
     if augment is None:
-        return photo, preprocess_whole(picture, transform)
-    draw = np.random.default_rng([augment.seed, augment.epoch, number])
-    return photo, preprocess_random_crop(picture, transform, draw)
+        return sample, preprocess_whole(image, transform)
+    generator = np.random.default_rng([augment.seed, augment.epoch, number])
+    return sample, preprocess_random_crop(image, transform, generator)
 
 
 def shuffle_samples(
     samples: Sequence[TrainingSample], augmentation: Augmentation
 ) -> list[TrainingSample]:
-    """The photographs in the order of an epoch."""
+    """The samples in the order of an epoch."""
     order = np.random.default_rng([augmentation.seed, augmentation.epoch]).permutation(len(samples))
     return [samples[i] for i in order]

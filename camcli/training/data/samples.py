@@ -1,4 +1,4 @@
-"""Photographs to train on and to validate with, and their classes: data only."""
+"""Records of training data: samples, their classes, and their split."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from camcli.io.labels import Labels
 
 @dataclass(frozen=True, slots=True)
 class TrainingSample:
-    """A photograph by its name; `label` is its class, or None where a teacher is to say it."""
+    """An image with its name; `label` is its class index, or None if a teacher labels it."""
 
     name: str
     path: Path
@@ -23,7 +23,10 @@ class TrainingSample:
 
 @dataclass(frozen=True, slots=True)
 class TrainingData:
-    """What a data set holds. `truths` are those of the validation photographs that have boxes."""
+    """The samples of a data set; `localization_samples` are the validation images with boxes.
+
+    `left_out` says in words what is not used, and why.
+    """
 
     kind: str
     labels: Labels
@@ -34,22 +37,22 @@ class TrainingData:
 
     @property
     def fingerprint(self) -> str:
-        """What tells whether photographs, classes and parts are the same as in another run."""
+        """A hash of classes, splits and boxes, equal for two runs with the same data."""
         parts = [[(p.name, p.label) for p in part] for part in (self.train, self.validation)]
         boxes = [
             (item.annotation.image_name, item.class_index, item.annotation.boxes)
             for item in self.localization_samples
         ]
-        told = repr((self.labels.names, parts, boxes))
-        return hashlib.sha256(told.encode(errors="surrogateescape")).hexdigest()
+        content = repr((self.labels.names, parts, boxes))
+        return hashlib.sha256(content.encode(errors="surrogateescape")).hexdigest()
 
     def unreadable_classes_message(self, classes: Collection[int | None]) -> str:
-        """What to say of classes none of whose photographs can be read."""
+        """The error message for classes without any readable image."""
         names = [self.labels.names[n] for n in classes if n is not None]
         return f"none of the photographs of {format_few_names(names)} can be read"
 
 
 def format_few_names(names: Sequence[str]) -> str:
-    """The first of some names, and how many more there are."""
+    """The first three names, and the number of the others."""
     more = f" and {len(names) - 3} more" if names[3:] else ""
     return ", ".join(map(to_one_line, names[:3])) + more

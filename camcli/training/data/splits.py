@@ -1,4 +1,4 @@
-"""From a folder to what is trained on and what validates, and whether that can be learnt from."""
+"""Load training data: read a data set, split it, and check that a network can learn from it."""
 
 from __future__ import annotations
 
@@ -51,61 +51,66 @@ def load_training_data(
 
 
 def _add_validation_boxes(found: TrainingData, table: Path) -> TrainingData:
-    """The photographs that boxes.csv names are for validation, besides those that were."""
-    truths = list(
-        iter_valid_annotations(read_boxes_csv(table, table.parent), allow_missing_images=False)
+    """Add the images of a boxes.csv to the validation split, and take them out of training."""
+    entries = iter_valid_annotations(
+        read_boxes_csv(table, table.parent), allow_missing_images=False
     )
-    items, problems = create_evaluation_samples(Dataset("boxes.csv", tuple(truths)), found.labels)
-    if not items:
+    samples, problems = create_evaluation_samples(
+        Dataset("boxes.csv", tuple(entries)), found.labels
+    )
+    if not samples:
         first = f"; the first problem: {to_one_line(problems[0])}" if problems else ""
-        raise UsageError(f"--boxes {table}: no box is of a photograph and class known here{first}")
-    held = {
-        item.annotation.image_path: TrainingSample(
-            item.annotation.image_name, item.annotation.image_path, item.class_index
+        raise UsageError(
+            f"--boxes {table}: no box has an existing photograph and a class of the data set{first}"
         )
-        for item in items
+    sample_by_path = {
+        sample.annotation.image_path: TrainingSample(
+            sample.annotation.image_name, sample.annotation.image_path, sample.class_index
+        )
+        for sample in samples
     }
-    boxed = tuple(held.values())
+    boxed = tuple(sample_by_path.values())
     left_out = (*found.left_out, *map(str, problems))
     return replace(
         found,
         train=_exclude_samples(found.train, boxed),
         validation=(*boxed, *_exclude_samples(found.validation, boxed)),
-        localization_samples=tuple(items),
+        localization_samples=tuple(samples),
         left_out=left_out,
     )
 
 
 def _exclude_samples(
-    photos: Sequence[TrainingSample], others: Sequence[TrainingSample]
+    samples: Sequence[TrainingSample], others: Sequence[TrainingSample]
 ) -> tuple[TrainingSample, ...]:
-    """The photographs that are not among others, by whatever path."""
-    elsewhere = {os.path.realpath(photo.path) for photo in others}
-    return tuple(photo for photo in photos if os.path.realpath(photo.path) not in elsewhere)
+    """The samples whose files, with links resolved, are not among the others."""
+    excluded = {os.path.realpath(sample.path) for sample in others}
+    return tuple(sample for sample in samples if os.path.realpath(sample.path) not in excluded)
 
 
 def _hold_out_validation(found: TrainingData, share: float) -> TrainingData:
-    """A share of each class for validation, at least one photograph: which, goes by their names."""
-    order = sorted(found.train, key=lambda photo: (hash_image_name(photo.name), photo.name))
-    total = Counter(photo.label for photo in order)
+    """Move a share of each class, at least one image, to validation, chosen by the names."""
+    order = sorted(found.train, key=lambda sample: (hash_image_name(sample.name), sample.name))
+    total = Counter(sample.label for sample in order)
     seen: Counter[int | None] = Counter()
-    held: set[TrainingSample] = set()
-    for photo in order:
-        most = total[photo.label] - 1  # one is left to train on, and the data is checked for it
-        if seen[photo.label] < min(max(1, round(share * total[photo.label])), max(most, 1)):
-            held.add(photo)
-        seen[photo.label] += 1
+    held_out: set[TrainingSample] = set()
+    for sample in order:
+        count = total[sample.label]
+        most = max(count - 1, 1)  # leaves one to train on; a class of one image fails a later check
+        if seen[sample.label] < min(max(1, round(share * count)), most):
+            held_out.add(sample)
+        seen[sample.label] += 1
     return replace(
         found,
-        train=tuple(photo for photo in found.train if photo not in held),
-        validation=tuple(photo for photo in found.train if photo in held),
+        train=tuple(sample for sample in found.train if sample not in held_out),
+        validation=tuple(sample for sample in found.train if sample in held_out),
     )
 
 
 def _drop_labels(found: TrainingData, teacher: Labels) -> TrainingData:
-    """Without labels, which the teacher gives; the parts stay apart."""
+    """Remove the labels, because a teacher gives them; the splits stay as they are."""
     parts = (
-        tuple(replace(photo, label=None) for photo in part)
+        tuple(replace(sample, label=None) for sample in part)
         for part in (found.train, found.validation)
     )
     return replace(
@@ -114,11 +119,11 @@ def _drop_labels(found: TrainingData, teacher: Labels) -> TrainingData:
 
 
 def _remove_validation_from_train(found: TrainingData) -> TrainingData:
-    """No photograph is trained on that also validates."""
+    """Remove from the training split every image that is also in the validation split."""
     train = _exclude_samples(found.train, found.validation)
     both = len(found.train) - len(train)
-    said = (f"{both} photographs are in both parts; they are kept for validation",) if both else ()
-    return replace(found, train=train, left_out=(*found.left_out, *said))
+    notes = (f"{both} photographs are in both splits; camcli keeps them for validation",)
+    return replace(found, train=train, left_out=(*found.left_out, *(notes if both else ())))
 
 
 def _check_training_data(found: TrainingData, root: Path, *, needs_classes: bool) -> None:
@@ -129,21 +134,21 @@ def _check_training_data(found: TrainingData, root: Path, *, needs_classes: bool
     names = found.labels.names
     if len(names) < 2:
         raise UsageError(
-            f"{root}: photographs of {format_few_names(names) or 'no class'}; "
+            f"{root}: there are photographs of {format_few_names(names) or 'no class'}; "
             "a classifier needs two classes, each in a folder of its name"
         )
-    for photo in (*found.train, *found.validation):
-        if photo.label is not None and not 0 <= photo.label < len(names):
+    for sample in (*found.train, *found.validation):
+        if sample.label is not None and not 0 <= sample.label < len(names):
             raise UsageError(
-                f"{root}: {to_one_line(photo.name)} is of class {photo.label} among {len(names)} "
-                f"class names"
+                f"{root}: {to_one_line(sample.name)} has class {sample.label}, but there are only "
+                f"{len(names)} class names"
             )
-    has = {photo.label for photo in found.train}
-    without = [name for number, name in enumerate(names) if number not in has]
-    if without:
+    trained = {sample.label for sample in found.train}
+    missing = [name for number, name in enumerate(names) if number not in trained]
+    if missing:
         raise UsageError(
-            f"{root}: no photograph left to train on of {format_few_names(without)}; "
-            "a class needs two or more, one for validation"
+            f"{root}: no photograph left to train on of {format_few_names(missing)}; "
+            "a class needs at least two, one of them for validation"
         )
 
 

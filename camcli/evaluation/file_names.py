@@ -1,0 +1,4 @@
+"""The names of the files that an evaluation writes."""
+
+IMAGE_SCORES_FILE = "images.jsonl"
+REPORT_FILE, METRICS_FILE, PROBLEMS_FILE = "localization.json", "localization.csv", "problems.csv"
