@@ -193,7 +193,7 @@ def test_an_interrupted_training_goes_on_as_if_it_had_not_been(
     monkeypatch.chdir(place)
     ran = cli(*command, "broken", "--resume")
     assert ran.status == 0, ran.err
-    assert "going on after epoch 2 of 4" in ran.err
+    assert "resuming after epoch 2 of 4" in ran.err
     whole, broken = (load_file(place / n / "model_last.safetensors") for n in ("whole", "broken"))
     assert all(torch.equal(whole[key], broken[key]) for key in whole)
     one, two = ([e["loss"] for e in log(place / n)["epochs"]] for n in ("whole", "broken"))  # type: ignore[attr-defined]
@@ -202,7 +202,7 @@ def test_an_interrupted_training_goes_on_as_if_it_had_not_been(
 
 
 def test_another_training_is_not_resumed(cli: Cli, place: Path) -> None:
-    assert "no training that can go on" in cli("train", "tscam", "few", *VIT, "--resume").err
+    assert "no training to resume" in cli("train", "tscam", "few", *VIT, "--resume").err
     command = ("train", "tscam", "few", *VIT, "--epochs", 1, "--batch-size", 4)
     assert cli(*command).status == 0
     ran = cli(*command, "--resume", "--lr", 0.5)

@@ -1,4 +1,4 @@
-"""`camcli train tscam|gap`: a head for a network that has none to explain."""
+"""`camcli train tscam` and `camcli train gap`: fit a head to a network that lacks one."""
 
 from __future__ import annotations
 
@@ -17,75 +17,91 @@ from camcli.cli.options import (
     choose_worker_count,
     parse_input_size,
 )
-from camcli.cli.runners.train import TrainArgs, run_training
+from camcli.cli.runners.train import run_training
 from camcli.core.errors import UsageError
-from camcli.training.config import TSCAM_CUB_RECIPE, Recipe
+from camcli.training.config import TSCAM_CUB_RECIPE, ModelChoice, Recipe, TrainingConfig
+from camcli.training.data.samples import TrainingPaths
 
-app = Typer(help="Fit a head on photographs: TS-CAM's for a ViT, or CAM's for a CNN.")
+app = Typer(help="Fit a head on photographs: TS-CAM's to a ViT, or CAM's to a CNN.")
 
 DataPath = Annotated[
     Path,
     Argument(
         metavar="DATA",
-        help="A folder by class, CUB_200_2011, ImageNet lists, or with --teacher any photos.",
+        help="A folder with one folder for each class, CUB_200_2011, or ImageNet lists."
+        " With --teacher: any photographs.",
     ),
 ]
 Teacher = Annotated[
     str | None,
-    Option(metavar="MODEL", help="Learn what this classifier says; photos need no labels."),
+    Option(metavar="MODEL", help="Learn the answers of this classifier. Needs no labels."),
 ]
 TeacherCheckpoint = Annotated[
     Path | None, Option(metavar="FILE", help="Weights for --teacher, if it is a name.")
 ]
 ImageFolder = Annotated[
-    Path | None, Option(metavar="DIR", help="Where the images are, if not in DATA.")
+    Path | None, Option(metavar="DIR", help="The folder of the images, if it is not in DATA.")
 ]
 BoxTable = Annotated[
     Path | None,
-    Option(metavar="CSV", help="Boxes to validate with: they choose the best by GT-known."),
+    Option(metavar="CSV", help="Boxes to validate with. GT-known then chooses the best head."),
 ]
 ValidationShare = Annotated[
     float,
-    Option("--validation", min=0.001, max=0.9, help="Share kept, if DATA has no part for it."),
+    Option(
+        "--validation",
+        min=0.001,
+        max=0.9,
+        help="Share of the photographs to validate with, if DATA has no such part.",
+    ),
 ]
+BatchSize = Annotated[int, Option(min=1, max=2**16, help="Photographs at a time.")]
 TrainPrecision = Annotated[
-    Literal["fp32", "bf16"], Option(help="bf16: faster where the hardware has it.")
+    Literal["fp32", "bf16"], Option(help="bf16 is faster on hardware that supports it.")
 ]
 TrainSeed = Annotated[int, Option(min=0, max=2**32 - 1, help="The same seed gives the same head.")]
-OutputFolder = Annotated[Path, Option(metavar="DIR", help="Where checkpoints and log go.")]
-TrainOverwrite = Annotated[bool, Option("--overwrite", help="Start over where a training exists.")]
+OutputFolder = Annotated[
+    Path, Option(metavar="DIR", help="The folder for checkpoints and the log.")
+]
+TrainOverwrite = Annotated[
+    bool, Option("--overwrite", help="Replace an earlier training in the same folder.")
+]
 
 
 @app.callback()
 def train() -> None:
-    """Fit a head on photographs: TS-CAM's for a ViT, or CAM's for a CNN."""
+    """Fit a head on photographs: TS-CAM's to a ViT, or CAM's to a CNN."""
 
 
 @app.command()
 def tscam(
     data: DataPath,
     model: Annotated[
-        str | None, Option(metavar="NAME", help="Any timm ViT with a CLS token; else vit_lite0.")
+        str | None,
+        Option(metavar="NAME", help="Any timm ViT with a CLS token. Default: vit_lite0."),
     ] = None,
     checkpoint: Checkpoint = None,
     teacher: Teacher = None,
     teacher_checkpoint: TeacherCheckpoint = None,
     part: Annotated[
-        str, Option("--train", metavar="PART", help="head, last:N (blocks), or all.")
+        str,
+        Option("--train", metavar="PART", help="head, last:N (the last N blocks), or all."),
     ] = "all",
     images: ImageFolder = None,
     boxes: BoxTable = None,
     labels: LabelFile = None,
     validation: ValidationShare = 0.1,
-    epochs: Annotated[int, Option(min=1, help="Of last:N and all.")] = TSCAM_CUB_RECIPE.epochs,
-    batch_size: Annotated[
-        int, Option(min=1, max=2**16, help="Photographs at a time.")
-    ] = TSCAM_CUB_RECIPE.batch_size,
+    epochs: Annotated[int, Option(min=1, help="For last:N and all.")] = TSCAM_CUB_RECIPE.epochs,
+    batch_size: BatchSize = TSCAM_CUB_RECIPE.batch_size,
     lr: Annotated[
-        float, Option(min=1e-9, help="Of last:N and all; a tenth from half of the epochs on.")
+        float,
+        Option(
+            min=1e-9, help="Learning rate for last:N and all; a tenth after half of the epochs."
+        ),
     ] = TSCAM_CUB_RECIPE.lr,
     decay: Annotated[
-        float | None, Option(min=0, help="Weight decay; else 5e-4, and a head's best of four.")
+        float | None,
+        Option(min=0, help="Weight decay. Default: 5e-4; for a head, the best of four."),
     ] = None,
     size: Size = None,
     precision: TrainPrecision = "fp32",
@@ -93,39 +109,40 @@ def tscam(
     device: Device = "auto",
     workers: Workers = None,
     output: OutputFolder = Path("camcli-train"),
-    resume: Annotated[bool, Option("--resume", help="Go on where it was interrupted.")] = False,
+    resume: Annotated[bool, Option("--resume", help="Continue an interrupted training.")] = False,
     overwrite: TrainOverwrite = False,
 ) -> int:
-    """TS-CAM: a 3x3 convolution over a ViT's patch tokens. Defaults are its authors' for CUB."""
-    threads, last = workers or choose_worker_count(), _parse_last_blocks(part)
-    return run_training(
-        TrainArgs(
-            kind="tscam",
-            data=data,
-            model=model if model or checkpoint else "vit_lite0",
-            checkpoint=checkpoint,
-            teacher=teacher,
-            teacher_checkpoint=teacher_checkpoint,
-            part=part,
-            images=images,
-            boxes=boxes,
-            labels=labels,
-            share=validation,
-            size=parse_input_size(size),
-            recipe=Recipe(epochs, batch_size, lr, decay, precision, seed, threads, last),
-            device=device,
-            output=output,
-            resume=resume,
-            overwrite=overwrite,
-        )
+    """TS-CAM: a 3x3 convolution over a ViT's patch tokens. Defaults: its authors' for CUB."""
+    recipe = Recipe(
+        epochs=epochs,
+        batch_size=batch_size,
+        lr=lr,
+        decay=decay,
+        precision=precision,
+        seed=seed,
+        workers=workers or choose_worker_count(),
+        last=_parse_last_blocks(part),
+        head_only=part == "head",
     )
+    config = TrainingConfig(
+        head_kind="tscam",
+        model=ModelChoice(model if model or checkpoint else "vit_lite0", checkpoint),
+        teacher=_choose_teacher(teacher, teacher_checkpoint),
+        data=TrainingPaths(data, images, boxes, skip_folder=output, validation_share=validation),
+        labels=labels,
+        size=parse_input_size(size),
+        device=device,
+        output=output,
+        recipe=recipe,
+    )
+    return run_training(config, resume=resume, overwrite=overwrite)
 
 
 @app.command()
 def gap(
     data: DataPath,
     model: Annotated[
-        str | None, Option(metavar="NAME", help="Any timm CNN; else the embedded one.")
+        str | None, Option(metavar="NAME", help="Any timm CNN. Default: the built-in one.")
     ] = None,
     checkpoint: Checkpoint = None,
     teacher: Teacher = None,
@@ -134,10 +151,10 @@ def gap(
     boxes: BoxTable = None,
     labels: LabelFile = None,
     validation: ValidationShare = 0.1,
-    batch_size: Annotated[int, Option(min=1, max=2**16, help="Photographs at a time.")] = 32,
-    decay: Annotated[float | None, Option(min=0, help="Weight decay; else the best of four.")] = (
-        None
-    ),
+    batch_size: BatchSize = 32,
+    decay: Annotated[
+        float | None, Option(min=0, help="Weight decay. Default: the best of four.")
+    ] = None,
     size: Size = None,
     precision: TrainPrecision = "fp32",
     device: Device = "auto",
@@ -145,31 +162,35 @@ def gap(
     output: OutputFolder = Path("camcli-train"),
     overwrite: TrainOverwrite = False,
 ) -> int:
-    """CAM: global average pooling and a linear classifier on a CNN's last map, CNN frozen."""
-    threads = workers or choose_worker_count()
-    return run_training(
-        TrainArgs(
-            kind="gap",
-            data=data,
-            model=model,
-            checkpoint=checkpoint,
-            teacher=teacher,
-            teacher_checkpoint=teacher_checkpoint,
-            images=images,
-            boxes=boxes,
-            labels=labels,
-            share=validation,
-            size=parse_input_size(size),
-            recipe=Recipe(1, batch_size, decay=decay, precision=precision, workers=threads),
-            device=device,
-            output=output,
-            overwrite=overwrite,
-        )
+    """CAM: global average pooling and a linear classifier on the last map of a frozen CNN."""
+    recipe = Recipe(
+        epochs=1,
+        batch_size=batch_size,
+        decay=decay,
+        precision=precision,
+        workers=workers or choose_worker_count(),
+        head_only=True,
     )
+    config = TrainingConfig(
+        head_kind="gap",
+        model=ModelChoice(model, checkpoint),
+        teacher=_choose_teacher(teacher, teacher_checkpoint),
+        data=TrainingPaths(data, images, boxes, skip_folder=output, validation_share=validation),
+        labels=labels,
+        size=parse_input_size(size),
+        device=device,
+        output=output,
+        recipe=recipe,
+    )
+    return run_training(config, resume=False, overwrite=overwrite)
+
+
+def _choose_teacher(name: str | None, checkpoint: Path | None) -> ModelChoice | None:
+    return ModelChoice(name, checkpoint) if name or checkpoint else None
 
 
 def _parse_last_blocks(part: str) -> int | None:
-    """The blocks that `--train last:N` names."""
+    """The number of blocks in `--train last:N`; None for head and all."""
     found = re.fullmatch(r"last:(\d{1,4})", part)
     if found:
         return int(found[1])
