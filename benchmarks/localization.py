@@ -6,8 +6,9 @@ Grad-CAM maps of up to 500 photographs by the embedded CNN, and a made-up truth 
 take turns map by map, on one thread:
 
     camcli          all regions of all 255 grey levels at once: MaxBoxAcc and MaxBoxAccV2
-    wsolevaluation  the evaluator of tests/wsol.py, re-derived from the protocol with OpenCV: a
-                    contour search at each of 1000 thresholds, once for MaxBoxAcc and once for V2
+    wsolevaluation  the evaluator of tests/reference/wsol_evaluation.py, written from the protocol
+                    with OpenCV: a contour search at each of 1000 thresholds, for MaxBoxAcc and
+                    again for V2
 """
 
 from __future__ import annotations
@@ -38,7 +39,7 @@ from camcli.runs import pipeline
 from camcli.runs.config import RunConfig
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "tests"))
-import wsol
+from reference import wsol_evaluation
 
 SIDE = measures.CANVAS_SIDE
 
@@ -83,13 +84,16 @@ def main() -> None:
             return measures.compute_hits_by_level(measures.create_canvas_map(shown).regions, truth)
 
         def slow(shown: Any = shown, boxes: Any = boxes) -> Any:
-            return [wsol.correct(shown, boxes, False, (0.5,)), wsol.correct(shown, boxes, True)]
+            return [
+                wsol_evaluation.correct(shown, boxes, False, (0.5,)),
+                wsol_evaluation.correct(shown, boxes, True),
+            ]
 
         found, took = _timed(quick)
         ours.append(took)
         expected, took = _timed(slow)
         theirs.append(took)
-        level = (wsol.THRESHOLDS * 255).astype(int)
+        level = (wsol_evaluation.THRESHOLDS * 255).astype(int)
         same += bool(
             (found["single"][level] == expected[0][0]).all()
             and (found["multi"][:, level] == np.array(expected[1])).all()
