@@ -1,10 +1,10 @@
-"""What each method costs, as a multiple of the plain forward pass, on the CPU.
+"""The cost of each method on the CPU, as a multiple of the plain forward pass.
 
     python benchmarks/costs.py --write    # camcli/methods/costs.json, which `camcli methods` shows
 
-One image, with the method's own options; on the embedded CNN, or where a method needs attention on
-the embedded transformer. The forward pass and the method take turns, five times each, or once for
-methods that run the network many times; medians.
+Measures one image with the method's default options, on the built-in CNN, or on the built-in
+transformer if the method needs attention. The forward pass and the method take turns, five times
+each, or once if the method runs the network many times. The result is the median.
 """
 
 from __future__ import annotations
@@ -20,69 +20,69 @@ from typing import Any
 
 import torch
 
-from camcli.engine import targets
 from camcli.engine.explain import explain_batch
 from camcli.engine.plan import choose_default_model, plan_requests
+from camcli.engine.targets import choose_target_classes, parse_target
 from camcli.methods.registry import METHODS, Method
-from camcli.models import model as models
-from camcli.models.model import Model
+from camcli.models.model import Model, load_model
 
-FILE = Path(__file__).parent.parent / "camcli" / "methods" / "costs.json"
+COSTS_FILE = Path(__file__).parent.parent / "camcli" / "methods" / "costs.json"
 
 
 @cache
-def loaded(name: str) -> Model:
-    """An embedded network."""
-    return models.load_model(name, device="cpu")
+def load_builtin(name: str) -> Model:
+    """A built-in network, loaded once."""
+    return load_model(name, device="cpu")
 
 
-def timed(run: Callable[[], Any]) -> float:
-    """Seconds."""
-    began = time.perf_counter()
+def measure_seconds(run: Callable[[], Any]) -> float:
+    """The seconds that a call takes."""
+    start = time.perf_counter()
     run()
-    return time.perf_counter() - began
+    return time.perf_counter() - start
 
 
-def cost(m: Method) -> float:
-    """How many forward passes of one image its map takes as long as."""
-    model = loaded(choose_default_model([m]))
+def measure_cost(method: Method) -> float:
+    """The time of one map, in forward passes of one image."""
+    model = load_builtin(choose_default_model([method]))
     inputs = torch.randn(1, 3, *model.input_size, generator=torch.Generator().manual_seed(0))
-    requests = plan_requests(model, [m])
-    best = targets.parse_target("predicted")(model.labels)
+    requests = plan_requests(model, [method])
+    predicted = parse_target("predicted")(model.labels)
 
     def choose(logits: torch.Tensor) -> torch.Tensor:
-        return targets.choose_target_classes(logits, (), best.top_count)
+        return choose_target_classes(logits, (), predicted.top_count)
 
     def forward() -> None:
         with torch.no_grad():
             model.network(inputs)
 
-    slow = any("N " in kind for kind in m.costs)
+    def explain() -> None:
+        explain_batch(model, inputs, requests, choose)
+
+    slow = any("N " in kind for kind in method.costs)  # "N forward passes" and the like
     rounds = 1 if slow else 5
     forward()
     if not slow:
-        explain_batch(model, inputs, requests, choose)
-    pairs = [
-        (timed(forward), timed(lambda: explain_batch(model, inputs, requests, choose)))
-        for _ in range(rounds)
-    ]
-    plain = min(own for own, _ in pairs) if slow else median(own for own, _ in pairs)
-    return median(whole for _, whole in pairs) / plain
+        explain()
+    pairs = [(measure_seconds(forward), measure_seconds(explain)) for _ in range(rounds)]
+    return median(own for _, own in pairs) / median(plain for plain, _ in pairs)
 
 
 def main() -> None:
-    """Every method; print, and with --write keep."""
+    """Measure and print every method; with --write also store the costs."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n")[0])
-    parser.add_argument("--write", action="store_true", help=f"to {FILE.name}")
+    parser.add_argument(
+        "--write", action="store_true", help=f"store the costs in {COSTS_FILE.name}"
+    )
     parser.add_argument("--methods", nargs="+", choices=METHODS, default=list(METHODS))
     options = parser.parse_args()
-    found = json.loads(FILE.read_text(encoding="utf-8")) if FILE.exists() else {}
+    costs = json.loads(COSTS_FILE.read_text(encoding="utf-8")) if COSTS_FILE.exists() else {}
     for name in options.methods:
-        found[name] = float(f"{cost(METHODS[name]):.2g}")
-        print(f"{name:22}{found[name]:8g}", flush=True)
+        costs[name] = float(f"{measure_cost(METHODS[name]):.2g}")
+        print(f"{name:22}{costs[name]:8g}", flush=True)
     if options.write:
-        kept = {name: found[name] for name in METHODS if name in found}
-        FILE.write_text(json.dumps(kept, indent=2) + "\n", encoding="utf-8")
+        kept = {name: costs[name] for name in METHODS if name in costs}
+        COSTS_FILE.write_text(json.dumps(kept, indent=2) + "\n", encoding="utf-8")
 
 
 if __name__ == "__main__":

@@ -1,7 +1,9 @@
-"""Score-CAM and Ablation-CAM beside grad-cam and torchcam: seconds, memory, and equal maps.
+"""Score-CAM and Ablation-CAM compared with grad-cam and torchcam: seconds, memory, and the maps.
 
-Each runs in a process of its own, one after the other, three rounds, best of each; memory is the
-process's peak above what it held before the maps. Usage: python benchmarks/perturbation.py [IMAGE]
+    python benchmarks/perturbation.py [IMAGE]      # needs: pip install -e '.[test]'
+
+Each measurement runs in its own process, one after the other, in three rounds. The table has the
+best of the rounds. Memory is the peak of the process above its memory before the maps.
 """
 
 from __future__ import annotations
@@ -27,25 +29,25 @@ CASES = [
     ("ablationcam", "resnet18", "layer4"),
 ]
 PEERS = {"scorecam": ("grad-cam", "torchcam"), "ablationcam": ("grad-cam",)}
-KINDS = {"scorecam": "ScoreCAM", "ablationcam": "AblationCAM"}
+CLASS_NAMES = {"scorecam": "ScoreCAM", "ablationcam": "AblationCAM"}
 ROUNDS = 3
 
 
-def network_of(name: str) -> Any:
-    """Lite0 with its weights, or a ResNet-18 with weights drawn at random."""
+def load_network(name: str) -> Any:
+    """Lite0 with its weights, or a ResNet-18 with random weights."""
     import timm
     import torch
 
-    from camcli.models.zoo import builtin as embedded
+    from camcli.models.zoo.builtin import load_builtin_cnn
 
     if name == "lite0":
-        return embedded.load_builtin_cnn().eval()
+        return load_builtin_cnn().eval()
     torch.manual_seed(0)
     return timm.create_model("resnet18").eval()
 
 
-def best(network: Any, inputs: Any) -> int:
-    """The class that the network names."""
+def predict_class(network: Any, inputs: Any) -> int:
+    """The class with the largest logit."""
     import torch
 
     with torch.no_grad():
@@ -53,43 +55,43 @@ def best(network: Any, inputs: Any) -> int:
 
 
 def camcli_map(method: str, name: str, layer: str, inputs: Any) -> Callable[[], Any]:
-    """camcli, through the same steps as `camcli explain`."""
+    """The map of camcli, computed as in `camcli explain`."""
     import torch
 
     from camcli.core.types import Transform
     from camcli.engine.explain import explain_batch
     from camcli.engine.plan import plan_requests
     from camcli.methods.registry import find_method
-    from camcli.models import model as models
+    from camcli.models.model import wrap_network
 
-    model = models.wrap_network(name, network_of(name), Transform((224, 224)))
+    model = wrap_network(name, load_network(name), Transform((224, 224)))
     options = {method: {"weights": "softmax"}} if method == "scorecam" else {}
     requests = plan_requests(model, [find_method(method)], layer, options=options)
-    target = torch.tensor([[best(model.network, inputs)]])
+    target = torch.tensor([[predict_class(model.network, inputs)]])
     return lambda: explain_batch(model, inputs, requests, lambda _: target)[0][0].fused.values[0]
 
 
 def grad_cam_map(method: str, name: str, layer: str, inputs: Any) -> Callable[[], Any]:
-    """grad-cam, corners not aligned: else its masks are not those of the paper's code."""
+    """The map of grad-cam, with masks enlarged as in the paper's code: corners are not aligned."""
     import pytorch_grad_cam
     import torch
     from pytorch_grad_cam.utils.model_targets import ClassifierOutputTarget
 
     torch.nn.UpsamplingBilinear2d = lambda size: torch.nn.Upsample(size, mode="bilinear")  # type: ignore[misc, assignment]
-    network = network_of(name)
-    peer = getattr(pytorch_grad_cam, KINDS[method])(network, [network.get_submodule(layer)])
-    target = ClassifierOutputTarget(best(network, inputs))
+    network = load_network(name)
+    peer = getattr(pytorch_grad_cam, CLASS_NAMES[method])(network, [network.get_submodule(layer)])
+    target = ClassifierOutputTarget(predict_class(network, inputs))
     return lambda: peer(inputs, [target])[0]
 
 
 def torchcam_map(method: str, name: str, layer: str, inputs: Any) -> Callable[[], Any]:
-    """torchcam, raw maps."""
+    """The map of torchcam, before it is scaled."""
     import torch
     import torchcam
 
-    network = network_of(name)
-    target = best(network, inputs)
-    peer = getattr(torchcam.methods, KINDS[method])(network, layer)
+    network = load_network(name)
+    target = predict_class(network, inputs)
+    peer = getattr(torchcam.methods, CLASS_NAMES[method])(network, layer)
 
     def run() -> Any:
         with torch.no_grad():
@@ -103,7 +105,7 @@ MAKERS = {"camcli": camcli_map, "grad-cam": grad_cam_map, "torchcam": torchcam_m
 
 
 def measure(library: str, method: str, name: str, layer: str, image: str) -> dict[str, Any]:
-    """Seconds, MiB and the map at the input's size, in this process."""
+    """Seconds, MiB and the map at the size of the input, measured in this process."""
     import torch
     from PIL import Image
 
@@ -113,16 +115,16 @@ def measure(library: str, method: str, name: str, layer: str, image: str) -> dic
     pixels = np.asarray(small, np.float32).transpose(2, 0, 1)[None] / 127.5 - 1
     run = MAKERS[library](method, name, layer, torch.from_numpy(pixels.copy()))
     before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    began = time.perf_counter()
+    start = time.perf_counter()
     found = torch.as_tensor(run()).float().detach()
-    took = time.perf_counter() - began
+    took = time.perf_counter() - start
     peak = (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) / 1024
     large = torch.nn.functional.interpolate(found[None, None], (224, 224), mode="bilinear")
     return {"seconds": took, "mib": peak, "map": large[0, 0].tolist()}
 
 
-def apart(*arguments: str) -> dict[str, Any]:
-    """The same in a process of its own."""
+def measure_in_process(*arguments: str) -> dict[str, Any]:
+    """As `measure`, in a new process."""
     command = [sys.executable, "-W", "ignore", __file__, "--one", *arguments]
     ran = subprocess.run(command, capture_output=True, text=True, check=True)
     found: dict[str, Any] = json.loads(ran.stdout.splitlines()[-1])
@@ -130,13 +132,13 @@ def apart(*arguments: str) -> dict[str, Any]:
 
 
 def main() -> None:
-    """Every case, a line each library."""
+    """Print a row for each case and library."""
     image = sys.argv[1] if len(sys.argv) > 1 else str(ROOT / "sample_images" / "chelsea.jpg")
     print("| | | seconds | times camcli's | MiB | correlation |\n|---|---|---|---|---|---|")
     for method, name, layer in CASES:
         libraries = ("camcli", *PEERS[method])
         case = (method, name, layer, image)
-        rounds = [{k: apart(k, *case) for k in libraries} for _ in range(ROUNDS)]
+        rounds = [{k: measure_in_process(k, *case) for k in libraries} for _ in range(ROUNDS)]
         best = {k: min(r[k]["seconds"] for r in rounds) for k in libraries}
         own = np.ravel(rounds[0]["camcli"]["map"])
         for library in libraries:

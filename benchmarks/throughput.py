@@ -1,22 +1,23 @@
-"""How fast camcli's maps are, beside the plain forward pass and the peers, on the CPU.
+"""How fast camcli computes maps on the CPU, compared with the forward pass and with peers.
 
     python benchmarks/throughput.py         # needs: pip install -e '.[test]'
     python benchmarks/throughput.py --cases lite0 vgg16 --rounds 10 --json throughput.json
 
-Measured on one batch of noise, for the top class of every image; no file is read or written:
+Measures one batch of noise, for the top class of every image. Reads and writes no image:
 
     forward           the network alone, without gradients
-    camcli            `camcli.explain.explain` on a plan: maps, fused maps and their statuses
-    pytorch_grad_cam  as in its README, built once: cam(inputs, targets)
-    torchcam          as in its README, built once: extractor(classes, model(inputs)), `fuse_cams`
+    camcli            `explain_batch` on planned requests: maps, fused maps and their statuses
+    pytorch_grad_cam  as in its README, created once: cam(inputs, targets)
+    torchcam          as in its README, created once: extractor(classes, model(inputs)), `fuse_cams`
 
-Peers run on copies of the network with gradients on, which they need, at the layers of camcli's
-plan; neither has TS-CAM. pytorch_grad_cam resizes every map to the input and averages over layers;
-the others resize only to fuse layers, by their maximum. Weights are random except Lite0's.
+Peers run on copies of the network, because they need gradients of its weights, and at the same
+layers as camcli. Neither has TS-CAM. pytorch_grad_cam resizes every map to the input and averages
+over layers. The other two resize only to fuse layers, by their maximum. Weights are random except
+Lite0's.
 
-Contenders take turns, so that other load on the machine meets all alike. `images/s` is the median
-of the rounds; `of forward` the contender's speed as a share of the forward's and `camcli is` how
-many times as fast as the contender camcli is, both medians of the ratios within a round.
+Contenders take turns, so that other load on the machine affects all of them alike. `images/s` is
+the median of the rounds. `of forward` is the speed as a share of the forward pass, and `camcli is`
+tells how many times as fast camcli is. Both are medians of the ratios within a round.
 """
 
 from __future__ import annotations
@@ -40,26 +41,25 @@ import torchcam.methods
 from pytorch_grad_cam.utils.reshape_transforms import vit_reshape_transform
 from torch import Tensor
 
-from camcli.engine import targets
 from camcli.engine.explain import explain_batch
 from camcli.engine.plan import plan_requests
 from camcli.engine.request import Request
-from camcli.methods import registry as methods
-from camcli.models import model as models
-from camcli.models.model import Model
+from camcli.engine.targets import choose_target_classes
+from camcli.methods.registry import find_method
+from camcli.models.model import Model, load_model
 
 Run = Callable[[], Any]
 Seconds = Mapping[str, list[float]]
 
-PEERS = {"gradcam": "GradCAM", "layercam": "LayerCAM"}  # what both call it
+PEERS = {"gradcam": "GradCAM", "layercam": "LayerCAM"}  # the name of the class in both peers
 
 
 @dataclass(frozen=True, slots=True)
 class Case:
-    """One method on one network, and how many rounds it takes by default."""
+    """One method on one network, and its default number of rounds."""
 
     title: str
-    network: str | None  # a timm name, or None for the embedded Lite0
+    network: str | None  # a timm name, or None for the built-in Lite0
     method: str
     rounds: int
     layers: str | None = None
@@ -77,7 +77,7 @@ CASES = {
 
 @dataclass(frozen=True, slots=True)
 class Row:
-    """What one contender did in one case."""
+    """The result of one contender in one case."""
 
     case: str
     contender: str
@@ -87,7 +87,7 @@ class Row:
     seconds: list[float]
 
 
-def _peers(model: Model, inputs: Tensor, request: Request) -> dict[str, Run]:
+def _create_peers(model: Model, inputs: Tensor, request: Request) -> dict[str, Run]:
     name, names = PEERS[request.method.name], [layer.name for layer in request.layers]
     one, two = (copy.deepcopy(model.network).requires_grad_(True) for _ in range(2))
     reshape = vit_reshape_transform if request.layers[0].layout == "NLC" else None
@@ -103,12 +103,12 @@ def _peers(model: Model, inputs: Tensor, request: Request) -> dict[str, Run]:
     return {"pytorch_grad_cam": partial(cam, inputs, targets=None), "torchcam": torchcam_maps}
 
 
-def _contenders(case: Case, batch: int) -> dict[str, Run]:
+def _create_contenders(case: Case, batch: int) -> dict[str, Run]:
     torch.manual_seed(0)
-    model = models.load_model(case.network, size=(224, 224), device="cpu", pretrained=False)
+    model = load_model(case.network, size=(224, 224), device="cpu", pretrained=False)
     inputs = torch.randn(batch, 3, *model.input_size)
-    requests = plan_requests(model, [methods.find_method(case.method)], case.layers, case.block)
-    top = partial(targets.choose_target_classes, fixed_classes=(), top_count=1)
+    requests = plan_requests(model, [find_method(case.method)], case.layers, case.block)
+    top = partial(choose_target_classes, fixed_classes=(), top_count=1)
     runs: dict[str, Run] = {
         "forward": torch.no_grad()(partial(model.network, inputs)),
         "camcli": partial(explain_batch, model, inputs, requests, top),
@@ -116,11 +116,11 @@ def _contenders(case: Case, batch: int) -> dict[str, Run]:
     status = set(runs["camcli"]()[0][0].fused.status)
     if status != {"ok"}:
         raise SystemExit(f"{case.title}: nothing to compare, the maps are {sorted(status)}")
-    return runs | (_peers(model, inputs, requests[0]) if case.method in PEERS else {})
+    return runs | (_create_peers(model, inputs, requests[0]) if case.method in PEERS else {})
 
 
 def _measure(runs: Mapping[str, Run], rounds: int) -> Seconds:
-    """The time of every contender in every round; a first round, not kept, warms up."""
+    """The seconds of every contender in every round, after one round to warm up."""
     seconds: Seconds = {name: [] for name in runs}
     for _ in range(rounds + 1):
         for name, run in runs.items():
@@ -130,7 +130,7 @@ def _measure(runs: Mapping[str, Run], rounds: int) -> Seconds:
     return {name: own[1:] for name, own in seconds.items()}
 
 
-def _rows(case: Case, seconds: Seconds, batch: int) -> Iterator[Row]:
+def _compute_rows(case: Case, seconds: Seconds, batch: int) -> Iterator[Row]:
     for name, own in seconds.items():
         of_forward = median(f / s for f, s in zip(seconds["forward"], own, strict=True))
         camcli_is = median(s / c for s, c in zip(own, seconds["camcli"], strict=True))
@@ -138,13 +138,15 @@ def _rows(case: Case, seconds: Seconds, batch: int) -> Iterator[Row]:
 
 
 def main() -> None:
-    """Measure the chosen cases one after another; print each when it is done."""
+    """Measure the chosen cases one after another; print each as soon as it is done."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n")[0])
     parser.add_argument("--batch-size", type=int, default=8)
     parser.add_argument("--rounds", type=int, help="default: 3 to 15, fewer for slower cases")
     parser.add_argument("--threads", type=int, default=torch.get_num_threads())
     parser.add_argument("--cases", nargs="+", choices=CASES, default=list(CASES))
-    parser.add_argument("--json", type=Path, metavar="FILE", help="all of it, with every time")
+    parser.add_argument(
+        "--json", type=Path, metavar="FILE", help="also write all times to this file"
+    )
     options = parser.parse_args()
     torch.set_num_threads(options.threads)
     header = {"cpus": os.cpu_count(), "threads": options.threads, "batch": options.batch_size}
@@ -153,8 +155,10 @@ def main() -> None:
     print(f"{'case':30}{'contender':17}{'images/s':>9}{'of forward':>12}{'camcli is':>11}")
     rows: list[Row] = []
     for case in (CASES[key] for key in options.cases):
-        seconds = _measure(_contenders(case, options.batch_size), options.rounds or case.rounds)
-        for row in _rows(case, seconds, options.batch_size):
+        seconds = _measure(
+            _create_contenders(case, options.batch_size), options.rounds or case.rounds
+        )
+        for row in _compute_rows(case, seconds, options.batch_size):
             speed = f"{row.images_per_second:9.1f}{row.of_forward:12.2f}{row.camcli_is:10.2f}x"
             print(f"{row.case:30}{row.contender:17}{speed}", flush=True)
             rows.append(row)

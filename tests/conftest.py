@@ -1,4 +1,4 @@
-"""What several tests share: photographs, small networks, and the command line in this process."""
+"""Shared by the tests: sample photographs, small networks, and camcli run in this process."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ torch.set_num_threads(1)  # the tests themselves run in parallel
 
 @dataclass(frozen=True)
 class Ran:
-    """What a command left behind."""
+    """The exit status and the output of a command."""
 
     status: int
     out: str
@@ -39,6 +39,7 @@ class Ran:
 
     @property
     def lines(self) -> list[dict[str, Any]]:
+        """Standard output read as JSON Lines."""
         return [json.loads(line) for line in self.out.splitlines()]
 
 
@@ -47,7 +48,7 @@ Cli = Callable[..., Ran]
 
 @pytest.fixture
 def cli(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Cli:
-    """Run camcli in a folder of its own."""
+    """Runs camcli with the given arguments, in an empty folder."""
     monkeypatch.chdir(tmp_path)
 
     def run(*arguments: object) -> Ran:
@@ -61,12 +62,12 @@ def cli(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, tmp
 
 
 def heed_interrupts() -> None:
-    """For a new process: one that a suite in the background starts would ignore them."""
+    """Lets a new process take interrupts: those of a suite in the background ignore them."""
     signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 def lively(network: nn.Module, seed: int = 0) -> nn.Module:
-    """Random weights under which every layer matters: no zero-initialised scale or head."""
+    """Random weights that make every layer count: no scale or head starts at zero."""
     generator = torch.Generator().manual_seed(seed)
     for parameter in network.parameters():
         if parameter.ndim < 2:
@@ -88,7 +89,7 @@ def small(name: str, height: int = 96, width: int = 96, **options: Any) -> Model
 
 @pytest.fixture
 def picture(tmp_path: Path) -> Path:
-    """A small photograph of its own, 120 x 80."""
+    """The path of a small photograph, 120 x 80."""
     path = tmp_path / "photo.png"
     with Image.open(SAMPLES / "chelsea.jpg") as photo:
         photo.resize((120, 80)).save(path)
@@ -96,17 +97,18 @@ def picture(tmp_path: Path) -> Path:
 
 
 def noise(batch: int, size: tuple[int, int], seed: int = 1) -> torch.Tensor:
+    """Random inputs (batch, 3, height, width)."""
     return torch.randn(batch, 3, *size, generator=torch.Generator().manual_seed(seed))
 
 
 def gradient_image(width: int, height: int) -> Image.Image:
-    """Every pixel tells where it was: red grows to the right, green downwards."""
+    """An image whose colours give positions: red grows to the right, green downwards."""
     x, y = np.meshgrid(np.linspace(0, 255, width), np.linspace(0, 255, height))
     return Image.fromarray(np.stack([x, y, np.zeros_like(x)], axis=2).astype(np.uint8))
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
-    """What every timm module has, and why not: of what `test_zoo` recorded, here or on workers."""
+    """Prints the table that `test_zoo` recorded: the methods that work on each module of timm."""
     passed = terminalreporter.stats.get("passed", [])
     rows = sorted(
         value for report in passed for name, value in report.user_properties if name == "zoo"

@@ -1,1 +1,1 @@
-"""Fitting a head, TS-CAM's or CAM's, on photographs. Knows nothing of the command line."""
+"""Fit a head, TS-CAM's or CAM's, to a network: data, logistic regression, epochs, checkpoints."""

@@ -1,4 +1,4 @@
-"""What a training leaves: checkpoints that --model takes, a log, a curve, a way to resume."""
+"""The files of a training: checkpoints for --model, a log, a curve, and the state to resume."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from torch import nn
 
 from camcli.core.errors import UsageError
 from camcli.io.files import write_file
@@ -35,10 +36,10 @@ DATA_IDENTITY_KEY, WEIGHTS_IDENTITY_KEY = "photographs or classes", "first weigh
 
 @dataclass(slots=True)
 class TrainingWriter:
-    """The files of one training in their folder, rewritten whole after every epoch.
+    """Writes the files of one training into their folder, all of them after every epoch.
 
-    `identity` is what a training must share with one that it goes on from: the settings, and
-    digests of photographs, classes and first weights.
+    `identity` must be the same for a training to resume: the settings, and digests of photographs,
+    classes and first weights.
     """
 
     task: TrainingTask
@@ -49,124 +50,162 @@ class TrainingWriter:
     best_epoch: EpochResult | None = None
 
     def remove_old_files(self) -> None:
-        """Nothing of an earlier training is left. Raises OutputError if nothing can be written."""
-        write_file(self.output / LOG_FILE, b"{}")
+        """Remove the files of an earlier training. Raises OutputError if nothing can be written."""
+        write_file(self.output / LOG_FILE, b"{}")  # a folder that is not writable fails here
         for name in TRAINING_FILE_NAMES:
             (self.output / name).unlink(missing_ok=True)
 
     def write_epoch(self, epoch: EpochResult, state: TrainingState | None = None) -> bool:
-        """Take in an epoch and write what it leaves; whether it is the best so far."""
+        """Add an epoch and write the files; returns whether it is the best so far."""
         self.epochs.append(epoch)
-        better = self.best_epoch is None or epoch.judged.sort_key > self.best_epoch.judged.sort_key
-        packed = self._pack_checkpoint(epoch) if better or state is not None else b""
+        better = self.best_epoch is None or epoch.scores.sort_key > self.best_epoch.scores.sort_key
+        checkpoint = self._pack_checkpoint(epoch) if better or state is not None else b""
         if better:
             self.best_epoch = epoch
-            write_file(self.output / BEST_CHECKPOINT, packed)
+            write_file(self.output / BEST_CHECKPOINT, checkpoint)
         if state is not None:
-            write_file(self.output / LAST_CHECKPOINT, packed)
+            write_file(self.output / LAST_CHECKPOINT, checkpoint)
             write_file(self.output / RESUME_FILE, self._pack_resume_state(state))
         write_file(self.output / LOG_FILE, json.dumps(self.create_log(), indent=2).encode())
         write_file(self.output / CURVE_FILE, draw_training_curve(self.epochs))
         return better
 
     def _pack_checkpoint(self, epoch: EpochResult) -> bytes:
-        lesson = self.task
-        at = epoch.judged.threshold if epoch.judged.gt_known else None
-        thresholds = {} if at is None else {METHOD_BY_HEAD[lesson.head_kind]: at}
-        names = lesson.data.labels.names
-        card = ModelCard(lesson.head_kind, lesson.architecture, names, lesson.transform, thresholds)
-        return serialize_weights(lesson.network.state_dict(), card)
+        task, scores = self.task, epoch.scores
+        thresholds: dict[str, float] = {}
+        if scores.gt_known and scores.threshold is not None:
+            thresholds[METHOD_BY_HEAD[task.head_kind]] = scores.threshold
+        card = ModelCard(
+            head=task.head_kind,
+            model=task.architecture,
+            classes=task.data.labels.names,
+            transform=task.transform,
+            thresholds=thresholds,
+        )
+        return serialize_weights(task.network.state_dict(), card)
 
     def _pack_resume_state(self, state: TrainingState) -> bytes:
-        written = io.BytesIO()
         content = {
             "settings": dict(self.identity),
-            "log": json.dumps([asdict(e) for e in self.epochs]),
+            "log": json.dumps([_epoch_to_json(epoch) for epoch in self.epochs]),
             "epoch": state.epoch,
             "network": dict(state.network_weights),
             "optimizer": dict(state.optimizer_state),
         }
-        torch.save(content, written)
-        return written.getvalue()
+        buffer = io.BytesIO()
+        torch.save(content, buffer)
+        return buffer.getvalue()
 
     def create_log(self) -> dict[str, Any]:
-        """What training.json says."""
-        photos = self.task.data
+        """The content of training.json."""
+        data = self.task.data
+        boxed = {sample.annotation.image_name for sample in data.localization_samples}
         return {
             "settings": dict(self.settings),
             "data": {
-                "kind": photos.kind,
-                "classes": len(photos.labels.names),
-                "train": len(photos.train),
-                "validation": len(photos.validation),
-                "with_boxes": len(
-                    {item.annotation.image_name for item in photos.localization_samples}
-                ),
-                "left_out": len(photos.left_out),
+                "kind": data.kind,
+                "classes": len(data.labels.names),
+                "train": len(data.train),
+                "validation": len(data.validation),
+                "with_boxes": len(boxed),
+                "left_out": len(data.left_out),
             },
             "best": self.best_epoch.number if self.best_epoch else None,
             "epochs": [_epoch_to_json(epoch) for epoch in self.epochs],
         }
 
 
-def _epoch_to_json(epoch: EpochResult) -> dict[str, Any]:
-    line = {**asdict(epoch), "unreadable": [str(failed) for failed in epoch.failed]}
-    del line["failed"]
-    return {k: v for k, v in line.items() if v not in (None, (), [])}
-
-
 def create_training_writer(
     task: TrainingTask, output: Path, settings: TrainingSettings
 ) -> TrainingWriter:
-    """The record of a training whose network still has its first weights."""
+    """The writer of a training whose network still has its first weights."""
+    identity = {
+        **settings,
+        DATA_IDENTITY_KEY: task.data.fingerprint,
+        WEIGHTS_IDENTITY_KEY: _hash_weights(task.network),
+    }
+    return TrainingWriter(task, output, settings, identity)
+
+
+def _hash_weights(network: nn.Module) -> str:
     digest = hashlib.sha256()
-    for name, tensor in task.network.state_dict().items():
+    for name, tensor in network.state_dict().items():
         digest.update(name.encode() + tensor.detach().cpu().contiguous().numpy().tobytes())
-    same = {DATA_IDENTITY_KEY: task.data.fingerprint, WEIGHTS_IDENTITY_KEY: digest.hexdigest()}
-    return TrainingWriter(task, output, settings, {**settings, **same})
+    return digest.hexdigest()
 
 
 def load_resume_state(writer: TrainingWriter) -> TrainingState:
-    """Where an earlier training of the same stopped; the record has its epochs from then on.
+    """The state in which the same training stopped earlier; the writer gets its epochs.
 
-    Raises UsageError where there is none, or it was another.
+    Raises UsageError if the folder has no such state, or that of another training.
     """
     path = writer.output / RESUME_FILE
     if not path.is_file():
-        raise UsageError(f"--resume: {writer.output} holds no training that can go on")
-    try:
-        said = load_content(path)
-        state = TrainingState(int(said["epoch"]), dict(said["network"]), dict(said["optimizer"]))
-        epochs = [_epoch_from_json(entry) for entry in json.loads(said["log"])]
-        earlier = dict(said["settings"])
-        other = [key for key, value in writer.identity.items() if earlier.get(key) != value]
-        same = has_same_shapes(writer.task.network, dict(state.network_weights))
-        best = max(epochs, key=lambda epoch: epoch.judged.sort_key)
-        whole = len(epochs) == state.epoch > 0
-    except Exception as error:  # noqa: BLE001 - a broken file leads to whatever it leads to
-        raise UsageError(f"--resume: {path} cannot be read ({type(error).__name__})") from None
-    if other:
         raise UsageError(
-            f"--resume: {writer.output} was trained with {_format_differences(other, earlier)}"
+            f"--resume: {writer.output} holds no training to resume; start without --resume"
         )
-    if not same or not whole:
-        raise UsageError(f"--resume: {path} is of another network, or broken")
+    try:
+        content = load_content(path)
+        state, epochs = _parse_resume_state(content)
+        settings = dict(content["settings"])
+        different = [key for key, value in writer.identity.items() if settings.get(key) != value]
+        best = max(epochs, key=lambda epoch: epoch.scores.sort_key)
+        fits = has_same_shapes(writer.task.network, dict(state.network_weights))
+        complete = len(epochs) == state.epoch > 0
+    except Exception as error:  # noqa: BLE001 - a broken file can raise anything
+        raise UsageError(
+            f"--resume: {path} cannot be read ({type(error).__name__}); "
+            "start again with --overwrite"
+        ) from None
+    if different:
+        raise UsageError(
+            f"--resume: {writer.output} was trained with {_format_settings(different, settings)}; "
+            "use the same, or start again with --overwrite"
+        )
+    if not (fits and complete):
+        raise UsageError(
+            f"--resume: {path} is broken or belongs to another network; "
+            "start again with --overwrite"
+        )
     writer.epochs, writer.best_epoch = epochs, best
     return state
 
 
-def _format_differences(keys: Sequence[str], earlier: TrainingSettings) -> str:
-    """What was different; digests say nothing to people."""
-    digests = (DATA_IDENTITY_KEY, WEIGHTS_IDENTITY_KEY)
-    return ", ".join(f"other {k}" if k in digests else f"{k} {earlier.get(k)}" for k in keys)
-
-
-def _epoch_from_json(said: Mapping[str, Any]) -> EpochResult:
-    judged = ValidationScores(
-        **{name: _parse_optional_float(value) for name, value in said["judged"].items()}
+def _parse_resume_state(content: Any) -> tuple[TrainingState, list[EpochResult]]:
+    state = TrainingState(
+        int(content["epoch"]), dict(content["network"]), dict(content["optimizer"])
     )
+    return state, [_epoch_from_json(entry) for entry in json.loads(content["log"])]
+
+
+def _format_settings(keys: Sequence[str], settings: TrainingSettings) -> str:
+    """The earlier values; people cannot read digests, so these are only named."""
+    digests = (DATA_IDENTITY_KEY, WEIGHTS_IDENTITY_KEY)
+    return ", ".join(f"other {k}" if k in digests else f"{k} {settings.get(k)}" for k in keys)
+
+
+def _epoch_to_json(epoch: EpochResult) -> dict[str, Any]:
+    """Without what an epoch does not have."""
+    entry = {
+        "number": epoch.number,
+        "loss": epoch.loss,
+        "judged": asdict(epoch.scores),
+        "seconds": epoch.seconds,
+        "decay": epoch.decay,
+        "losses": epoch.losses,
+        "unreadable": [str(failure) for failure in epoch.failed],
+    }
+    return {key: value for key, value in entry.items() if value not in (None, (), [])}
+
+
+def _epoch_from_json(entry: Mapping[str, Any]) -> EpochResult:
+    scores = {name: _parse_optional_float(value) for name, value in entry["judged"].items()}
     return EpochResult(
-        int(said["number"]), float(said["loss"]), judged, float(said["seconds"]), (), said["decay"]
+        number=int(entry["number"]),
+        loss=float(entry["loss"]),
+        scores=ValidationScores(**scores),
+        seconds=float(entry["seconds"]),
+        decay=entry.get("decay"),
     )
 
 

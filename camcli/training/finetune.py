@@ -1,11 +1,11 @@
-"""More than a head: epochs of gradient descent, as TS-CAM is trained, that can be resumed."""
+"""Train more than a head: epochs of gradient descent as for TS-CAM, which can be resumed."""
 
 from __future__ import annotations
 
 import math
 import time
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Any
 
 import torch
@@ -13,12 +13,15 @@ from torch import Tensor, nn
 
 from camcli.core.errors import TrainingError, UsageError
 from camcli.core.types import Failure
+from camcli.training.config import Recipe
 from camcli.training.data.loader import Augmentation, TrainingBatch, iter_batches, shuffle_samples
+from camcli.training.data.samples import TrainingData
 from camcli.training.linear_head import create_autocast, find_trainable_head
 from camcli.training.task import AdvanceCallback, EpochResult, TrainingTask, ValidationScores
 from camcli.training.validation import validate_classification, validate_localization
 
-ADAMW_WEIGHT_DECAY = 5e-4  # the authors' configuration
+ADAMW_WEIGHT_DECAY = 5e-4  # as in the configuration of TS-CAM's authors
+LATE_RATE_FACTOR = 0.1  # of the learning rate, after half of the epochs
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,59 +33,67 @@ class TrainingState:
     optimizer_state: Mapping[str, Any]
 
 
+@dataclass(slots=True)
+class _EpochProgress:
+    """What an epoch has seen so far."""
+
+    loss_sum: float = 0.0
+    image_count: int = 0
+    labels: set[int | None] = field(default_factory=set)
+    failed: list[Failure] = field(default_factory=list)
+
+
 def train_epochs(
     task: TrainingTask, advance: AdvanceCallback, state: TrainingState | None = None
 ) -> Iterator[tuple[EpochResult, TrainingState]]:
-    """Epoch after epoch, from the start or from a state; each with the state that it leaves.
+    """Train epoch after epoch, from the start or from a state; yields each with its state.
 
-    AdamW on the cross entropy of the logits, the rate a tenth from half of the epochs on. Raises
-    TrainingError when the loss is no number, or no photograph can be read.
+    AdamW on the cross entropy of the logits; after half of the epochs the learning rate is a tenth.
+    Raises TrainingError when the loss becomes NaN, or no photograph can be read.
     """
     network, recipe = task.network, task.recipe
-    parts = _choose_trained_modules(network, recipe.last)
-    trained = [p for part in parts for p in part.requires_grad_(True).parameters()]
-    solver = torch.optim.AdamW(
-        trained,
-        lr=recipe.lr,
-        weight_decay=ADAMW_WEIGHT_DECAY if recipe.decay is None else recipe.decay,
-    )
+    modules = _choose_trained_modules(network, recipe.last)
+    optimizer = _create_optimizer(modules, recipe)
     if state is not None:
         network.load_state_dict(state.network_weights)
-        _restore_optimizer(solver, state)
+        _restore_optimizer(optimizer, state)
     for number in range(state.epoch + 1 if state else 1, recipe.epochs + 1):
-        began = time.monotonic()
-        torch.manual_seed(recipe.seed + number)  # what dropout draws goes by the epoch alone
-        for group in solver.param_groups:
-            group["lr"] = recipe.lr * (0.1 if number > recipe.epochs / 2 else 1)
-        for part in parts:  # what is frozen stays in eval mode
-            part.train()
-        loss, failed = _train_epoch(task, solver, number, advance)
-        judged, also = _validate_network(task, advance)
-        _check_finite_weights(judged, network, number)
-        once = (*failed, *also) if number == 1 else ()
-        epoch = EpochResult(number, loss, judged, time.monotonic() - began, once)
-        yield epoch, TrainingState(number, network.state_dict(), solver.state_dict())
+        result = _run_epoch(task, modules, optimizer, number, advance)
+        yield result, TrainingState(number, network.state_dict(), optimizer.state_dict())
 
 
-def _restore_optimizer(solver: torch.optim.Optimizer, state: TrainingState) -> None:
+def _create_optimizer(modules: Sequence[nn.Module], recipe: Recipe) -> torch.optim.Optimizer:
+    decay = ADAMW_WEIGHT_DECAY if recipe.decay is None else recipe.decay
+    parameters = [p for module in modules for p in module.requires_grad_(True).parameters()]
+    return torch.optim.AdamW(parameters, lr=recipe.lr, weight_decay=decay)
+
+
+def _restore_optimizer(optimizer: torch.optim.Optimizer, state: TrainingState) -> None:
     try:
-        solver.load_state_dict(dict(state.optimizer_state))
-        shapes = [(p.shape, kept["exp_avg"].shape) for p, kept in solver.state.items()]
+        optimizer.load_state_dict(dict(state.optimizer_state))
+        shapes = [(p.shape, kept["exp_avg"].shape) for p, kept in optimizer.state.items()]
     except (ValueError, KeyError, RuntimeError, TypeError, AttributeError, IndexError) as error:
-        raise UsageError(f"--resume: its optimizer cannot be restored ({error})") from None
+        raise UsageError(
+            f"--resume: the state of the optimizer cannot be restored ({error}); "
+            "start again with --overwrite"
+        ) from None
     if any(own != kept for own, kept in shapes):
-        raise UsageError("--resume: its optimizer is of another network")
+        raise UsageError(
+            "--resume: the state of the optimizer belongs to another network; "
+            "start again with --overwrite"
+        )
 
 
 def _choose_trained_modules(network: nn.Module, last: int | None) -> list[nn.Module]:
-    """What is trained: all of the network, or its last blocks, the norm and the head."""
+    """The whole network, or its last blocks, the norm and the head."""
     if last is None:
         return [network]
-    whole: Any = network
     blocks = list(getattr(network, "blocks", ()))
     if not 0 < last <= len(blocks):
-        raise UsageError(f"--train last:{last}: this network has {len(blocks)} blocks")
-    norms = (getattr(whole, name, None) for name in ("norm", "fc_norm"))
+        raise UsageError(
+            f"--train last:{last}: this network has {len(blocks)} blocks; write head, last:N or all"
+        )
+    norms = (getattr(network, name, None) for name in ("norm", "fc_norm"))
     return [
         *blocks[-last:],
         *(norm for norm in norms if norm is not None),
@@ -90,68 +101,106 @@ def _choose_trained_modules(network: nn.Module, last: int | None) -> list[nn.Mod
     ]
 
 
+def _run_epoch(
+    task: TrainingTask,
+    modules: Sequence[nn.Module],
+    optimizer: torch.optim.Optimizer,
+    number: int,
+    advance: AdvanceCallback,
+) -> EpochResult:
+    start = time.monotonic()
+    recipe = task.recipe
+    torch.manual_seed(recipe.seed + number)  # dropout depends on the epoch alone, so it can resume
+    for group in optimizer.param_groups:
+        group["lr"] = recipe.lr * (LATE_RATE_FACTOR if number > recipe.epochs / 2 else 1)
+    for module in modules:  # frozen modules stay in eval mode
+        module.train()
+    progress = _train_epoch(task, optimizer, number, advance)
+    scores, unreadable = _validate_network(task, advance)
+    _check_finite_weights(scores, task.network, number)
+    return EpochResult(
+        number=number,
+        loss=progress.loss_sum / progress.image_count,
+        scores=scores,
+        seconds=time.monotonic() - start,
+        failed=(*progress.failed, *unreadable) if number == 1 else (),  # the same in every epoch
+    )
+
+
 def _train_epoch(
-    lesson: TrainingTask, solver: torch.optim.Optimizer, number: int, advance: AdvanceCallback
-) -> tuple[float, list[Failure]]:
-    recipe = lesson.recipe
-    augment = Augmentation(recipe.seed, number)
-    photos = shuffle_samples(lesson.data.train, augment)
-    total, seen, failed = 0.0, 0, []
-    labels: set[int | None] = set()
-    for batch in iter_batches(photos, lesson.transform, recipe.batch_size, recipe.workers, augment):
+    task: TrainingTask, optimizer: torch.optim.Optimizer, number: int, advance: AdvanceCallback
+) -> _EpochProgress:
+    recipe = task.recipe
+    augmentation = Augmentation(recipe.seed, number)
+    samples = shuffle_samples(task.data.train, augmentation)
+    progress = _EpochProgress()
+    for batch in iter_batches(
+        samples, task.transform, recipe.batch_size, recipe.workers, augmentation
+    ):
         if isinstance(batch, Failure):
-            failed.append(batch)
+            progress.failed.append(batch)
             advance(1)
             continue
-        labels |= {photo.label for photo in batch.samples}
-        loss = _train_step(lesson, solver, batch)
-        total, seen = total + loss * len(batch.samples), seen + len(batch.samples)
-        if not math.isfinite(loss):
-            raise TrainingError(
-                f"the loss is {loss} in epoch {number}, after {seen} photographs; try a lower --lr "
-                f"than {recipe.lr:g}, or --precision fp32"
-            )
+        loss = _train_step(task, optimizer, batch)
+        progress.loss_sum += loss * len(batch.samples)
+        progress.image_count += len(batch.samples)
+        progress.labels |= {sample.label for sample in batch.samples}
+        _check_finite_loss(loss, recipe, number, progress.image_count)
         advance(len(batch.samples))
-    told = {photo.label for photo in photos} - {None}
-    if not seen:
-        raise TrainingError(f"none of the photographs can be read: {failed[0].reason}")
-    if told - labels:
-        raise TrainingError(lesson.data.unreadable_classes_message(told - labels))
-    return total / seen, failed
+    _check_all_classes_seen(progress, task.data)
+    return progress
 
 
-def _check_finite_weights(judged: ValidationScores, network: nn.Module, number: int) -> None:
-    """The last step of an epoch may have broken what its loss did not yet show."""
-    finite = all(bool(torch.isfinite(p).all()) for p in network.parameters())
-    if not finite or not math.isfinite(judged.loss or 0):
+def _check_finite_loss(loss: float, recipe: Recipe, epoch: int, image_count: int) -> None:
+    if not math.isfinite(loss):
         raise TrainingError(
-            f"the weights became NaN or infinite in epoch {number}; try a lower --lr"
+            f"the loss is {loss} in epoch {epoch}, after {image_count} photographs; "
+            f"try a lower --lr than {recipe.lr:g}, or --precision fp32"
         )
 
 
-def _train_step(lesson: TrainingTask, solver: torch.optim.Optimizer, batch: TrainingBatch) -> float:
-    with create_autocast(lesson):
-        logits = lesson.network(batch.inputs.to(lesson.device))
-    wanted = lesson.label_batch(batch).to(lesson.device)
-    loss: Any = nn.functional.cross_entropy(logits.float(), wanted)
-    solver.zero_grad()
+def _check_all_classes_seen(progress: _EpochProgress, data: TrainingData) -> None:
+    if not progress.image_count:
+        raise TrainingError(f"none of the photographs can be read: {progress.failed[0].reason}")
+    unseen = {sample.label for sample in data.train} - {None} - progress.labels
+    if unseen:
+        raise TrainingError(data.unreadable_classes_message(unseen))
+
+
+def _check_finite_weights(scores: ValidationScores, network: nn.Module, epoch: int) -> None:
+    """The last step of an epoch can break the weights after the last loss was computed."""
+    finite = all(bool(torch.isfinite(p).all()) for p in network.parameters())
+    if not finite or not math.isfinite(scores.loss or 0):
+        raise TrainingError(
+            f"the weights became NaN or infinite in epoch {epoch}; try a lower --lr"
+        )
+
+
+def _train_step(
+    task: TrainingTask, optimizer: torch.optim.Optimizer, batch: TrainingBatch
+) -> float:
+    with create_autocast(task):
+        logits = task.network(batch.inputs.to(task.device))
+    probabilities = task.label_batch(batch).to(task.device)
+    loss: Any = nn.functional.cross_entropy(logits.float(), probabilities)
+    optimizer.zero_grad()
     loss.backward()
-    solver.step()
+    optimizer.step()
     return float(loss.detach())
 
 
 @torch.no_grad()
 def _validate_network(
-    lesson: TrainingTask, advance: AdvanceCallback
+    task: TrainingTask, advance: AdvanceCallback
 ) -> tuple[ValidationScores, list[Failure]]:
-    recipe, network = lesson.recipe, lesson.network.eval()
+    recipe, network = task.recipe, task.network.eval()
 
-    def predict_logits(pixels: Tensor) -> Tensor:
-        advance(len(pixels))
-        with create_autocast(lesson):
-            logits: Tensor = network(pixels.to(lesson.device))
+    def predict_logits(inputs: Tensor) -> Tensor:
+        advance(len(inputs))
+        with create_autocast(task):
+            logits: Tensor = network(inputs.to(task.device))
         return logits.float().cpu()
 
-    held = iter_batches(lesson.data.validation, lesson.transform, recipe.batch_size, recipe.workers)
-    judged, failed = validate_classification(predict_logits, lesson.label_batch, held)
-    return validate_localization(lesson, judged), failed
+    batches = iter_batches(task.data.validation, task.transform, recipe.batch_size, recipe.workers)
+    scores, failed = validate_classification(predict_logits, task.label_batch, batches)
+    return validate_localization(task, scores), failed

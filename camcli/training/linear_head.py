@@ -1,4 +1,4 @@
-"""A head alone: each photograph goes through the frozen network once, the rest is regression."""
+"""Fit a head alone: each photograph passes the frozen network once, then logistic regression."""
 
 from __future__ import annotations
 
@@ -16,8 +16,8 @@ from camcli.core.errors import TrainingError
 from camcli.core.types import Failure
 from camcli.models.introspection.heads import ConvHead, PooledHead
 from camcli.training.config import HEAD_WEIGHT_DECAYS
-from camcli.training.data.loader import iter_batches
-from camcli.training.data.samples import TrainingSample
+from camcli.training.data.loader import TrainingBatch, iter_batches
+from camcli.training.data.samples import TrainingData, TrainingSample
 from camcli.training.logistic_regression import (
     LinearClassifier,
     compute_window_means,
@@ -30,7 +30,7 @@ from camcli.training.validation import compute_classification_scores, validate_l
 
 @dataclass(frozen=True, slots=True)
 class HeadFeatures:
-    """What a head sees of each photograph (n, F), what it should say (n, K), and what failed."""
+    """What a head reads of each photograph (n, F), what it should answer (n, K), and failures."""
 
     features: Tensor
     target_probabilities: Tensor
@@ -38,102 +38,123 @@ class HeadFeatures:
 
 
 def find_trainable_head(network: nn.Module) -> ConvHead | PooledHead:
-    """The head that was put on."""
+    """The head that camcli has attached."""
     return next(m for m in network.modules() if isinstance(m, ConvHead | PooledHead))
 
 
 def fit_linear_head(task: TrainingTask, advance: AdvanceCallback) -> Iterator[EpochResult]:
-    """A fit for each weight decay; the network has the head of the best so far on validation.
+    """One fit for each weight decay; the network keeps the head with the best validation scores.
 
-    Training sees each photograph and its mirror image. Raises TrainingError where nothing could be
-    read.
+    Training sees each photograph and its mirror image. Raises TrainingError if no photograph of a
+    part or of a class can be read, or if the weights become NaN.
     """
-    began = time.monotonic()
+    start = time.monotonic()
     train = _compute_head_features(task, task.data.train, advance, mirrored=True)
-    held = _compute_head_features(task, task.data.validation, advance, mirrored=False)
-    for part, seen in (("photographs", train), ("validation photographs", held)):
-        if not len(seen.features):
-            raise TrainingError(
-                f"none of the {part} can be read: {_first_failure_message(seen.failed)}"
-            )
-    told = {photo.label for photo in task.data.train} - {None}
-    unseen = told - set(train.target_probabilities.argmax(dim=1).tolist())
-    if unseen:
-        raise TrainingError(task.data.unreadable_classes_message(unseen))
-    given, best, kept = task.recipe.decay, ValidationScores(), None
-    for number, decay in enumerate(HEAD_WEIGHT_DECAYS if given is None else (given,), start=1):
-        fitted = fit_logistic_regression(train.features, train.target_probabilities, decay)
-        if not torch.isfinite(fitted.weight).all():
-            raise TrainingError("the head's weights became NaN; are the network's own finite?")
-        _copy_weights_to_head(fitted, find_trainable_head(task.network))
-        judged = validate_localization(
-            task,
-            compute_classification_scores(
-                fitted.compute_logits(held.features), held.target_probabilities
-            ),
+    validation = _compute_head_features(task, task.data.validation, advance, mirrored=False)
+    _check_readable(train, validation, task.data)
+    failed = (*train.failed, *validation.failed)
+    best: tuple[ValidationScores, LinearClassifier] | None = None
+    decays = HEAD_WEIGHT_DECAYS if task.recipe.decay is None else (task.recipe.decay,)
+    for number, decay in enumerate(decays, start=1):
+        classifier = fit_logistic_regression(train.features, train.target_probabilities, decay)
+        scores = _validate_classifier(task, classifier, validation)
+        if best is None or scores.sort_key > best[0].sort_key:
+            best = scores, classifier
+        _copy_weights_to_head(best[1], find_trainable_head(task.network))
+        yield EpochResult(
+            number=number,
+            loss=classifier.losses[-1],
+            scores=scores,
+            seconds=time.monotonic() - start,
+            failed=failed if number == 1 else (),
+            decay=decay,
+            losses=classifier.losses,
         )
-        if kept is None or judged.sort_key > best.sort_key:
-            best, kept = judged, fitted
-        _copy_weights_to_head(kept, find_trainable_head(task.network))
-        failed = (*train.failed, *held.failed) if number == 1 else ()
-        took = time.monotonic() - began
-        yield EpochResult(number, fitted.losses[-1], judged, took, failed, decay, fitted.losses)
-        began = time.monotonic()
+        start = time.monotonic()
+
+
+def _check_readable(train: HeadFeatures, validation: HeadFeatures, data: TrainingData) -> None:
+    for part, found in (("photographs", train), ("validation photographs", validation)):
+        if not len(found.features):
+            reason = _first_failure_message(found.failed)
+            raise TrainingError(f"none of the {part} can be read: {reason}")
+    seen = set(train.target_probabilities.argmax(dim=1).tolist())
+    unseen = {sample.label for sample in data.train} - {None} - seen
+    if unseen:
+        raise TrainingError(data.unreadable_classes_message(unseen))
 
 
 def _first_failure_message(failed: Sequence[Failure]) -> str:
     return f"{failed[0].name}: {failed[0].reason}" if failed else "there are none"
 
 
-def _copy_weights_to_head(fitted: LinearClassifier, head: ConvHead | PooledHead) -> None:
-    own = head.conv if isinstance(head, ConvHead) else head
-    assert own.bias is not None
-    with torch.no_grad():
-        own.weight.copy_(fitted.weight.reshape(own.weight.shape))
-        own.bias.copy_(fitted.bias)
+def _validate_classifier(
+    task: TrainingTask, classifier: LinearClassifier, validation: HeadFeatures
+) -> ValidationScores:
+    if not torch.isfinite(classifier.weight).all():
+        raise TrainingError(
+            "the head's weights became NaN; check that the weights of --model are finite numbers"
+        )
+    _copy_weights_to_head(classifier, find_trainable_head(task.network))
+    logits = classifier.compute_logits(validation.features)
+    scores = compute_classification_scores(logits, validation.target_probabilities)
+    return validate_localization(task, scores)
+
+
+@torch.no_grad()
+def _copy_weights_to_head(classifier: LinearClassifier, head: ConvHead | PooledHead) -> None:
+    layer = head.conv if isinstance(head, ConvHead) else head
+    assert layer.bias is not None
+    layer.weight.copy_(classifier.weight.reshape(layer.weight.shape))
+    layer.bias.copy_(classifier.bias)
 
 
 @torch.no_grad()
 def _compute_head_features(
-    lesson: TrainingTask,
-    photos: Sequence[TrainingSample],
+    task: TrainingTask,
+    samples: Sequence[TrainingSample],
     advance: AdvanceCallback,
     *,
     mirrored: bool,
 ) -> HeadFeatures:
     features: list[Tensor] = []
-    wanted: list[Tensor] = []
+    targets: list[Tensor] = []
     failed: list[Failure] = []
-    recipe, network = lesson.recipe, lesson.network.eval()
-    with _bypass_head(network) as read:
-        for batch in iter_batches(photos, lesson.transform, recipe.batch_size, recipe.workers):
+    recipe = task.recipe
+    with _bypass_head(task.network.eval()) as pool:
+        for batch in iter_batches(samples, task.transform, recipe.batch_size, recipe.workers):
             if isinstance(batch, Failure):
                 failed.append(batch)
                 advance(1)
                 continue
-            for way in (batch.inputs, batch.inputs.flip(3))[: 1 + mirrored]:
-                with create_autocast(lesson):
-                    yielded = network(way.to(lesson.device))
-                features.append(read(yielded.float()).cpu())
-                wanted.append(lesson.label_batch(replace(batch, inputs=way)))
+            for version in _list_versions(batch, mirrored=mirrored):
+                with create_autocast(task):
+                    output = task.network(version.inputs.to(task.device))
+                features.append(pool(output.float()).cpu())
+                targets.append(task.label_batch(version))
             advance(len(batch.samples))
-    classes = len(lesson.data.labels.names)
-    none = torch.zeros(0, 1), torch.zeros(0, classes)
+    class_count = len(task.data.labels.names)
     return HeadFeatures(
-        torch.cat(features) if features else none[0],
-        torch.cat(wanted) if wanted else none[1],
-        tuple(failed),
+        _concatenate(features, 1), _concatenate(targets, class_count), tuple(failed)
     )
 
 
+def _concatenate(parts: Sequence[Tensor], width: int) -> Tensor:
+    return torch.cat(list(parts)) if parts else torch.zeros(0, width)
+
+
+def _list_versions(batch: TrainingBatch, *, mirrored: bool) -> list[TrainingBatch]:
+    return [batch, replace(batch, inputs=batch.inputs.flip(3))] if mirrored else [batch]
+
+
 def create_autocast(task: TrainingTask) -> Any:
-    """The precision that the recipe asks for."""
+    """The context that computes in the recipe's precision."""
     return torch.autocast(task.device.type, torch.bfloat16, enabled=task.recipe.precision == "bf16")
 
 
 @contextmanager
 def _bypass_head(network: nn.Module) -> Iterator[Callable[[Tensor], Tensor]]:
-    """The network yields what its head would read; given is how the head sums that up."""
+    """The network outputs the head's input meanwhile; yields the head's way to pool that."""
     head = find_trainable_head(network)
     name = next(name for name, module in network.named_modules() if module is head)
     network.set_submodule(name, nn.Identity())

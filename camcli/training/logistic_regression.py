@@ -1,13 +1,14 @@
-"""A linear head on features that were computed once. Knows nothing of photographs or networks.
+"""A linear head on features that were computed once.
 
 TS-CAM's logits are the mean over positions of a 3x3 convolution, and a mean of sums is a sum of
 means: logit_k = b_k + sum_uv <w_kuv, m_uv>, where m_uv is the mean of the patch tokens under the
-kernel's cell (u, v), zero outside the grid. Nine means a photograph are all that its head can see.
+kernel's cell (u, v), zero outside the grid. So nine means for each photograph are all that a
+TS-CAM head can see.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 import torch
@@ -16,13 +17,13 @@ from scipy.optimize import minimize
 from torch import Tensor, nn
 
 MAX_ITERATIONS = 200
-MIN_DEVIATION = 1e-6
+MIN_DEVIATION = 1e-6  # a feature that never varies is not divided by zero
 
 
 def compute_window_means(tokens: Tensor, prefix: int, grid: tuple[int, int]) -> Tensor:
     """The nine means that a 3x3 convolution with padding 1 sees: (B,N,D) -> (B, 9 D).
 
-    In the order of Conv2d's weight (K, D, 3, 3) flattened, so that it is the linear map's.
+    They stand in the order of Conv2d's weight (K, D, 3, 3) flattened, which is then their weight.
     """
     rows, cols = grid
     patches = tokens[:, prefix:].transpose(1, 2).reshape(len(tokens), -1, rows, cols)
@@ -53,38 +54,53 @@ class LinearClassifier:
         return features @ self.weight.T + self.bias
 
 
+@dataclass(slots=True)
+class _Objective:
+    """The loss that L-BFGS minimizes, on standardized features (n, F) and targets (n, K)."""
+
+    features: Tensor
+    targets: Tensor
+    decay: float
+    losses: list[float] = field(default_factory=list)
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        """Of the parameters; the last column is the bias."""
+        return self.targets.shape[1], self.features.shape[1] + 1
+
+    def compute(self, flat: NDArray[np.float64]) -> tuple[float, NDArray[np.float64]]:
+        """The loss and its gradient, and a note of the loss."""
+        parameters = torch.from_numpy(flat).float().reshape(self.shape)
+        weight, targets = parameters[:, :-1], self.targets
+        logits = self.features @ weight.T + parameters[:, -1]
+        cross = -(targets * logits.log_softmax(dim=1)).sum(dim=1).mean(dtype=torch.float64)
+        slope = (logits.softmax(dim=1) * targets.sum(dim=1, keepdim=True) - targets) / len(targets)
+        gradient = torch.cat(
+            [slope.T @ self.features + self.decay * weight, slope.sum(dim=0)[:, None]], dim=1
+        )
+        loss = float(cross + self.decay / 2 * weight.double().square().sum())
+        self.losses.append(loss)
+        return loss, gradient.double().flatten().numpy()
+
+
 @torch.no_grad()
 def fit_logistic_regression(features: Tensor, targets: Tensor, decay: float) -> LinearClassifier:
     """Multinomial logistic regression, by L-BFGS to convergence: (n, F), (n, K) -> weights.
 
     min  mean_i -sum_k t_ik log softmax(W z_i + b)_k  +  decay/2 |W|^2, z the features with mean 0
-    and deviation 1, which is then folded into W and b. Targets are probabilities. It has one
-    minimum, and starts from zero: no seed has a part in it.
+    and deviation 1, which is then folded into W and b. Targets are probabilities. The problem is
+    convex and the start is zero, so the result depends on no seed.
     """
-    mean, deviation = (
-        features.mean(dim=0),
-        features.std(dim=0, correction=0).clamp(min=MIN_DEVIATION),
-    )
-    standard = (features - mean) / deviation
-    shape = (targets.shape[1], features.shape[1] + 1)  # the last column is the bias
-    losses: list[float] = []
-
-    def compute_loss(flat: NDArray[np.float64]) -> tuple[float, NDArray[np.float64]]:
-        whole = torch.from_numpy(flat).float().reshape(shape)
-        weight, logits = whole[:, :-1], standard @ whole[:, :-1].T + whole[:, -1]
-        cross = -(targets * logits.log_softmax(dim=1)).sum(dim=1).mean(dtype=torch.float64)
-        slope = (logits.softmax(dim=1) * targets.sum(dim=1, keepdim=True) - targets) / len(targets)
-        gradient = torch.cat(
-            [slope.T @ standard + decay * weight, slope.sum(dim=0)[:, None]], dim=1
-        )
-        value = float(cross + decay / 2 * weight.double().square().sum())
-        losses.append(value)
-        return value, gradient.double().flatten().numpy()
-
-    start = np.zeros(shape).ravel()
+    mean = features.mean(dim=0)
+    deviation = features.std(dim=0, correction=0).clamp(min=MIN_DEVIATION)
+    objective = _Objective((features - mean) / deviation, targets, decay)
     found = minimize(
-        compute_loss, start, jac=True, method="L-BFGS-B", options={"maxiter": MAX_ITERATIONS}
+        objective.compute,
+        np.zeros(objective.shape).ravel(),
+        jac=True,
+        method="L-BFGS-B",
+        options={"maxiter": MAX_ITERATIONS},
     )
-    whole = torch.from_numpy(found.x).float().reshape(shape)
-    own = whole[:, :-1] / deviation
-    return LinearClassifier(own, whole[:, -1] - own @ mean, tuple(losses))
+    parameters = torch.from_numpy(found.x).float().reshape(objective.shape)
+    weight = parameters[:, :-1] / deviation
+    return LinearClassifier(weight, parameters[:, -1] - weight @ mean, tuple(objective.losses))

@@ -1,8 +1,8 @@
-"""What a network should say of a batch: its photographs' classes, or what a teacher says."""
+"""The probabilities that a network learns: from the photographs' classes, or from a teacher."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import partial
 
 import torch
@@ -16,14 +16,14 @@ SoftLabeler = Callable[[TrainingBatch], Tensor]  # probabilities (B, K)
 
 
 def create_one_hot_labeler(class_count: int) -> SoftLabeler:
-    """All on the class of each photograph."""
+    """Probability 1 for the class of each photograph."""
     return lambda batch: torch.nn.functional.one_hot(
-        torch.tensor([photo.label for photo in batch.samples]), class_count
+        torch.tensor([sample.label for sample in batch.samples]), class_count
     ).float()
 
 
 def create_teacher_labeler(teacher: Model, transform: Transform) -> SoftLabeler:
-    """The teacher's softmax on the very pixels that the student sees."""
+    """The teacher's softmax on the same pixels that the student sees."""
     return partial(_predict_probabilities, teacher, transform)
 
 
@@ -37,19 +37,15 @@ def _predict_probabilities(teacher: Model, transform: Transform, batch: Training
 def convert_inputs(
     inputs: Tensor, source_transform: Transform, target_transform: Transform
 ) -> Tensor:
-    """Inputs normalised and sized for one network as another wants them: (B,3,H,W)."""
-    mean, std, other_mean, other_std = (
-        torch.tensor(values)[:, None, None]
-        for values in (
-            source_transform.mean,
-            source_transform.std,
-            target_transform.mean,
-            target_transform.std,
-        )
-    )
-    pixels = inputs * std + mean
+    """Inputs of one network, normalized and resized for another: (B,3,H,W)."""
+    pixels = inputs * _to_channels(source_transform.std) + _to_channels(source_transform.mean)
     if target_transform.size != source_transform.size:
         pixels = torch.nn.functional.interpolate(
             pixels, target_transform.size, mode="bilinear", antialias=True
         )
-    return (pixels - other_mean) / other_std
+    mean, std = _to_channels(target_transform.mean), _to_channels(target_transform.std)
+    return (pixels - mean) / std
+
+
+def _to_channels(values: Sequence[float]) -> Tensor:
+    return torch.tensor(values)[:, None, None]

@@ -1,4 +1,4 @@
-"""What is trained, on what, and what comes of it: data only."""
+"""What is trained, on what, and the results."""
 
 from __future__ import annotations
 
@@ -15,10 +15,12 @@ from camcli.training.config import Recipe
 from camcli.training.data.samples import TrainingData
 from camcli.training.soft_labels import SoftLabeler
 
+AdvanceCallback = Callable[[int], None]  # takes the number of photographs that are done
+
 
 @dataclass(frozen=True, slots=True)
 class TrainingTask:
-    """A network with its new head, the photographs, and what it should say of each."""
+    """A network with its new head, its photographs, and how to label a batch of them."""
 
     head_kind: HeadKind
     architecture: str
@@ -40,10 +42,7 @@ class LocalizationScore:
 
 @dataclass(frozen=True, slots=True)
 class ValidationScores:
-    """What validation says: share of right answers, cross entropy, share of right boxes.
-
-    `gt_known` is that of the true classes' boxes at the `threshold` that is best for them.
-    """
+    """Top-1 accuracy, cross entropy, and GT-known at the threshold that is best for it."""
 
     top1: float | None = None
     loss: float | None = None
@@ -52,25 +51,23 @@ class ValidationScores:
 
     @property
     def sort_key(self) -> tuple[float, float, float]:
-        """What decides which of two is the better: boxes where there are any, then answers."""
-        known, right = self.gt_known or 0.0, self.top1 or 0.0
-        return (known, right, -self.loss if self.loss is not None else -math.inf)
+        """Larger is better: GT-known decides if there are boxes, then top-1, then the loss."""
+        loss = math.inf if self.loss is None else self.loss
+        return self.gt_known or 0.0, self.top1 or 0.0, -loss
 
 
 @dataclass(frozen=True, slots=True)
 class EpochResult:
-    """One epoch, or one fit of a head: mean loss, what validation says, how long it took.
+    """One epoch, or one fit of a head: its mean loss, its validation scores, its seconds.
 
-    `losses` has the loss at each iteration of a fit, `decay` its weight decay.
+    `failed` are photographs that cannot be read. A fit of a head has its weight `decay`, and in
+    `losses` the loss at each iteration.
     """
 
     number: int
     loss: float
-    judged: ValidationScores
+    scores: ValidationScores
     seconds: float
     failed: tuple[Failure, ...] = ()
     decay: float | None = None
     losses: tuple[float, ...] = ()
-
-
-AdvanceCallback = Callable[[int], None]  # so many photographs more

@@ -1,4 +1,4 @@
-"""How good a network is on the validation photographs: its answers, and its boxes."""
+"""How good a network is on the validation photographs: its classes and its boxes."""
 
 from __future__ import annotations
 
@@ -32,16 +32,16 @@ MAX_EXPLAINED_AT_ONCE = 32  # images; maps need more memory than logits
 
 
 def check_explainable(network: nn.Module, head_kind: HeadKind, original_model: Model) -> None:
-    """Raises MethodError where the network with its new head could not be loaded and explained."""
-    again = create_untrained(original_model.architecture, original_model.input_size)
-    HEAD_ATTACHERS[head_kind](again.network, 2, original_model.input_size, original_model.name)
+    """Raises MethodError if the network with its new head cannot be loaded again or explained."""
+    name, size = original_model.name, original_model.input_size
+    again = create_untrained(original_model.architecture, size)
+    HEAD_ATTACHERS[head_kind](again.network, 2, size, name)
     if again.network.state_dict().keys() != network.state_dict().keys():
-        raise MethodError(f"{original_model.name} with a new head could not be loaded again")
+        raise MethodError(
+            f"{name} with a new head would not load again from its file; name another --model"
+        )
     model = wrap_network(
-        original_model.name,
-        deepcopy(network),
-        original_model.transform,
-        device=original_model.device,
+        name, deepcopy(network), original_model.transform, device=original_model.device
     )
     plan_requests(model, [find_method(METHOD_BY_HEAD[head_kind])])
 
@@ -51,7 +51,10 @@ def validate_classification(
     label_batch: SoftLabeler,
     batches: Iterator[TrainingBatch | Failure],
 ) -> tuple[ValidationScores, list[Failure]]:
-    """How the logits of photographs fit what they should say; and what could not be read."""
+    """The scores of a network's logits, and the photographs that cannot be read.
+
+    Raises TrainingError if none can be read.
+    """
     logits, targets, failed = [], [], []
     for batch in batches:
         if isinstance(batch, Failure):
@@ -65,10 +68,10 @@ def validate_classification(
 
 
 def compute_classification_scores(logits: Tensor, target_probabilities: Tensor) -> ValidationScores:
-    """Top-1 and cross entropy of logits (n, K) against probabilities (n, K)."""
-    right = logits.argmax(dim=1) == target_probabilities.argmax(dim=1)
+    """Top-1 accuracy and cross entropy of logits (n, K) against probabilities (n, K)."""
+    correct = logits.argmax(dim=1) == target_probabilities.argmax(dim=1)
     loss = torch.nn.functional.cross_entropy(logits, target_probabilities)
-    return ValidationScores(float(right.float().mean()), float(loss))
+    return ValidationScores(top1=float(correct.float().mean()), loss=float(loss))
 
 
 def validate_localization(task: TrainingTask, scores: ValidationScores) -> ValidationScores:

@@ -10,7 +10,7 @@ from typing import Any, cast
 import pytest
 import torch
 from conftest import lively, noise, small
-from networks import FEW, hooks, top
+from small_networks import FEW, hooks, top
 from torch import Tensor, nn
 from torch._dynamo.exc import TorchDynamoException
 

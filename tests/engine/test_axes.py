@@ -13,7 +13,7 @@ import pytorch_grad_cam
 import timm
 import torch
 from conftest import lively, noise, small
-from networks import doubles, found_by, model_of, photographs
+from small_networks import doubles, found_by, model_of, photographs
 from torch import Tensor, nn
 
 from camcli.core.errors import MethodError, ModelError, UsageError

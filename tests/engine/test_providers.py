@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 import torch
 from conftest import noise, small
-from networks import hooks, outputs_of
+from small_networks import hooks, outputs_of
 from torch import Tensor, nn
 
 from camcli.core.errors import MethodError, UsageError

@@ -9,8 +9,8 @@ import cv2
 import numpy as np
 import pytest
 import torch
-import wsol
 from numpy.typing import NDArray
+from reference import wsol_evaluation
 from scipy import ndimage
 
 from camcli.core.types import Box
@@ -76,12 +76,12 @@ def test_regions_of_all_levels_are_those_of_a_contour_search_at_each(
 ) -> None:
     found = find_regions(grey)
     for level in range(255):
-        contours = wsol.contours(grey, level)
+        contours = wsol_evaluation.contours(grey, level)
         largest = max(contours, key=cv2.contourArea) if contours else None
-        box = (0, 0, 0, 0) if largest is None else wsol.bounding(largest)
+        box = (0, 0, 0, 0) if largest is None else wsol_evaluation.bounding(largest)
         assert tuple(found.largest_boxes[level]) == box, level
         every = {tuple(b) for b in found.all_boxes[found.box_levels == level].tolist()}
-        assert every == {wsol.bounding(c) for c in contours}, level
+        assert every == {wsol_evaluation.bounding(c) for c in contours}, level
 
 
 def placed(
@@ -111,16 +111,20 @@ def test_maxboxacc_is_that_of_the_slow_evaluator() -> None:
         maps.append([upsampled(7, i), upsampled(14, i), np.zeros((SIDE, SIDE), np.float32)][i % 3])
         boxes = []
         for level in (0.5, 0.8)[: 1 + i % 2]:  # truths that some levels meet, and others do not
-            found = wsol.boxes_at(maps[-1], level, multi=False)[0] * np.array([*size, *size]) / SIDE
+            found = (
+                wsol_evaluation.boxes_at(maps[-1], level, multi=False)[0]
+                * np.array([*size, *size])
+                / SIDE
+            )
             x1, y1, x2, y2 = found + rng.uniform(-40, 40, 4)
             x1, y1 = max(x1, 0.0), max(y1, 0.0)
             boxes.append((x1, y1, min(max(x2, x1 + 9), 500.0), min(max(y2, y1 + 9), 375.0)))
         truths.append(placed(*boxes, size=size))
-        slow.append(np.array([wsol.scaled(box, size) for box in boxes]))
+        slow.append(np.array([wsol_evaluation.scaled(box, size) for box in boxes]))
     measured = tally.compute_metrics(summed(maps, truths))
     shown: list[Any] = list(maps)
-    one = wsol.max_box_acc(shown, slow, multi=False)
-    two = wsol.max_box_acc(shown, slow, multi=True)
+    one = wsol_evaluation.max_box_acc(shown, slow, multi=False)
+    two = wsol_evaluation.max_box_acc(shown, slow, multi=True)
     assert 0.3 < one < 0.9
     assert 0.3 < two < 0.9
     assert measured["max_box_acc"].value == pytest.approx(one, abs=1e-12)
@@ -132,7 +136,7 @@ def test_maxboxacc_is_that_of_the_slow_evaluator() -> None:
 def test_the_box_at_a_threshold_is_tscams(cells: int, threshold: float) -> None:
     shown = upsampled(cells, 5)
     box = measures.find_box_at_threshold(measures.create_canvas_map(shown), threshold)
-    assert tuple(box.tolist()) == wsol.tscam_box(shown, threshold)
+    assert tuple(box.tolist()) == wsol_evaluation.tscam_box(shown, threshold)
 
 
 def test_a_blank_map_has_tscams_stand_in_box_and_points_nowhere() -> None:
@@ -186,7 +190,7 @@ def test_widths_count_the_last_pixel() -> None:
     one, other = np.array([[0, 0, 9, 9]]), np.array([[0, 0, 9, 19]])
     assert iou(one, other)[0, 0] == 100 / 200
     assert iou(one, other, pixel=0)[0, 0] == 81 / 171
-    assert wsol.overlap(one[0], other[0]) == iou(one, other)[0, 0]
+    assert wsol_evaluation.overlap(one[0], other[0]) == iou(one, other)[0, 0]
 
 
 @pytest.mark.parametrize(
@@ -209,7 +213,7 @@ def test_why_a_localisation_is_wrong(
 
 def test_truth_is_scaled_as_each_protocol_does() -> None:
     found = placed((10.0, 20.0, 500.0, 375.0), size=(500, 375))
-    assert found.scaled_boxes.tolist() == [wsol.scaled((10, 20, 500, 375), (500, 375))]
+    assert found.scaled_boxes.tolist() == [wsol_evaluation.scaled((10, 20, 500, 375), (500, 375))]
     assert found.clipped_boxes.tolist() == [[4, 11, 223, 223]]
     for width in range(50, 1025):  # 55 * (224 / 55) is less than 224
         whole = placed((0.0, 0.0, float(width), float(width)), size=(width, width))

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 import torch
 from conftest import noise, small
-from networks import FEW, SWIN, hooks, top
+from small_networks import FEW, SWIN, hooks, top
 from torch import Tensor, nn
 
 from camcli.core.errors import MethodError

@@ -16,12 +16,12 @@ from typing import Any, cast
 
 import numpy as np
 import pytest
-import slow_attention
+import reference
 import timm
 import torch
 from conftest import lively, noise
-from networks import found_by
-from slow import Doubles
+from reference.maps import Doubles
+from small_networks import found_by
 from timm.models import _registry
 from torch import Tensor, nn
 
@@ -491,8 +491,8 @@ def check_rollout(model: Model, layer: Layer, images: Tensor, expected: bool) ->
     maps = []
     for image in range(len(images)):
         filled = [widened(matrix[image], tokens) for matrix in matrices]
-        rolled = slow_attention.rollout(filled)
-        maps.append(slow_attention.read(rolled, queries, prefix, layer.grid))
+        rolled = reference.attention.rollout(filled)
+        maps.append(reference.attention.read(rolled, queries, prefix, layer.grid))
     assert_close(found.values, np.stack(maps))
     return "ok"
 

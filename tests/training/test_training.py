@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import planted
+import planted_photos
 import pytest
 import safetensors
 import timm
@@ -40,7 +40,9 @@ QUICK = ("--epochs", 4, "--batch-size", 4, "--lr", 1e-3)
 
 @pytest.fixture(scope="module")
 def shapes(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return planted.folder(tmp_path_factory.mktemp("planted") / "shapes", 30, 12, side=160)
+    return planted_photos.write_photos(
+        tmp_path_factory.mktemp("planted") / "shapes", 30, 12, side=160
+    )
 
 
 @pytest.fixture
@@ -48,7 +50,7 @@ def place(tmp_path: Path) -> Path:
     """A folder with a tiny transformer and three classes of two photographs each."""
     torch.manual_seed(0)
     save_file(timm.create_model("test_vit").state_dict(), tmp_path / "tiny.safetensors")
-    planted.folder(tmp_path / "few", 3, 0, side=160)
+    planted_photos.write_photos(tmp_path / "few", 3, 0, side=160)
     (tmp_path / "few" / "boxes.csv").unlink()
     return tmp_path
 
@@ -193,7 +195,7 @@ def test_an_interrupted_training_goes_on_as_if_it_had_not_been(
     monkeypatch.chdir(place)
     ran = cli(*command, "broken", "--resume")
     assert ran.status == 0, ran.err
-    assert "going on after epoch 2 of 4" in ran.err
+    assert "resuming after epoch 2 of 4" in ran.err
     whole, broken = (load_file(place / n / "model_last.safetensors") for n in ("whole", "broken"))
     assert all(torch.equal(whole[key], broken[key]) for key in whole)
     one, two = ([e["loss"] for e in log(place / n)["epochs"]] for n in ("whole", "broken"))  # type: ignore[attr-defined]
@@ -202,7 +204,7 @@ def test_an_interrupted_training_goes_on_as_if_it_had_not_been(
 
 
 def test_another_training_is_not_resumed(cli: Cli, place: Path) -> None:
-    assert "no training that can go on" in cli("train", "tscam", "few", *VIT, "--resume").err
+    assert "no training to resume" in cli("train", "tscam", "few", *VIT, "--resume").err
     command = ("train", "tscam", "few", *VIT, "--epochs", 1, "--batch-size", 4)
     assert cli(*command).status == 0
     ran = cli(*command, "--resume", "--lr", 0.5)
@@ -413,7 +415,9 @@ def test_a_class_that_cannot_be_read(cli: Cli, place: Path, part: str) -> None:
 
 @pytest.mark.parametrize("label", ["-1", "7", "999999999", "1.9", "1e18", ""])
 def test_labels_that_do_not_count_from_zero(cli: Cli, place: Path, label: str) -> None:
-    rows = [f"{kind}/{n:03}.png {k}" for k, kind in enumerate(planted.KINDS) for n in range(3)]
+    rows = [
+        f"{kind}/{n:03}.png {k}" for k, kind in enumerate(planted_photos.KINDS) for n in range(3)
+    ]
     (place / "few" / "train.txt").write_text("\n".join([*rows, f"disc/000.png {label}"]))
     (place / "few" / "val.txt").write_text("\n".join(rows))
     ran = cli("train", "tscam", "few", *VIT, "--train", "head", "--decay", 0.1)
@@ -424,7 +428,7 @@ def test_labels_that_do_not_count_from_zero(cli: Cli, place: Path, label: str) -
 
 def test_links_to_classes_are_followed(cli: Cli, place: Path) -> None:
     (place / "links").mkdir()
-    for kind in planted.KINDS:
+    for kind in planted_photos.KINDS:
         (place / "links" / kind).symlink_to(place / "few" / kind)
     ran = cli("train", "tscam", "links", *VIT, "--train", "head", "--decay", 0.1)
     assert ran.status == 0, ran.err
@@ -524,10 +528,10 @@ def test_cub_as_it_is_distributed(cli: Cli, place: Path) -> None:
     lines: dict[str, list[str]] = {name: [] for name in ("images", "labels", "split", "boxes")}
     draw = np.random.default_rng(0)
     for number in range(1, 13):
-        kind = list(planted.KINDS)[number % 2]
+        kind = list(planted_photos.KINDS)[number % 2]
         name = f"00{number % 2 + 1}.{kind}/{number}.png"
         (cub / "images" / name).parent.mkdir(parents=True, exist_ok=True)
-        image, (x1, y1, x2, y2) = planted.picture(kind, draw, 160)
+        image, (x1, y1, x2, y2) = planted_photos.create_photo(kind, draw, 160)
         image.save(cub / "images" / name)
         lines["images"].append(f"{number} {name}")
         lines["labels"].append(f"{number} {number % 2 + 1}")
@@ -550,7 +554,7 @@ def test_lists_as_tscam_has_them(cli: Cli, place: Path) -> None:
     root = place / "imagenet"
     (root / "lists").mkdir(parents=True)
     rows = []
-    for label, kind in enumerate(planted.KINDS):
+    for label, kind in enumerate(planted_photos.KINDS):
         shutil.copytree(place / "few" / kind, root / "train" / kind)
         rows += [f"{kind}/{number:03}.png {label}" for number in range(3)]
     shutil.copytree(root / "train", root / "val")

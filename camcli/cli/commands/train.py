@@ -1,4 +1,4 @@
-"""`camcli train tscam|gap`: train a head that makes maps."""
+"""`camcli train tscam` and `camcli train gap`: fit a head to a network that lacks one."""
 
 from __future__ import annotations
 
@@ -18,6 +18,7 @@ from camcli.cli.options import (
     choose_worker_count,
     parse_input_size,
 )
+from camcli.cli.runners.train import run_training
 from camcli.cli.train_declarations import (
     BoxTable,
     DataPath,
@@ -39,7 +40,8 @@ from camcli.cli.train_declarations import (
     ValidationShare,
 )
 from camcli.core.errors import UsageError
-from camcli.training.config import TSCAM_CUB_RECIPE, Recipe
+from camcli.evaluation.datasets.reader import DatasetPaths
+from camcli.training.config import TSCAM_CUB_RECIPE, ModelChoice, Recipe, TrainingConfig
 
 app = Typer(help="Train a head that makes maps: TS-CAM for a ViT, CAM for a CNN.")
 
@@ -78,30 +80,31 @@ def tscam(
 
     The defaults are the authors' settings for CUB-200-2011.
     """
-    threads, last = workers or choose_worker_count(), _parse_last_blocks(part)
-    from camcli.cli.runners.train import TrainArgs, run_training
-
-    return run_training(
-        TrainArgs(
-            kind="tscam",
-            data=data,
-            model=model if model or checkpoint else "vit_lite0",
-            checkpoint=checkpoint,
-            teacher=teacher,
-            teacher_checkpoint=teacher_checkpoint,
-            part=part,
-            images=images,
-            boxes=boxes,
-            labels=labels,
-            share=validation,
-            size=parse_input_size(size),
-            recipe=Recipe(epochs, batch_size, lr, decay, precision, seed, threads, last),
-            device=device,
-            output=output,
-            resume=resume,
-            overwrite=overwrite,
-        )
+    recipe = Recipe(
+        epochs=epochs,
+        batch_size=batch_size,
+        lr=lr,
+        decay=decay,
+        precision=precision,
+        seed=seed,
+        workers=workers or choose_worker_count(),
+        last=_parse_last_blocks(part),
+        head_only=part == "head",
     )
+    config = TrainingConfig(
+        head_kind="tscam",
+        model=ModelChoice(model if model or checkpoint else "vit_lite0", checkpoint),
+        teacher=_choose_teacher(teacher, teacher_checkpoint),
+        data=DatasetPaths(data, images=images, skip_folder=output),
+        boxes=boxes,
+        validation_share=validation,
+        labels=labels,
+        size=parse_input_size(size),
+        device=device,
+        output=output,
+        recipe=recipe,
+    )
+    return run_training(config, resume=resume, overwrite=overwrite)
 
 
 @app.command()
@@ -125,32 +128,36 @@ def gap(
     overwrite: TrainOverwrite = False,
 ) -> int:
     """Train a CAM head for a frozen CNN: global average pooling and a linear classifier."""
-    threads = workers or choose_worker_count()
-    from camcli.cli.runners.train import TrainArgs, run_training
-
-    return run_training(
-        TrainArgs(
-            kind="gap",
-            data=data,
-            model=model,
-            checkpoint=checkpoint,
-            teacher=teacher,
-            teacher_checkpoint=teacher_checkpoint,
-            images=images,
-            boxes=boxes,
-            labels=labels,
-            share=validation,
-            size=parse_input_size(size),
-            recipe=Recipe(1, batch_size, decay=decay, precision=precision, workers=threads),
-            device=device,
-            output=output,
-            overwrite=overwrite,
-        )
+    recipe = Recipe(
+        epochs=1,
+        batch_size=batch_size,
+        decay=decay,
+        precision=precision,
+        workers=workers or choose_worker_count(),
+        head_only=True,
     )
+    config = TrainingConfig(
+        head_kind="gap",
+        model=ModelChoice(model, checkpoint),
+        teacher=_choose_teacher(teacher, teacher_checkpoint),
+        data=DatasetPaths(data, images=images, skip_folder=output),
+        boxes=boxes,
+        validation_share=validation,
+        labels=labels,
+        size=parse_input_size(size),
+        device=device,
+        output=output,
+        recipe=recipe,
+    )
+    return run_training(config, resume=False, overwrite=overwrite)
+
+
+def _choose_teacher(name: str | None, checkpoint: Path | None) -> ModelChoice | None:
+    return ModelChoice(name, checkpoint) if name or checkpoint else None
 
 
 def _parse_last_blocks(part: str) -> int | None:
-    """The blocks that `--train last:N` names."""
+    """The number of blocks in `--train last:N`; None for head and all."""
     found = re.fullmatch(r"last:(\d{1,4})", part)
     if found:
         return int(found[1])

@@ -1,4 +1,4 @@
-"""Every method against its slow version, on tensors recorded here and not by camcli."""
+"""Gradient methods, CAM and TS-CAM against the reference, on tensors that the tests record."""
 
 from __future__ import annotations
 
@@ -8,9 +8,10 @@ from typing import Any
 
 import numpy as np
 import pytest
-import slow
+import reference
 import torch
-from networks import (
+from reference.maps import Doubles, minmax
+from small_networks import (
     CLASSES,
     LAYERS,
     Read,
@@ -25,7 +26,6 @@ from networks import (
     recorded,
     tokens,
 )
-from slow import Doubles
 from torch import Tensor, nn
 
 from camcli.engine.postprocess import BatchExplanation
@@ -53,7 +53,7 @@ def test_gradient_methods(method: str, key: str, layer: str, read: Read) -> None
     expected = []
     for image, target in zip(inputs, CLASSES, strict=True):
         (activation,), (gradient,) = recorded(model.network, [layer], image, target)
-        version = getattr(slow, METHODS[method].function.__name__)
+        version = getattr(reference.gradient, METHODS[method].function.__name__)
         expected.append(version(read(activation), read(gradient)))
     for values, wanted in zip(found.fused.values, expected, strict=True):
         assert_same(values, wanted)
@@ -74,14 +74,20 @@ def test_layercam_over_several_layers(key: str, spec: str, names: list[str], rea
     inputs = photographs(model.input_size, 1)
     found = found_by(model, "layercam", inputs, CLASSES[:1], spec)
     activations, gradients = recorded(model.network, names, inputs[0], CLASSES[0])
-    raw = [slow.layercam(read(a), read(g)) for a, g in zip(activations, gradients, strict=True)]
+    raw = [
+        reference.gradient.layercam(read(a), read(g))
+        for a, g in zip(activations, gradients, strict=True)
+    ]
     assert [maps.name for maps in found.layers] == names
     for maps, wanted in zip(found.layers, raw, strict=True):
         assert_same(maps.values[0], wanted)
-        assert_same(maps.shown[0], slow.layercam_scaled(wanted, model.input_size[0] / len(wanted)))
-    fused = slow.layercam_fused(raw, model.input_size)
+        assert_same(
+            maps.shown[0],
+            reference.gradient.layercam_scaled(wanted, model.input_size[0] / len(wanted)),
+        )
+    fused = reference.gradient.layercam_fused(raw, model.input_size)
     assert_same(found.fused.values[0], fused)
-    assert_same(found.fused.shown[0], slow.minmax(fused))
+    assert_same(found.fused.shown[0], minmax(fused))
     # Layers with nothing to add would leave the maximum untested.
     assert sum(np.ptp(m) > 0 for m in raw) > 1
 
@@ -100,10 +106,12 @@ def semantic(
     """CAM of one class, and the bias that it leaves out."""
     weight, bias = linear(network, names, target)
     if norm is None:
-        return slow.cam(features, weight), bias
+        return reference.cam.cam(features, weight), bias
     layer: Any = network.get_submodule(norm)
     gamma, beta = doubles(layer.weight), doubles(layer.bias)
-    return slow.cam_through_norm(features, weight, gamma, layer.eps), bias + float(weight @ beta)
+    return reference.cam.cam_through_norm(features, weight, gamma, layer.eps), bias + float(
+        weight @ beta
+    )
 
 
 # The map that is pooled, how to read it, the classifiers, and a LayerNorm before them.
@@ -132,7 +140,7 @@ def test_cam(key: str) -> None:
         (features,), _ = recorded(model.network, [layer], inputs[b], target)
         expected, _ = semantic(model.network, classifiers, norm, read(features), target)
         assert_same(found.values[b], expected)
-        assert_same(found.shown[b], slow.minmax(expected))
+        assert_same(found.shown[b], minmax(expected))
 
 
 POOLED = ["resnet", "efficientnet", "convnext", "swin"]
@@ -229,10 +237,13 @@ def assert_tscam(
     cls: bool = True,
 ) -> None:
     """The coupled map, the two that it is made of, and every block's own."""
-    coupled = slow.tscam(matrices, f, prefix, cls)
-    rows = [slow.attended(m, prefix, (f.shape[0], f.shape[1]), cls) for m in matrices]
+    coupled = reference.attention.tscam(matrices, f, prefix, cls)
+    rows = [
+        reference.attention.attention_to_patches(m, prefix, (f.shape[0], f.shape[1]), cls)
+        for m in matrices
+    ]
     assert_same(found.fused.values[b], coupled)
-    assert_same(found.fused.shown[b], slow.minmax(coupled))
+    assert_same(found.fused.shown[b], minmax(coupled))
     parts = {part.name: part.values[b] for part in found.parts}
     assert_same(parts["attention"], sum(rows, np.zeros(f.shape)))
     assert_same(parts["semantic"], f)

@@ -1,7 +1,7 @@
-"""Side by side with grad-cam and torchcam, where they are right, on the same network objects.
+"""The same maps as grad-cam and torchcam, where these are right, on the same network objects.
 
-camcli's weights are frozen, and then neither peer finds a gradient; an input that wants one gives
-them a graph all the same, so no weight is copied, thawed or touched.
+camcli freezes the weights, so the peers would find no gradient. An input with requires_grad gives
+them a graph, so that no weight is copied or changed.
 """
 
 from __future__ import annotations

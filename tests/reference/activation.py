@@ -1,4 +1,4 @@
-"""The methods that look at activations alone, slowly: one image, activations a are (C, H, W)."""
+"""The methods that read activations a (C, H, W) alone."""
 
 from __future__ import annotations
 
@@ -6,7 +6,8 @@ import math
 from collections.abc import Sequence
 
 import numpy as np
-from slow import Doubles, _relu, weighted
+
+from reference.maps import Doubles, relu, weighted
 
 
 def eigencam(a: Doubles) -> Doubles:
@@ -14,7 +15,7 @@ def eigencam(a: Doubles) -> Doubles:
     rows = _pixels(a)
     _, _, directions = np.linalg.svd(rows, full_matrices=False)
     projection = [float(sum(row * directions[0])) for row in rows]
-    return _relu(_oriented(projection, a))
+    return relu(_oriented(projection, a))
 
 
 def eigengradcam(a: Doubles, g: Doubles) -> Doubles:
@@ -38,7 +39,7 @@ def kpcacam(a: Doubles) -> Doubles:
         centred[i, j] = kernel[i, j] - row_means[i] - column_means[j] + mean
     values, vectors = np.linalg.eigh(centred)
     length = math.sqrt(max(float(values[-1]), 0.0))
-    return _relu(_oriented([length * float(entry) for entry in vectors[:, -1]], a))
+    return relu(_oriented([length * float(entry) for entry in vectors[:, -1]], a))
 
 
 def fem(a: Doubles, k: float = 2.0) -> Doubles:
@@ -55,7 +56,7 @@ def fem(a: Doubles, k: float = 2.0) -> Doubles:
 
 
 def randomcam(a: Doubles, weights: Sequence[float]) -> Doubles:
-    """relu(sum_k w_k A_k), w drawn elsewhere."""
+    """relu(sum_k w_k A_k), with random weights w."""
     return weighted(a, weights)
 
 

@@ -1,8 +1,8 @@
-"""Side by side with grad-cam, torchcam and captum, where they are right: what test_peers has not.
+"""The same maps as grad-cam, torchcam and captum, for methods that test_against_peers lacks.
 
-Where they are not, nothing is compared: torchcam's Smooth Grad-CAM++ takes A and relu(g) of its
-last sample alone, grad-cam's Ablation-CAM puts -1e7 where activations may be negative, and its
-XGrad-CAM divides by next to nothing there.
+Methods that a peer computes wrongly are not compared: torchcam's Smooth Grad-CAM++ takes A and
+relu(g) of its last sample alone. Where activations may be negative, grad-cam's Ablation-CAM writes
+-1e7, and its XGrad-CAM divides by almost 0.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ import torchcam.methods
 import torchvision
 from conftest import PHOTOS, lively, small
 from pytorch_grad_cam.utils.model_targets import ClassifierOutputTarget
-from test_peers import Reshape, best, nlc, torch_cam
+from test_against_peers import Reshape, best, nlc, torch_cam
 from torch import Tensor, nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
 

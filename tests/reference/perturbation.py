@@ -1,6 +1,6 @@
-"""The methods that change the image or a layer and look at the score again, slowly.
+"""The methods that change the image or a layer and read the score again.
 
-One image x (3, H, W) and one class; `probability` is that class's, of any image.
+x is an image (3, H, W); `probability` gives the probability of the class for any image.
 """
 
 from __future__ import annotations
@@ -8,7 +8,8 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 
 import numpy as np
-from slow import Doubles, _relu, bilinear, weighted
+
+from reference.maps import Doubles, bilinear, relu, weighted
 
 Score = Callable[[Doubles], float]
 
@@ -65,7 +66,7 @@ def occlusion(x: Doubles, probability: Score, window: int, stride: int) -> Doubl
                 colour[inside] = 0
             drops[inside] += whole - probability(occluded)
             covered[inside] += 1
-    return _relu(drops / np.maximum(covered, 1))
+    return relu(drops / np.maximum(covered, 1))
 
 
 def rise(x: Doubles, probability: Score, masks: Sequence[Doubles], keep: float) -> Doubles:

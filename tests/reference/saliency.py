@@ -1,6 +1,6 @@
-"""The methods that end at the image's own pixels, slowly: one image x (3, H, W) and one class.
+"""The methods that explain an image x (3, H, W) by its own pixels.
 
-`gradient` is that of the class logit, at any image.
+`gradient` gives the gradient of the class logit at any image.
 """
 
 from __future__ import annotations
@@ -8,7 +8,8 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 
 import numpy as np
-from slow import Doubles, bilinear
+
+from reference.maps import Doubles, bilinear
 
 Gradient = Callable[[Doubles], Doubles]
 

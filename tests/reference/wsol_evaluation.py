@@ -1,6 +1,6 @@
-"""wsolevaluation's evaluator and TS-CAM's box, re-derived from their papers, slow on purpose.
+"""The evaluator of wsolevaluation and the box of TS-CAM, written again from their papers.
 
-One contour search a threshold, a thousand thresholds, as the originals do it.
+Like the originals, it searches contours at each of a thousand thresholds, which is slow.
 """
 
 from __future__ import annotations

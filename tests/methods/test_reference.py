@@ -1,4 +1,4 @@
-"""The slow replicas themselves: what each equation makes certain about its map."""
+"""The reference methods themselves: properties of a map that follow from its equation."""
 
 from __future__ import annotations
 
@@ -6,15 +6,11 @@ from typing import Any
 
 import numpy as np
 import pytest
-import slow
-import slow_activation
-import slow_attention
-import slow_perturbation
-import slow_saliency
+import reference
 import timm
 import torch
 from conftest import lively
-from slow import Doubles
+from reference.maps import Doubles, bilinear, minmax, weighted
 from torch import nn
 from torch.nn import functional
 
@@ -38,23 +34,28 @@ class TestGradient:
     def test_smoothgradcam_plus_plus_without_noise_is_gradcam_plus_plus(self) -> None:
         a, g = np.abs(drawn(4, 3, 5)), drawn(4, 3, 5, seed=1)
         np.testing.assert_allclose(
-            slow.smoothgradcam_plus_plus(a, [g, g, g]), slow.gradcam_plus_plus(a, g)
+            reference.gradient.smoothgradcam_plus_plus(a, [g, g, g]),
+            reference.gradient.gradcam_plus_plus(a, g),
         )
 
     def test_shapleycam_of_a_linear_score_is_gradcam(self) -> None:
         a, g = drawn(4, 3, 5), drawn(4, 3, 5, seed=1)
-        np.testing.assert_allclose(slow.shapleycam(a, g, np.zeros(a.shape)), slow.gradcam(a, g))
+        np.testing.assert_allclose(
+            reference.gradient.shapleycam(a, g, np.zeros(a.shape)), reference.gradient.gradcam(a, g)
+        )
 
     def test_shapleycam_of_a_quadratic_score_weighs_by_half_of_what_grows(self) -> None:
         a = drawn(4, 3, 5)  # score = sum a^2 / 2: g = a and h = a
-        np.testing.assert_allclose(slow.shapleycam(a, a, a), slow.gradcam(a, a / 2), atol=1e-15)
+        np.testing.assert_allclose(
+            reference.gradient.shapleycam(a, a, a), reference.gradient.gradcam(a, a / 2), atol=1e-15
+        )
 
     def test_fullgrad_is_the_sum_of_its_layers_each_in_its_own_scale(self) -> None:
         x, g, term = drawn(3, 8, 6), drawn(3, 8, 6, seed=1), drawn(5, 4, 3, seed=2)
-        alone = slow.fullgrad(x, g, [])
-        both = slow.fullgrad(x, g, [7 * term, np.ones((2, 2, 2))])
-        share = slow.minmax(np.abs(term).reshape(5, 12)).reshape(term.shape)
-        expected = sum(slow.bilinear(channel, (8, 6)) for channel in share)
+        alone = reference.gradient.fullgrad(x, g, [])
+        both = reference.gradient.fullgrad(x, g, [7 * term, np.ones((2, 2, 2))])
+        share = minmax(np.abs(term).reshape(5, 12)).reshape(term.shape)
+        expected = sum(bilinear(channel, (8, 6)) for channel in share)
         np.testing.assert_allclose(both - alone, expected)
 
 
@@ -65,10 +66,10 @@ class TestActivation:
         _, vectors = np.linalg.eigh(np.cov(rows.T))
         p = (rows - rows.mean(axis=0)) @ vectors[:, -1]
         p *= np.sign(p @ rows.sum(axis=1))
-        np.testing.assert_allclose(slow_activation.eigencam(a).ravel(), np.maximum(p, 0))
+        np.testing.assert_allclose(reference.activation.eigencam(a).ravel(), np.maximum(p, 0))
         g = drawn(6, 4, 5, seed=1)
         np.testing.assert_array_equal(
-            slow_activation.eigengradcam(a, g), slow_activation.eigencam(a * g)
+            reference.activation.eigengradcam(a, g), reference.activation.eigencam(a * g)
         )
 
     def test_kpcacam_is_kernel_pca_with_a_sigmoid_kernel(self) -> None:
@@ -79,18 +80,18 @@ class TestActivation:
         rows = rows - rows.mean(axis=0)
         p = KernelPCA(1, kernel="sigmoid", gamma=1 / 6, coef0=1).fit_transform(rows)[:, 0]
         p *= np.sign(p @ a.sum(axis=0).ravel())
-        np.testing.assert_allclose(slow_activation.kpcacam(a).ravel(), np.maximum(p, 0))
+        np.testing.assert_allclose(reference.activation.kpcacam(a).ravel(), np.maximum(p, 0))
 
     def test_fem_counts_the_pixels_that_stand_out(self) -> None:
         a = np.zeros((2, 4, 5))
         a[0, 1, 2] = 1.0
-        np.testing.assert_allclose(slow_activation.fem(a), a[0] / 20)
-        np.testing.assert_array_equal(slow_activation.fem(a, k=5.0), 0)
+        np.testing.assert_allclose(reference.activation.fem(a), a[0] / 20)
+        np.testing.assert_array_equal(reference.activation.fem(a, k=5.0), 0)
 
     def test_randomcam_weighs(self) -> None:
         a = drawn(2, 3, 4)
         np.testing.assert_allclose(
-            slow_activation.randomcam(a, [1, -1]), np.maximum(a[0] - a[1], 0)
+            reference.activation.randomcam(a, [1, -1]), np.maximum(a[0] - a[1], 0)
         )
 
 
@@ -98,20 +99,20 @@ class TestPerturbation:
     def test_masks_are_enlarged_pixel_by_pixel(self) -> None:
         a, x = drawn(3, 3, 4), drawn(3, 8, 10)
         a[1] = 0.1
-        masks = dict(slow_perturbation._masks(a, x))
+        masks = dict(reference.perturbation._masks(a, x))
         assert list(masks) == [0, 2]
-        np.testing.assert_allclose(masks[2], slow.minmax(slow.bilinear(a[2], (8, 10))), atol=1e-12)
+        np.testing.assert_allclose(masks[2], minmax(bilinear(a[2], (8, 10))), atol=1e-12)
 
     def test_variants_of_scorecam_meet(self) -> None:
         a, x = drawn(3, 3, 4), drawn(3, 8, 10)
-        once = slow_perturbation.scorecam(a, x, probability)
+        once = reference.perturbation.scorecam(a, x, probability)
         silent = [np.zeros((8, 10))] * 3
-        np.testing.assert_allclose(slow_perturbation.sscam(a, x, probability, silent), once)
-        np.testing.assert_allclose(slow_perturbation.iscam(a, x, probability, 1), once)
+        np.testing.assert_allclose(reference.perturbation.sscam(a, x, probability, silent), once)
+        np.testing.assert_allclose(reference.perturbation.iscam(a, x, probability, 1), once)
 
     def test_scorecam_with_the_same_score_everywhere_is_the_sum(self) -> None:
         a, x = drawn(3, 3, 4), drawn(3, 8, 10)
-        m = slow_perturbation.scorecam(a, x, lambda _: 0.5)
+        m = reference.perturbation.scorecam(a, x, lambda _: 0.5)
         np.testing.assert_allclose(m, np.maximum(a.sum(axis=0) / 2, 0), atol=1e-15)
 
     def test_iscam_climbs_by_triangular_numbers(self) -> None:
@@ -122,7 +123,7 @@ class TestPerturbation:
             seen.append(float(image.max()))
             return seen[-1]
 
-        m = slow_perturbation.iscam(a, x, brightest, 4)
+        m = reference.perturbation.iscam(a, x, brightest, 4)
         np.testing.assert_allclose(seen, [0.25, 0.75, 1.5, 2.5])
         np.testing.assert_allclose(m, np.eye(2) * 1.25)
 
@@ -130,24 +131,24 @@ class TestPerturbation:
     def test_ablationcam_of_a_linear_score_shares_it_out(self, sign: int) -> None:
         a, g = drawn(4, 3, 5), sign * drawn(4, 3, 5, seed=1)
         shares = (a * g).sum(axis=(1, 2))
-        m = slow_perturbation.ablationcam(a, lambda b: float((b * g).sum()))
-        np.testing.assert_allclose(m, slow.weighted(a, list(shares / abs(shares.sum()))))
+        m = reference.perturbation.ablationcam(a, lambda b: float((b * g).sum()))
+        np.testing.assert_allclose(m, weighted(a, list(shares / abs(shares.sum()))))
 
     def test_occlusion_finds_the_pixel_that_counts(self) -> None:
         x = np.ones((3, 7, 9))
-        m = slow_perturbation.occlusion(x, lambda image: float(image[:, 6, 8].sum()), 3, 2)
+        m = reference.perturbation.occlusion(x, lambda image: float(image[:, 6, 8].sum()), 3, 2)
         expected = np.zeros((7, 9))
         expected[6, 8] = expected[5, 8] = expected[6, 7] = expected[5, 7] = 3.0
         expected[4, 8] = expected[4, 7] = expected[6, 6] = expected[5, 6] = 1.5
         expected[4, 6] = 0.75
         np.testing.assert_allclose(m, expected)
-        assert slow_perturbation._starts(8, 3, 2) == [0, 2, 4, 5]
-        assert slow_perturbation._starts(7, 3, 2) == [0, 2, 4]
+        assert reference.perturbation._starts(8, 3, 2) == [0, 2, 4, 5]
+        assert reference.perturbation._starts(7, 3, 2) == [0, 2, 4]
 
     def test_rise_of_a_constant_is_the_share_of_masks_that_show_a_pixel(self) -> None:
         masks = [np.ones((4, 5)), np.zeros((4, 5))]
         np.testing.assert_allclose(
-            slow_perturbation.rise(drawn(3, 4, 5), lambda _: 0.3, masks, 0.5), 0.3
+            reference.perturbation.rise(drawn(3, 4, 5), lambda _: 0.3, masks, 0.5), 0.3
         )
 
 
@@ -156,8 +157,8 @@ class TestAttention:
     gradients = tuple(drawn(2, 7, 7, seed=seed) for seed in range(3, 6))
 
     def test_rollouts_keep_rows_of_sum_one(self) -> None:
-        plain = slow_attention.rollout(self.matrices)
-        by_gradient = slow_attention.gradrollout(self.matrices, self.gradients)
+        plain = reference.attention.rollout(self.matrices)
+        by_gradient = reference.attention.gradrollout(self.matrices, self.gradients)
         np.testing.assert_allclose(plain.sum(axis=1), 1)
         np.testing.assert_allclose(by_gradient.sum(axis=1), 1)
         steps = [(matrix.mean(axis=0) + np.eye(7)) / 2 for matrix in self.matrices]
@@ -166,15 +167,16 @@ class TestAttention:
     def test_gradrollout_of_gradient_one_is_rollout(self) -> None:
         ones = [np.ones((2, 7, 7))] * 3
         np.testing.assert_allclose(
-            slow_attention.gradrollout(self.matrices, ones), slow_attention.rollout(self.matrices)
+            reference.attention.gradrollout(self.matrices, ones),
+            reference.attention.rollout(self.matrices),
         )
 
     def test_chefer_without_gradients_is_the_identity(self) -> None:
         zeros = [np.zeros((2, 7, 7))] * 3
-        np.testing.assert_array_equal(slow_attention.chefer(self.matrices, zeros), np.eye(7))
+        np.testing.assert_array_equal(reference.attention.chefer(self.matrices, zeros), np.eye(7))
 
     def test_chefer_multiplies_from_the_left(self) -> None:
-        m = slow_attention.chefer(self.matrices, self.gradients)
+        m = reference.attention.chefer(self.matrices, self.gradients)
         steps = [
             np.eye(7) + np.maximum(a * g, 0).mean(axis=0)
             for a, g in zip(self.matrices, self.gradients, strict=True)
@@ -182,18 +184,18 @@ class TestAttention:
         np.testing.assert_allclose(m, steps[2] @ steps[1] @ steps[0])
 
     def test_legrad_of_positive_gradients_is_their_mean(self) -> None:
-        m = slow_attention.legrad([np.abs(g) for g in self.gradients])
+        m = reference.attention.legrad([np.abs(g) for g in self.gradients])
         np.testing.assert_allclose(m, sum(np.abs(g).mean(axis=(0, 1)) for g in self.gradients))
-        np.testing.assert_array_equal(slow_attention.legrad([-np.abs(self.gradients[0])]), 0)
+        np.testing.assert_array_equal(reference.attention.legrad([-np.abs(self.gradients[0])]), 0)
 
     def test_reading_drops_the_prefix(self) -> None:
         matrix = self.matrices[0][0]
-        both = slow_attention.read(matrix, [2, 4], 1, (2, 3))
+        both = reference.attention.read(matrix, [2, 4], 1, (2, 3))
         np.testing.assert_allclose(both.ravel(), (matrix[2, 1:] + matrix[4, 1:]) / 2)
         np.testing.assert_array_equal(
-            slow_attention.read(matrix[2], [0], 3, (2, 2)).ravel(), matrix[2, 3:]
+            reference.attention.read(matrix[2], [0], 3, (2, 2)).ravel(), matrix[2, 3:]
         )
-        m = slow_attention.attention(self.matrices, 1, (3, 2))
+        m = reference.attention.attention(self.matrices, 1, (3, 2))
         np.testing.assert_allclose(m.ravel(), self.matrices[-1].mean(axis=0)[0, 1:])
 
 
@@ -248,13 +250,13 @@ class TestLrp:
         (gradient,) = torch.autograd.grad(logit, after)
         relevance = (after * gradient).detach().numpy()
         np.testing.assert_allclose(
-            slow_attention.token_relevance(network, self.image, 4, block),
+            reference.attention.token_relevance(network, self.image, 4, block),
             relevance,
             rtol=1e-6,
             atol=1e-8 * np.abs(relevance).max(),
         )
         np.testing.assert_allclose(
-            slow_attention.lrp(network, self.image, 4, block).ravel(),
+            reference.attention.lrp(network, self.image, 4, block).ravel(),
             relevance.sum(axis=1)[1:],
             rtol=1e-6,
             atol=1e-8 * np.abs(relevance).max(),
@@ -266,17 +268,17 @@ class TestLrp:
     ) -> None:
         """A softmax is not linear: what its Taylor series has besides J x counts as its bias."""
         kept = []
-        softmax = slow_attention._softmax
+        softmax = reference.attention._softmax
 
         def recorded(x: Doubles, s: Doubles, r: Doubles) -> Doubles:
             handed = softmax(x, s, r)
             kept.append(float(r.sum() - handed.sum()))
             return handed
 
-        monkeypatch.setattr(slow_attention, "_softmax", recorded)
+        monkeypatch.setattr(reference.attention, "_softmax", recorded)
         network = vit(biased=False)
         logit = network(torch.from_numpy(self.image)[None])[0, 4].item()
-        relevance = slow_attention.token_relevance(network, self.image, 4, block)
+        relevance = reference.attention.token_relevance(network, self.image, 4, block)
         assert len(kept) == 5 - block
         assert relevance.sum() + sum(kept) == pytest.approx(logit, rel=1e-6)
 
@@ -289,22 +291,24 @@ def clamped(_: object, back: Any, __: object) -> Any:
 class TestSaliency:
     def test_integrated_gradients_of_a_quadratic_complete(self) -> None:
         x, d, b = (np.abs(drawn(3, 4, 5, seed=seed)) for seed in range(3))
-        m = slow_saliency.integratedgradients(x, lambda image: d * image + b, steps=2)
+        m = reference.saliency.integratedgradients(x, lambda image: d * image + b, steps=2)
         assert m.sum() == pytest.approx(float((d * x**2 / 2 + b * x).sum()))
         np.testing.assert_allclose(m, (d * x**2 / 2 + b * x).sum(axis=0))
 
     def test_of_a_linear_score_they_are_input_times_gradient(self) -> None:
         x, g = drawn(3, 4, 5), drawn(3, 4, 5, seed=1)
-        m = slow_saliency.integratedgradients(x, lambda _: g)
-        np.testing.assert_allclose(m, slow_saliency.inputxgradient(x, g))
+        m = reference.saliency.integratedgradients(x, lambda _: g)
+        np.testing.assert_allclose(m, reference.saliency.inputxgradient(x, g))
         np.testing.assert_allclose(m, np.abs((x * g).sum(axis=0)))
-        np.testing.assert_allclose(slow_saliency.saliency(g), np.abs(g).max(axis=0))
-        smooth = slow_saliency.smoothgrad(lambda _: g, [x, x + 1])
-        np.testing.assert_allclose(smooth, slow_saliency.saliency(g))
+        np.testing.assert_allclose(reference.saliency.saliency(g), np.abs(g).max(axis=0))
+        smooth = reference.saliency.smoothgrad(lambda _: g, [x, x + 1])
+        np.testing.assert_allclose(smooth, reference.saliency.saliency(g))
 
     def test_smoothgrad_averages_before_it_takes_the_maximum(self) -> None:
         x = drawn(3, 4, 5)
-        np.testing.assert_array_equal(slow_saliency.smoothgrad(lambda image: image, [x, -x]), 0)
+        np.testing.assert_array_equal(
+            reference.saliency.smoothgrad(lambda image: image, [x, -x]), 0
+        )
 
     @pytest.mark.parametrize("size", [(8, 10), (7, 9)])
     def test_guided_backprop_is_torch_s_with_the_relus_clamped(self, size: tuple[int, int]) -> None:
@@ -323,11 +327,11 @@ class TestSaliency:
         (expected,) = torch.autograd.grad(logit, x)
         layers: list[Any] = [network[0], network[2]]
         first, second = ((c.weight.detach().numpy(), c.bias.detach().numpy()) for c in layers)
-        guided = slow_saliency.guidedbackprop(x.detach().numpy(), first, second, head)
+        guided = reference.saliency.guidedbackprop(x.detach().numpy(), first, second, head)
         np.testing.assert_allclose(guided, expected.numpy(), atol=1e-15)
         assert np.abs(guided).max() > 0
 
     def test_guided_gradcam_is_the_product(self) -> None:
         guided, m = drawn(3, 4, 6), np.abs(drawn(2, 3))
-        expected = np.abs(guided).max(axis=0) * slow.bilinear(m, (4, 6))
-        np.testing.assert_allclose(slow_saliency.guided_gradcam(guided, m), expected)
+        expected = np.abs(guided).max(axis=0) * bilinear(m, (4, 6))
+        np.testing.assert_allclose(reference.saliency.guided_gradcam(guided, m), expected)

@@ -1,9 +1,4 @@
-"""The methods once more, slowly and closer to their papers. Shares no code with camcli.
-
-One image and one class at a time, a pixel and a channel at a time, in double precision:
-activations a and gradients g are (C, H, W), weights w (C,), maps m and f (H, W), and a block's
-softmax attention is (heads, N, N).
-"""
+"""The methods that weigh activations a by gradients g, both (C, H, W), for one image and class."""
 
 from __future__ import annotations
 
@@ -11,19 +6,8 @@ import math
 from collections.abc import Sequence
 
 import numpy as np
-from numpy.typing import NDArray
 
-Doubles = NDArray[np.float64]
-
-
-def weighted(a: Doubles, weights: Sequence[float]) -> Doubles:
-    """relu(sum_k w_k A_k)."""
-    channels, height, width = a.shape
-    m = np.zeros((height, width))
-    for k in range(channels):
-        for i, j in np.ndindex(height, width):
-            m[i, j] += weights[k] * float(a[k, i, j])
-    return _relu(m)
+from reference.maps import Doubles, bilinear, minmax, relu, weighted
 
 
 def gradcam(a: Doubles, g: Doubles) -> Doubles:
@@ -72,7 +56,7 @@ def hirescam(a: Doubles, g: Doubles) -> Doubles:
         terms = [float(g[k, i, j]) * float(a[k, i, j]) for k in range(channels)]
         if abs(sum(terms)) > 1e-5 * sum(abs(term) for term in terms):
             m[i, j] = sum(terms)
-    return _relu(m)
+    return relu(m)
 
 
 def gradcam_elementwise(a: Doubles, g: Doubles) -> Doubles:
@@ -93,7 +77,7 @@ def layercam(a: Doubles, g: Doubles) -> Doubles:
         for k in range(channels):
             if g[k, i, j] > 0:
                 m[i, j] += float(g[k, i, j]) * float(a[k, i, j])
-    return _relu(m)
+    return relu(m)
 
 
 def layercam_scaled(m: Doubles, stride: float) -> Doubles:
@@ -153,95 +137,3 @@ def fullgrad(x: Doubles, gx: Doubles, terms: Sequence[Doubles]) -> Doubles:
             total: Doubles = ((share - low) / (high - low)).sum(axis=0)
             saliency += bilinear(total, (x.shape[1], x.shape[2]))
     return saliency
-
-
-def cam(a: Doubles, w: Doubles) -> Doubles:
-    """M_c(x, y) = sum_k w_ck A_k(x, y)."""
-    channels, height, width = a.shape
-    m = np.zeros((height, width))
-    for i, j in np.ndindex(height, width):
-        for k in range(channels):
-            m[i, j] += float(w[k]) * float(a[k, i, j])
-    return m
-
-
-def cam_through_norm(a: Doubles, w: Doubles, gamma: Doubles, eps: float) -> Doubles:
-    """CAM where a LayerNorm stands between pool and classifier.
-
-    Of the pooled p = mean_xy A it makes gamma_k (p_k - mean p) / sigma(p) + beta_k; a position's
-    share in that is gamma_k (A_k - mean_k A) / sigma(p).
-    """
-    channels, height, width = a.shape
-    pooled = [float(a[k].mean()) for k in range(channels)]
-    centre = sum(pooled) / channels
-    sigma = math.sqrt(sum((p - centre) ** 2 for p in pooled) / channels + eps)
-    m = np.zeros((height, width))
-    for i, j in np.ndindex(height, width):
-        mean = sum(float(a[k, i, j]) for k in range(channels)) / channels
-        for k in range(channels):
-            m[i, j] += float(w[k]) * float(gamma[k]) * (float(a[k, i, j]) - mean) / sigma
-    return m
-
-
-def attended(matrix: Doubles, prefix: int, grid: tuple[int, int], cls: bool = True) -> Doubles:
-    """How much CLS attends to each patch, heads averaged; without a CLS token all queries."""
-    heads, tokens, _ = matrix.shape
-    queries = [0] if cls else list(range(tokens))
-    m = np.zeros(grid)
-    for i, j in np.ndindex(*grid):
-        for h in range(heads):
-            for q in queries:
-                m[i, j] += float(matrix[h, q, prefix + i * grid[1] + j])
-    for i, j in np.ndindex(*grid):
-        m[i, j] /= heads * len(queries)
-    return m
-
-
-def tscam(matrices: Sequence[Doubles], f: Doubles, prefix: int = 1, cls: bool = True) -> Doubles:
-    """The attention of all blocks, summed, times the semantic map as it is."""
-    height, width = f.shape
-    joint = np.zeros((height, width))
-    for matrix in matrices:
-        joint += attended(matrix, prefix, (height, width), cls)
-    coupled = np.zeros((height, width))
-    for i, j in np.ndindex(height, width):
-        coupled[i, j] = joint[i, j] * f[i, j]
-    return coupled
-
-
-def minmax(m: Doubles) -> Doubles:
-    """To [0, 1]; zeros where there is no contrast."""
-    low, high = float(m.min()), float(m.max())
-    scaled = np.zeros(m.shape)
-    if high > low:
-        for i, j in np.ndindex(*m.shape):
-            scaled[i, j] = (float(m[i, j]) - low) / (high - low)
-    return scaled
-
-
-def bilinear(m: Doubles, size: tuple[int, int]) -> Doubles:
-    """Upsampled with the centres of pixels aligned (align_corners=False), edges repeated."""
-    large = np.zeros(size)
-    for i in range(size[0]):
-        top, down = _before(i, m.shape[0], size[0])
-        bottom = min(top + 1, m.shape[0] - 1)
-        for j in range(size[1]):
-            left, across = _before(j, m.shape[1], size[1])
-            right = min(left + 1, m.shape[1] - 1)
-            above = (1 - across) * float(m[top, left]) + across * float(m[top, right])
-            below = (1 - across) * float(m[bottom, left]) + across * float(m[bottom, right])
-            large[i, j] = (1 - down) * above + down * below
-    return large
-
-
-def _before(position: int, small: int, large: int) -> tuple[int, float]:
-    """The small pixel whose centre comes before a large pixel's, and the way left from there."""
-    source = max((position + 0.5) * small / large - 0.5, 0.0)
-    return int(source), source - int(source)
-
-
-def _relu(m: Doubles) -> Doubles:
-    kept = np.zeros(m.shape)
-    for i, j in np.ndindex(*m.shape):
-        kept[i, j] = max(float(m[i, j]), 0.0)
-    return kept

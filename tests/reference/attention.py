@@ -1,4 +1,4 @@
-"""The methods that follow attention through a transformer, slowly: one image and one class.
+"""The methods that follow attention through a transformer, for one image and class.
 
 A block's attention A and the class score's gradient dA are (heads, N, N), queries in rows;
 the N tokens are the prefix, CLS first, and then the patches row by row.
@@ -12,7 +12,36 @@ from typing import Any
 
 import numpy as np
 import torch
-from slow import Doubles
+
+from reference.maps import Doubles
+
+
+def attention_to_patches(
+    matrix: Doubles, prefix: int, grid: tuple[int, int], cls: bool = True
+) -> Doubles:
+    """How much CLS attends to each patch, heads averaged; without a CLS token all queries."""
+    heads, tokens, _ = matrix.shape
+    queries = [0] if cls else list(range(tokens))
+    m = np.zeros(grid)
+    for i, j in np.ndindex(*grid):
+        for h in range(heads):
+            for q in queries:
+                m[i, j] += float(matrix[h, q, prefix + i * grid[1] + j])
+    for i, j in np.ndindex(*grid):
+        m[i, j] /= heads * len(queries)
+    return m
+
+
+def tscam(matrices: Sequence[Doubles], f: Doubles, prefix: int = 1, cls: bool = True) -> Doubles:
+    """The attention of all blocks, summed, times the semantic map as it is."""
+    height, width = f.shape
+    joint = np.zeros((height, width))
+    for matrix in matrices:
+        joint += attention_to_patches(matrix, prefix, (height, width), cls)
+    coupled = np.zeros((height, width))
+    for i, j in np.ndindex(height, width):
+        coupled[i, j] = joint[i, j] * f[i, j]
+    return coupled
 
 
 def attention(matrices: Sequence[Doubles], prefix: int, grid: tuple[int, int]) -> Doubles:

@@ -1,4 +1,4 @@
-"""The methods that need more than one layer's gradient, each against its slow version."""
+"""The methods that need more than one gradient of one layer, each against the reference."""
 
 from __future__ import annotations
 
@@ -9,15 +9,11 @@ from typing import Any
 
 import numpy as np
 import pytest
-import slow
-import slow_activation
-import slow_attention
-import slow_factorization
-import slow_perturbation
-import slow_saliency
+import reference
 import torch
 from conftest import lively
-from networks import (
+from reference.maps import Doubles
+from small_networks import (
     CLASSES,
     LAYERS,
     Read,
@@ -31,7 +27,6 @@ from networks import (
     recorded,
     tokens,
 )
-from slow import Doubles
 from timm.layers.norm_act import BatchNormAct2d
 from torch import Tensor, nn
 
@@ -44,21 +39,12 @@ from camcli.methods.registry import METHODS, find_method
 from camcli.models.introspection.attention import disable_fused_attention
 from camcli.models.model import Model, wrap_network
 
-SLOW = {
-    "classifier": slow,
-    "gradient": slow,
-    "activation": slow_activation,
-    "perturbation": slow_perturbation,
-    "attention": slow_attention,
-    "saliency": slow_saliency,
-    "factorization": slow_factorization,
-}
 
-
-def test_every_method_has_a_slow_version() -> None:
-    named_elsewhere = {"tscam": slow}
+def test_every_method_has_a_reference() -> None:
+    module_of = {"classifier": "cam"}  # the other families have a module of their name
     for name, m in METHODS.items():
-        assert hasattr(named_elsewhere.get(name, SLOW[m.family]), m.function.__name__), name
+        module = getattr(reference, module_of.get(m.family, m.family))
+        assert hasattr(module, m.function.__name__), name
 
 
 # --- activations
@@ -82,7 +68,7 @@ def test_activation_methods(method: str, key: str, layer: str, read: Read) -> No
     model = model_of(key)
     inputs = photographs(model.input_size)
     found = found_by(model, method, inputs, spec=layer).fused.values
-    version = getattr(slow_activation, method)
+    version = getattr(reference.activation, method)
     for b, target in enumerate(CLASSES):
         (activation,), (gradient,) = recorded(model.network, [layer], inputs[b], target)
         a, g = read(activation), read(gradient)
@@ -112,7 +98,9 @@ def test_smoothgradcam(key: str, layer: str, read: Read) -> None:
         share = 0.2 * (inputs[b].max() - inputs[b].min())
         noisy = [recorded(model.network, [layer], inputs[b] + share * f, target) for f in fields]
         gradients = [read(g) for _, (g,) in noisy]
-        assert_same(found[b], slow.smoothgradcam_plus_plus(read(activation), gradients))
+        assert_same(
+            found[b], reference.gradient.smoothgradcam_plus_plus(read(activation), gradients)
+        )
 
 
 def run_from(network: nn.Module, layer: str, image: Tensor, output: Tensor) -> Tensor:
@@ -145,7 +133,9 @@ def test_shapleycam(place: int) -> None:
             image = inputs[b].double()
             (output,), (gradient,) = recorded(network, [layer], image, target)
             up, down = (slope_at(network, layer, image, s * output, target) for s in (1.001, 0.999))
-            expected = slow.shapleycam(read(output), read(gradient), read((up - down) / 0.002))
+            expected = reference.gradient.shapleycam(
+                read(output), read(gradient), read((up - down) / 0.002)
+            )
             assert_same(found[b], expected, 1e-3)
     finally:
         network.float()
@@ -221,7 +211,7 @@ def test_fullgrad(held: bool) -> None:
     found = found_by(model, "fullgrad", inputs).fused.values
     for b, target in enumerate(CLASSES):
         slope, terms = bias_terms(model.network, inputs[b], target)
-        assert_same(found[b], slow.fullgrad(doubles(inputs[b]), slope, terms))
+        assert_same(found[b], reference.gradient.fullgrad(doubles(inputs[b]), slope, terms))
         # What makes it full: in a piecewise linear network nothing of the logit is left over.
         whole = (doubles(inputs[b]) * slope).sum() + sum(t.sum() for t in terms)
         network: Any = model.network
@@ -270,9 +260,9 @@ def test_masking_methods(method: str, key: str, layer: str, read: Read) -> None:
     (activation,), _ = recorded(model.network, [layer], inputs[b], target)
     a, x, p = read(activation), doubles(inputs[b]), probability(model, target)
     expected = {
-        "scorecam": lambda: slow_perturbation.scorecam(a, x, p),
-        "iscam": lambda: slow_perturbation.iscam(a, x, p, 2),
-        "sscam": lambda: slow_perturbation.sscam(a, x, p, fields),
+        "scorecam": lambda: reference.perturbation.scorecam(a, x, p),
+        "iscam": lambda: reference.perturbation.iscam(a, x, p, 2),
+        "sscam": lambda: reference.perturbation.sscam(a, x, p, fields),
     }[method]()
     assert_same(found[b], expected)
 
@@ -324,7 +314,7 @@ def test_ablationcam(key: str, layer: str, read: Read) -> None:
             logits = run_from(model.network, layer, inputs[b], changed.view_as(output))
         return float(logits[0, target])
 
-    assert_same(found[b], slow_perturbation.ablationcam(read(output), score), 1e-3)
+    assert_same(found[b], reference.perturbation.ablationcam(read(output), score), 1e-3)
 
 
 def test_a_network_resumed_at_a_layer_does_nothing_before_it() -> None:
@@ -356,7 +346,7 @@ def test_occlusion() -> None:
     found = found_by(model, "occlusion", inputs, CLASSES[:2], options=options).fused.values
     for b, target in enumerate(CLASSES[:2]):
         p = probability(model, target)
-        assert_same(found[b], slow_perturbation.occlusion(doubles(inputs[b]), p, 40, 25), 1e-3)
+        assert_same(found[b], reference.perturbation.occlusion(doubles(inputs[b]), p, 40, 25), 1e-3)
 
 
 def test_rise() -> None:
@@ -368,7 +358,7 @@ def test_rise() -> None:
     shown = [doubles(m) for m in grids(torch.arange(40))]
     for b, target in enumerate(CLASSES[:2]):
         p = probability(model, target)
-        assert_same(found[b], slow_perturbation.rise(doubles(inputs[b]), p, shown, 0.5))
+        assert_same(found[b], reference.perturbation.rise(doubles(inputs[b]), p, shown, 0.5))
 
 
 def test_random_grids_are_open_as_often_as_asked_and_smooth() -> None:
@@ -417,14 +407,14 @@ def test_attention_methods(method: str, key: str) -> None:
     for b, target in enumerate(CLASSES[:2]):
         matrices, gradients = attended(model, inputs[b], target)
         given = (matrices,) if method == "rollout" else (matrices, gradients)
-        rolled = getattr(slow_attention, method)(*given)
+        rolled = getattr(reference.attention, method)(*given)
         if method != "chefer":
             assert np.allclose(rolled.sum(axis=1), 1)
         grid = (found.shape[1], found.shape[2])
         # Of the image alone it is CLS that sums it up, read or not.
         cls = [0] if prefix and "no CLS" not in key else queries
         rows = cls if method == "rollout" else queries
-        assert_same(found[b], slow_attention.read(rolled, rows, prefix, grid))
+        assert_same(found[b], reference.attention.read(rolled, rows, prefix, grid))
 
 
 def test_raw_attention() -> None:
@@ -435,9 +425,9 @@ def test_raw_attention() -> None:
         for block in ("last", "mean", "3")
     )
     matrices, _ = attended(model, inputs[1], CLASSES[1])
-    assert_same(last[1], slow_attention.attention(matrices, 1, (6, 8)))
-    assert_same(third[1], slow_attention.attention(matrices[:4], 1, (6, 8)))
-    maps = np.stack([slow_attention.attention([m], 1, (6, 8)) for m in matrices])
+    assert_same(last[1], reference.attention.attention(matrices, 1, (6, 8)))
+    assert_same(third[1], reference.attention.attention(matrices[:4], 1, (6, 8)))
+    maps = np.stack([reference.attention.attention([m], 1, (6, 8)) for m in matrices])
     assert_same(mean[1], maps.mean(axis=0))
 
 
@@ -448,7 +438,9 @@ def test_rollout_over_heads(heads: str) -> None:
     found = found_by(model, "rollout", inputs, [1], options={"heads": heads}).fused.values
     matrices, _ = attended(model, inputs[0], 1)
     joined = [getattr(m, heads)(axis=0)[None] for m in matrices]
-    assert_same(found[0], slow_attention.read(slow_attention.rollout(joined), [0], 1, (6, 8)))
+    assert_same(
+        found[0], reference.attention.read(reference.attention.rollout(joined), [0], 1, (6, 8))
+    )
 
 
 def test_rollout_discards_of_every_image_of_a_batch() -> None:
@@ -463,7 +455,9 @@ def test_rollout_discards_of_every_image_of_a_batch() -> None:
             for row in mean:
                 row[1:][np.argsort(row[1:])[: int(0.9 * len(row))]] = 0
             kept.append(mean[None])
-        assert_same(found[b], slow_attention.read(slow_attention.rollout(kept), [0], 1, (6, 8)))
+        assert_same(
+            found[b], reference.attention.read(reference.attention.rollout(kept), [0], 1, (6, 8))
+        )
 
 
 @pytest.mark.parametrize("key", ["vit", "vit, patches pooled", "vit, 160x224"])
@@ -488,7 +482,9 @@ def test_legrad(key: str) -> None:
             (gradient,) = torch.autograd.grad(score, matrix, retain_graph=True)
             gradients.append(doubles(gradient[0]))
         grid = (found.shape[1], found.shape[2])
-        assert_same(found[b], slow_attention.read(slow_attention.legrad(gradients), [], 1, grid))
+        assert_same(
+            found[b], reference.attention.read(reference.attention.legrad(gradients), [], 1, grid)
+        )
 
 
 @pytest.mark.parametrize("block", [0, 3])
@@ -499,7 +495,7 @@ def test_lrp(block: int) -> None:
     network = model.network.double()
     try:
         for b, target in enumerate(CLASSES[:2]):
-            expected = slow_attention.lrp(network, doubles(inputs[b]), target, block)
+            expected = reference.attention.lrp(network, doubles(inputs[b]), target, block)
             assert_same(found[b], np.maximum(expected, 0), 1e-3)
     finally:
         network.float()
@@ -545,12 +541,12 @@ def in_input_space(
     method: str, x: Doubles, slope: Callable[[Doubles], Doubles], noisy: Sequence[Doubles]
 ) -> Doubles:
     if method == "saliency":
-        return slow_saliency.saliency(slope(x))
+        return reference.saliency.saliency(slope(x))
     if method == "inputxgradient":
-        return slow_saliency.inputxgradient(x, slope(x))
+        return reference.saliency.inputxgradient(x, slope(x))
     if method == "smoothgrad":
-        return slow_saliency.smoothgrad(slope, noisy)
-    return slow_saliency.integratedgradients(x, slope, 3)
+        return reference.saliency.smoothgrad(slope, noisy)
+    return reference.saliency.integratedgradients(x, slope, 3)
 
 
 def test_integrated_gradients_are_complete() -> None:
@@ -578,11 +574,11 @@ def test_guided_backpropagation() -> None:
     first, second = ((doubles(c.weight), doubles(c.bias)) for c in (network.conv1, network.conv2))
     for b, target in enumerate(CLASSES):
         row = doubles(network.fc.weight)[target]
-        guided = slow_saliency.guidedbackprop(doubles(inputs[b]), first, second, row)
+        guided = reference.saliency.guidedbackprop(doubles(inputs[b]), first, second, row)
         assert_same(found[b], np.abs(guided).max(axis=0))
         (a,), (g,) = recorded(network, ["act2"], inputs[b], target)
-        cam = slow.gradcam(doubles(a[0]), doubles(g[0]))
-        assert_same(both[b], slow_saliency.guided_gradcam(guided, cam))
+        cam = reference.gradient.gradcam(doubles(a[0]), doubles(g[0]))
+        assert_same(both[b], reference.saliency.guided_gradcam(guided, cam))
 
 
 def test_methods_that_draw_draw_the_same_for_the_same_seed() -> None:
@@ -621,7 +617,9 @@ def test_dff(key: str, layer: str, read: Read) -> None:
         size = a.shape[1] * a.shape[2]
         drawn = doubles(create_uniform_noise((3, size + len(a)), 2)) + 0.1
         scale = np.sqrt(np.maximum(a, 0).mean() / 3)
-        expected = slow_factorization.dff(a, drawn[:, :size].T * scale, drawn[:, size:] * scale, 40)
+        expected = reference.factorization.dff(
+            a, drawn[:, :size].T * scale, drawn[:, size:] * scale, 40
+        )
         for own, wanted in zip(maps[b], expected, strict=True):
             assert_same(own, wanted, 1e-3)
 

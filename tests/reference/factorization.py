@@ -1,9 +1,10 @@
-"""Deep feature factorisation once more, slowly: see slow.py."""
+"""Deep feature factorization."""
 
 from __future__ import annotations
 
 import numpy as np
-from slow import Doubles
+
+from reference.maps import Doubles
 
 
 def dff(a: Doubles, maps: Doubles, parts: Doubles, steps: int) -> Doubles:

@@ -1,4 +1,4 @@
-"""Photographs with an object planted in each: what it is, and where, is known."""
+"""Artificial photographs: one shape on clutter, whose class and box are known."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from PIL import Image, ImageDraw, ImageFilter
 KINDS = {"disc": (220, 40, 40), "square": (40, 190, 60), "triangle": (50, 80, 230)}
 
 
-def picture(kind: str, draw: np.random.Generator, side: int) -> tuple[Image.Image, list[int]]:
+def create_photo(kind: str, draw: np.random.Generator, side: int) -> tuple[Image.Image, list[int]]:
     """A coloured shape on grey clutter, and its box x1 y1 x2 y2."""
     clutter = draw.integers(0, 256, (8, 8), np.uint8)
     image = Image.fromarray(clutter).resize((side, side), Image.Resampling.BICUBIC).convert("RGB")
@@ -32,14 +32,17 @@ def picture(kind: str, draw: np.random.Generator, side: int) -> tuple[Image.Imag
     return image.filter(ImageFilter.GaussianBlur(0.7)), box
 
 
-def folder(root: Path, each: int, held: int, side: int = 96, seed: int = 0) -> Path:
-    """`each` photographs a class to train on, and `held` with boxes in boxes.csv beside them."""
+def write_photos(root: Path, each: int, held: int, side: int = 96, seed: int = 0) -> Path:
+    """A folder for each class with `each` photographs to train on and `held` to validate with.
+
+    boxes.csv has the boxes of the second.
+    """
     draw = np.random.default_rng(seed)
     rows = []
     for kind in KINDS:
         (root / kind).mkdir(parents=True)
         for number in range(each + held):
-            image, box = picture(kind, draw, side)
+            image, box = create_photo(kind, draw, side)
             image.save(root / kind / f"{number:03}.png")
             if number >= each:
                 rows.append([f"{kind}/{number:03}.png", kind, side, side, *box])

@@ -1,4 +1,4 @@
-"""Small networks of every kind, and what is recorded of them here and not by camcli."""
+"""Small networks of every kind, and hooks of the tests' own that record their layers."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import numpy as np
 import torch
 from conftest import PHOTOS, small
 from PIL import Image
-from slow import Doubles
+from reference.maps import Doubles
 from torch import Tensor, nn
 
 from camcli.engine.explain import explain_batch
@@ -26,7 +26,8 @@ SWIN: dict[str, Any] = {
     "embed_dim": 32,
     "num_heads": (1, 2, 4, 8),
 }
-# Sides differ wherever the network allows it: a map that is transposed must not pass.
+# Name, height, width, options. The sides differ where the network allows it, so that a transposed
+# map fails the test.
 NETWORKS: dict[str, tuple[str, int, int, dict[str, Any]]] = {
     "resnet": ("test_resnet", 96, 128, {}),
     "efficientnet": ("test_efficientnet", 96, 128, {}),
@@ -41,16 +42,18 @@ NETWORKS: dict[str, tuple[str, int, int, dict[str, Any]]] = {
     "deit, distilled": ("deit_tiny_distilled_patch16_224", 224, 224, {}),
     "vit, 160x224": ("vit_tiny_patch16_224", 160, 224, {}),
 }
-CLASSES = (1, 8, 4)  # another one for each photograph
+CLASSES = (1, 8, 4)  # a different one for each photograph
 
 
 def model_of(key: str) -> Model:
+    """The network of that name in NETWORKS."""
     name, height, width, options = NETWORKS[key]
     return small(name, height, width, **options)
 
 
 @cache
 def photographs(size: tuple[int, int], count: int = 3) -> Tensor:
+    """The sample images as inputs in [-1, 1]: (count, 3, height, width)."""
     height, width = size
     opened = (Image.open(path).resize((width, height)) for path in PHOTOS[:count])
     values = np.stack([np.asarray(image, dtype=np.float32) for image in opened])
@@ -65,6 +68,7 @@ def found_by(
     spec: str | None = None,
     options: Mapping[str, Any] | None = None,
 ) -> BatchExplanation:
+    """camcli's maps of one method, each image for its own class; `spec` chooses the layers."""
     targets = torch.tensor(classes)[:, None]
     requests = plan_requests(model, [find_method(method)], spec, options={method: options or {}})
     return explain_batch(model, inputs, requests, lambda _: targets)[0][0]
@@ -72,6 +76,7 @@ def found_by(
 
 @contextmanager
 def outputs_of(network: nn.Module, names: Sequence[str]) -> Iterator[dict[str, Tensor]]:
+    """The outputs of the named layers, filled in by forward passes inside the context."""
     kept: dict[str, Tensor] = {}
 
     def keep(name: str) -> Callable[[nn.Module, Any, Tensor], None]:
@@ -88,14 +93,17 @@ def outputs_of(network: nn.Module, names: Sequence[str]) -> Iterator[dict[str, T
 def recorded(
     network: nn.Module, names: Sequence[str], image: Tensor, target: int
 ) -> tuple[list[Tensor], list[Tensor]]:
-    """Layers' outputs for one image, and the gradients of its logit, by way of the input."""
+    """The outputs of layers for one image, and the gradients of one logit by them.
+
+    The input requires a gradient, since the weights are frozen.
+    """
     with outputs_of(network, names) as kept:
         logits = network(image[None].clone().requires_grad_())
     tensors = [kept[name] for name in names]
     return tensors, list(torch.autograd.grad(logits[0, target], tensors))
 
 
-Read = Callable[[Tensor], Doubles]
+Read = Callable[[Tensor], Doubles]  # from a layer's output to activations (C, H, W)
 
 
 def doubles(tensor: Tensor) -> Doubles:
@@ -111,6 +119,8 @@ def channels_last(output: Tensor) -> Doubles:
 
 
 def tokens(prefix: int, rows: int, cols: int) -> Read:
+    """Reads the patch tokens of an output (1, prefix + rows * cols, C)."""
+
     def read(output: Tensor) -> Doubles:
         flat = doubles(output[0])
         assert len(flat) == prefix + rows * cols
@@ -121,12 +131,13 @@ def tokens(prefix: int, rows: int, cols: int) -> Read:
 
 
 def assert_same(found: Tensor, expected: Doubles, tolerance: float = 1e-4) -> None:
-    """Equal, as a share of the largest value: camcli computes in single precision."""
+    """Equal up to a share of the largest value, because camcli computes in single precision."""
     assert found.shape == expected.shape
     largest = np.abs(expected).max()
     assert np.abs(doubles(found) - expected).max() <= tolerance * largest
 
 
+# Network, layer, and how to read the layer's output.
 LAYERS: list[tuple[str, str, Read]] = [
     ("resnet", "layer4", channels_first),
     ("resnet", "layer2", channels_first),
@@ -144,15 +155,17 @@ LAYERS: list[tuple[str, str, Read]] = [
 ]
 
 
-# Options under which the methods that repeat themselves are quick.
+# Options that make methods with many passes quick.
 FEW = {"samples": 2, "steps": 2, "masks": 20, "channels": 6, "window": 48, "stride": 48}
 
 
 def top(logits: Tensor) -> Tensor:
+    """The two classes with the largest logits of each image."""
     return logits.topk(2, dim=1).indices
 
 
 def hooks(network: nn.Module) -> Iterator[object]:
+    """All hooks that are on the network now."""
     for module in network.modules():
         yield from module._forward_hooks.values()
         yield from module._forward_pre_hooks.values()
