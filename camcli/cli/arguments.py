@@ -35,6 +35,7 @@ from camcli.cli.declarations import (
     Threshold,
     Workers,
 )
+from camcli.io.writers import WRITERS
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,7 +96,7 @@ class ExplainOutputArguments:
         str,
         Option(
             metavar="LIST",
-            help="Write these files for each image: overlay, heatmap, grid, boxes, array.",
+            help=f"Write these files for each image: {', '.join(WRITERS)}.",
             rich_help_panel=OUTPUT,
         ),
     ] = "overlay,boxes"

@@ -10,7 +10,7 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from types import FrameType
 
-STOP_MESSAGE = b"\ncamcli: finishing what is under way; interrupt once more to stop at once\n"
+STOP_MESSAGE = b"\ncamcli: stopping after the current batch; press Ctrl-C again to stop now\n"
 
 
 @dataclass(slots=True)

@@ -10,10 +10,12 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from camcli.core.errors import UsageError, format_suggestion, to_one_line
+from camcli.core.errors import UsageError, to_one_line
 from camcli.core.types import FitMode
 from camcli.engine.smoothing import Smoothing, parse_smoothing
-from camcli.methods.registry import METHODS, Method, create_variant, parse_options
+from camcli.io.writers import find_writer
+from camcli.methods.options import parse_options
+from camcli.methods.registry import Method
 
 if TYPE_CHECKING:
     from camcli.cli.arguments import InputArguments, MethodArguments, ModelArguments
@@ -22,13 +24,6 @@ OutputActivation = Literal["softmax", "sigmoid"]
 OutputFormat = Literal["auto", "table", "jsonl", "quiet"]
 MAX_SIZE_PIXELS = 4096  # of an input's side
 COMPARISON_FILE = "compare.jsonl"
-OUTPUT_KINDS = ("overlay", "heatmap", "grid", "boxes", "array")
-
-STATUS_MESSAGES = {
-    "constant": "it is the same everywhere (all of it was cut off by relu, or nothing varies)",
-    "zero_gradient": "the class score does not depend on this layer's map (its gradient is zero)",
-    "non_finite": "it holds NaN or infinity; check the weights, and the image",
-}
 
 
 @dataclass(frozen=True, slots=True)
@@ -139,30 +134,8 @@ def _parse_channel_values(
 
 def parse_output_kinds(text: str) -> tuple[str, ...]:
     """The kinds of output in a comma-separated list."""
-    kinds = tuple(dict.fromkeys(part.strip() for part in text.split(",") if part.strip()))
-    for kind in kinds:
-        if kind not in OUTPUT_KINDS:
-            near = format_suggestion(kind, OUTPUT_KINDS)
-            raise UsageError(
-                f"--save {kind}: no such output{near} (there are {', '.join(OUTPUT_KINDS)})"
-            )
-    return kinds
-
-
-def parse_methods(names: Sequence[str]) -> list[Method]:
-    """The methods of those names, each once; commas part names too, colons a method's options."""
-    given = [part.strip() for name in names for part in name.split(",") if part.strip()]
-    if not given:
-        raise UsageError(f"--method names none; there are {', '.join(METHODS)}")
-    return [_parse_method(name) for name in dict.fromkeys(given)]
-
-
-def _parse_method(text: str) -> Method:
-    name, *pairs = text.split(":")
-    for pair in pairs:
-        if "=" not in pair:
-            raise UsageError(f"--method {text}: write NAME:KEY=VALUE")
-    return create_variant(name, dict(pair.split("=", 1) for pair in pairs))
+    kinds = dict.fromkeys(part.strip() for part in text.split(",") if part.strip())
+    return tuple(find_writer(kind).name for kind in kinds)
 
 
 def parse_method_settings(

@@ -5,13 +5,15 @@ Maps are (B, H, W) tensors; all of it works a sample at a time, so a batch equal
 
 from __future__ import annotations
 
+from typing import get_args
+
 import torch
 from torch import Tensor
 
 from camcli.core.geometry import Crops
 from camcli.core.types import MapStatus
 
-MAP_STATUSES: tuple[MapStatus, ...] = ("ok", "constant", "zero_gradient", "non_finite")
+MAP_STATUSES: tuple[MapStatus, ...] = get_args(MapStatus)
 
 
 def normalize_maps(maps: Tensor) -> Tensor:

@@ -9,7 +9,9 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Literal, NamedTuple
+
+from camcli.core.layer_names import parse_layer_name
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -20,6 +22,29 @@ FitMode = Literal["squash", "crop", "pad", "tencrop"]
 Layout = Literal["NCHW", "NHWC", "NLC"]
 FileStamp = tuple[int, int]  # bytes of a file, and the nanosecond at which it was last written
 MapStatus = Literal["ok", "constant", "zero_gradient", "non_finite"]
+
+
+class StatusText(NamedTuple):
+    """Why a map has no answer: briefly, as a picture shows it, and in full, as messages do."""
+
+    caption: str
+    message: str
+
+
+STATUS_TEXTS: Mapping[str, StatusText] = {
+    "constant": StatusText(
+        "the map is the same everywhere",
+        "the map is the same everywhere (relu set all of it to zero, or nothing varies)",
+    ),
+    "zero_gradient": StatusText(
+        "the gradient is zero here",
+        "the class score does not depend on this layer's map (its gradient is zero)",
+    ),
+    "non_finite": StatusText(
+        "NaN or infinity in the map",
+        "the map holds NaN or infinity; check the weights and the image",
+    ),
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,8 +122,8 @@ class Layer:
 
     @property
     def module_name(self) -> str:
-        """The module's name, without the place among what it hands on."""
-        return self.name.partition("[")[0]
+        """The name of the module, without the index of an output."""
+        return parse_layer_name(self.name).module
 
     @property
     def token_count(self) -> int:

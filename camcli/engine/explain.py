@@ -1,17 +1,18 @@
-"""Needs -> taps -> one forward -> one backward a target -> maps. Writes no files."""
+"""Explain a batch: one recorded forward pass, one backward pass per target, then the maps."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from contextlib import ExitStack
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from camcli.core.geometry import Crops
 from camcli.core.types import Layer
+from camcli.engine.pass_state import PassState
 from camcli.engine.postprocess import (
     BatchExplanation,
     CropLayout,
@@ -20,36 +21,34 @@ from camcli.engine.postprocess import (
     average_raw_maps,
     create_batch_explanation,
 )
-from camcli.engine.providers.base import PassState, ProgressCallback
-from camcli.engine.providers.registry import PROVIDERS, provide_input
+from camcli.engine.providers.base import PassNeeds, ProgressCallback
+from camcli.engine.providers.gradients import GRADIENTS
+from camcli.engine.providers.registry import gather_needs, list_providers, provide_input
 from camcli.engine.request import Request
 from camcli.engine.smoothing import NO_SMOOTHING, Smoothing
 from camcli.engine.targets import compute_one_hot_weights
 from camcli.models.introspection.attention import disable_fused_attention
-from camcli.models.introspection.hooks import (
-    Recording,
-    TensorFunction,
-    compute_gradients,
-    record_outputs,
-)
+from camcli.models.introspection.hooks import Recording, compute_gradients, record_outputs
 from camcli.models.model import Model
 
 ClassChooser = Callable[[Tensor], Tensor]
+TargetChooser = Callable[[Tensor], Sequence[TargetScores]]
 
 
 @dataclass(frozen=True, slots=True)
 class ExplainOptions:
-    """What else can be said of how to explain: crops, smoothing, the score, and altered inputs.
+    """How to explain, besides methods and classes.
 
-    `weigh` makes the score (B,K) of logits and classes; `chunk` altered inputs are computed at a
-    time, of which `tick(done, of)` is told.
+    `crops` are the inputs that an image was cut into. `weight_logits` makes the weights (B,K) of
+    the explained score from logits (B,K) and classes (B,). At most `chunk_size` altered inputs go
+    through the network at a time; `report_progress` is called with (done, total) after each chunk.
     """
 
     crops: Crops | None = None
     smoothing: Smoothing = NO_SMOOTHING
     weight_logits: Callable[[Tensor, Tensor], Tensor] = compute_one_hot_weights
     chunk_size: int = 8
-    report_progress: ProgressCallback = lambda _done, _of: None
+    report_progress: ProgressCallback = lambda _done, _total: None
 
 
 def explain_batch(
@@ -59,48 +58,37 @@ def explain_batch(
     choose_classes: ClassChooser,
     options: ExplainOptions = ExplainOptions(),
 ) -> list[list[BatchExplanation]]:
-    """Maps for a batch: (B,3,H,W) -> for each request, for each target, one map a sample.
+    """Explain a batch (B,3,H,W): for each request and each target, one map for every image.
 
-    `choose` turns logits (B,K) into classes (B,T). One forward pass; one backward pass a target,
-    from the shallowest tap only, if any method needs gradients; and what some methods need besides.
-    With crops a sample is V inputs in a row, (B V,3,H,W): its logits are their mean, its map is
-    made of theirs, each in its place. With smoothing there is a pass for each view besides.
+    `choose_classes` turns logits (B,K) into classes (B,T). All methods share one forward pass, and
+    one backward pass per target that stops at the shallowest recorded layer; some methods run
+    further passes. With crops an image is V inputs in a row, (B V,3,H,W): its logits are their
+    mean, and its map joins theirs in place. With smoothing every view has a pass of its own.
     """
-    canvas = CropLayout((inputs.shape[2], inputs.shape[3]), options.crops)
-    asked = _BatchContext(model, requests, choose_classes, options, canvas)
-    chosen: list[TargetScores] | None = None
-    if options.smoothing.alters_image:  # the classes are those of the image itself
-        with torch.no_grad():
-            chosen = asked.choose_targets(model.network(inputs))
-    looks = []
-    for view, mirrored in options.smoothing.iter_views(inputs):
-        found, chosen = _explain_view(asked, view, chosen)
-        looks.append([[raw.flip() if mirrored else raw for raw in row] for row in found])
-    assert chosen is not None
-    return [
-        [
-            create_batch_explanation(
-                request, average_raw_maps([look[r][t] for look in looks]), target, canvas
-            )
-            for t, target in enumerate(chosen)
-        ]
-        for r, request in enumerate(requests)
+    layout = CropLayout((inputs.shape[2], inputs.shape[3]), options.crops)
+    context = _BatchContext(model, requests, choose_classes, options, layout)
+    choose_targets = _create_target_chooser(context, inputs)
+    views = [
+        _explain_view(context, view, choose_targets, is_mirrored=is_mirrored)
+        for view, is_mirrored in options.smoothing.iter_views(inputs)
     ]
+    by_target = [_join_views(context, same_target) for same_target in zip(*views, strict=True)]
+    return [list(row) for row in zip(*by_target, strict=True)]
 
 
 @dataclass(frozen=True, slots=True)
 class _BatchContext:
-    """What is asked of a batch."""
+    """What all passes of a batch share."""
 
     model: Model
     requests: Sequence[Request]
     choose_classes: ClassChooser
     options: ExplainOptions
-    canvas: CropLayout
+    layout: CropLayout
 
     def choose_targets(self, logits: Tensor) -> list[TargetScores]:
-        """The targets of every sample, from the logits of its inputs."""
-        views, classes = self.canvas.inputs_per_sample, logits.shape[1]
+        """The targets of every image, from the logits of its inputs."""
+        views, classes = self.layout.inputs_per_sample, logits.shape[1]
         pooled = logits.detach().float().reshape(-1, views, classes).mean(dim=1)
         probabilities = self.model.to_probabilities(pooled)
         return [
@@ -111,75 +99,100 @@ class _BatchContext:
         ]
 
 
+@dataclass(frozen=True, slots=True)
+class _TargetMaps:
+    """What one view shows of one target: the maps of every request."""
+
+    target_scores: TargetScores
+    raw_maps: list[RawMaps]
+
+
+def _create_target_chooser(context: _BatchContext, inputs: Tensor) -> TargetChooser:
+    """The function that chooses targets from the logits of a view.
+
+    If views differ from the image, the targets are those of the image itself.
+    """
+    if not context.options.smoothing.alters_image:
+        return context.choose_targets
+    with torch.no_grad():
+        targets = context.choose_targets(context.model.network(inputs))
+    return lambda _logits: targets
+
+
 def _explain_view(
-    context: _BatchContext, inputs: Tensor, fixed_targets: list[TargetScores] | None
-) -> tuple[list[list[RawMaps]], list[TargetScores]]:
-    """One forward pass, and what every request makes of it for every target."""
-    network, requests = context.model.network, context.requests
-    wanted = [
-        (PROVIDERS[need], request) for request in requests for need in request.method.input_names
-    ]
-    taps = dict.fromkeys(
-        name for need, request in wanted for name in need.list_graph_layers(request)
-    )
-    copies = {
-        name for need, request in wanted for name in need.list_copied_layers(request)
-    } - taps.keys()
-    readings: dict[str, TensorFunction] = {}
-    for need, request in wanted:
-        readings |= need.find_reducers(request)
-    own_graph = any(need.needs_input_graph for need, _ in wanted)
-    source = inputs.detach().requires_grad_(own_graph)
-    with ExitStack() as stack:
-        if any(need.needs_double_backward for need, _ in wanted):
-            stack.enter_context(sdpa_kernel(SDPBackend.MATH))
-        for modules in {_list_fused_modules(request) for request in requests}:
-            stack.enter_context(disable_fused_attention(modules))
-        recorded = stack.enter_context(
-            record_outputs(network, list(taps), readings, copies, build_graph=own_graph)
+    context: _BatchContext, inputs: Tensor, choose_targets: TargetChooser, *, is_mirrored: bool
+) -> list[_TargetMaps]:
+    """Run one forward pass, and make the maps of every target and request."""
+    needs = gather_needs(context.requests)
+    source = inputs.detach().requires_grad_(needs.input_graph)
+    with _record_pass(context.model.network, needs) as recording:
+        logits = context.model.network(source)
+    found = []
+    for target in choose_targets(logits):  # in turn: each holds the gradients of every layer
+        state = _create_pass_state(context, source, logits, recording, target)
+        raw_maps = [_compute_raw_maps(request, state) for request in context.requests]
+        found.append(_TargetMaps(target, [m.flip() if is_mirrored else m for m in raw_maps]))
+    return found
+
+
+def _join_views(context: _BatchContext, views: Sequence[_TargetMaps]) -> list[BatchExplanation]:
+    """For one target, each request's explanation from the maps of all views."""
+    by_request = zip(*(view.raw_maps for view in views), strict=True)
+    return [
+        create_batch_explanation(
+            request, average_raw_maps(raw_maps), views[0].target_scores, context.layout
         )
-        logits = network(source)
-    targets = fixed_targets or context.choose_targets(logits)
-    columns = []
-    for target in targets:  # one after another: each holds the gradients of every tap
-        seen = _create_pass_state(context, source, logits, recorded, target)
-        columns.append([_compute_raw_maps(request, seen) for request in requests])
-    return [list(row) for row in zip(*columns, strict=True)], targets
+        for request, raw_maps in zip(context.requests, by_request, strict=True)
+    ]
 
 
-def _list_fused_modules(request: Request) -> tuple[object, ...]:
-    return tuple(m for own in (request.rows, request.matrices) if own for m in own.fused_modules)
+@contextmanager
+def _record_pass(network: nn.Module, needs: PassNeeds) -> Iterator[Recording]:
+    """Inside the context, forward passes leave behind what providers need."""
+    copied_layers = [name for name in needs.copied_layers if name not in needs.graph_layers]
+    with ExitStack() as stack:
+        if needs.double_backward:  # fused attention cannot be differentiated twice
+            stack.enter_context(sdpa_kernel(SDPBackend.MATH))
+        stack.enter_context(disable_fused_attention(needs.fused_modules))
+        yield stack.enter_context(
+            record_outputs(
+                network,
+                needs.graph_layers,
+                needs.reducers,
+                copied_layers,
+                build_graph=needs.input_graph,
+            )
+        )
 
 
 def _compute_target_scores(
     logits: Tensor, probabilities: Tensor, class_indices: Tensor, weights: Tensor
 ) -> TargetScores:
-    own = logits.gather(1, class_indices[:, None])
+    """Scores and ranks of one class of each image: logits (B,K), classes (B,)."""
+    columns = class_indices[:, None]
+    own = logits.gather(1, columns)
     # Of equal logits the first class ranks first; a logit that is NaN ranks last.
-    after = torch.arange(logits.shape[1], device=logits.device) >= class_indices[:, None]
-    ranks = logits.shape[1] - ((logits < own) | ((logits == own) & after)).sum(dim=1)
-    return TargetScores(
-        class_indices, probabilities.gather(1, class_indices[:, None])[:, 0], ranks, weights
-    )
+    is_later = torch.arange(logits.shape[1], device=logits.device) >= columns
+    ranks = logits.shape[1] - ((logits < own) | ((logits == own) & is_later)).sum(dim=1)
+    return TargetScores(class_indices, probabilities.gather(1, columns)[:, 0], ranks, weights)
 
 
 def _create_pass_state(
     context: _BatchContext,
     inputs: Tensor,
     logits: Tensor,
-    recorded: Recording,
+    recording: Recording,
     target: TargetScores,
 ) -> PassState:
-    score = target.logit_weights.repeat_interleave(context.canvas.inputs_per_sample, dim=0)
-    sources = recorded.graph_outputs | ({"": inputs} if inputs.requires_grad else {})
-    gradients = _compute_score_gradients((logits * score).sum(), sources) if sources else {}
+    weights = target.logit_weights.repeat_interleave(context.layout.inputs_per_sample, dim=0)
+    sources = recording.graph_outputs | ({"": inputs} if inputs.requires_grad else {})
     return PassState(
         network=context.model.network,
         inputs=inputs,
         logits=logits,
-        recording=recorded,
-        logit_weights=score,
-        gradients=gradients,
+        recording=recording,
+        logit_weights=weights,
+        gradients=_compute_score_gradients((logits * weights).sum(), sources) if sources else {},
         to_probabilities=context.model.to_probabilities,
         chunk_size=context.options.chunk_size,
         report_progress=context.options.report_progress,
@@ -187,59 +200,47 @@ def _create_pass_state(
 
 
 def _compute_score_gradients(score: Tensor, sources: dict[str, Tensor]) -> dict[str, Tensor]:
-    """Of the sum of all images' scores: samples do not mix, so it is each one's own."""
-    found = compute_gradients(score, list(sources.values()), retain_graph=True)
-    return dict(zip(sources, found, strict=True))
+    """The gradients of the sum of all scores; images do not mix, so they are each image's own."""
+    gradients = compute_gradients(score, list(sources.values()), retain_graph=True)
+    return dict(zip(sources, gradients, strict=True))
 
 
 def _compute_raw_maps(request: Request, state: PassState) -> RawMaps:
-    """What a method makes of what it needs: a map a layer, or one, with those it is made of."""
-    method = request.method
-
-    def compute_map(layer: Layer | None) -> Tensor:
-        wanted = [provide_input(need, state, request, layer) for need in method.input_names]
-        with torch.no_grad():
-            return request.to_map(method.function(*wanted, **request.options))
-
-    if method.per_layer:
-        dead = {la.name: _find_zero_gradients(request, state, la) for la in request.layers}
-        if method.returns == "concepts":
-            return RawMaps(_split_concepts(request, compute_map), dead)
-        return RawMaps({layer.name: compute_map(layer) for layer in request.layers}, dead)
-    return RawMaps({"fused": compute_map(None), **_collect_part_maps(request, state)})
+    """A request's maps: one for each layer, or "fused" and the maps that it is made of."""
+    if not request.method.per_layer:
+        fused = {"fused": _compute_map(request, state, None)}
+        for provider in list_providers(request.method):
+            fused |= provider.collect_component_maps(state, request)
+        return RawMaps(fused)
+    maps = {layer.name: _compute_map(request, state, layer) for layer in request.layers}
+    zero_gradient = {la.name: _has_zero_gradient(request, state, la) for la in request.layers}
+    if request.method.returns == "concepts":
+        return RawMaps(_split_concepts(maps), zero_gradient)
+    return RawMaps(maps, zero_gradient)
 
 
-def _split_concepts(
-    request: Request, compute_map: Callable[[Layer | None], Tensor]
-) -> dict[str, Tensor]:
-    """Each concept of each layer; the layer's own map is the strongest of them everywhere."""
+def _compute_map(request: Request, state: PassState, layer: Layer | None) -> Tensor:
+    """What the method returns for a layer, as a map (B,H,W); concepts are maps (B,N,H,W)."""
+    providers = list_providers(request.method)
+    inputs = [provide_input(provider, state, request, layer) for provider in providers]
+    with torch.no_grad():
+        return request.to_map(request.method.function(*inputs, **request.options))
+
+
+def _split_concepts(concept_maps: dict[str, Tensor]) -> dict[str, Tensor]:
+    """The maps of each layer's concepts (B,N,H,W); the layer's own is their maximum."""
     maps: dict[str, Tensor] = {}
-    for layer in request.layers:
-        found = compute_map(layer)
-        maps[layer.name] = found.amax(dim=1)
-        before = f"{layer.name} " if len(request.layers) > 1 else ""
-        for n, one in enumerate(found.unbind(dim=1), start=1):
-            maps[f"{before}concept {n}"] = one
+    for layer_name, concepts in concept_maps.items():
+        maps[layer_name] = concepts.amax(dim=1)
+        prefix = f"{layer_name} " if len(concept_maps) > 1 else ""
+        for number, concept in enumerate(concepts.unbind(dim=1), start=1):
+            maps[f"{prefix}concept {number}"] = concept
     return maps
 
 
-def _find_zero_gradients(request: Request, state: PassState, layer: Layer) -> Tensor:
-    """Whether nothing of the layer's map reaches the score (B V,), where gradients tell."""
-    if "gradients" not in request.method.input_names:
+def _has_zero_gradient(request: Request, state: PassState, layer: Layer) -> Tensor:
+    """Whether all gradients of a layer's map are 0 (B V,); False if the method reads none."""
+    if GRADIENTS not in list_providers(request.method):
         return torch.zeros(len(state.inputs), dtype=torch.bool, device=state.inputs.device)
-    gradient: Tensor = provide_input("gradients", state, request, layer)
-    return ~gradient.flatten(1).any(dim=1)
-
-
-def _collect_part_maps(request: Request, state: PassState) -> dict[str, Tensor]:
-    """The maps that a method's needs already are: rows of attention, and the semantic map."""
-    if not request.rows:
-        return {}
-    rows: Tensor = provide_input("attention", state, request, None)
-    parts = {block.name: rows[:, i] for i, block in enumerate(request.rows.block_layers)}
-    parts["attention"] = rows.sum(dim=1)
-    if request.head:
-        bias: Tensor = provide_input("class_bias", state, request, None)
-        semantic: Tensor = provide_input("semantic", state, request, None)
-        parts["semantic"] = semantic + bias[:, None, None]
-    return parts
+    gradients: Tensor = provide_input(GRADIENTS, state, request, layer)
+    return ~gradients.flatten(1).any(dim=1)

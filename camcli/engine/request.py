@@ -1,26 +1,30 @@
-"""A request: one method on given layers, with what it reads of the model."""
+"""A request: one method on given layers, with the parts of the model that it reads."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
-from typing import Any
+from dataclasses import dataclass, field
+from typing import Any, TypeVar
 
 from torch import Tensor
 
 from camcli.core.types import Layer
 from camcli.engine.fusion import Fusion
+from camcli.engine.providers.base import ModelPart
+from camcli.engine.providers.classifier import CLASSIFIER_HEAD
+from camcli.engine.providers.registry import list_providers
 from camcli.methods.registry import Method
-from camcli.models.introspection.attention import AttentionMatrixReader, ClsRowReader
 from camcli.models.introspection.heads import ClassifierHead
-from camcli.models.introspection.hooks import BackwardRule
+
+Found = TypeVar("Found")
 
 
 @dataclass(frozen=True, slots=True)
 class Request:
-    """One method on given layers, with what of the model it reads besides.
+    """One method on given layers, with the parts of the model that it reads.
 
-    `join` makes a map (B,H,W) of what the method returns.
+    `layers` are the layers that the user chose, for methods that explain one layer at a time.
+    `to_map` turns the method's result into a map (B,H,W).
     """
 
     method: Method
@@ -28,17 +32,20 @@ class Request:
     fusion: Fusion
     options: Mapping[str, Any]
     to_map: Callable[[Tensor], Tensor]
-    head: ClassifierHead | None = None
-    rows: ClsRowReader | None = None
-    matrices: AttentionMatrixReader | None = None
-    biases: Mapping[str, Tensor] | None = None
-    guided: Mapping[str, BackwardRule] | None = None
-    lrp: Mapping[str, BackwardRule] | None = None
-    reader: Callable[[Tensor], Tensor] | None = None
+    model_parts: Mapping[ModelPart[Any], Any] = field(default_factory=dict)
+
+    def get_part(self, part: ModelPart[Found]) -> Found:
+        """A part of the model. Raises KeyError if no provider of the method declares it."""
+        found: Found = self.model_parts[part]
+        return found
+
+    @property
+    def head(self) -> ClassifierHead | None:
+        """The classifier, if the method reads it."""
+        return self.model_parts.get(CLASSIFIER_HEAD)
 
     @property
     def source_layers(self) -> tuple[Layer, ...]:
-        """The layers that it reads, asked for or its own."""
-        own = self.rows or self.matrices
-        of_head = (self.head.layer,) if self.head else ()
-        return self.layers or (own.block_layers if own else of_head)
+        """The layers that the method reads: the chosen ones, or its providers' own."""
+        own = (provider.list_source_layers(self) for provider in list_providers(self.method))
+        return self.layers or next((layers for layers in own if layers), ())

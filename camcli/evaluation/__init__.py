@@ -1,4 +1,1 @@
-"""How well maps fit the truth: data sets with boxes, localisation metrics, their pictures.
-
-Knows nothing of the command line.
-"""
+"""Maps and boxes against ground truth: data sets, metrics, baselines, report and pictures."""

@@ -1,4 +1,4 @@
-"""The best, the median and the worst images of a row, with truth and box: why a number is so."""
+"""Galleries: the images of a row with the worst, median and best IoU."""
 
 from __future__ import annotations
 
@@ -9,8 +9,11 @@ from PIL.Image import Image
 
 from camcli.core.geometry import View
 from camcli.core.types import Box
-from camcli.evaluation.localization import load_canvas_annotation
-from camcli.evaluation.predictions import Prediction
+from camcli.evaluation.datasets.annotations import Problem
+from camcli.evaluation.datasets.samples import EvaluationSample
+from camcli.evaluation.predictions import EvaluationRow, MapSource, Prediction
+from camcli.evaluation.scoreboard import choose_examples
+from camcli.evaluation.scores import load_canvas_annotation
 from camcli.io.drawing import (
     GridCell,
     compute_cell_size,
@@ -21,27 +24,53 @@ from camcli.io.drawing import (
 )
 
 GROUND_TRUTH_COLOR = (60, 220, 90)
+EXAMPLES_PER_GROUP = 5
+
+
+def draw_examples(
+    source: MapSource,
+    samples: Sequence[EvaluationSample],
+    row: EvaluationRow,
+    ious: Mapping[int, float],
+) -> bytes:
+    """Draw the samples of a row with the worst, median and best IoU, as one JPEG file.
+
+    `ious` has the IoU of each sample by its index. The maps are computed once more.
+    """
+    groups = choose_examples(ious, EXAMPLES_PER_GROUP)
+    chosen = {index for indices in groups.values() for index in indices}
+    outcomes = source.iter_predictions(
+        [sample for sample in samples if sample.index in chosen],
+        [row],
+        lambda prediction: (prediction.sample.index, draw_prediction(prediction)),
+    )
+    drawn = dict(outcome for outcome in outcomes if not isinstance(outcome, Problem))
+    cells = [
+        [GridCell(f"{name} · IoU {ious[i]:.2f}", drawn[i]) for i in indices if i in drawn]
+        for name, indices in groups.items()
+    ]
+    title = f"{row.name} · {row.model} · ground truth green, box white"
+    buffer = io.BytesIO()
+    draw_grid(title, [line for line in cells if line]).save(buffer, "JPEG", quality=88)
+    return buffer.getvalue()
 
 
 def draw_prediction(prediction: Prediction) -> Image:
-    """The map over its image, the truth in green and the box of `camcli explain` in white."""
-    width, height = compute_cell_size(*prediction.image.size)
-    small = prediction.image.resize((width, height)).convert("RGB")
+    """Draw the map over its image, with ground-truth boxes in green and its own in white."""
+    size = prediction.image.size
+    width, height = compute_cell_size(*size)
     shown = draw_overlay(
-        small,
+        prediction.image.resize((width, height)).convert("RGB"),
         prediction.heatmap.astype("float32"),
         View.from_whole_image(width, height),
         "jet",
         0.45,
     )
-    size = prediction.image.size
-    placed, _ = load_canvas_annotation(prediction.sample.annotation, size)
-    truths = placed.image_boxes.tolist() if placed else []
-    draw_boxes(
-        shown, [_scale_box(corners, size, shown.size) for corners in truths], GROUND_TRUTH_COLOR
-    )
-    found = [(b.x1, b.y1, b.x2, b.y2) for b in prediction.boxes]
-    draw_boxes(shown, [_scale_box(corners, size, shown.size) for corners in found])
+    annotation, _ = load_canvas_annotation(prediction.sample.annotation, size)
+    true_boxes = annotation.image_boxes.tolist() if annotation else []
+    boxes = [(b.x1, b.y1, b.x2, b.y2) for b in prediction.boxes]
+    draw_boxes(shown, [_scale_box(box, size, shown.size) for box in true_boxes], GROUND_TRUTH_COLOR)
+    draw_boxes(shown, [_scale_box(box, size, shown.size) for box in boxes])
     return letterbox_image(shown)
 
 
@@ -49,15 +78,3 @@ def _scale_box(corners: Sequence[float], size: tuple[int, int], shown: tuple[int
     across, down = shown[0] / size[0], shown[1] / size[1]
     x1, y1, x2, y2 = corners
     return Box(round(x1 * across), round(y1 * down), round(x2 * across), round(y2 * down), 0)
-
-
-def draw_gallery(title: str, rows: Mapping[str, Sequence[tuple[str, Image]]]) -> bytes:
-    """Rows of captioned pictures as a JPEG file."""
-    cells = [
-        [GridCell(f"{name} · {caption}", shown) for caption, shown in row]
-        for name, row in rows.items()
-        if row
-    ]
-    buffer = io.BytesIO()
-    draw_grid(title, cells).save(buffer, "JPEG", quality=88)
-    return buffer.getvalue()

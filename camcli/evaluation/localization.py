@@ -1,130 +1,257 @@
-"""Maps against boxes: every image scored once, summed a row at a time, the worst kept in mind."""
+"""Evaluate maps and boxes against the ground truth of a data set, and write the report."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
-from functools import lru_cache
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import AbstractContextManager, closing, contextmanager
+from dataclasses import dataclass, field, replace
+from pathlib import Path
 
-from camcli.core.errors import ImageError
-from camcli.evaluation.baselines import create_center_map, create_noise_map
-from camcli.evaluation.datasets.annotations import (
-    Annotation,
-    CanvasAnnotation,
-    Problem,
-    annotation_to_canvas,
-)
-from camcli.evaluation.datasets.exif import transpose_annotation
-from camcli.evaluation.datasets.registry import EvaluationSample
-from camcli.evaluation.metrics.aggregation import MetricSums, compute_resample_weights
-from camcli.evaluation.metrics.scoring import CANVAS_SIDE, MapScore, create_canvas_map, score_map
-from camcli.evaluation.predictions import EvaluationRow, Prediction, PredictionSource
-from camcli.io.images import load_exif_transpose
+from camcli.core.boxes import BoxSelection
+from camcli.core.errors import CamcliError, UsageError
+from camcli.core.types import FitMode
+from camcli.engine.plan import PlanOptions, plan_layer_specs
+from camcli.engine.smoothing import parse_smoothing
+from camcli.evaluation.baselines import BASELINE_NAMES
+from camcli.evaluation.datasets.annotations import Problem
+from camcli.evaluation.datasets.reader import DatasetPaths
+from camcli.evaluation.datasets.registry import Dataset, read_dataset
+from camcli.evaluation.datasets.samples import EvaluationSample, create_evaluation_samples
+from camcli.evaluation.files import EvaluationFiles
+from camcli.evaluation.gallery import draw_examples
+from camcli.evaluation.predictions import ANNOTATED_CLASS, MapSource, ModelMaps
+from camcli.evaluation.report import LocalizationReport, summarize_rows
+from camcli.evaluation.scoreboard import Scoreboard
+from camcli.evaluation.scores import ImageScore, score_predictions
+from camcli.methods.options import parse_methods
+from camcli.models.model import Model
+from camcli.runs.config import RunConfig
+
+
+@contextmanager
+def _ignore_progress(_total: int) -> Iterator[Callable[[], None]]:
+    yield lambda: None
 
 
 @dataclass(frozen=True, slots=True)
-class ImageScore:
-    """One row's score of one image."""
+class EvaluationReporter:
+    """What an evaluation tells its caller while it runs; by default nothing.
 
-    row: EvaluationRow
-    sample: EvaluationSample
-    score: MapScore
-    status: str
-    rank: int | None
+    `track_progress(total)` yields a function to call after each of `total` scores.
+    `report_problem` gets each problem once. `report_result` gets the report, complete or not,
+    after its files are written.
+    """
+
+    track_progress: Callable[[int], AbstractContextManager[Callable[[], None]]] = _ignore_progress
+    report_problem: Callable[[Problem], None] = lambda _problem: None
+    report_result: Callable[[LocalizationReport], None] = lambda _report: None
+
+
+@dataclass(frozen=True, slots=True)
+class LocalizationConfig:
+    """What to evaluate on, and how. `strict` stops at the first problem.
+
+    `class_filter` keeps the classes of these names or indices, `limit` N images of a fixed shuffle.
+    Without `output` nothing is written.
+    """
+
+    paths: DatasetPaths
+    dataset: Dataset
+    class_filter: Sequence[str] = ()
+    limit: int | None = None
+    strict: bool = False
+    fit: FitMode = "squash"
+    resamples: int = 1000
+    seed: int = 0
+    output: Path | None = None
+    overwrite: bool = False
+
+
+def evaluate_localization(
+    model: Model,
+    dataset: str | Path | DatasetPaths,
+    *,
+    method: str | Sequence[str] | None = None,
+    layers: str | Sequence[str] | None = None,
+    block: int | None = None,
+    fusion: str | None = None,
+    smooth: str = "none",
+    classes: Sequence[str] = (),
+    limit: int | None = None,
+    strict: bool = False,
+    threshold: str | float | None = None,
+    boxes: BoxSelection = "largest",
+    fit: FitMode = "squash",
+    batch_size: int = 8,
+    workers: int = 2,
+    resamples: int = 1000,
+    seed: int = 0,
+    output: str | Path | None = None,
+    overwrite: bool = False,
+) -> LocalizationReport:
+    """Evaluate the maps and boxes of a model against the ground truth of a data set.
+
+    `dataset` is the path of a folder or file in any format that camcli reads; DatasetPaths also
+    choose a split, or other places for images and annotations. Several methods, and several
+    `layers`, give a row each. A method may have options: `rise:masks=500`. With `output` the
+    report, the scores of each image and the pictures are written to this folder. The other
+    arguments are the options of `camcli evaluate localization`. Raises UsageError, MethodError or
+    LayerError for what does not fit the model or the data set, OutputError if files cannot be
+    written.
+    """
+    methods = parse_methods(_to_list(method)) if method else []
+    smoothing = replace(parse_smoothing(smooth, seed), has_crops=fit == "tencrop")
+    options = {m.name: {"seed": seed} if "seed" in m.options else {} for m in methods}
+    plan_options = PlanOptions(block=block, fusion=fusion, options=options, smoothing=smoothing)
+    requests = plan_layer_specs(model, methods, _to_list(layers) or [None], plan_options)
+    run_config = RunConfig(
+        model=model,
+        requests=requests,
+        target=ANNOTATED_CLASS,
+        fit=fit,
+        batch_size=batch_size,
+        workers=workers,
+        threshold=threshold,
+        box_selection=boxes,
+        smoothing=smoothing,
+    )
+    folder = Path(output) if output is not None else None
+    paths = dataset if isinstance(dataset, DatasetPaths) else DatasetPaths(Path(dataset))
+    if folder is not None:
+        paths = replace(paths, skip_folder=folder)
+    config = LocalizationConfig(
+        paths=paths,
+        dataset=read_dataset(paths),
+        class_filter=classes,
+        limit=limit,
+        strict=strict,
+        fit=fit,
+        resamples=resamples,
+        seed=seed,
+        output=folder,
+        overwrite=overwrite,
+    )
+    return run_localization(config, [ModelMaps(run_config)])
+
+
+def _to_list(value: str | Sequence[str] | None) -> list[str]:
+    return [value] if isinstance(value, str) else list(value or ())
+
+
+def run_localization(
+    config: LocalizationConfig,
+    sources: Iterable[MapSource],
+    reporter: EvaluationReporter | None = None,
+) -> LocalizationReport:
+    """Score the maps of each source, then write and return the report.
+
+    `sources` may be lazy, so that only one model is in memory at a time. If a source fails, or on
+    an interrupt, the scores so far are written and reported as incomplete before the error is
+    raised. Raises UsageError if nothing can be evaluated, and for the first problem if `strict`.
+    """
+    run = _LocalizationRun(
+        config=config,
+        reporter=reporter or EvaluationReporter(),
+        files=EvaluationFiles(config.output, config.overwrite) if config.output else None,
+        scoreboard=Scoreboard(config.resamples, config.seed),
+    )
+    with closing(run):
+        try:
+            for source in sources:
+                run.evaluate_source(source)
+                del source  # frees a model before the next one is loaded
+        except (CamcliError, KeyboardInterrupt):
+            if run.scoreboard.metric_sums:
+                run.finish(complete=False)
+            raise
+        return run.finish(complete=True)
 
 
 @dataclass(slots=True)
-class Scoreboard:
-    """What a run has found so far. Of an image it keeps one IoU a row, to choose examples by."""
+class _LocalizationRun:
+    """One evaluation and what it has found so far."""
 
-    resamples: int = 1000
-    seed: int = 0
-    metric_sums: dict[EvaluationRow, MetricSums] = field(default_factory=dict)
-    blank_map_counts: dict[EvaluationRow, int] = field(default_factory=dict)
-    ious: dict[EvaluationRow, dict[int, float]] = field(default_factory=dict)
+    config: LocalizationConfig
+    reporter: EvaluationReporter
+    files: EvaluationFiles | None
+    scoreboard: Scoreboard
+    problems: dict[Problem, None] = field(default_factory=dict)  # each once, in order
 
-    def add_score(self, image_score: ImageScore) -> None:
-        """Take in one score."""
-        weight = compute_resample_weights(
-            image_score.sample.annotation.image_name, self.resamples, self.seed
+    def evaluate_source(self, source: MapSource) -> None:
+        """Score every image on the rows of a source, then draw examples of each row."""
+        samples = self._create_samples(source)
+        if self.files:
+            self.files.start()
+        total = len(samples) * (len(source.rows) + len(BASELINE_NAMES))
+        with self.reporter.track_progress(total) as advance:
+            for found in score_predictions(source, samples, self.config.seed):
+                self._add_outcome(found)
+                advance()
+        for row in source.rows:
+            if self.files and row in self.scoreboard.ious:
+                ious = self.scoreboard.ious[row]
+                self.files.write_gallery(row, draw_examples(source, samples, row, ious))
+
+    def _create_samples(self, source: MapSource) -> list[EvaluationSample]:
+        samples, problems = create_evaluation_samples(
+            self.config.dataset,
+            source.labels,
+            self.config.class_filter,
+            self.config.limit,
+            source.unknown_class,
         )
-        self.metric_sums.setdefault(image_score.row, MetricSums()).add_counts(
-            weight, image_score.score.counts
+        for problem in problems:
+            self._add_problem(problem)
+        if not samples:
+            raise UsageError(f"nothing to evaluate: {self._empty_message()}")
+        return samples
+
+    def _add_outcome(self, outcome: ImageScore | Problem) -> None:
+        if isinstance(outcome, Problem):
+            self._add_problem(outcome)
+            return
+        self.scoreboard.add_score(outcome)
+        if self.files:
+            self.files.append_score(outcome)
+
+    def _add_problem(self, problem: Problem) -> None:
+        if self.config.strict:
+            raise UsageError(f"{problem}; without --strict, camcli leaves it out and counts it")
+        if problem not in self.problems:
+            self.problems[problem] = None
+            self.reporter.report_problem(problem)
+
+    def _empty_message(self) -> str:
+        counts = Counter(problem.kind for problem in self.problems)
+        if counts:
+            return ", ".join(f"{count} x {kind}" for kind, count in counts.items())
+        if self.config.class_filter:
+            return "the data set has no image of these classes"
+        return "the data set has no image"
+
+    def finish(self, *, complete: bool) -> LocalizationReport:
+        """Write and report what was scored. Raises UsageError if nothing was."""
+        rows = summarize_rows(self.scoreboard)
+        if not rows:
+            raise UsageError(f"nothing was scored: {self._empty_message()}")
+        report = LocalizationReport(
+            dataset=str(self.config.paths.root),
+            kind=self.config.dataset.kind,
+            split=self.config.paths.split,
+            limit=self.config.limit,
+            fit=self.config.fit,
+            complete=complete,
+            seed=self.config.seed,
+            rows=rows,
+            problems=tuple(self.problems),
         )
-        self.blank_map_counts[image_score.row] = self.blank_map_counts.get(image_score.row, 0) + (
-            image_score.status != "ok"
-        )
-        if not image_score.row.baseline:
-            self.ious.setdefault(image_score.row, {})[image_score.sample.index] = (
-                image_score.score.iou
-            )
+        if self.files:
+            self.files.write_report(report)
+        self.reporter.report_result(report)
+        return report
 
-
-ScoreOrProblem = ImageScore | Problem
-
-
-def score_predictions(
-    prediction_source: PredictionSource[list[ScoreOrProblem]],
-    samples: Sequence[EvaluationSample],
-    rows: Sequence[EvaluationRow],
-    seed: int,
-) -> Iterator[ScoreOrProblem]:
-    """Every score and every Problem, image by image; the baselines beside the first row."""
-
-    def score_prediction(given: Prediction) -> list[ScoreOrProblem]:
-        return list(_iter_scores(given, given.row == rows[0], seed))
-
-    for outcome in prediction_source(samples, rows, score_prediction):
-        yield from [outcome] if isinstance(outcome, Problem) else outcome
-
-
-def _iter_scores(given: Prediction, first: bool, seed: int) -> Iterator[ScoreOrProblem]:
-    placed, problems = load_canvas_annotation(given.sample.annotation, given.image.size)
-    if first:  # what ails the truth is said once an image, not once a row
-        yield from problems
-    if placed is None:
-        return
-    maps = {given.row: create_canvas_map(given.heatmap)}
-    if first:
-        maps[create_baseline_row(given.row, "gaussian")] = create_center_map()
-        maps[create_baseline_row(given.row, "random")] = create_noise_map(
-            given.sample.annotation.image_name, seed
-        )
-    for row, found in maps.items():
-        judged = score_map(
-            found, placed, row.threshold, given.rank, None if row.baseline else given.boxes
-        )
-        status = "ok" if row.baseline else given.status
-        yield ImageScore(row, given.sample, judged, status, given.rank)
-
-
-@lru_cache(maxsize=64)  # the rows of an image come one after another, and masks are slow to read
-def load_canvas_annotation(
-    annotation: Annotation, size: tuple[int, int]
-) -> tuple[CanvasAnnotation | None, list[Problem]]:
-    """The truth of an image of that size (W, H) on the canvas, turned with it, and its Problems."""
-    truth = transpose_annotation(annotation, load_exif_transpose(annotation.image_path), size)
-    try:
-        return annotation_to_canvas(truth, size, CANVAS_SIDE)
-    except ImageError as error:
-        return None, [Problem("annotation cannot be read", truth.image_name, str(error))]
-
-
-def create_baseline_row(row: EvaluationRow, name: str) -> EvaluationRow:
-    """The baseline that stands beside a model's rows."""
-    return EvaluationRow(row.model, name, (), row.threshold, baseline=True)
-
-
-def choose_examples(ious: dict[int, float], count: int) -> dict[str, list[int]]:
-    """The numbers of the images whose box fits worst, middling and best: `count` of each at most.
-
-    None is shown twice while there are three.
-    """
-    count = min(count, max(1, len(ious) // 3))
-    order = sorted(ious, key=lambda number: (ious[number], number))
-    middle = max(0, len(order) // 2 - count // 2)
-    return {
-        "worst": order[:count],
-        "median": order[middle : middle + count],
-        "best": order[::-1][:count],
-    }
+    def close(self) -> None:
+        """Close the files."""
+        if self.files:
+            self.files.close()

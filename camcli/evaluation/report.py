@@ -1,4 +1,4 @@
-"""What a run found, as data: a document for machines, rows for a table, the Problems counted."""
+"""The report of an evaluation: metrics of each row, as JSON, CSV or a table."""
 
 from __future__ import annotations
 
@@ -8,8 +8,8 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from camcli.evaluation.datasets.annotations import Problem
-from camcli.evaluation.localization import ImageScore, Scoreboard
+from camcli.core.types import FitMode
+from camcli.evaluation.datasets.annotations import FAILURE_KINDS, Problem
 from camcli.evaluation.metrics.aggregation import (
     METRICS,
     MetricValue,
@@ -17,14 +17,16 @@ from camcli.evaluation.metrics.aggregation import (
     compute_metrics,
 )
 from camcli.evaluation.predictions import EvaluationRow
+from camcli.evaluation.scoreboard import Scoreboard
+from camcli.evaluation.scores import ImageScore
 
 SCHEMA_VERSION = 1
-MAX_EXAMPLES_PER_PROBLEM = 5  # Problems of a kind that are told; all are in problems.csv
+MAX_EXAMPLES_PER_PROBLEM = 5  # the report names so many; problems.csv names all
 
 
 @dataclass(frozen=True, slots=True)
 class RowMetrics:
-    """One row of the report."""
+    """The metrics of one row by name, and its curves for the plots."""
 
     row: EvaluationRow
     image_count: int
@@ -32,9 +34,80 @@ class RowMetrics:
     metrics: Mapping[str, MetricValue]
     curves: Mapping[str, list[float]]
 
+    @property
+    def model(self) -> str:
+        """The name of the model, or the folder of the maps."""
+        return self.row.model
 
-def summarize_rows(board: Scoreboard) -> list[RowMetrics]:
-    """A Line for each row of a board, methods before the baselines of their model."""
+    @property
+    def method(self) -> str:
+        """The name of the method or the baseline."""
+        return self.row.method
+
+    @property
+    def layers(self) -> tuple[str, ...]:
+        """The layers that the method reads."""
+        return self.row.layers
+
+
+@dataclass(frozen=True, slots=True)
+class LocalizationReport:
+    """How well maps and boxes fit the ground truth of a data set.
+
+    `rows` are the methods of each model, followed by its baselines. `problems` names everything
+    that was left out. `complete` is False if the evaluation was interrupted.
+    """
+
+    dataset: str
+    kind: str
+    split: str | None
+    limit: int | None
+    fit: FitMode
+    complete: bool
+    seed: int
+    rows: tuple[RowMetrics, ...]
+    problems: tuple[Problem, ...]
+
+    @property
+    def baselines(self) -> tuple[RowMetrics, ...]:
+        """The rows of the image-independent baselines."""
+        return tuple(row for row in self.rows if row.row.baseline)
+
+    @property
+    def row_names(self) -> list[str]:
+        """The name of each row; with several models it includes the model."""
+        several = len({row.model for row in self.rows}) > 1
+        return [f"{row.model} {row.row.name}" if several else row.row.name for row in self.rows]
+
+    @property
+    def image_count(self) -> int:
+        """How many images were scored."""
+        return max(row.image_count for row in self.rows)
+
+    @property
+    def has_failures(self) -> bool:
+        """Whether an image or a map is missing or cannot be read."""
+        return any(problem.kind in FAILURE_KINDS for problem in self.problems)
+
+    def to_dict(self) -> dict[str, Any]:
+        """The content of localization.json."""
+        return {
+            "schema_version": SCHEMA_VERSION,
+            "dataset": self.dataset,
+            "kind": self.kind,
+            "split": self.split,
+            "limit": self.limit,
+            "fit": self.fit,
+            "complete": self.complete,
+            "seed": self.seed,
+            "metrics": {metric.name: metric.description for metric in METRICS},
+            "rows": [{**row_to_json(row), "curves": row.curves} for row in self.rows],
+            "problems": _summarize_problems(self.problems),
+        }
+
+
+def summarize_rows(board: Scoreboard) -> tuple[RowMetrics, ...]:
+    """The metrics of each row of a board: for each model its methods, then its baselines."""
     found = [
         RowMetrics(
             row,
@@ -45,26 +118,13 @@ def summarize_rows(board: Scoreboard) -> list[RowMetrics]:
         )
         for row, sums in ((row, tally.sums) for row, tally in board.metric_sums.items())
     ]
-    models = list(dict.fromkeys(line.row.model for line in found))
-    return sorted(found, key=lambda line: (models.index(line.row.model), line.row.baseline))
-
-
-def create_report(
-    row_metrics: Sequence[RowMetrics], problems: Sequence[Problem], about: Mapping[str, Any]
-) -> dict[str, Any]:
-    """Everything, for localization.json."""
-    return {
-        "schema_version": SCHEMA_VERSION,
-        **about,
-        "metrics": {metric.name: metric.description for metric in METRICS},
-        "rows": [{**row_to_json(line), "curves": line.curves} for line in row_metrics],
-        "problems": count_problems(problems),
-    }
+    models = list(dict.fromkeys(row.model for row in found))
+    return tuple(sorted(found, key=lambda row: (models.index(row.model), row.row.baseline)))
 
 
 def row_to_json(row_metrics: RowMetrics) -> dict[str, Any]:
-    """One row without its curves: a line of standard output."""
-    told = {
+    """One row without its curves, as on standard output."""
+    metrics = {
         name: {key: _round_metric(value) for key, value in asdict(m).items() if value is not None}
         for name, m in row_metrics.metrics.items()
     }
@@ -73,7 +133,7 @@ def row_to_json(row_metrics: RowMetrics) -> dict[str, Any]:
         **row,
         "images": row_metrics.image_count,
         "blank_maps": row_metrics.blank_map_count,
-        "metrics": told,
+        "metrics": metrics,
     }
 
 
@@ -82,7 +142,7 @@ def _round_metric(value: float) -> float:
 
 
 def rows_to_csv(row_metrics: Sequence[RowMetrics]) -> str:
-    """A row a line: each metric, its interval where it has one, and where it is best."""
+    """One line per row: each metric with its interval and its best threshold, if it has them."""
     rows = [_flatten_row(line) for line in row_metrics]
     columns = dict.fromkeys(name for row in rows for name in row)
     text = io.StringIO()
@@ -117,7 +177,7 @@ METRIC_COLUMNS = {
 
 
 def format_metrics_table(row_metrics: Sequence[RowMetrics]) -> list[list[str]]:
-    """The rows for people: a head, then a Line each; columns that nothing fills are left out."""
+    """The rows as a table for people, header first; columns without values are left out."""
     names = [name for name in METRIC_COLUMNS if any(name in line.metrics for line in row_metrics)]
     models = len({line.row.model for line in row_metrics}) > 1
     rows = [[*(["model"] if models else []), "method", *(METRIC_COLUMNS[name] for name in names)]]
@@ -137,19 +197,19 @@ def _format_metric(name: str, line: RowMetrics) -> str:
     return f"{value} at {metric.threshold:.2f}" if metric.threshold is not None else value
 
 
-def count_problems(problems: Iterable[Problem]) -> dict[str, Any]:
-    """How many Problems of each kind, and the first of them."""
-    kinds: dict[str, list[str]] = {}
+def _summarize_problems(problems: Iterable[Problem]) -> dict[str, Any]:
+    """The number of problems of each kind, and the first of them."""
+    texts: dict[str, list[str]] = {}
     for problem in problems:
-        kinds.setdefault(problem.kind, []).append(str(problem))
+        texts.setdefault(problem.kind, []).append(str(problem))
     return {
-        kind: {"count": len(told), "first": told[:MAX_EXAMPLES_PER_PROBLEM]}
-        for kind, told in kinds.items()
+        kind: {"count": len(found), "first": found[:MAX_EXAMPLES_PER_PROBLEM]}
+        for kind, found in texts.items()
     }
 
 
 def problems_to_csv(problems: Sequence[Problem]) -> str:
-    """Every Problem, a row each."""
+    """One line per problem."""
     text = io.StringIO()
     out = csv.writer(text, lineterminator="\n")
     out.writerow(["kind", "where", "detail"])
@@ -159,7 +219,7 @@ def problems_to_csv(problems: Sequence[Problem]) -> str:
 
 def image_score_to_json(image_score: ImageScore) -> dict[str, Any]:
     """One line of images.jsonl."""
-    row, judged = image_score.row, image_score.score
+    row, score = image_score.row, image_score.score
     return {
         "image": image_score.sample.annotation.image_name,
         "class_index": image_score.sample.class_index,
@@ -168,7 +228,7 @@ def image_score_to_json(image_score: ImageScore) -> dict[str, Any]:
         "layers": list(row.layers),
         "map_status": image_score.status,
         "rank": image_score.rank,
-        "iou": round(judged.iou, 5),
-        "pointing": judged.is_pointing_hit,
-        "split": judged.error_type,
+        "iou": round(score.iou, 5),
+        "pointing": score.is_pointing_hit,
+        "split": score.error_type,
     }

@@ -1,54 +1,37 @@
-"""The files of a run: one function an output kind, atomic writes, names that mirror the input tree.
+"""The kinds of output file that `--save` offers: one function per kind.
 
-Knows nothing of methods.
+A kind is a function with the decorator `@writer`. It returns the end of the file's name and the
+file's content. Most kinds write one file for each explained class::
+
+    @writer(help="the class as a text file")
+    def note(result: Result, explanation: Explanation, style: DrawingStyle) -> EncodedFile:
+        return "note.txt", explanation.class_label.encode()
+
+A kind with `per_image=True` writes one file for the image and takes `(result, style)`. Nothing else
+has to change: the command line, its help and the result schema accept every kind in `WRITERS`.
+The functions import NumPy and Pillow only when they run, so that `--help` stays quick.
 """
 
 from __future__ import annotations
 
-import io
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
 
-import numpy as np
-from PIL import Image
-
-from camcli.core.errors import OutputError
-from camcli.core.geometry import Float32Array, View, crop_visible_map, map_to_original
-from camcli.core.types import Explanation, ImageMap, Result
-from camcli.io.drawing import (
-    GridCell,
-    compute_cell_size,
-    draw_boxes,
-    draw_caption,
-    draw_concepts,
-    draw_grid,
-    draw_heatmap,
-    draw_missing_map,
-    draw_overlay,
-)
+from camcli.core.errors import UsageError, format_suggestion
+from camcli.core.types import Explanation, Result
 from camcli.io.files import format_explanation_slug, shorten_stem, write_file
 from camcli.io.jsonl import to_json_line
 from camcli.io.results import explanation_to_json
 
-GRID_COLUMNS = 7  # pictures a row in a grid
-
-STATUS_CAPTIONS = {
-    "constant": "the map is the same everywhere",
-    "zero_gradient": "the gradient is zero here",
-    "non_finite": "NaN or infinity in the map",
-}
-IMAGE_ENCODINGS: Mapping[str, Mapping[str, Any]] = {
-    "jpg": {"format": "JPEG", "quality": 90},
-    "png": {"format": "PNG", "compress_level": 1},
-    "webp": {"format": "WEBP", "quality": 88},
-}
+# The end of the file name, such as "overlay.jpg", and the content.
+EncodedFile = tuple[str, bytes]
+Encoder = Callable[..., EncodedFile]
 
 
 @dataclass(frozen=True, slots=True)
 class DrawingStyle:
-    """How pictures look, and the model's input size (H, W) at which maps are placed."""
+    """How pictures look; `input_size` (H, W) is the model's input, at which maps are placed."""
 
     input_size: tuple[int, int]
     colormap: str = "jet"
@@ -57,72 +40,72 @@ class DrawingStyle:
     with_boxes: bool = True
 
 
-def _format_title(result: Result, explanation: Explanation) -> str:
-    return f"{explanation.class_label} {explanation.score:.2f} · {result.method_name}"
+@dataclass(frozen=True, slots=True)
+class Writer:
+    """One kind of output: its name in `--save`, what it holds, and the function that encodes it."""
+
+    name: str
+    help: str
+    per_image: bool
+    encode: Encoder
 
 
-def _encode_overlay(
-    result: Result, explanation: Explanation, style: DrawingStyle
-) -> tuple[str, bytes]:
-    picture = draw_explanation(result, explanation, result.sample.image, result.sample.view, style)
-    if style.with_boxes:
-        draw_boxes(picture, explanation.boxes)
-    draw_caption(picture, _format_title(result, explanation))
-    return _encode_image(picture, style.image_format)
+WRITERS: dict[str, Writer] = {}
 
 
-def _encode_heatmap(
-    result: Result, explanation: Explanation, style: DrawingStyle
-) -> tuple[str, bytes]:
-    if result.has_concepts:
-        blank = Image.new("RGB", result.sample.image.size, (255, 255, 255))
-        return _encode_image(
-            draw_explanation(result, explanation, blank, result.sample.view, style), "png"
-        )
-    part = _find_visible_map(explanation.fused_map, result.sample.view, style)
-    if part is None:
-        return _encode_image(
-            draw_missing_map(result.sample.image, STATUS_CAPTIONS[explanation.fused_map.status]),
-            "png",
-        )
-    return _encode_image(draw_heatmap(part, result.sample.view, style.colormap), "png")
+def writer(*, help: str, per_image: bool = False) -> Callable[[Encoder], Encoder]:
+    """Register a function as a kind of output, under the function's name.
+
+    Raises ValueError when another function has the name.
+    """
+
+    def register(function: Encoder) -> Encoder:
+        name = function.__name__
+        if name in WRITERS:
+            raise ValueError(f"the output kind {name} is registered twice")
+        WRITERS[name] = Writer(name, help, per_image, function)
+        return function
+
+    return register
 
 
-def _encode_grid(
-    result: Result, explanation: Explanation, style: DrawingStyle
-) -> tuple[str, bytes]:
-    """image | layers | fused; or image | parts | result with the layers in rows below."""
-    small = result.sample.image.resize(compute_cell_size(*result.sample.image.size))
-    view = result.sample.view.to_image_size(*small.size)
-
-    def cell(panel: ImageMap) -> GridCell:
-        return GridCell(
-            result.map_captions.get(panel.name, panel.name), draw_map(small, panel, view, style)
-        )
-
-    layers = [cell(panel) for panel in explanation.layer_maps]
-    if result.has_concepts:
-        together = GridCell("all", draw_explanation(result, explanation, small, view, style))
-        rows = _wrap_cells(
-            [GridCell("image", small), *map(cell, explanation.part_maps), together], GRID_COLUMNS
-        )
-        return _encode_image(
-            draw_grid(_format_title(result, explanation), rows), style.image_format
-        )
-    fused = [] if explanation.fused_map in explanation.layer_maps else [cell(explanation.fused_map)]
-    if explanation.part_maps:
-        rows = [
-            [GridCell("image", small), *map(cell, explanation.part_maps), *fused],
-            *_wrap_cells(layers, 6),
-        ]
-    else:
-        rows = _wrap_cells([GridCell("image", small), *layers, *fused], GRID_COLUMNS)
-    return _encode_image(draw_grid(_format_title(result, explanation), rows), style.image_format)
+def find_writer(name: str) -> Writer:
+    """The kind of output with that name. Raises UsageError with near matches and all names."""
+    if name not in WRITERS:
+        near = format_suggestion(name, WRITERS)
+        raise UsageError(f"--save {name}: no such output{near} (there are {', '.join(WRITERS)})")
+    return WRITERS[name]
 
 
-def _encode_boxes(
-    result: Result, explanation: Explanation, style: DrawingStyle
-) -> tuple[str, bytes]:
+@writer(help="the map over the image")
+def overlay(result: Result, explanation: Explanation, style: DrawingStyle) -> EncodedFile:
+    """The map over the image, with class, score and, if they are saved too, boxes."""
+    from camcli.io.pictures import draw_result_overlay, encode_image
+
+    picture = draw_result_overlay(result, explanation, style)
+    return f"overlay.{style.image_format}", encode_image(picture, style.image_format)
+
+
+@writer(help="the map alone")
+def heatmap(result: Result, explanation: Explanation, style: DrawingStyle) -> EncodedFile:
+    """The map in colour, without the image; always PNG, which keeps the colours exact."""
+    from camcli.io.pictures import draw_result_heatmap, encode_image
+
+    return "heatmap.png", encode_image(draw_result_heatmap(result, explanation, style), "png")
+
+
+@writer(help="the image, every layer's map and the fused map")
+def grid(result: Result, explanation: Explanation, style: DrawingStyle) -> EncodedFile:
+    """The image, every layer's map and the fused map side by side."""
+    from camcli.io.pictures import draw_result_grid, encode_image
+
+    picture = draw_result_grid(result, explanation, style)
+    return f"grid.{style.image_format}", encode_image(picture, style.image_format)
+
+
+@writer(help="boxes as JSON")
+def boxes(result: Result, explanation: Explanation, style: DrawingStyle) -> EncodedFile:
+    """The boxes of one class, as one JSON object."""
     view = result.sample.view
     document = {
         "image": result.sample.source.name,
@@ -132,84 +115,28 @@ def _encode_boxes(
         "threshold": result.threshold,
         **explanation_to_json(explanation),
     }
-    return "json", f"{to_json_line(document)}\n".encode()
+    return "boxes.json", f"{to_json_line(document)}\n".encode()
 
 
-OUTPUT_ENCODERS: Mapping[str, Callable[[Result, Explanation, DrawingStyle], tuple[str, bytes]]] = {
-    "overlay": _encode_overlay,
-    "heatmap": _encode_heatmap,
-    "grid": _encode_grid,
-    "boxes": _encode_boxes,
-}
-ARRAY_KIND = "array"
-
-
-def draw_explanation(
-    result: Result, explanation: Explanation, image: Image.Image, view: View, style: DrawingStyle
-) -> Image.Image:
-    """The map over a picture; of concepts all of them, each in its colour, with a legend."""
-    if not result.has_concepts or explanation.fused_map.status != "ok":
-        return draw_map(image, explanation.fused_map, view, style)
-    strongest = max(float(panel.values.max()) for panel in explanation.part_maps)
-    total = sum(float(panel.values.sum()) for panel in explanation.part_maps)
-    heats = [
-        map_to_original(part, view) * (float(panel.values.max()) / strongest)
-        for panel in explanation.part_maps
-        for part in [crop_visible_map(panel.normalized, view, style.input_size)]
-    ]
-    names = [f"{p.name}  {float(p.values.sum()) / total:.0%}" for p in explanation.part_maps]
-    return draw_concepts(image, heats, names)
-
-
-def draw_map(
-    image: Image.Image, image_map: ImageMap, view: View, style: DrawingStyle
-) -> Image.Image:
-    """A map over its picture; or the picture saying why there is no map."""
-    part = _find_visible_map(image_map, view, style)
-    if part is None:
-        blank = "constant" if image_map.status == "ok" else image_map.status
-        return draw_missing_map(image, STATUS_CAPTIONS[blank])
-    return draw_overlay(image, part, view, style.colormap, style.alpha)
-
-
-def _find_visible_map(image_map: ImageMap, view: View, style: DrawingStyle) -> Float32Array | None:
-    """The visible part of a map, or None where there is nothing to show."""
-    part = (
-        crop_visible_map(image_map.normalized, view, style.input_size)
-        if image_map.visible_part is None
-        else image_map.visible_part
-    )
-    return part if image_map.status == "ok" and part.any() else None
-
-
-def _wrap_cells(cells: list[GridCell], columns: int) -> list[list[GridCell]]:
-    return [cells[i : i + columns] for i in range(0, len(cells), columns)]
-
-
-def _encode_image(image: Image.Image, image_format: str) -> tuple[str, bytes]:
-    buffer = io.BytesIO()
-    try:
-        image.save(buffer, **IMAGE_ENCODINGS[image_format])
-    except (OSError, ValueError) as error:
-        size = f"{image.width}x{image.height}"
-        raise OutputError(f"a {size} picture cannot be saved as {image_format}: {error}") from None
-    return image_format, buffer.getvalue()
-
-
-def _encode_arrays(result: Result) -> bytes:
+@writer(help="raw maps as .npz", per_image=True)
+def array(result: Result, style: DrawingStyle) -> EncodedFile:
     """Raw maps, float32: "{class}/{layer}", the parts of TS-CAM, and "{class}/fused".
 
-    Neither normalised nor resized, but for the fusion of several layers: that is made of their
-    scaled maps at the input's size.
+    Maps are neither normalised nor resized, with one exception: the fusion of several layers is
+    made of their scaled maps at the input's size.
     """
+    from io import BytesIO
+
+    import numpy as np
+
     arrays = {
         f"{shown.class_index}/{panel.name}": panel.values
         for shown in result.explanations
         for panel in (*shown.layer_maps, *shown.part_maps, replace(shown.fused_map, name="fused"))
     }
-    buffer = io.BytesIO()
+    buffer = BytesIO()
     np.savez(buffer, allow_pickle=False, **arrays)
-    return buffer.getvalue()
+    return "npz", buffer.getvalue()
 
 
 def write_result(
@@ -217,18 +144,28 @@ def write_result(
 ) -> Result:
     """Write the chosen kinds of file below `output`, and return the result with their names.
 
-    `slugs` has the part of a file name for each class. Raises OutputError.
+    `slugs` has the part of a file name for each class. Raises OutputError; UsageError for a kind
+    that is not registered.
     """
     stem = shorten_stem(result.sample.source.output_stem)
     tag = f".{result.file_tag}" if result.file_tag else ""
-    files: list[dict[str, str]] = []
-    for shown in result.explanations:
-        written = {}
-        for kind in (k for k in kinds if k in OUTPUT_ENCODERS):
-            suffix, content = OUTPUT_ENCODERS[kind](result, shown, style)
-            written[kind] = f"{stem}.{format_explanation_slug(shown, slugs)}{tag}.{kind}.{suffix}"
-            write_file(output / written[kind], content)
-        files.append(written | ({ARRAY_KIND: f"{stem}{tag}.npz"} if ARRAY_KIND in kinds else {}))
-    if ARRAY_KIND in kinds:
-        write_file(output / f"{stem}{tag}.npz", _encode_arrays(result))
-    return replace(result, output_files=tuple(files))
+    chosen = [find_writer(kind) for kind in kinds]
+
+    def write(start: str, encoded: EncodedFile) -> str:
+        ending, content = encoded
+        name = f"{start}{tag}.{ending}"
+        write_file(output / name, content)
+        return name
+
+    per_class = [
+        {
+            w.name: write(
+                f"{stem}.{format_explanation_slug(shown, slugs)}", w.encode(result, shown, style)
+            )
+            for w in chosen
+            if not w.per_image
+        }
+        for shown in result.explanations
+    ]
+    shared = {w.name: write(stem, w.encode(result, style)) for w in chosen if w.per_image}
+    return replace(result, output_files=tuple(files | shared for files in per_class))

@@ -10,7 +10,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 
-@method(paper="https://arxiv.org/abs/1512.04150", signed=True)
+@method(paper="https://arxiv.org/abs/1512.04150", family="classifier", signed=True)
 def cam(semantic: Tensor) -> Tensor:
     """CAM: the last map's channels, weighted as the linear classifier after pooling weighs them.
 

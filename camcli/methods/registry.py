@@ -1,28 +1,8 @@
 """The methods: pure functions from what was recorded to maps. Knows no models, files or colours.
 
-A method's positional parameters name what it needs, of a batch B and one score of each image:
-
-    inputs            (B,3,H,W)    what the network was given; 0 is the mean colour
-    activations       (B,C,h,w)    a layer's output           (methods with these are asked
-    gradients         (B,C,h,w)    d score / d activations     of one layer at a time)
-    curvature         (B,C,h,w)    Hessian of the score by the activations, times them
-    relevance         (B,C,h,w)    what AttnLRP gives to the activations
-    differentiate     (B,3,H,W) -> activations and gradients of other inputs
-    ablate            change, wanted (B,N) -> scores (B,N) with the layer's output changed
-    rescore           alter, wanted (B,N) -> scores or probabilities (B,N) of other inputs
-    input_gradients   (B,3,H,W)    d score / d inputs
-    slope             (B,3,H,W) -> d score / d inputs, at other inputs
-    guided_gradients  (B,3,H,W)    as guided backpropagation has it
-    bias_terms        of each layer with biases (B,C,h,w): bias times d score / d its output
-    attention         (B,L,h,w)    CLS row of each block's attention, heads averaged
-    matrices          of each block (B,heads,N,N): its attention
-    matrix_gradients  of each block (B,heads,N,N): d score / d its attention
-    block_gradients   of each block (B,heads,N,N): the same of the score read after that block
-    semantic          (B,h,w)      the classifier read position by position
-    class_bias        (B,)         its bias
-
-`alter(b, which)` makes inputs (n,3,H,W) of image b, `change(b, which)` outputs (n,C,h,w) of the
-layer; only what is `wanted` (B,N) is computed, the rest is 0.
+A method's positional parameters name the tensors that it asks for, of a batch B and one score of
+each image. Each is a provider in `camcli.engine.providers`, whose docstring gives its meaning and
+its shape. A method that asks for a layer's tensors is called for one layer at a time.
 
 A method's keyword-only parameters are its options, set with `--set KEY=VALUE`; one called `seed`
 is `--seed`. It returns a raw map (B,H,W); or `returns` "terms": what each channel says (B,C,H,W),
@@ -36,12 +16,11 @@ of methods, or a mistyped name, must not wait for it.
 from __future__ import annotations
 
 import inspect
-import json
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, replace
-from functools import partial
+from dataclasses import dataclass
 from importlib import import_module
-from typing import TYPE_CHECKING, Any, Literal
+from pkgutil import iter_modules
+from typing import TYPE_CHECKING, Any, Literal, Protocol
 
 from camcli.core.errors import UsageError, format_suggestion
 
@@ -49,42 +28,41 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 
-@dataclass(frozen=True, slots=True)
-class MethodInput:
-    """What it takes to have, whether it depends on the class, and whether it is one layer's."""
+class MethodInput(Protocol):
+    """What this registry reads of a provider: its cost, and whether it is of a class or a layer."""
 
-    cost: str
-    class_specific: bool = False
-    layer_specific: bool = False
+    @property
+    def cost(self) -> str:
+        """What it takes to have the tensor."""
+
+    @property
+    def class_specific(self) -> bool:
+        """Whether the tensor depends on the class."""
+
+    @property
+    def layer_specific(self) -> bool:
+        """Whether there is one for each layer."""
 
 
-METHOD_INPUTS: Mapping[str, MethodInput] = {
-    "inputs": MethodInput("forward"),
-    "activations": MethodInput("forward", layer_specific=True),
-    "gradients": MethodInput("gradient", class_specific=True, layer_specific=True),
-    "curvature": MethodInput("gradient", class_specific=True, layer_specific=True),
-    "relevance": MethodInput("gradient", class_specific=True, layer_specific=True),
-    "differentiate": MethodInput("N gradients", class_specific=True, layer_specific=True),
-    "ablate": MethodInput("N forwards", class_specific=True, layer_specific=True),
-    "rescore": MethodInput("N forwards", class_specific=True),
-    "input_gradients": MethodInput("gradient", class_specific=True),
-    "slope": MethodInput("N gradients", class_specific=True),
-    "guided_gradients": MethodInput("gradient", class_specific=True),
-    "bias_terms": MethodInput("gradient", class_specific=True),
-    "attention": MethodInput("attention"),
-    "matrices": MethodInput("attention"),
-    "matrix_gradients": MethodInput("gradient", class_specific=True),
-    "block_gradients": MethodInput("gradient", class_specific=True),
-    "semantic": MethodInput("forward", class_specific=True),
-    "class_bias": MethodInput("forward", class_specific=True),
-}
-METHOD_MODULES = (
-    *("cam", "gradient", "activation", "perturbation", "attention", "saliency", "factorization"),
-)
+def find_method_inputs() -> Mapping[str, MethodInput]:
+    """Every tensor that a method may ask for, by name.
 
+    Providers compute with models, so they stand above this package. They are found by name, as
+    plug-ins are, and import no torch until they compute.
+    """
+    found: Mapping[str, MethodInput] = import_module(PROVIDER_REGISTRY).PROVIDERS
+    return found
+
+
+PROVIDER_REGISTRY = "camcli.engine.providers.registry"
 # What is run where none is named: the first that the model can have, TS-CAM with a head that was
 # trained for it. Chosen by GT-known on ILSVRC photographs; README has the figures.
 DEFAULT_METHODS = ("tscam", "chefer", "gradcam")
+
+# The order in which methods are listed, by module; modules with other names come last.
+LISTING_ORDER = (
+    *("cam", "gradient", "activation", "perturbation", "attention", "saliency", "factorization"),
+)
 
 ArchitectureKind = Literal["CNN", "ViT", "Swin"]
 ReturnKind = Literal["map", "terms", "tokens", "concepts"]
@@ -96,7 +74,8 @@ class Method:
 
     name: str
     function: Callable[..., Tensor]
-    paper: str
+    paper: str | None
+    family: str
     works_on: tuple[ArchitectureKind, ...]
     threshold: float
     fusion: str
@@ -112,34 +91,31 @@ class Method:
     options: Mapping[str, Any]
 
     @property
+    def inputs(self) -> tuple[MethodInput, ...]:
+        """The tensors that it asks for."""
+        known = find_method_inputs()
+        return tuple(known[name] for name in self.input_names)
+
+    @property
     def per_layer(self) -> bool:
         """Whether it is asked of one layer at a time, so that `--layers` applies."""
-        return any(METHOD_INPUTS[need].layer_specific for need in self.input_names)
+        return any(each.layer_specific for each in self.inputs)
 
     @property
     def class_through_layer(self) -> bool:
         """Whether it asks how the class depends on the layer, and so is blank where it does not."""
-        return any(
-            METHOD_INPUTS[need].layer_specific and METHOD_INPUTS[need].class_specific
-            for need in self.input_names
-        )
+        return any(each.layer_specific and each.class_specific for each in self.inputs)
 
     @property
     def class_specific(self) -> bool:
         """Whether its map is about the class, and not about the image alone."""
-        return any(METHOD_INPUTS[need].class_specific for need in self.input_names)
+        return any(each.class_specific for each in self.inputs)
 
     @property
     def costs(self) -> tuple[str, ...]:
         """What it takes besides a forward pass; or that alone."""
-        besides = dict.fromkeys(METHOD_INPUTS[need].cost for need in self.input_names)
+        besides = dict.fromkeys(each.cost for each in self.inputs)
         return tuple(cost for cost in besides if cost != "forward") or ("forward",)
-
-    @property
-    def family(self) -> str:
-        """The room that it stands in: what kind of evidence it goes by."""
-        whole = self.function.func if isinstance(self.function, partial) else self.function
-        return whole.__module__.rpartition(".")[2]
 
 
 METHODS: dict[str, Method] = {}
@@ -149,8 +125,9 @@ _MethodFunction = Callable[..., "Tensor"]
 
 def method(
     *,
-    paper: str,
+    paper: str | None = None,
     name: str | None = None,
+    family: str | None = None,
     works_on: tuple[ArchitectureKind, ...] = ("CNN", "ViT", "Swin"),
     threshold: float = 0.2,
     fusion: str = "max",
@@ -163,28 +140,29 @@ def method(
     option_limits: Mapping[str, float] | None = None,
     max_positions: int | None = None,
 ) -> Callable[[_MethodFunction], _MethodFunction]:
-    """Register a function as a method, under its own name or the field's: "gradcam++".
+    """Register a function as a method, under its own name or under `name`, such as "gradcam++".
 
-    `threshold` is its paper's box threshold as a fraction of the maximum, `fusion` how it joins
-    several layers, `result` what its map is called in a grid, `signed` says that its maps may be
-    negative, `choices` has the values of an option that are all there are and `most` its largest,
-    `default` is the layer that is read where none is named, `peak` the quantile of a map that is
-    shown as its maximum, and `positions` how many a layer may have at most. Raises ValueError at
-    import for a need that nothing provides, or a name taken twice.
+    `paper` is the address of the method's source, and `family` the kind of evidence it uses: by
+    default the name of its module. `threshold` is the paper's box threshold, as a fraction of the
+    map's maximum. `fusion` is how it joins several layers, `caption` what a grid calls its map.
+    A `signed` method may give negative values. `choices` lists all values of an option, and
+    `option_limits` has an option's largest value. `default_layer` is the layer to read when the
+    user names none. `clip_quantile` is the quantile of a map that is shown as its maximum.
+    `max_positions` is the largest number of positions that a layer may have.
+
+    Raises UsageError for a parameter that is not in `METHOD_INPUTS`, an option without a default,
+    or a name that another function has.
     """
 
     def register(function: _MethodFunction) -> _MethodFunction:
         called = name or function.__name__
-        parameters = inspect.signature(function).parameters.values()
-        needs = tuple(p.name for p in parameters if p.kind is not p.KEYWORD_ONLY)
-        unknown = set(needs) - METHOD_INPUTS.keys()
-        if unknown or called in METHODS:
-            raise ValueError(f"method {called}: unknown needs {unknown}, or the name is taken")
-        options = {p.name: p.default for p in parameters if p.kind is p.KEYWORD_ONLY}
+        _check_name_is_free(called, function)
+        input_names, options = _read_parameters(called, function)
         METHODS[called] = Method(
             name=called,
             function=function,
             paper=paper,
+            family=family or function.__module__.rpartition(".")[2],
             works_on=works_on,
             threshold=threshold,
             fusion=fusion,
@@ -196,7 +174,7 @@ def method(
             clip_quantile=clip_quantile,
             option_limits=option_limits or {},
             max_positions=max_positions,
-            input_names=needs,
+            input_names=input_names,
             options=options,
         )
         return function
@@ -204,77 +182,84 @@ def method(
     return register
 
 
-def find_method(name: str) -> Method:
-    """The method of that name, hyphens and case aside. Raises UsageError, with near matches."""
-    known = {_normalize_method_name(key): method for key, method in METHODS.items()}
-    if _normalize_method_name(name) == "scm":
-        raise UsageError("SCM takes part in training only: its checkpoints are for --method tscam")
-    if _normalize_method_name(name) not in known:
+def _check_name_is_free(name: str, function: _MethodFunction) -> None:
+    """Refuse the name of another function; a notebook may define the same one again."""
+    taken = {normalize_method_name(known): m.function for known, m in METHODS.items()}
+    other = taken.get(normalize_method_name(name))
+    if other and (other.__module__, other.__qualname__) != (
+        function.__module__,
+        function.__qualname__,
+    ):
         raise UsageError(
-            f"no method {name!r}{format_suggestion(name, METHODS)} (`camcli methods` lists them)"
+            f"method {name}: {other.__module__} has a method of that name; choose another with "
+            f"@method(name=...)"
         )
-    return known[_normalize_method_name(name)]
 
 
-def _normalize_method_name(name: str) -> str:
+def _read_parameters(
+    name: str, function: _MethodFunction
+) -> tuple[tuple[str, ...], dict[str, Any]]:
+    """The inputs that a method asks for, and its options with their defaults."""
+    parameters = inspect.signature(function).parameters.values()
+    options = {p.name: p.default for p in parameters if p.kind is p.KEYWORD_ONLY}
+    input_names = tuple(p.name for p in parameters if p.name not in options)
+    inputs = find_method_inputs()
+    for key in input_names:
+        if key not in inputs:
+            near = format_suggestion(key, inputs)
+            known = ", ".join(inputs)
+            raise UsageError(
+                f"method {name}: no input is called {key!r}{near} (there are {known}; "
+                f"options of a method stand after a *)"
+            )
+    for key, default in options.items():
+        if type(default) not in (bool, int, float, str):
+            raise UsageError(
+                f"method {name}: option {key} needs a default that is a number, a text or a bool"
+            )
+    return input_names, options
+
+
+def find_method(name: str) -> Method:
+    """The method of that name; letter case and hyphens do not matter.
+
+    The name is that of one of camcli's methods or of an installed one, or
+    `package.module:function`: camcli then imports the module. Raises UsageError with near matches.
+    """
+    from camcli.methods.plugins import (
+        find_installed_method,
+        list_installed_methods,
+        load_user_method,
+    )
+
+    if ":" in name:
+        return load_user_method(name)
+    plain = normalize_method_name(name)
+    known = {normalize_method_name(key): method for key, method in METHODS.items()}
+    if plain == "scm":
+        raise UsageError("SCM is a training module: use --method tscam for its checkpoints")
+    found = known.get(plain) or find_installed_method(name)
+    if found is None:
+        installed = (entry_point.name for entry_point in list_installed_methods())
+        near = format_suggestion(name, [*METHODS, *installed])
+        raise UsageError(f"no method {name!r}{near} (`camcli methods` lists them)")
+    return found
+
+
+def normalize_method_name(name: str) -> str:
+    """A name without letter case, hyphens and underscores: "Guided-GradCAM" -> "guidedgradcam"."""
     return name.casefold().replace("-", "").replace("_", "")
 
 
-def parse_options(chosen: Method, option_texts: Mapping[str, str]) -> dict[str, Any]:
-    """A method's options from KEY=VALUE text, each of its default's type. Raises UsageError."""
-    return {
-        key: _parse_option_value(key, text, chosen.options[key], chosen)
-        for key, text in option_texts.items()
-    }
+def _import_method_modules() -> None:
+    """Import every module of this package, so that its methods register themselves."""
+    import camcli.methods as package
+
+    names = sorted(found.name for found in iter_modules(package.__path__))
+    rank = {name: number for number, name in enumerate(LISTING_ORDER)}
+    for name in sorted(names, key=lambda name: rank.get(name, len(rank))):
+        if not name.startswith("_"):
+            import_module(f"camcli.methods.{name}")
 
 
-def create_variant(name: str, option_texts: Mapping[str, str]) -> Method:
-    """A method with options of its own, called `name:key=value`. Raises UsageError."""
-    plain = find_method(name)
-    for key in option_texts:
-        if key not in plain.options:
-            has = ", ".join(plain.options) or "none"
-            raise UsageError(f"{key} is no option of {name} (there are: {has})")
-    if not option_texts:
-        return plain
-    full = ":".join([plain.name, *(f"{key}={value}" for key, value in option_texts.items())])
-    left = {key: value for key, value in plain.options.items() if key not in option_texts}
-    return replace(
-        plain,
-        name=full,
-        function=partial(plain.function, **parse_options(plain, option_texts)),
-        options=left,
-    )
-
-
-def _parse_option_value(key: str, text: str, default: Any, chosen: Method) -> Any:
-    choices = chosen.choices.get(key)
-    if choices and text not in choices:
-        raise UsageError(f"--set {key}={text}: there are {', '.join(choices)}")
-    try:
-        value = json.loads(text)
-    except (ValueError, RecursionError):
-        value = text
-    if isinstance(default, str):
-        value = text
-    if type(value) is int and type(default) is float:
-        value = float(value) if abs(value) < 2**53 else float("inf")
-    if type(value) is not type(default):
-        raise UsageError(f"--set {key}={text}: needs a value like {json.dumps(default)}")
-    if type(value) in (int, float):
-        _check_option_range(
-            key, text, value, 0 if default == 0 or type(default) is float else 1, chosen
-        )
-    return value
-
-
-def _check_option_range(key: str, text: str, value: float, minimum: int, chosen: Method) -> None:
-    """Numbers are none below 0, counts none below 1 unless 0 is their default."""
-    usual = 2**31 if key == "seed" else 100_000 if type(value) is int else 1000
-    most = chosen.option_limits.get(key, usual)
-    if not minimum <= value <= most:
-        raise UsageError(f"--set {key}={text}: needs a number from {minimum} to {most:g}")
-
-
-for _room in METHOD_MODULES:
-    import_module(f"camcli.methods.{_room}")
+_import_method_modules()

@@ -19,9 +19,10 @@ from camcli.io import labels
 from camcli.io.labels import Labels
 from camcli.models.introspection.attention import AttentionModule, find_attention_modules
 from camcli.models.introspection.layers import find_layers
-from camcli.models.introspection.logits import adapt_forward, find_logits, to_two_class_logits
+from camcli.models.introspection.logits import find_logits, return_logits
 from camcli.models.introspection.quirks import find_quirks
 from camcli.models.introspection.stages import number_layers
+from camcli.models.network_copy import copy_network, freeze_network
 from camcli.models.zoo.architectures import create_untrained, has_no_classifier
 from camcli.models.zoo.resolve import is_library_name, load_network
 
@@ -79,7 +80,7 @@ def load_model(
     bare = name is not None and not pretrained and is_library_name(name)
     built = create_untrained(str(name), size) if bare else load_network(name, checkpoint, size)
     wanted = replace(built.transform, **transform_overrides or {})
-    model = wrap_network(built.name, built.network, wanted, label_file, where)
+    model = wrap_network(built.name, built.network, wanted, label_file, where, copy=False)
     own = (
         built.class_names
         if built.class_names and len(built.class_names) == len(model.labels.names)
@@ -101,23 +102,27 @@ def wrap_network(
     transform: Transform,
     label_file: Path | None = None,
     device: torch.device | None = None,
+    *,
+    copy: bool = True,
 ) -> Model:
-    """Freeze any classifier, measure its layers, and name its classes.
+    """Make a Model of any classifier: find its layers, its attention and the names of its classes.
 
-    Whatever it answers with is made logits (B,K); one logit is that of "yes", beside its negative.
+    camcli works on a frozen copy that shares the weights, so `network` does not change; wrap it
+    again after training. With `copy=False` camcli freezes and changes `network` itself. The
+    Model's network returns logits (B,K), whatever the forward pass of `network` returns; a single
+    logit z becomes the two logits (-z, z). Raises ModelError if the network is not a classifier,
+    cannot be copied or does not run on an input of the transform's size, and LabelsError.
     """
     where = device or torch.device("cpu")
     try:
-        network.requires_grad_(False).eval().to(where)
-        if where.type == "cpu":  # there up to twice as fast so; the numbers are the same
-            network.to(memory_format=torch.channels_last)
+        if copy:
+            network = copy_network(name, network, where)
+        else:
+            freeze_network(network, where)
         _check_has_classifier(name, network)
-        family = find_quirks(network)
-        found, answer = find_layers(network, family, transform.size)
-        logits = find_logits(answer)
-        single = logits is not None and logits.shape[1] == 1
-        if logits is not None and (logits is not answer or single):
-            network, logits = adapt_forward(network), to_two_class_logits(logits)
+        quirks = find_quirks(network)
+        layers, output = find_layers(network, quirks, transform.size)
+        logits = find_logits(output)
     except ModelError:
         raise
     except (Exception, SystemExit) as error:  # the code of a network may be a user's own
@@ -125,17 +130,28 @@ def wrap_network(
         reason = str(error).partition("\n")[0] or type(error).__name__
         raise ModelError(f"{name} does not run on a {wanted} input: {reason}") from error
     if logits is None:
-        raise ModelError(f"{name} is no classifier: it does not yield (B, K) logits")
-    classes = logits.shape[1]
-    found = number_layers(network, family, found, classes)
-    matrices = find_attention_modules(network, family, found, transform.size)
-    names = (
-        labels.load_labels(label_file, classes)
-        if label_file
-        else labels.create_default_labels(classes)
+        raise ModelError(f"{name} is not a classifier: it does not return logits of shape (B, K)")
+    single = logits.shape[1] == 1
+    if single or logits is not output:
+        return_logits(network)
+    class_count = 2 if single else logits.shape[1]
+    layers = number_layers(network, quirks, layers, class_count)
+    return Model(
+        name,
+        network,
+        transform,
+        _load_class_names(label_file, class_count),
+        layers,
+        find_attention_modules(network, quirks, layers, transform.size),
+        where,
+        output_activation="sigmoid" if single else "softmax",
     )
-    head: OutputActivation = "sigmoid" if single else "softmax"
-    return Model(name, network, transform, names, found, matrices, where, output_activation=head)
+
+
+def _load_class_names(label_file: Path | None, class_count: int) -> Labels:
+    if label_file:
+        return labels.load_labels(label_file, class_count)
+    return labels.create_default_labels(class_count)
 
 
 def _check_has_classifier(name: str, network: nn.Module) -> None:

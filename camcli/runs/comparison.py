@@ -1,7 +1,4 @@
-"""Several methods on one image, each by itself and timed: side by side, and how alike they are.
-
-Knows nothing of the command line or of files.
-"""
+"""Compare several methods on one image: each method runs by itself and is timed."""
 
 from __future__ import annotations
 
@@ -19,25 +16,27 @@ from scipy.stats import rankdata
 from camcli.core.errors import MethodError
 from camcli.core.geometry import Float32Array, crop_visible_map, resize_map
 from camcli.core.types import Explanation, Failure, ImageSource, Result
+from camcli.engine.providers.base import ProgressCallback
 from camcli.engine.request import Request
 from camcli.io.drawing import GridCell, compute_cell_size, draw_grid, draw_matrix, stack_images
+from camcli.io.pictures import draw_explanation
 from camcli.io.results import explanation_to_json, sample_to_json
-from camcli.io.writers import DrawingStyle, draw_explanation
+from camcli.io.writers import DrawingStyle
 from camcli.methods.registry import Method
 from camcli.runs.batch import compute_outcomes
 from camcli.runs.config import RunConfig, RunState
 from camcli.runs.pipeline import add_boxes, load_image_sample
 
-RANKING_GRID = (64, 64)  # cells at which maps of any size are ranked
-IMAGES_PER_ROW = 8  # pictures a row where nothing asks for more
+RANKING_GRID = (64, 64)  # every map is resized to this grid (H, W) before its cells are ranked
+IMAGES_PER_ROW = 8  # pictures in one row of the sheet when the comparison has a single row
 
 
 @dataclass(frozen=True, slots=True)
 class ComparisonRow:
-    """One model on given layers, and each method's job in it; None where a method has no place.
+    """One model with one choice of layers, and a run configuration for each method.
 
-    `of_model` and `of_layers` tell it from other rows, where there are; `refused` says why a method
-    has no place, by its name.
+    A configuration is None where the method does not apply; `reason_by_method` says why. The
+    labels are empty when all rows share the model or the layers.
     """
 
     model_label: str
@@ -48,11 +47,11 @@ class ComparisonRow:
 
     @property
     def label(self) -> str:
-        """What the row is of, in words."""
-        return " · ".join(filter(None, (self.model_label, self.layers_label)))
+        """The model and the layers, as far as they differ between rows."""
+        return _join_labels(self.model_label, self.layers_label)
 
     def select_columns(self, column_indices: Sequence[int]) -> ComparisonRow:
-        """With some of the methods."""
+        """Keep only some of the methods."""
         return replace(self, configs=tuple(self.configs[c] for c in column_indices))
 
 
@@ -63,18 +62,27 @@ def create_comparison_row(
     methods: Sequence[Method],
     plan_by_method: Mapping[str, tuple[Request, ...] | MethodError],
 ) -> ComparisonRow:
-    """Each method by itself, as it is planned under its name; where it is not there is none."""
-    found = [plan_by_method.get(m.name) for m in methods]
-    jobs = (replace(config, requests=own[:1]) if isinstance(own, tuple) else None for own in found)
-    refused = {
-        name: str(why) for name, why in plan_by_method.items() if isinstance(why, MethodError)
-    }
-    return ComparisonRow(model_label, layers_label, config, tuple(jobs), refused)
+    """Give each method a configuration with its own plan; None where it has no plan."""
+    plans = [plan_by_method.get(method.name) for method in methods]
+    return ComparisonRow(
+        model_label=model_label,
+        layers_label=layers_label,
+        base_config=config,
+        configs=tuple(
+            replace(config, requests=plan[:1]) if isinstance(plan, tuple) else None
+            for plan in plans
+        ),
+        reason_by_method={
+            name: str(plan)
+            for name, plan in plan_by_method.items()
+            if isinstance(plan, MethodError)
+        },
+    )
 
 
 @dataclass(frozen=True, slots=True)
 class TimedResult:
-    """What one method found in an image, and the seconds that it took without reading it."""
+    """The result of one method on one image, and its seconds without decoding the image."""
 
     row_index: int
     column_index: int
@@ -84,9 +92,10 @@ class TimedResult:
 
 @dataclass(frozen=True, slots=True)
 class Comparison:
-    """All looks at an image, and for each target how alike their maps are.
+    """All results for one image, and the rank correlations of their maps.
 
-    `spearman` is (T,N,N) in the order of the looks; NaN where a map is blank.
+    `spearman` (T,N,N): for each of T targets the correlations between the N results; NaN where a
+    map is blank.
     """
 
     source: ImageSource
@@ -95,111 +104,125 @@ class Comparison:
 
 
 def compare_methods(
-    rows: Sequence[ComparisonRow], source: ImageSource | Failure
+    rows: Sequence[ComparisonRow],
+    source: ImageSource | Failure,
+    report_progress: ProgressCallback = lambda _done, _total: None,
 ) -> Comparison | Failure:
-    """Every method of every row on one image; Failed if any cannot be had of it."""
+    """Run every method of every row on one image; a Failure if one of them fails."""
     if isinstance(source, Failure):
         return source
-    looks = []
-    for r, row in enumerate(rows):
-        sample = None
-        for c, job in enumerate(row.configs):
-            if job is None:
-                continue
-            sample = sample or load_image_sample(job, source)
-            if isinstance(sample, Failure):
-                return sample
-            began = time.perf_counter()
-            (outcome,) = compute_outcomes(job, [sample], RunState.from_config(job))[0]
-            if isinstance(outcome, Failure):
-                return outcome
-            looks.append(TimedResult(r, c, add_boxes(job, outcome), time.perf_counter() - began))
-    targets = range(len(looks[0].result.explanations))
+    timed_results: list[TimedResult] = []
+    for row_index, row in enumerate(rows):
+        found = _run_row(row, row_index, source, report_progress)
+        if isinstance(found, Failure):
+            return found
+        timed_results += found
     sizes = [row.base_config.model.input_size for row in rows]
-    alike = [
-        compute_spearman([_to_ranking_grid(look, t, sizes[look.row_index]) for look in looks])
-        for t in targets
+    targets = range(len(timed_results[0].result.explanations))
+    spearman = [
+        compute_spearman([_to_ranking_grid(t, target, sizes[t.row_index]) for t in timed_results])
+        for target in targets
     ]
-    return Comparison(source, tuple(looks), np.stack(alike))
+    return Comparison(source, tuple(timed_results), np.stack(spearman))
+
+
+def _run_row(
+    row: ComparisonRow, row_index: int, source: ImageSource, report_progress: ProgressCallback
+) -> list[TimedResult] | Failure:
+    columns = [(c, config) for c, config in enumerate(row.configs) if config is not None]
+    if not columns:
+        return []
+    sample = load_image_sample(columns[0][1], source)
+    if isinstance(sample, Failure):
+        return sample
+    timed_results = []
+    for column_index, config in columns:
+        visible = replace(config, report_progress=report_progress)
+        start = time.perf_counter()
+        (outcome,) = compute_outcomes(visible, [sample], RunState.from_config(config))[0]
+        if isinstance(outcome, Failure):
+            return outcome
+        result = add_boxes(config, outcome)
+        seconds = time.perf_counter() - start
+        timed_results.append(TimedResult(row_index, column_index, result, seconds))
+    return timed_results
 
 
 def _to_ranking_grid(
-    timed_result: TimedResult, target: int, size: tuple[int, int]
+    timed_result: TimedResult, target: int, input_size: tuple[int, int]
 ) -> Float32Array | None:
     fused = timed_result.result.explanations[target].fused_map
     if fused.status != "ok":
         return None
-    part = crop_visible_map(fused.normalized, timed_result.result.sample.view, size)
-    return resize_map(part, RANKING_GRID)
+    visible = crop_visible_map(fused.normalized, timed_result.result.sample.view, input_size)
+    return resize_map(visible, RANKING_GRID)
 
 
 def compute_spearman(maps: Sequence[Float32Array | None]) -> NDArray[np.float64]:
-    """Rank correlation of each pair of maps: N maps -> (N,N); NaN with one that is blank."""
+    """Compute Spearman's rank correlation of each pair of maps.
+
+    N maps of size RANKING_GRID -> (N,N); NaN for a map that is None or constant.
+    """
     ranks = np.full((len(maps), RANKING_GRID[0] * RANKING_GRID[1]), np.nan)
     for n, values in enumerate(maps):
         if values is not None and np.ptp(values) > 0:
-            ranked = rankdata(values) - (ranks.shape[1] + 1) / 2
-            ranks[n] = ranked / np.linalg.norm(ranked)
-    alike: NDArray[np.float64] = ranks @ ranks.T
-    return alike
+            centred = rankdata(values) - (ranks.shape[1] + 1) / 2
+            ranks[n] = centred / np.linalg.norm(centred)
+    correlations: NDArray[np.float64] = ranks @ ranks.T
+    return correlations
 
 
 def draw_comparison(
     comparison: Comparison, target: int, method_names: Sequence[str], rows: Sequence[ComparisonRow]
 ) -> bytes:
-    """The image, every map with its milliseconds, and the matrix of correlations, as a JPEG."""
-    first = comparison.timed_results[0].result
-    small = first.sample.image.resize(compute_cell_size(*first.sample.image.size))
-    placed: dict[tuple[int, int], GridCell] = {}
-    for look in comparison.timed_results:
-        size = rows[look.row_index].base_config.model.input_size
-        shown = _draw_cell_overlay(look.result, look.result.explanations[target], small, size)
-        label = f"{method_names[look.column_index]}  {1000 * look.seconds:.0f} ms"
-        placed[look.row_index, look.column_index] = GridCell(label, shown)
-    blank = GridCell("", Image.new("RGB", small.size, (255, 255, 255)))
-    columns = range(len(method_names))
-    table = [
-        [
-            _create_image_cell(comparison, r, row, target, small),
-            *(placed.get((r, c), blank) for c in columns),
-        ]
-        for r, row in enumerate(rows)
-    ]
-    if len(rows) == 1:
-        table = [table[0][n : n + IMAGES_PER_ROW] for n in range(0, len(table[0]), IMAGES_PER_ROW)]
-    about = first.explanations[target]
-    sheet = draw_grid(f"{about.class_label} {about.score:.2f}", table)
+    """Draw the image, every map with its milliseconds, and the correlations. Returns a JPEG."""
+    shown = comparison.timed_results[0].result.explanations[target]
+    table = _create_cells(comparison, target, method_names, rows)
+    sheet = draw_grid(f"{shown.class_label} {shown.score:.2f}", table)
     labels = [
-        " · ".join(
-            filter(
-                None,
-                (_format_row_label(look, rows[look.row_index]), method_names[look.column_index]),
-            )
-        )
-        for look in comparison.timed_results
+        _join_labels(_format_row_label(t, rows[t.row_index]), method_names[t.column_index])
+        for t in comparison.timed_results
     ]
     if len(labels) > 1:
-        side = draw_matrix("Spearman's correlation", labels, comparison.spearman[target])
-        sheet = stack_images(sheet, side)
+        matrix = draw_matrix("Spearman's correlation", labels, comparison.spearman[target])
+        sheet = stack_images(sheet, matrix)
     buffer = io.BytesIO()
     sheet.save(buffer, "JPEG", quality=90)
     return buffer.getvalue()
 
 
-def _create_image_cell(
-    comparison: Comparison, row_index: int, row: ComparisonRow, target: int, thumbnail: Image.Image
-) -> GridCell:
-    """The image, with what the row is of; and its class, for models may see different ones."""
-    own = [
-        look.result.explanations[target]
-        for look in comparison.timed_results
-        if look.row_index == row_index
-    ]
-    parts = (row.label, own[0].class_label if own and row.label else "")
-    return GridCell(" · ".join(filter(None, parts)) or "image", thumbnail)
+def _create_cells(
+    comparison: Comparison, target: int, method_names: Sequence[str], rows: Sequence[ComparisonRow]
+) -> list[list[GridCell]]:
+    """Create the cells of the sheet: the image at the start of each row, then its maps."""
+    image = comparison.timed_results[0].result.sample.image
+    thumbnail = image.resize(compute_cell_size(*image.size))
+    overlays: dict[tuple[int, int], GridCell] = {}
+    for t in comparison.timed_results:
+        label = f"{method_names[t.column_index]}  {1000 * t.seconds:.0f} ms"
+        size = rows[t.row_index].base_config.model.input_size
+        overlay = _draw_overlay(t.result, t.result.explanations[target], thumbnail, size)
+        overlays[t.row_index, t.column_index] = GridCell(label, overlay)
+    blank = GridCell("", Image.new("RGB", thumbnail.size, (255, 255, 255)))
+    table = []
+    for r, row in enumerate(rows):
+        first = GridCell(_format_image_label(comparison, r, row, target), thumbnail)
+        table.append([first, *(overlays.get((r, c), blank) for c in range(len(method_names)))])
+    if len(rows) > 1:
+        return table
+    return [table[0][n : n + IMAGES_PER_ROW] for n in range(0, len(table[0]), IMAGES_PER_ROW)]
 
 
-def _draw_cell_overlay(
+def _format_image_label(
+    comparison: Comparison, row_index: int, row: ComparisonRow, target: int
+) -> str:
+    """Return the row's label and its class, because models may predict different classes."""
+    own = [t.result for t in comparison.timed_results if t.row_index == row_index]
+    class_label = own[0].explanations[target].class_label if own and row.label else ""
+    return _join_labels(row.label, class_label) or "image"
+
+
+def _draw_overlay(
     result: Result, explanation: Explanation, thumbnail: Image.Image, size: tuple[int, int]
 ) -> Image.Image:
     view = result.sample.view.to_image_size(*thumbnail.size)
@@ -209,11 +232,12 @@ def _draw_cell_overlay(
 def comparison_to_json(
     comparison: Comparison, target: int, method_names: Sequence[str], rows: Sequence[ComparisonRow]
 ) -> dict[str, Any]:
-    """One line of compare.jsonl."""
+    """Return one line of compare.jsonl."""
     return {
         **sample_to_json(comparison.timed_results[0].result.sample),
         "maps": [
-            _map_to_json(look, target, method_names, rows) for look in comparison.timed_results
+            _map_to_json(t, target, method_names, rows[t.row_index])
+            for t in comparison.timed_results
         ],
         "spearman": [
             [None if np.isnan(value) else round(float(value), 4) for value in row]
@@ -223,15 +247,12 @@ def comparison_to_json(
 
 
 def _map_to_json(
-    timed_result: TimedResult,
-    target: int,
-    method_names: Sequence[str],
-    rows: Sequence[ComparisonRow],
+    timed_result: TimedResult, target: int, method_names: Sequence[str], row: ComparisonRow
 ) -> dict[str, Any]:
     return {
         "method": method_names[timed_result.column_index],
-        "row": _format_row_label(timed_result, rows[timed_result.row_index]),
-        "model": rows[timed_result.row_index].base_config.model.name,
+        "row": _format_row_label(timed_result, row),
+        "model": row.base_config.model.name,
         "layers": list(timed_result.result.layer_names),
         "milliseconds": round(1000 * timed_result.seconds, 1),
         **explanation_to_json(timed_result.result.explanations[target]),
@@ -239,7 +260,11 @@ def _map_to_json(
 
 
 def _format_row_label(timed_result: TimedResult, row: ComparisonRow) -> str:
-    """What tells its row from the others: not the layers, where the method reads its own."""
-    job = row.configs[timed_result.column_index]
-    layered = job is not None and job.requests[0].method.per_layer
-    return " · ".join(filter(None, (row.model_label, row.layers_label if layered else "")))
+    """Return the row's label, without the layers if the method chooses its layers itself."""
+    config = row.configs[timed_result.column_index]
+    uses_row_layers = config is not None and config.requests[0].method.per_layer
+    return _join_labels(row.model_label, row.layers_label if uses_row_layers else "")
+
+
+def _join_labels(*labels: str) -> str:
+    return " · ".join(filter(None, labels))

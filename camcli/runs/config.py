@@ -1,4 +1,4 @@
-"""What a run does with every image, and what it finds out on the way. Data only."""
+"""The settings of a run, and what the run learns while it works."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 from typing import Literal
 
 from camcli.core.boxes import BoxSelection
+from camcli.core.concurrency import PhaseTimer
 from camcli.core.geometry import Crops
 from camcli.core.types import FitMode
 from camcli.engine.providers.base import ProgressCallback
@@ -17,12 +18,16 @@ from camcli.methods.registry import Method
 from camcli.models.model import Model
 
 Precision = Literal["fp32", "bf16"]
-MAX_WAITING_IMAGE_BYTES = 2**31  # bytes of pictures that wait
+MAX_WAITING_IMAGE_BYTES = 2**31  # memory for decoded images that wait for their maps
 
 
 @dataclass(frozen=True, slots=True)
 class RunConfig:
-    """What to do with every image of a run."""
+    """What to do with every image of a run.
+
+    `threshold` None means the threshold of the checkpoint, or else of the method.
+    `report_progress(done, total)` counts the changed inputs of one batch.
+    """
 
     model: Model
     requests: tuple[Request, ...]
@@ -35,28 +40,28 @@ class RunConfig:
     smoothing: Smoothing = NO_SMOOTHING
     precision: Precision | Literal["auto"] = "fp32"
     is_compiled: bool = False
-    report_progress: ProgressCallback = lambda _done, _of: None
+    report_progress: ProgressCallback = lambda _done, _total: None
 
     def find_threshold(self, method: Method) -> str | float:
-        """The threshold of a method's boxes: as asked, or the checkpoint's, or its own."""
+        """Return the box threshold of a method: the user's, the checkpoint's or the method's."""
         own = self.model.thresholds.get(method.name, method.threshold)
         return own if self.threshold is None else self.threshold
 
     @property
     def read_ahead_count(self) -> int:
-        """How many images are read before they are needed: a slow file then holds nobody up."""
+        """How many images are read in advance, so that one slow file does not delay the others."""
         return 2 * self.batch_size + self.workers
 
     @property
     def write_behind_count(self) -> int:
-        """How many results wait to be written at most."""
+        """How many results may wait to be written."""
         return len(self.requests) * self.batch_size + self.workers
 
     @property
     def max_kept_pixels(self) -> int:
-        """The pixels of the largest picture that is kept until its maps are there.
+        """The size in pixels up to which a decoded image is kept until its maps are computed.
 
-        All together then fit into KEPT, however many are under way; a larger one is decoded again.
+        All images that wait then fit into MAX_WAITING_IMAGE_BYTES. Larger images are decoded again.
         """
         return MAX_WAITING_IMAGE_BYTES // (
             3 * (self.read_ahead_count + self.batch_size + self.write_behind_count)
@@ -64,24 +69,43 @@ class RunConfig:
 
     @property
     def crops(self) -> Crops | None:
-        """The several inputs that an image is cut into, if it is."""
+        """The crops that one image is cut into; None without `--fit tencrop`."""
         return create_ten_crops(self.model.input_size) if self.fit == "tencrop" else None
 
 
 @dataclass(slots=True)
 class RunState:
-    """What a run has found out so far: how many images fit into memory, which precision is taken.
+    """What a run learns while it works; read it during the run or at its end.
 
-    `precision` is None until a first batch has been measured; `folded` counts batch norms that
-    cost nothing; `notes` says what was found.
+    `precision` is None until the first batch has been measured. `folded_norm_count` counts the
+    batch norms that were folded into convolutions. `notes` are sentences for the user.
     """
 
     max_images_at_once: int
     precision: Precision | None = None
     folded_norm_count: int = 0
     notes: list[str] = field(default_factory=list)
+    timer: PhaseTimer = field(default_factory=PhaseTimer)
 
     @classmethod
-    def from_config(cls, config: RunConfig) -> RunState:
-        """At the start of a run nothing is known but what was asked."""
-        return cls(config.batch_size, None if config.precision == "auto" else config.precision)
+    def from_config(cls, config: RunConfig, earlier_precision: object = None) -> RunState:
+        """Create the state at the start of a run.
+
+        A resumed run keeps the precision that the earlier run measured.
+        """
+        state = cls(config.batch_size)
+        if config.precision != "auto":
+            state.precision = config.precision
+        elif earlier_precision == "fp32" or earlier_precision == "bf16":
+            state.precision = earlier_precision
+        return state
+
+    def halve_batch(self, failed_count: int) -> None:
+        """Remember that this many images at once do not fit into memory, and take half of them."""
+        self.max_images_at_once = failed_count // 2
+        self.notes.append(f"out of memory: continuing with {self.max_images_at_once} at a time")
+
+    def settle_precision(self, precision: Precision, reason: str) -> None:
+        """Compute all further batches in this precision."""
+        self.precision = precision
+        self.notes.append(reason)

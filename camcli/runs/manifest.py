@@ -26,7 +26,6 @@ from camcli.runs.config import RunConfig, RunState
 RUN_FILE = "run.json"
 SCHEMA_VERSION = 1
 MAX_RUN_FILE_BYTES = 2**26  # bytes of a run.json that is read
-MAX_LISTED_FAILURES = 1000  # that are listed; results.jsonl has all
 
 
 def compute_weights_digest(network: nn.Module) -> str:
@@ -109,9 +108,7 @@ def _create_device_entry(device: torch.device) -> dict[str, Any]:
     return {"type": device.type, "threads": torch.get_num_threads()}
 
 
-def create_manifest_ending(
-    state: RunState, counts: Mapping[str, Any], seconds: Mapping[str, float]
-) -> dict[str, Any]:
+def create_manifest_ending(state: RunState, counts: Mapping[str, Any]) -> dict[str, Any]:
     """What is known besides once it has ended, however it did."""
     return {
         "finished": _format_current_time(),
@@ -120,7 +117,7 @@ def create_manifest_ending(
         "batch_norms_folded": state.folded_norm_count,
         "notes": state.notes,
         "counts": dict(counts),
-        "seconds": {name: round(value, 3) for name, value in seconds.items()},
+        "seconds": {name: round(value, 3) for name, value in state.timer.seconds.items()},
     }
 
 

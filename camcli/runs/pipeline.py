@@ -1,19 +1,19 @@
-"""Read ahead, compute in batches, write behind. Knows neither colours nor formulas."""
+"""Explain many images: read ahead, compute in batches, write behind."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence, Set
 from contextlib import ExitStack
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from functools import partial
 from itertools import groupby
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
 
 from camcli.core.boxes import find_boxes
-from camcli.core.concurrency import PhaseTimer, open_thread_pool, prefetch_map
+from camcli.core.concurrency import open_thread_pool, prefetch_map
 from camcli.core.errors import CamcliError, ImageError, OutputError, StorageError
-from camcli.core.geometry import crop_visible_map
+from camcli.core.geometry import Float32Array, View, crop_visible_map
 from camcli.core.types import Explanation, Failure, FileStamp, ImageSource, Result, Sample
 from camcli.engine.acceleration.bn_folding import fold_batch_norms
 from camcli.engine.acceleration.compilation import compile_network
@@ -28,60 +28,50 @@ if TYPE_CHECKING:
 Out = TypeVar("Out")
 
 
-@dataclass(frozen=True, slots=True)
-class RunCallbacks:
-    """What is asked, and told, while a run goes on.
-
-    `done(item)` says that an input needs no results, for it has them; `stop()` that no further
-    batch is to be begun; the clock and the course are filled in.
-    """
-
-    state: RunState
-    is_done: Callable[[ImageSource | Failure], bool] = lambda _item: False
-    should_stop: Callable[[], bool] = lambda: False
-    clock: PhaseTimer = field(default_factory=PhaseTimer)
-
-
 def run_pipeline(
     config: RunConfig,
     sources: Iterable[ImageSource | Failure],
     finish_result: Callable[[Result], Out],
-    callbacks: RunCallbacks | None = None,
+    state: RunState | None = None,
+    *,
+    done_paths: Set[str] = frozenset(),
+    should_stop: Callable[[], bool] = lambda: False,
 ) -> Iterator[Out | Failure]:
-    """What `finish` makes of each request's Result, in the order of the inputs; or one Failed.
+    """Explain many images; yield `finish_result(result)` of each request, in input order.
 
-    Decoding, and `finish` (files written, maps scored), run in threads around the computation.
-    All that is under way is finished before a stop. Raises StorageError when nothing can be
-    written any more.
+    An image that fails yields one Failure. Threads decode images and call `finish_result` (which
+    writes files or scores maps) while the next batch is computed. Images in `done_paths` have
+    their results from an earlier run and yield nothing. When `should_stop()` becomes true, the
+    pipeline begins no further batch and finishes the current one. `state` collects what the run
+    learns. Raises StorageError when nothing can be written any more.
     """
-    callbacks = callbacks or RunCallbacks(RunState.from_config(config))
-    clock = callbacks.clock
+    state = state or RunState.from_config(config)
     with ExitStack() as stack:
         readers, writers = (stack.enter_context(open_thread_pool(config.workers)) for _ in range(2))
-        callbacks.state.folded_norm_count = stack.enter_context(
+        state.folded_norm_count = stack.enter_context(
             fold_batch_norms(config.model, config.requests)
         )
         if config.is_compiled:
             stack.enter_context(compile_network(config.model, config.requests))
-        seen = prefetch_map(
+        loaded = prefetch_map(
             readers,
             partial(_load_item, config),
-            _iter_batch_items(config, sources, callbacks.is_done),
+            _iter_batch_items(config, sources, done_paths),
             config.read_ahead_count,
         )
-        outcomes = _iter_outcomes(config, clock.iter_timed("reading", seen), callbacks)
+        batches = _iter_batches(state.timer.iter_timed("reading", loaded), should_stop)
         finished = prefetch_map(
             writers,
             partial(_finish_outcome, config, finish_result),
-            outcomes,
+            _iter_outcomes(config, batches, state),
             config.write_behind_count,
         )
-        yield from clock.iter_timed("writing", finished)
+        yield from state.timer.iter_timed("writing", finished)
 
 
 @dataclass(frozen=True, slots=True)
 class _BatchItem:
-    """One input: the batch that it belongs to, and if it has its results from an earlier run."""
+    """One input, the number of its batch, and whether it has results from an earlier run."""
 
     batch_index: int
     source: ImageSource | Failure
@@ -90,56 +80,61 @@ class _BatchItem:
 
 @dataclass(frozen=True, slots=True)
 class _LoadedItem:
-    """One input that has been read."""
+    """One input after reading."""
 
-    item: _BatchItem
+    batch_index: int
     sample: Sample | Failure
+    is_done: bool
 
 
 def _iter_batch_items(
-    config: RunConfig,
-    sources: Iterable[ImageSource | Failure],
-    is_done: Callable[[ImageSource | Failure], bool],
+    config: RunConfig, sources: Iterable[ImageSource | Failure], done_paths: Set[str]
 ) -> Iterator[_BatchItem]:
-    """The inputs of batches that lack results of any of theirs.
+    """Yield the inputs of every batch in which at least one input has no result.
 
-    A batch is so many inputs in a row whether they can be read or not, and is computed as a whole:
-    some kernels round otherwise in a batch of another size, and what is resumed must be what an
-    unbroken run would have given, to the last bit.
+    A batch is `batch_size` inputs in a row, readable or not, and is always computed as a whole.
+    Some kernels round differently in a batch of another size, and a resumed run must give the
+    same bits as an unbroken one.
     """
     size = config.batch_size
     for batch, members in groupby(enumerate(sources), key=lambda pair: pair[0] // size):
-        items = [_BatchItem(batch, item, is_done(item)) for _, item in members]
+        items = [_BatchItem(batch, source, str(source.path) in done_paths) for _, source in members]
         if not all(item.is_done for item in items):
             yield from items
 
 
 def _load_item(config: RunConfig, item: _BatchItem) -> _LoadedItem:
-    return _LoadedItem(item, load_image_sample(config, item.source))
+    return _LoadedItem(item.batch_index, load_image_sample(config, item.source), item.is_done)
 
 
 def load_image_sample(config: RunConfig, source: ImageSource | Failure) -> Sample | Failure:
-    """An image decoded and made inputs, or why it cannot be."""
+    """Decode an image and preprocess it, or return why that fails."""
     if isinstance(source, Failure):
         return source
     try:
-        wanted = config.target.find_fixed_classes(source)
+        target_classes = config.target.find_fixed_classes(source)
         stamp = find_file_stamp(source.path)
-        again = partial(load_image, source.path)
-        picture = again()
-        view = compute_view(*picture.size, config.model.transform, config.fit)
-        if config.crops:
-            pixels = preprocess_crops(picture, config.crops, config.model.transform)
-        else:
-            pixels = preprocess_image(picture, view, config.model.transform)[None]
+        image = load_image(source.path)
+        view = compute_view(*image.size, config.model.transform, config.fit)
+        inputs = _preprocess(config, image, view)
     except CamcliError as error:
         return _create_failure(source, error)
-    look = (
-        _create_image_getter(picture)
-        if picture.width * picture.height <= config.max_kept_pixels
-        else again
+    is_kept = image.width * image.height <= config.max_kept_pixels
+    return Sample(
+        source=source,
+        image_loader=_create_image_getter(image) if is_kept else partial(load_image, source.path),
+        inputs=inputs,
+        view=view,
+        target_classes=target_classes,
+        file_stamp=stamp,
     )
-    return Sample(source, look, pixels, view, wanted, stamp)
+
+
+def _preprocess(config: RunConfig, image: Image, view: View) -> Float32Array:
+    """Return the inputs (V,3,H,W) of one image: V crops, or the image itself."""
+    if config.crops:
+        return preprocess_crops(image, config.crops, config.model.transform)
+    return preprocess_image(image, view, config.model.transform)[None]
 
 
 def _create_image_getter(image: Image) -> Callable[[], Image]:
@@ -147,7 +142,7 @@ def _create_image_getter(image: Image) -> Callable[[], Image]:
 
 
 def find_file_stamp(path: Path) -> FileStamp | None:
-    """What tells a file from a later one of its name: its size, and when it was written."""
+    """Return the size and modification time of a file; None if there is no such file."""
     try:
         found = path.stat()
     except (OSError, ValueError):
@@ -156,25 +151,33 @@ def find_file_stamp(path: Path) -> FileStamp | None:
 
 
 def _create_failure(source: ImageSource, error: CamcliError) -> Failure:
-    return Failure(source.name, str(source.path), str(error))
+    return Failure(name=source.name, path=str(source.path), reason=str(error))
+
+
+def _iter_batches(
+    loaded_items: Iterable[_LoadedItem], should_stop: Callable[[], bool]
+) -> Iterator[list[_LoadedItem]]:
+    for _, members in groupby(loaded_items, key=lambda loaded: loaded.batch_index):
+        batch = list(members)
+        if should_stop():
+            return
+        yield batch
 
 
 def _iter_outcomes(
-    config: RunConfig, loaded_items: Iterable[_LoadedItem], callbacks: RunCallbacks
+    config: RunConfig, batches: Iterable[Sequence[_LoadedItem]], state: RunState
 ) -> Iterator[Outcome]:
-    """Whole batches of whatever could be read; failures keep their place."""
-    for _, members in groupby(loaded_items, key=lambda one: one.item.batch_index):
-        batch = list(members)
-        if callbacks.should_stop():
-            return
-        samples = [one.sample for one in batch if isinstance(one.sample, Sample)]
-        if all(one.item.is_done for one in batch if isinstance(one.sample, Sample)):
-            samples = []  # what is lacking is still not to be had
-        with callbacks.clock.measure_phase("computing"):
-            answers = iter(compute_outcomes(config, samples, callbacks.state))
-        for one in batch:
-            own = [one.sample] if isinstance(one.sample, Failure) else next(answers, [])
-            yield from () if one.item.is_done else own
+    """Compute whole batches; failures keep their place, and images that are done are left out."""
+    for batch in batches:
+        samples = [loaded.sample for loaded in batch if isinstance(loaded.sample, Sample)]
+        if all(loaded.is_done or isinstance(loaded.sample, Failure) for loaded in batch):
+            samples = []  # only unreadable images have no result yet
+        with state.timer.measure_phase("computing"):
+            computed = iter(compute_outcomes(config, samples, state))
+        for loaded in batch:
+            own = [loaded.sample] if isinstance(loaded.sample, Failure) else next(computed, [])
+            if not loaded.is_done:
+                yield from own
 
 
 def _finish_outcome(
@@ -184,8 +187,8 @@ def _finish_outcome(
         return outcome
     sample = outcome.sample
     try:
-        at_hand = replace(sample, image_loader=_create_image_getter(sample.image))
-        return finish_result(add_boxes(config, replace(outcome, sample=at_hand)))
+        decoded = replace(sample, image_loader=_create_image_getter(sample.image))
+        return finish_result(add_boxes(config, replace(outcome, sample=decoded)))
     except StorageError:
         raise
     except (OutputError, ImageError) as error:
@@ -193,7 +196,7 @@ def _finish_outcome(
 
 
 def add_boxes(config: RunConfig, result: Result) -> Result:
-    """The result with the boxes that the job asks for."""
+    """Return the result with the boxes that the run asks for."""
     return replace(
         result,
         explanations=tuple(_add_explanation_boxes(config, result, e) for e in result.explanations),
@@ -206,18 +209,16 @@ def _add_explanation_boxes(
     if explanation.fused_map.status != "ok" or result.has_concepts:
         return explanation
     view = result.sample.view
-    part = crop_visible_map(explanation.fused_map.normalized, view, config.model.input_size)
-    # Where nothing is left, all that varied lay in the padding.
+    visible = crop_visible_map(explanation.fused_map.normalized, view, config.model.input_size)
+    # A visible part without values means that the map varies in the padding only.
     fused = replace(
-        explanation.fused_map, status="ok" if part.any() else "constant", visible_part=part
+        explanation.fused_map, status="ok" if visible.any() else "constant", visible_part=visible
     )
     layers = tuple(
-        fused if panel is explanation.fused_map else panel for panel in explanation.layer_maps
+        fused if maps is explanation.fused_map else maps for maps in explanation.layer_maps
     )
     explanation = replace(explanation, fused_map=fused, layer_maps=layers)
     if fused.status != "ok":
         return explanation
-    picture = result.sample.image
-    return replace(
-        explanation, boxes=find_boxes(part, result.threshold, config.box_selection, view, picture)
-    )
+    boxes = find_boxes(visible, result.threshold, config.box_selection, view, result.sample.image)
+    return replace(explanation, boxes=boxes)

@@ -17,8 +17,7 @@ from typing import Any
 from camcli.core.errors import OutputError
 from camcli.core.types import Failure, ImageSource
 from camcli.io.results import RESULTS_FILE
-
-ResultLine = Mapping[str, Any]
+from camcli.runs.counts import ResultLine
 
 
 @dataclass(frozen=True, slots=True)

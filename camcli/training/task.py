@@ -31,6 +31,14 @@ class TrainingTask:
 
 
 @dataclass(frozen=True, slots=True)
+class LocalizationScore:
+    """GT-known, the share of boxes with IoU >= 0.5, at the best threshold, and that threshold."""
+
+    gt_known: float
+    threshold: float
+
+
+@dataclass(frozen=True, slots=True)
 class ValidationScores:
     """What validation says: share of right answers, cross entropy, share of right boxes.
 

@@ -5,19 +5,18 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from copy import deepcopy
 from dataclasses import replace
-from functools import partial
 
 import torch
 from torch import Tensor, nn
 
 from camcli.core.errors import MethodError, TrainingError
 from camcli.core.types import Failure
-from camcli.engine import targets
 from camcli.engine.plan import plan_requests
-from camcli.evaluation.datasets.registry import EvaluationSample
-from camcli.evaluation.localization import ImageScore, Scoreboard, score_predictions
+from camcli.evaluation.datasets.samples import EvaluationSample
 from camcli.evaluation.metrics.aggregation import compute_metrics
-from camcli.evaluation.predictions import create_evaluation_rows, iter_model_predictions
+from camcli.evaluation.predictions import ANNOTATED_CLASS, ModelMaps
+from camcli.evaluation.scoreboard import Scoreboard
+from camcli.evaluation.scores import ImageScore, score_predictions
 from camcli.methods.registry import find_method
 from camcli.models.model import Model, wrap_network
 from camcli.models.zoo.architectures import create_untrained
@@ -26,12 +25,10 @@ from camcli.models.zoo.replace_head import HEAD_ATTACHERS
 from camcli.runs.config import RunConfig
 from camcli.training.data.loader import TrainingBatch
 from camcli.training.soft_labels import SoftLabeler
-from camcli.training.task import TrainingTask, ValidationScores
+from camcli.training.task import LocalizationScore, TrainingTask, ValidationScores
 
-METHOD_BY_HEAD: Mapping[HeadKind, str] = {
-    "tscam": "tscam",
-    "gap": "cam",
-}  # the method that a head is for
+METHOD_BY_HEAD: Mapping[HeadKind, str] = {"tscam": "tscam", "gap": "cam"}
+MAX_EXPLAINED_AT_ONCE = 32  # images; maps need more memory than logits
 
 
 def check_explainable(network: nn.Module, head_kind: HeadKind, original_model: Model) -> None:
@@ -74,35 +71,53 @@ def compute_classification_scores(logits: Tensor, target_probabilities: Tensor) 
     return ValidationScores(float(right.float().mean()), float(loss))
 
 
-def validate_localization(task: TrainingTask, judged: ValidationScores) -> ValidationScores:
-    """With GT-known at the best threshold, and that threshold; of the maps that `explain` makes.
+def validate_localization(task: TrainingTask, scores: ValidationScores) -> ValidationScores:
+    """Adds GT-known of the maps that `explain` would draw, and its best threshold.
 
-    The network is not touched: a copy of it is frozen and measured.
+    Measures a frozen copy of the network, so that the training goes on undisturbed.
     """
-    items, recipe = task.data.localization_samples, task.recipe
-    if not items:
-        return judged
-    copied = deepcopy(task.network)
-    model = wrap_network(task.architecture, copied, task.transform, device=task.device)
-    size = min(recipe.batch_size, 32)
-    known, threshold = compute_gt_known(
-        model, METHOD_BY_HEAD[task.head_kind], items, size, recipe.workers
+    samples, recipe = task.data.localization_samples, task.recipe
+    if not samples:
+        return scores
+    model = wrap_network(
+        task.architecture, deepcopy(task.network), task.transform, device=task.device
     )
-    return replace(judged, gt_known=known, threshold=threshold)
+    found = compute_gt_known(
+        model,
+        METHOD_BY_HEAD[task.head_kind],
+        samples,
+        batch_size=min(recipe.batch_size, MAX_EXPLAINED_AT_ONCE),
+        workers=recipe.workers,
+    )
+    if found is None:
+        return scores
+    return replace(scores, gt_known=found.gt_known, threshold=found.threshold)
 
 
 def compute_gt_known(
-    model: Model, method: str, samples: Sequence[EvaluationSample], batch_size: int, workers: int
-) -> tuple[float | None, float | None]:
-    """GT-known of a method at its best threshold, and that threshold."""
-    requests = plan_requests(model, [find_method(method)])
-    any_class = targets.parse_target("predicted")(model.labels)  # each truth's takes its place
-    job = RunConfig(model, requests, any_class, "squash", batch_size, workers)
-    board, rows = Scoreboard(resamples=0), create_evaluation_rows(job)
-    for found in score_predictions(partial(iter_model_predictions, job), samples, rows, seed=0):
+    model: Model,
+    method: str,
+    samples: Sequence[EvaluationSample],
+    *,
+    batch_size: int,
+    workers: int,
+) -> LocalizationScore | None:
+    """GT-known of a method at its best threshold; None if no sample can be scored."""
+    maps = ModelMaps(
+        RunConfig(
+            model,
+            plan_requests(model, [find_method(method)]),
+            ANNOTATED_CLASS,
+            batch_size=batch_size,
+            workers=workers,
+        )
+    )
+    board, row = Scoreboard(resamples=0), maps.rows[0]
+    for found in score_predictions(maps, samples, seed=0):
         if isinstance(found, ImageScore):
             board.add_score(found)
-    if rows[0] not in board.metric_sums:
-        return None, None
-    best = compute_metrics(board.metric_sums[rows[0]].sums)["max_box_acc"]
-    return best.value, best.threshold
+    if row not in board.metric_sums:
+        return None
+    best = compute_metrics(board.metric_sums[row].sums)["max_box_acc"]
+    assert best.threshold is not None
+    return LocalizationScore(best.value, best.threshold)

@@ -281,4 +281,4 @@ def test_options_may_be_numbers_or_names(cli: Cli, picture: Path) -> None:
         "explain", picture, "--method", "rise:keep=0:masks=2", "--output", "o", "--size", "64"
     )
     assert ran.status == 1
-    assert "it is the same everywhere" in ran.err
+    assert "the map is the same everywhere" in ran.err

@@ -158,7 +158,7 @@ def test_zero_gradient_is_said_and_never_drawn(cli: Cli, tmp_path: Path) -> None
     assert found["map_status"] == "zero_gradient"
     assert found["boxes"] == []
     assert "chelsea.jpg: no map" in ran.err
-    assert "try --layers blocks.5.norm1" in ran.err
+    assert "Try --layers blocks.5.norm1" in ran.err
     with Image.open(tmp_path / "camcli-out" / found["files"]["overlay"]) as opened:
         picture = np.asarray(opened)
     grey = (picture.max(axis=2) - picture.min(axis=2)) < 8

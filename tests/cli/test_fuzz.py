@@ -25,7 +25,9 @@ from camcli.core.types import ImageSource
 from camcli.engine import targets
 from camcli.io import discovery as sources
 from camcli.io import labels
+from camcli.io.writers import WRITERS
 from camcli.methods import registry as methods
+from camcli.methods.options import create_variant, parse_methods
 from camcli.models.introspection import selectors as layers
 
 T = TypeVar("T")
@@ -257,13 +259,13 @@ READERS: dict[str, tuple[Callable[[str], Any], Callable[[Any], bool]]] = {
         lambda t: options.parse_transform_options(None, t, None)["std"],
         lambda s: 0 < min(s) <= 1,
     ),
-    "--save": (options.parse_output_kinds, lambda kinds: set(kinds) <= set(options.OUTPUT_KINDS)),
+    "--save": (options.parse_output_kinds, lambda kinds: set(kinds) <= WRITERS.keys()),
     "--smooth": (lambda t: options.parse_smoothing_options(t, 0, "squash"), bool),
     "--target": (
         lambda t: targets.parse_target(t)(CLASSES),
         lambda t: 0 <= t.top_count <= len(NAMES),
     ),
-    "": (lambda t: options.parse_methods([t]), bool),
+    "": (lambda t: parse_methods([t]), bool),
 }
 VALUES = mix(
     *("224", "x", "p", "otsu", "0.5", "e", "boxes", "noise:", "top:", "finer", "crow", "-vs-", "@"),
@@ -296,7 +298,7 @@ def test_any_setting_is_of_its_kind_and_alike_in_both_places(
     read = tried(
         lambda: options.parse_method_settings([f"{key}={text}"], [method])[method.name], UsageError
     )
-    variant: Any = tried(lambda: methods.create_variant(method.name, {key: text}), UsageError)
+    variant: Any = tried(lambda: create_variant(method.name, {key: text}), UsageError)
     value: Any = read[key] if read else None
     assert (variant.function.keywords[key] if variant else None) == value
     assert type(value) in (type(None), type(method.options[key]))

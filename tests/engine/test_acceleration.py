@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Callable
 from contextlib import suppress
 from copy import deepcopy
-from dataclasses import replace
 from typing import Any, cast
 
 import pytest
@@ -24,6 +23,7 @@ from camcli.engine.acceleration.precision import use_bf16
 from camcli.engine.explain import explain_batch
 from camcli.engine.plan import plan_requests
 from camcli.engine.postprocess import BatchExplanation
+from camcli.engine.providers.registry import gather_needs
 from camcli.engine.request import Request
 from camcli.methods.registry import METHODS, find_method
 from camcli.models import model as models
@@ -133,7 +133,7 @@ def test_folded_norms_change_no_map_of_any_method(name: str) -> None:
         with fold_batch_norms(model, requests) as count:
             gaps[method] = gap(whole, explain_batch(model, inputs, requests, top)[0])
             again = model.network(inputs)
-        assert count == (0 if requests[0].biases or requests[0].guided else FOLDED[name]), method
+        assert count == (0 if gather_needs(requests).batch_norms else FOLDED[name]), method
         assert torch.allclose(again, logits, rtol=0, atol=1e-4 * float(logits.abs().max()))
     assert not {m: g for m, g in gaps.items() if g > (3e-2 if m in KINKED else 1e-4)}
 
@@ -153,10 +153,7 @@ def test_a_convolution_that_is_read_or_has_rules_of_its_own_keeps_its_norm() -> 
     model = plain()
     with fold_batch_norms(model, requests_of(model, "gradcam", "3")) as count:
         assert count == 1
-    (request,) = requests_of(model, "gradcam")
-    with fold_batch_norms(
-        model, [replace(request, lrp={"2": lambda _m, _i, output: output})]
-    ) as count:
+    with fold_batch_norms(model, requests_of(model, "guidedbackprop")) as count:
         assert count == 0
 
 

@@ -171,13 +171,13 @@ def test_answers_of_any_shape(kind: str) -> None:
 def test_answers_that_are_none(output: Any) -> None:
     assert logits.find_logits(output) is None
     plain = lively(timm.create_model("test_resnet", num_classes=10))
-    with pytest.raises(ModelError, match="is no classifier"):
+    with pytest.raises(ModelError, match="is not a classifier"):
         models.wrap_network("odd", Answering(plain, lambda _: output), Transform((96, 96)))
 
 
 @pytest.mark.parametrize("flat", [False, True])
 def test_a_single_logit_is_two_classes(flat: bool) -> None:
-    network = lively(timm.create_model("test_resnet", num_classes=1))
+    network = lively(timm.create_model("test_resnet", num_classes=1)).eval()
     one = models.wrap_network(
         "one", Answering(network, lambda z: z[:, 0] if flat else z), Transform((96, 128))
     )
@@ -197,16 +197,16 @@ def test_a_single_logit_is_two_classes(flat: bool) -> None:
 
 
 def test_cam_of_a_single_logit() -> None:
-    network = lively(timm.create_model("test_resnet", num_classes=1))
+    network = lively(timm.create_model("test_resnet", num_classes=1)).eval()
     one = models.wrap_network("one", network, Transform((96, 128)))
     inputs = photographs(one.input_size)
     no, yes = explain_batch(
         one, inputs, plan_requests(one, [find_method("cam")]), lambda _: torch.tensor([[0, 1]] * 3)
     )[0]
     assert torch.allclose(no.fused.values, -yes.fused.values, atol=1e-5)
-    bias = float(network.get_parameter("fc.bias"))
+    bias = one.network.get_parameter("fc.bias").item()
     assert torch.allclose(
-        yes.fused.values.mean(dim=(1, 2)) + bias, network(inputs)[:, 1], atol=1e-3
+        yes.fused.values.mean(dim=(1, 2)) + bias, one.network(inputs)[:, 1], atol=1e-3
     )
 
 
@@ -291,7 +291,7 @@ def test_eigen_of_hirescam_is_eigengradcam() -> None:
 
 def test_eigen_needs_channels() -> None:
     model = model_of("vit")
-    with pytest.raises(MethodError, match=r"rollout has none\. It is for gradcam"):
+    with pytest.raises(MethodError, match=r"rollout has none; use it with gradcam"):
         plan_requests(model, [find_method("rollout")], smoothing=smoothing.parse_smoothing("eigen"))
 
 

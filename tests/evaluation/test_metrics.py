@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from scipy import ndimage
 
 from camcli.core.types import Box
-from camcli.evaluation import baselines, localization
+from camcli.evaluation import baselines, scoreboard
 from camcli.evaluation.datasets.annotations import (
     Annotation,
     CanvasAnnotation,
@@ -432,6 +432,6 @@ def test_baselines_have_not_seen_the_image_and_do_not_change() -> None:
 
 def test_examples_are_the_worst_the_middle_and_the_best() -> None:
     overlaps = {i: i / 10 for i in range(11)}
-    found = localization.choose_examples(overlaps, 3)
+    found = scoreboard.choose_examples(overlaps, 3)
     assert found == {"worst": [0, 1, 2], "median": [4, 5, 6], "best": [10, 9, 8]}
-    assert localization.choose_examples({7: 0.5}, 3) == {"worst": [7], "median": [7], "best": [7]}
+    assert scoreboard.choose_examples({7: 0.5}, 3) == {"worst": [7], "median": [7], "best": [7]}

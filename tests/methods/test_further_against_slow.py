@@ -46,7 +46,7 @@ from camcli.models.introspection.attention import disable_fused_attention
 from camcli.models.model import Model
 
 SLOW = {
-    "cam": slow,
+    "classifier": slow,
     "gradient": slow,
     "activation": slow_activation,
     "perturbation": slow_perturbation,
@@ -331,7 +331,7 @@ def test_ablationcam(key: str, layer: str, read: Read) -> None:
 
 
 def test_a_network_resumed_at_a_layer_does_nothing_before_it() -> None:
-    from camcli.engine.providers.partial_forward import prepare_partial_forward
+    from camcli.engine.partial_forward import create_partial_forward
 
     model = model_of("resnet")
     calls = []
@@ -342,9 +342,9 @@ def test_a_network_resumed_at_a_layer_does_nothing_before_it() -> None:
     try:
         with outputs_of(model.network, ["layer3"]) as kept:
             logits = model.network(image)
-        with prepare_partial_forward(model.network, "layer3", image) as run:
-            calls.clear()
-            assert torch.allclose(run(kept["layer3"].repeat(5, 1, 1, 1)), logits, atol=1e-4)
+        run_from_layer = create_partial_forward(model.network, "layer3", image)
+        calls.clear()
+        assert torch.allclose(run_from_layer(kept["layer3"].repeat(5, 1, 1, 1)), logits, atol=1e-4)
     finally:
         hook.remove()
     stubs = [m for m in model.network.modules() if "forward" in vars(m)]

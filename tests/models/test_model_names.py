@@ -324,8 +324,8 @@ REFUSED: dict[str, tuple[str, ...]] = {
     "mine:needs": ("TypeError", "without arguments"),
     "mine:leaves": ("SystemExit", "without arguments"),
     "mine:text": ("type str", "no torch.nn.Module"),
-    "mine:maps": ("is no classifier",),
-    "mine:segments": ("is no classifier",),
+    "mine:maps": ("is not a classifier",),
+    "mine:segments": ("is not a classifier",),
     "mine:headless": ("has no classifier", "--checkpoint"),
 }
 
@@ -432,7 +432,7 @@ def test_a_program_is_explained_as_its_network_is(cli: Cli, tmp_path: Path, kind
         for m in (model, plain)
     ]
     for (ours,), (theirs,) in zip(*found, strict=True):
-        assert torch.equal(ours.chosen.classes, theirs.chosen.classes)
+        assert torch.equal(ours.target_scores.class_indices, theirs.target_scores.class_indices)
         assert torch.allclose(ours.fused.values, theirs.fused.values, atol=1e-3)
     explained = ("explain", PHOTO, "--model", f"program:{path}", "--size", "64", "--method")
     refused(cli(*explained, "gradcam"), "no layer", "saliency", "occlusion")

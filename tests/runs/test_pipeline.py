@@ -158,17 +158,17 @@ def test_altered_inputs_come_in_fewer_when_one_image_alone_does_not_fit(
     tried: list[int] = []
 
     def cramped(model: Any, inputs: torch.Tensor, requests: Any, choose: Any, how: Any) -> Any:
-        tried.append(how.chunk)
-        if how.chunk > 2:
+        tried.append(how.chunk_size)
+        if how.chunk_size > 2:
             raise torch.OutOfMemoryError("CUDA out of memory")
         return explain_batch(model, inputs, requests, choose, how)
 
     monkeypatch.setattr(batches, "explain_batch", cramped)
-    watch = pipeline.RunCallbacks(RunState.from_config(job(8)))
-    found_ = list(pipeline.run_pipeline(job(8), found(NAMES[0]), lambda result: result, watch))
+    state = RunState.from_config(job(8))
+    found_ = list(pipeline.run_pipeline(job(8), found(NAMES[0]), lambda result: result, state))
     assert isinstance(found_[0], Result)
     assert tried == [8, 4, 2]
-    assert watch.state.notes[-1] == "out of memory: 2 at a time from here on"
+    assert state.notes[-1] == "out of memory: continuing with 2 at a time"
 
 
 @pytest.mark.parametrize(
@@ -189,13 +189,13 @@ def test_bf16_is_taken_where_it_is_faster_and_maps_are_the_same(
 
     monkeypatch.setattr(precision, "_measure_speedup", lambda *_: gain)
     monkeypatch.setattr(batches, "explain_batch", noisy)
-    watch = pipeline.RunCallbacks(RunState.from_config(work))
+    state = RunState.from_config(work)
     assert all(
         isinstance(o, Result)
-        for o in pipeline.run_pipeline(work, found(*NAMES), lambda r: r, watch)
+        for o in pipeline.run_pipeline(work, found(*NAMES), lambda r: r, state)
     )
-    assert watch.state.precision == taken
-    assert watch.state.notes[0].startswith(f"{taken}: ")
+    assert state.precision == taken
+    assert state.notes[0].startswith(f"{taken}: ")
 
 
 def test_each_second_counts_once_for_what_is_innermost(monkeypatch: pytest.MonkeyPatch) -> None:

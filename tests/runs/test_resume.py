@@ -28,10 +28,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from camcli.cli.summary import RunSummary
 from camcli.io import files, jsonl, writers
 from camcli.runs import pipeline
 from camcli.runs import resume as earlier
+from camcli.runs.counts import RunCounts
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="looks into /proc, forks, locks")
 
@@ -311,8 +311,8 @@ def test_a_folder_has_one_run_at_a_time(go: Go) -> None:
         fcntl.flock(first, fcntl.LOCK_EX)
         for option in ("--resume", "--overwrite"):
             assert "another run is writing to o" in refused(go, "o", option)
-    with jsonl.open_log(Path("p"), False) as write:
-        write({"path": "x", "status": "failed"})
+    with jsonl.ResultsLog.open(Path("p/results.jsonl")) as log:
+        log.append({"path": "x", "status": "failed"})
         assert "another run is writing to p" in refused(go, "p", "--overwrite")
     assert_mended(go)
 
@@ -357,7 +357,7 @@ def test_of_a_list_that_says_anything_only_results_are_kept(
         path.write_text("here")
     (output / "results.jsonl").write_bytes(text)
     asked = earlier.ResumePlan({"a": 0, "b": 1, "gone": 2}, 1, {"a": "k", "b": "k"}.get)
-    done = earlier.prune_log(output, asked, RunSummary().add_earlier_line)
+    done = earlier.prune_log(output, asked, RunCounts().add_earlier_line)
     own = [
         e.content
         for e in earlier.iter_log_entries(output / "results.jsonl")
@@ -370,7 +370,7 @@ def test_of_a_list_that_says_anything_only_results_are_kept(
         assert {file for e in says["explanations"] for file in e["files"].values()} <= {"f"}
     assert all(line in text for line in lines(output))
     earlier.sort_log(output, asked.index_by_path)
-    assert earlier.prune_log(output, asked, RunSummary().add_earlier_line) == done
+    assert earlier.prune_log(output, asked, RunCounts().add_earlier_line) == done
 
 
 @pytest.mark.parametrize(("number", "status"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
@@ -383,8 +383,8 @@ def test_a_first_signal_lets_what_is_under_way_finish(
     forge.send(number)
     assert forge.wait() == status
     said = forge.said.read_text()
-    assert "finishing what is under way" in said
-    assert "interrupted; to go on: " in said
+    assert "stopping after the current batch" in said
+    assert "interrupted; to continue: " in said
     assert state(output) == "interrupted"
     assert len(lines(output)) in (3, 6, 9)  # whole batches
     assert len(tree(output)) == 1 + 2 * sum(b'"ok"' in line for line in lines(output))
@@ -396,7 +396,7 @@ def test_a_second_interrupt_stops_at_once(forge: Forge, command: tuple[object, .
     forge.start((*command, "--smooth", "noise:300"), output)
     until(lambda: lines(output))
     forge.send(signal.SIGINT)
-    until(lambda: "finishing" in forge.said.read_text())
+    until(lambda: "stopping" in forge.said.read_text())
     forge.send(signal.SIGINT)
     assert forge.wait() == 130
     assert "Traceback" not in forge.said.read_text()
@@ -446,7 +446,7 @@ def test_a_disk_that_fills_ends_the_run(go: Go, monkeypatch: Patch, nth: int) ->
     assert ran.status == 1
     assert ran.err.count("No space left on device\n") == 1
     assert "Traceback" not in ran.err
-    assert nth < 12 or "failed; to go on: " in ran.err
+    assert nth < 12 or "failed; to continue: " in ran.err
     assert_mended(go)
 
 

@@ -36,7 +36,6 @@ from camcli.cli.options import (
     check_no_existing_run,
     choose_batch_size,
     parse_method_options,
-    parse_methods,
     parse_model_names,
     parse_model_options,
     parse_threshold,
@@ -45,6 +44,7 @@ from camcli.core.errors import MethodError, UsageError
 from camcli.engine.targets import parse_target
 from camcli.io.discovery import find_image_sources, parse_path_list
 from camcli.io.files import create_class_slugs
+from camcli.methods.options import parse_methods
 from camcli.methods.registry import METHODS, Method
 
 if TYPE_CHECKING:
@@ -96,7 +96,8 @@ def compare(
     listed = parse_path_list(sys.stdin.read()) if "-" in inputs else []
     sources = find_image_sources(inputs, listed, skip_folder=output.output)
 
-    from camcli.cli.runners.compare import CompareRun
+    from camcli.cli.runners.compare import run_compare
+    from camcli.runs.compare_run import CompareTask
     from camcli.runs.config import RunConfig
 
     specs: Sequence[str | None] = list(dict.fromkeys(layers or [])) or [None]
@@ -118,13 +119,16 @@ def compare(
         rows += [_create_row(config, options, specs, spec, label) for spec in specs]
     _check_refusals(rows, methods, all_must_apply)
     columns = _find_used_columns(rows, methods)
-    return CompareRun(
+    task = CompareTask(
         method_names=tuple(methods[column].name for column in columns),
         rows=tuple(row.select_columns(columns) for row in rows),
+        sources=sources,
         output=output.output,
         class_slugs=create_class_slugs(rows[0].base_config.model.labels),
-        fail_on_blank=all_must_apply,
-    ).run(sources, output.overwrite, output.format_)
+    )
+    return run_compare(
+        task, output.overwrite, fail_on_blank=all_must_apply, output_format=output.format_
+    )
 
 
 def _create_row(
@@ -135,20 +139,19 @@ def _create_row(
     model_label: str,
 ) -> ComparisonRow:
     """Plan each method by itself for one network and one `--layers`."""
-    from camcli.engine.plan import iter_method_plans
+    from camcli.engine.plan import PlanOptions, iter_method_plans
     from camcli.runs.comparison import create_comparison_row
 
     # A method that chooses its own layers is drawn in the first row only.
     planned = [m for m in options.methods if m.per_layer or spec == specs[0]]
-    plans = iter_method_plans(
-        config.model,
-        planned,
-        spec,
-        options.block,
-        options.fusion,
-        options.settings,
-        options.smoothing,
+    plan_options = PlanOptions(
+        layer_spec=spec,
+        block=options.block,
+        fusion=options.fusion,
+        options=options.settings,
+        smoothing=options.smoothing,
     )
+    plans = iter_method_plans(config.model, planned, plan_options)
     plan_by_method = dict(zip((m.name for m in planned), plans, strict=True))
     layers_label = str(spec) if len(specs) > 1 else ""
     return create_comparison_row(model_label, layers_label, config, options.methods, plan_by_method)

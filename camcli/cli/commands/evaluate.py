@@ -4,12 +4,9 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Callable, Mapping, Sequence
-from contextlib import ExitStack
+from collections.abc import Sequence
 from dataclasses import replace
-from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
 
 from typer import Typer
 
@@ -48,16 +45,12 @@ from camcli.cli.options import (
     choose_batch_size,
     choose_worker_count,
     parse_method_options,
-    parse_methods,
     parse_model_names,
     parse_model_options,
     parse_threshold,
 )
-from camcli.core.errors import CamcliError, UsageError, format_suggestion, to_one_line
-from camcli.io.jsonl import open_log
-
-if TYPE_CHECKING:
-    from camcli.cli.runners.evaluate import EvaluateRun
+from camcli.core.errors import UsageError, format_suggestion, to_one_line
+from camcli.methods.options import parse_methods
 
 app = Typer(help="Measure how well maps match ground truth.")
 
@@ -115,102 +108,72 @@ def localization(
     check_path_exists("--annotations", annotations)
     check_no_existing_run(output, overwrite, IMAGE_SCORES_FILE)
 
-    below = _parse_floors(fail_under or [])
+    floors = _parse_floors(fail_under or [])
 
-    from camcli.evaluation.datasets.registry import DatasetPaths, read_dataset
+    from camcli.evaluation.datasets.reader import DatasetPaths
+    from camcli.evaluation.datasets.registry import read_dataset
 
-    place = DatasetPaths(
-        dataset, images, annotations, split, output, allow_missing_images=bool(maps)
-    )
-    data = read_dataset(place)
-    asked = [part.strip() for part in (classes or "").split(",") if part.strip()]
+    paths = DatasetPaths(dataset, images, annotations, split, output)
+    data = read_dataset(paths, allow_missing_images=bool(maps))
     threads = workers or choose_worker_count()
 
-    from camcli.cli.runners.evaluate import EvaluateRun
-    from camcli.engine.plan import plan_layer_specs
-    from camcli.engine.targets import parse_target
-    from camcli.evaluation.localization import Scoreboard
-    from camcli.evaluation.predictions import (
-        EvaluationRow,
-        create_evaluation_rows,
-        iter_folder_predictions,
-        iter_model_predictions,
-    )
+    from camcli.cli.runners.evaluate import run_evaluation
+    from camcli.engine.plan import PlanOptions, plan_layer_specs
+    from camcli.evaluation.localization import LocalizationConfig
+    from camcli.evaluation.predictions import ANNOTATED_CLASS, ModelMaps
+    from camcli.evaluation.stored_maps import FolderMaps
     from camcli.io.labels import create_default_labels, load_labels
     from camcli.runs.config import RunConfig
 
-    def score_folder(run: EvaluateRun, folder: Path) -> None:
-        row = EvaluationRow(to_one_line(folder), "maps", (), 0.2 if level is None else level)
+    def open_folder(folder: Path) -> FolderMaps:
         known = load_labels(model.labels, None) if model.labels else create_default_labels(1000)
-        produce = partial(iter_folder_predictions, folder, boxes, threads)
-        run.score_images(produce, known, (row,), unknown_class=-1)
-
-    def score_model(run: EvaluateRun, name: str | None) -> None:
-        chosen = choose_model_name(name, model_options, wanted)
-        loaded = load_chosen_model(chosen, model_options)
-        if name and os.path.isfile(name):  # checkpoints of one architecture are told apart
-            loaded = replace(loaded, name=to_one_line(name))
-        job = RunConfig(
-            model=loaded,
-            requests=plan_layer_specs(
-                loaded,
-                wanted,
-                layers or [None],
-                options.block,
-                options.fusion,
-                options.settings,
-                options.smoothing,
-            ),
-            target=parse_target("predicted")(loaded.labels),  # each annotation's class replaces it
-            fit=image.fit,
-            batch_size=choose_batch_size(batch_size, loaded.device.type, image.fit),
-            workers=threads,
-            threshold=level,
+        return FolderMaps(
+            folder=folder,
+            labels=known,
+            threshold=0.2 if level is None else level,
             box_selection=boxes,
+            workers=threads,
+        )
+
+    def open_model(name: str | None) -> ModelMaps:
+        loaded = load_chosen_model(choose_model_name(name, model_options, wanted), model_options)
+        if name and os.path.isfile(name):  # tells checkpoints of one architecture apart
+            loaded = replace(loaded, name=to_one_line(name))
+        plan_options = PlanOptions(
+            block=options.block,
+            fusion=options.fusion,
+            options=options.settings,
             smoothing=options.smoothing,
         )
-        run.score_images(
-            partial(iter_model_predictions, job),
-            loaded.labels,
-            create_evaluation_rows(job),
+        return ModelMaps(
+            RunConfig(
+                model=loaded,
+                requests=plan_layer_specs(loaded, wanted, layers or [None], plan_options),
+                target=ANNOTATED_CLASS,
+                fit=image.fit,
+                batch_size=choose_batch_size(batch_size, loaded.device.type, image.fit),
+                workers=threads,
+                threshold=level,
+                box_selection=boxes,
+                smoothing=options.smoothing,
+            )
         )
 
-    about = {
-        "dataset": str(dataset),
-        "kind": data.kind,
-        "split": split,
-        "limit": limit,
-        "fit": image.fit,
-    }
-    with ExitStack() as stack:
-        start = partial(open_log, output, overwrite, IMAGE_SCORES_FILE)
-        board = Scoreboard(resamples, method_arguments.seed)
-        run = EvaluateRun(
-            dataset=data,
-            class_filter=asked,
-            limit=limit,
-            strict=strict,
-            scoreboard=board,
-            output=output,
-            open_score_log=lambda: stack.enter_context(start()),
-            format=format_,
-        )
-        steps = [partial(score_folder, run, folder) for folder in dict.fromkeys(maps or [])]
-        _run_steps(steps or [partial(score_model, run, name) for name in names], run, about)
-        return run.write_report({**about, "complete": True}, below)
-
-
-def _run_steps(
-    steps: Sequence[Callable[[], None]], run: EvaluateRun, header: Mapping[str, Any]
-) -> None:
-    """Each step; where one fails, what is done is told before what went wrong."""
-    try:
-        for step in steps:
-            step()
-    except (CamcliError, KeyboardInterrupt):
-        if run.scoreboard.metric_sums:
-            run.write_report({**header, "complete": False}, {})
-        raise
+    config = LocalizationConfig(
+        paths=paths,
+        dataset=data,
+        class_filter=[part.strip() for part in (classes or "").split(",") if part.strip()],
+        limit=limit,
+        strict=strict,
+        fit=image.fit,
+        resamples=resamples,
+        seed=method_arguments.seed,
+        output=output,
+        overwrite=overwrite,
+    )
+    # Lazy, so that a model is loaded only after the one before it is evaluated.
+    sources = map(open_folder, dict.fromkeys(maps)) if maps else map(open_model, names)
+    return run_evaluation(config, sources, floors, format_)
 
 
 def _check_map_folders(maps: Sequence[Path], model_choices: Sequence[object]) -> None:

@@ -28,7 +28,6 @@ from camcli.cli.options import (
     choose_batch_size,
     choose_worker_count,
     parse_method_options,
-    parse_methods,
     parse_model_options,
     parse_output_kinds,
     parse_threshold,
@@ -36,6 +35,7 @@ from camcli.cli.options import (
 from camcli.engine.targets import parse_target
 from camcli.io.discovery import find_image_sources, parse_path_list
 from camcli.io.files import create_class_slugs
+from camcli.methods.options import parse_methods
 
 if TYPE_CHECKING:
     from camcli.core.types import Result
@@ -92,8 +92,9 @@ def explain(
 
     find_palette(output.colormap)
 
-    from camcli.cli.runners.explain import ExplainRun
+    from camcli.cli.runners.explain import run_explain
     from camcli.runs.config import RunConfig
+    from camcli.runs.explain_run import ExplainTask
 
     name = choose_model_name(model.model, model_options, methods)
     network = load_chosen_model(name, model_options)
@@ -111,17 +112,17 @@ def explain(
         is_compiled=speed.compile_,
     )
     weights_file = model.checkpoint or _find_model_file(name)
-    return ExplainRun(
+    task = ExplainTask(
         config=config,
         sources=sources,
-        finish_result=_create_writer(network, kinds, output),
+        write_files=_create_writer(network, kinds, output),
         output=output.output,
-        document=_create_document(config, context.params, weights_file, len(sources)),
-        format=output.format_,
+        manifest=_create_document(config, context.params, weights_file, len(sources)),
         overwrite=output.overwrite,
         resume=output.resume,
         stop_on_error=output.on_error == "stop",
-    ).run()
+    )
+    return run_explain(task, output.format_)
 
 
 def _plan_requests(

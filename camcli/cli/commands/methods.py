@@ -1,16 +1,19 @@
-"""`camcli methods`: every method, what it needs, what it costs, and where it comes from."""
+"""`camcli methods`: list the methods with their inputs, costs and papers."""
 
 from __future__ import annotations
 
 import inspect
 import json
+from collections.abc import Mapping
 from importlib.resources import files
 from typing import Annotated, Any, Literal
 
 from typer import Argument, Option
 
 from camcli.cli.completions import complete_methods
-from camcli.cli.console import print_data, print_table
+from camcli.cli.console import print_data, print_error, print_table
+from camcli.core.errors import UsageError
+from camcli.methods.plugins import list_installed_methods, load_installed_method
 from camcli.methods.registry import METHODS, Method, find_method
 
 
@@ -19,7 +22,7 @@ def methods(
         str | None,
         Argument(
             metavar="NAME",
-            help="Show everything about this method.",
+            help="Show everything about this method; package.module:function is yours.",
             show_default="a table of all methods",
             autocompletion=complete_methods,
         ),
@@ -33,7 +36,7 @@ def methods(
     if name:
         print_data(_format_method(find_method(name)))
         return 0
-    rows = [_create_method_row(method) for method in METHODS.values()]
+    rows = [_create_method_row(method) for method in _list_methods()]
     if format_ == "jsonl":
         for row in rows:
             print_data(json.dumps(row))
@@ -41,13 +44,24 @@ def methods(
         for line in _format_markdown(rows):
             print_data(line)
     else:
-        cells = [[_format_cell(row[key]) for key in row if key != "what"] for row in rows]
+        cells = [[_format_cell(row, key) for key in row if key != "what"] for row in rows]
         print_table([[key for key in rows[0] if key != "what"], *cells])
     return 0
 
 
+def _list_methods() -> list[Method]:
+    """camcli's own methods, then those of installed packages; name each that cannot be loaded."""
+    found = list(METHODS.values())
+    for entry_point in list_installed_methods():
+        try:
+            found.append(load_installed_method(entry_point))
+        except UsageError as error:
+            print_error(error)
+    return found
+
+
 def load_method_costs() -> dict[str, float]:
-    """Of each method its cost in forward passes, as benchmarks/costs.py has measured it."""
+    """The cost of each method in forward passes, as benchmarks/costs.py measured it."""
     text = (files("camcli.methods") / "costs.json").read_text(encoding="utf-8")
     found: dict[str, float] = json.loads(text)
     return found
@@ -68,12 +82,15 @@ def _create_method_row(method: Method) -> dict[str, Any]:
 
 
 def _read_summary(method: Method) -> str:
-    """The first sentence of its documentation, after its name."""
+    """The first line of a method's docstring, without the method's name."""
     first = (inspect.getdoc(method.function) or "").partition("\n")[0]
-    return first.partition(": ")[2].rstrip(".")
+    return (first.partition(": ")[2] or first).rstrip(".")
 
 
-def _format_cell(value: Any) -> str:
+def _format_cell(row: Mapping[str, Any], key: str) -> str:
+    value = row[key]
+    if value is None:
+        return "not measured" if key == "cost" else "-"
     if isinstance(value, bool):
         return "yes" if value else "no"
     if isinstance(value, list):
@@ -82,12 +99,13 @@ def _format_cell(value: Any) -> str:
 
 
 def _format_markdown(rows: list[dict[str, Any]]) -> list[str]:
-    """A table in which names link to papers."""
+    """A Markdown table; the names link to the papers."""
     keys = [key for key in rows[0] if key != "paper"]
     lines = [f"| {' | '.join(keys)} |", "|---" * len(keys) + "|"]
     for row in rows:
-        shown = {**row, "method": f"[`{row['method']}`]({row['paper']})"}
-        lines.append(f"| {' | '.join(_format_cell(shown[key]) for key in keys)} |")
+        name = f"`{row['method']}`"
+        shown = {**row, "method": f"[{name}]({row['paper']})" if row["paper"] else name}
+        lines.append(f"| {' | '.join(_format_cell(shown, key) for key in keys)} |")
     return lines
 
 
@@ -101,6 +119,7 @@ def _format_method(method: Method) -> str:
         for key, value in method.options.items()
     ]
     row = _create_method_row(method)
+    unit = "" if row["cost"] is None else " forward passes"
     return "\n".join(
         [
             method.name,
@@ -110,10 +129,10 @@ def _format_method(method: Method) -> str:
             f"Family: {method.family}",
             f"Needs: {', '.join(method.input_names)} ({', '.join(method.costs)})",
             f"Works on: {', '.join(method.works_on)}",
-            f"Of the class: {_format_cell(row['of the class'])}",
-            f"Cost: {_format_cell(row['cost'])} forward passes",
+            f"Of the class: {_format_cell(row, 'of the class')}",
+            f"Cost: {_format_cell(row, 'cost')}{unit}",
             f"Box threshold: {method.threshold}",
-            f"Paper: {method.paper}",
+            f"Paper: {_format_cell(row, 'paper')}",
             *(["Options:", *options] if options else []),
         ]
     )

@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import re
 from pathlib import Path
-from typing import Annotated
 
-from typer import Argument, Option, Typer
+from typer import Typer
 
 from camcli.cli.declarations import (
     Checkpoint,
@@ -16,8 +15,6 @@ from camcli.cli.declarations import (
     Workers,
 )
 from camcli.cli.options import (
-    check_file_exists,
-    check_no_existing_run,
     choose_worker_count,
     parse_input_size,
 )
@@ -42,8 +39,7 @@ from camcli.cli.train_declarations import (
     ValidationShare,
 )
 from camcli.core.errors import UsageError
-from camcli.io.discovery import find_image_sources
-from camcli.training.config import LOG_FILE, TSCAM_CUB_RECIPE, Recipe
+from camcli.training.config import TSCAM_CUB_RECIPE, Recipe
 
 app = Typer(help="Train a head that makes maps: TS-CAM for a ViT, CAM for a CNN.")
 
@@ -161,40 +157,3 @@ def _parse_last_blocks(part: str) -> int | None:
     if part not in ("head", "all"):
         raise UsageError(f"--train {part}: write head, last:N or all")
     return None
-
-
-@app.command()
-def embedded(
-    photos: Annotated[
-        list[str], Argument(metavar="PHOTOS...", help="Files, folders, globs; labels are not used.")
-    ],
-    vit: Annotated[
-        str | None, Option(metavar="NAME", help="A ViT to ask besides, where the objects are.")
-    ] = None,
-    checkpoint: Annotated[Path | None, Option(metavar="FILE", help="Weights for --vit.")] = None,
-    boxes: Annotated[
-        Path | None, Option(metavar="CSV", help="Boxes by which the threshold is chosen.")
-    ] = None,
-    steps: Annotated[int, Option(min=1, help="Of gradient descent.")] = 2580,
-    batch_size: Annotated[int, Option(min=2, max=2**16, help="Views at a time.")] = 64,
-    lr: Annotated[float, Option(min=1e-9, help="At its highest.")] = 1.5e-3,
-    seed: Annotated[
-        int, Option(min=0, max=2**32 - 1, help="The same seed gives the same weights.")
-    ] = 0,
-    workers: Workers = None,
-    output: OutputFolder = Path("camcli-train"),
-    overwrite: TrainOverwrite = False,
-) -> int:
-    """The embedded ViT anew: a transformer on the embedded CNN, taught by it. See its card."""
-    check_file_exists("--checkpoint", checkpoint)
-    check_file_exists("--boxes", boxes)
-    check_no_existing_run(output, overwrite, LOG_FILE)
-    found = find_image_sources(photos, [], skip_folder=output)
-
-    from camcli.cli.runners.distill import run_distillation
-    from camcli.training.distillation.loop import DistillationConfig
-
-    how = DistillationConfig(
-        steps, batch_size, lr, seed=seed, workers=workers or choose_worker_count()
-    )
-    return run_distillation(found, vit, checkpoint, boxes, how, output)

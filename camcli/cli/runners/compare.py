@@ -1,17 +1,14 @@
-"""What `camcli compare` writes and says: a picture and a line an image, and a table at the end."""
+"""Run `camcli compare`: print each line or problem, then a table with one row per method."""
 
 from __future__ import annotations
 
 import json
 from collections import Counter, defaultdict
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, replace
-from pathlib import Path
+from collections.abc import Iterator
+from dataclasses import dataclass, field
 from statistics import mean, median
-from typing import Any
 
 from camcli.cli.console import (
-    ProgressReporter,
     is_jsonl_output,
     print_data,
     print_error,
@@ -19,112 +16,87 @@ from camcli.cli.console import (
     print_table,
     show_progress,
 )
-from camcli.cli.options import COMPARISON_FILE, STATUS_MESSAGES, OutputFormat
+from camcli.cli.options import COMPARISON_FILE, OutputFormat
 from camcli.core.errors import to_one_line
-from camcli.core.types import Failure, ImageSource
-from camcli.io.files import format_explanation_slug, shorten_stem, write_file
-from camcli.io.jsonl import open_log
-from camcli.io.results import failure_to_json
-from camcli.runs.comparison import (
-    ComparisonRow,
-    compare_methods,
-    comparison_to_json,
-    draw_comparison,
-)
+from camcli.core.types import STATUS_TEXTS
+from camcli.io.jsonl import ResultsLog
+from camcli.runs.compare_run import CompareTask, ComparisonLine, iter_comparison_lines
+
+
+def run_compare(
+    task: CompareTask, overwrite: bool, fail_on_blank: bool, output_format: OutputFormat
+) -> int:
+    """Compare on every image, and print. Returns the exit status.
+
+    With `fail_on_blank`, a map that shows no answer makes the status 1.
+    """
+    is_jsonl, is_quiet = is_jsonl_output(output_format), output_format == "quiet"
+    statistics = _Statistics()
+    with (
+        ResultsLog.open(task.output / COMPARISON_FILE, overwrite=overwrite) as log,
+        show_progress("comparing", len(task.sources), is_quiet) as bar,
+    ):
+        for source in task.sources:
+            for line in iter_comparison_lines(task, source, log, bar.update_inner):
+                statistics.add_line(line)
+                _print_problems(line)
+                if is_jsonl:
+                    print_data(json.dumps(line))
+            bar.advance()
+    if statistics.milliseconds and not is_jsonl and not is_quiet:
+        print_table(list(statistics.iter_table_rows()))
+    print_info(f"{statistics.format_summary()}; written to {to_one_line(task.output)}/")
+    counts = statistics.counts
+    return int(bool(counts["failed"] or (fail_on_blank and counts["blank"])))
 
 
 @dataclass(frozen=True, slots=True)
-class CompareRun:
-    """The columns and rows of every picture, and what has been seen so far.
+class _Statistics:
+    """Times and correlations of each method, and counts of pictures, failures and blank maps."""
 
-    `strict` says that a blank map counts as a failure: not so where methods were not named.
-    """
-
-    method_names: Sequence[str]
-    rows: Sequence[ComparisonRow]
-    output: Path
-    class_slugs: Sequence[str]
-    fail_on_blank: bool
     milliseconds: dict[str, list[float]] = field(default_factory=lambda: defaultdict(list))
     correlations: dict[str, list[float]] = field(default_factory=lambda: defaultdict(list))
     counts: Counter[str] = field(default_factory=Counter)
 
-    def run(
-        self, sources: Sequence[ImageSource | Failure], overwrite: bool, output_format: OutputFormat
-    ) -> int:
-        """Compare on every image; the exit status."""
-        machine = is_jsonl_output(output_format)
-        with (
-            open_log(self.output, overwrite, COMPARISON_FILE) as write,
-            show_progress("comparing", len(sources), output_format == "quiet") as bar,
-        ):
-            rows = [_add_progress(row, bar) for row in self.rows]
-            for item in sources:
-                for line in self._iter_lines(rows, item):
-                    write(line)
-                    self._add_line(line)
-                    if machine:
-                        print_data(json.dumps(line))
-                bar.advance()
-        if not machine and output_format != "quiet" and self.milliseconds:
-            print_table(list(self._iter_table_rows()))
-        print_info(f"{self._format_summary()}; written to {to_one_line(self.output)}/")
-        return int(bool(self.counts["failed"] or (self.fail_on_blank and self.counts["blank"])))
-
-    def _iter_lines(
-        self, rows: Sequence[ComparisonRow], item: ImageSource | Failure
-    ) -> Iterator[dict[str, Any]]:
-        """What is told of an image, a line a target, once its picture is written."""
-        found = compare_methods(rows, item)
-        if isinstance(found, Failure):
-            yield failure_to_json(found)
-            return
-        for target in range(len(found.spearman)):
-            shown = found.timed_results[0].result.explanations[target]
-            stem = shorten_stem(found.source.output_stem)
-            file = f"{stem}.{format_explanation_slug(shown, self.class_slugs)}.compare.jpg"
-            write_file(
-                self.output / file,
-                draw_comparison(found, target, self.method_names, rows),
-            )
-            yield comparison_to_json(found, target, self.method_names, rows) | {"file": file}
-
-    def _add_line(self, line: Mapping[str, Any]) -> None:
+    def add_line(self, line: ComparisonLine) -> None:
         if line["status"] == "failed":
             self.counts["failed"] += 1
-            print_error(f"{line['path']}: {line['error']}")
             return
         self.counts["pictures"] += 1
-        for n, shown in enumerate(line["maps"]):
-            label = " ".join(filter(None, (shown["row"], shown["method"])))
+        for n, (label, shown) in enumerate(_iter_labelled_maps(line)):
+            self.counts["blank"] += shown["map_status"] != "ok"
             self.milliseconds[label].append(shown["milliseconds"])
-            if shown["map_status"] != "ok":
-                self.counts["blank"] += 1
-                print_error(
-                    f"{line['path']}: no map ({label}): {STATUS_MESSAGES[shown['map_status']]}"
-                )
-            others = [v for m, v in enumerate(line["spearman"][n]) if m != n and v is not None]
-            self.correlations[label] += others
+            self.correlations[label] += [
+                value for m, value in enumerate(line["spearman"][n]) if m != n and value is not None
+            ]
 
-    def _iter_table_rows(self) -> Iterator[list[str]]:
+    def iter_table_rows(self) -> Iterator[list[str]]:
         yield ["method", "ms an image", "Spearman with the others"]
         for label, times in self.milliseconds.items():
-            alike = f"{mean(self.correlations[label]):.2f}" if self.correlations[label] else "-"
-            yield [label, f"{median(times):.0f}", alike]
+            values = self.correlations[label]
+            yield [label, f"{median(times):.0f}", f"{mean(values):.2f}" if values else "-"]
 
-    def _format_summary(self) -> str:
-        count = self.counts["pictures"]
-        parts = [f"{count} picture{'s' * (count != 1)}"]
+    def format_summary(self) -> str:
+        parts = [_format_count(self.counts["pictures"], "picture")]
         parts += [f"{self.counts['failed']} failed"] if self.counts["failed"] else []
-        blank = self.counts["blank"]
-        parts += [f"{blank} blank map{'s' * (blank != 1)}"] if blank else []
+        parts += [_format_count(self.counts["blank"], "blank map")] if self.counts["blank"] else []
         return ", ".join(parts)
 
 
-def _add_progress(row: ComparisonRow, bar: ProgressReporter) -> ComparisonRow:
-    return replace(
-        row,
-        configs=tuple(
-            job and replace(job, report_progress=bar.update_inner) for job in row.configs
-        ),
-    )
+def _format_count(count: int, noun: str) -> str:
+    return f"{count} {noun}{'s' * (count != 1)}"
+
+
+def _iter_labelled_maps(line: ComparisonLine) -> Iterator[tuple[str, ComparisonLine]]:
+    for shown in line["maps"]:
+        yield " ".join(filter(None, (shown["row"], shown["method"]))), shown
+
+
+def _print_problems(line: ComparisonLine) -> None:
+    if line["status"] == "failed":
+        print_error(f"{line['path']}: {line['error']}")
+        return
+    for label, shown in _iter_labelled_maps(line):
+        if shown["map_status"] != "ok":
+            message = STATUS_TEXTS[shown["map_status"]].message
+            print_error(f"{line['path']}: no map ({label}): {message}")

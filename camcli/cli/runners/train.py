@@ -6,12 +6,14 @@ import math
 import os
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from camcli.cli.console import print_error, print_info, show_progress
 from camcli.cli.options import check_file_exists, check_no_existing_run, check_path_exists
 from camcli.core.errors import UsageError, to_one_line
+from camcli.evaluation.datasets.reader import DatasetPaths
 from camcli.io.labels import load_labels
 from camcli.training.config import (
     BEST_CHECKPOINT,
@@ -20,7 +22,7 @@ from camcli.training.config import (
     TRAINING_FILE_NAMES,
     Recipe,
 )
-from camcli.training.data.samples import TrainingData, TrainingPaths
+from camcli.training.data.samples import TrainingData
 from camcli.training.data.splits import load_training_data
 
 if TYPE_CHECKING:
@@ -76,15 +78,21 @@ def run_training(args: TrainArgs) -> int:
     """Train, telling each epoch; the exit status."""
     _check_args(args)
     names = load_labels(args.labels, None) if args.labels else None
-    where = TrainingPaths(args.data, args.images, args.boxes, args.output, args.share)
-    labelled = None if args.teacher else load_training_data(where, names)
+    load_data = partial(
+        load_training_data,
+        DatasetPaths(args.data, images=args.images, skip_folder=args.output),
+        names,
+        box_file=args.boxes,
+        validation_share=args.share,
+    )
+    labelled = None if args.teacher else load_data()
 
     from camcli.models.model import load_model
 
     teacher = None
     if args.teacher:
         teacher = load_model(args.teacher, args.teacher_checkpoint, device=args.device)
-    found = labelled or load_training_data(where, names, teacher.labels if teacher else None)
+    found = labelled or load_data(teacher.labels if teacher else None)
     _print_data_summary(found)
     lesson = _create_task(args, found, teacher)
 

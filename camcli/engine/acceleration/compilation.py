@@ -1,4 +1,4 @@
-"""torch.compile for the parts of a network between the layers that are read. No formulas."""
+"""torch.compile for the parts of a network that no hook has to see."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from torch._dynamo.exc import TorchDynamoException
 
 from camcli.core.errors import UsageError
 from camcli.engine.acceleration.precision import list_classifier_names
-from camcli.engine.providers.registry import list_hooked_names
+from camcli.engine.providers.registry import gather_needs
 from camcli.engine.request import Request
 from camcli.models.introspection.hooks import list_parent_names, override_forward
 from camcli.models.model import Model
@@ -19,14 +19,13 @@ from camcli.models.model import Model
 
 @contextmanager
 def compile_network(model: Model, requests: Sequence[Request]) -> Iterator[None]:
-    """Inside the context the network runs compiled, but for what hooks must see.
+    """Inside the context, the network runs compiled between the modules that are hooked.
 
-    Those modules run compiled that have no hooks inside, the outermost of them; the others run as
-    they are, from part to part, so that every hook lies between compiled parts. Raises UsageError
-    where torch cannot compile.
+    The outermost modules without a hook inside are compiled; the modules around them run as they
+    are, so that every hook lies between compiled parts. Raises UsageError if torch cannot compile.
     """
-    read = {*list_hooked_names(requests), *list_classifier_names(model)}
-    opened = {"", *(parent for name in read for parent in list_parent_names(name))}
+    hooked = {*gather_needs(requests).hooked_modules, *list_classifier_names(model)}
+    opened = {"", *(parent for name in hooked for parent in list_parent_names(name))}
     with ExitStack() as stack:
         for module in _iter_compilable_modules(model.network, "", opened):
             stack.enter_context(override_forward(module, torch.compile(module.forward)))
@@ -40,7 +39,7 @@ def compile_network(model: Model, requests: Sequence[Request]) -> Iterator[None]
 def _iter_compilable_modules(
     module: nn.Module, name: str, parent_names: Collection[str]
 ) -> Iterator[nn.Module]:
-    """The outermost modules that have no hooks inside, and that are called: lists are not."""
+    """Yield the outermost modules without a hook inside, except lists, which are never called."""
     if name not in parent_names and type(module).forward is not nn.Module.forward:
         yield module
         return

@@ -1,65 +1,173 @@
-"""Attention rows, attention matrices and their gradients."""
+"""The CLS token's attention, whole attention matrices, and how the score depends on these."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Mapping
+from typing import TYPE_CHECKING
 
-import torch
-from torch import Tensor
+from camcli.engine.providers.base import ModelPart, PassNeeds, Provider
+from camcli.engine.providers.registry import register_provider
 
-from camcli.core.types import Layer
-from camcli.engine.providers.base import PassState
-from camcli.engine.request import Request
-from camcli.models.introspection.attention import (
-    AttentionMatrixReader,
-    ClsRowReader,
-    find_cls_row_reader,
-    find_matrix_reader,
-)
-from camcli.models.model import Model
+if TYPE_CHECKING:
+    from torch import Tensor
 
-
-def provide_attention(state: PassState, request: Request, _layer: Layer) -> Tensor:
-    assert request.rows is not None
-    return request.rows.stack_maps(state.recording.reduced_outputs)
+    from camcli.core.types import Layer
+    from camcli.engine.pass_state import PassState
+    from camcli.engine.request import Request
+    from camcli.models.introspection.attention import AttentionMatrixReader, ClsRowReader
+    from camcli.models.model import Model
 
 
-def list_matrix_names(request: Request) -> Iterable[str]:
-    return request.matrices.hook_names if request.matrices else ()
+def _find_cls_rows(model: Model) -> ClsRowReader | None:
+    from camcli.models.introspection.attention import find_cls_row_reader
 
-
-def provide_matrices(state: PassState, request: Request, _layer: Layer) -> list[Tensor]:
-    assert request.matrices is not None
-    outputs = [state.recording.get_output(name).detach() for name in request.matrices.hook_names]
-    return request.matrices.pad_matrices(outputs, diagonal=1)
-
-
-def provide_matrix_gradients(state: PassState, request: Request, _layer: Layer) -> list[Tensor]:
-    assert request.matrices is not None
-    gradients = [state.gradients[name] for name in request.matrices.hook_names]
-    return request.matrices.pad_matrices(gradients, diagonal=0)
-
-
-def provide_block_gradients(state: PassState, request: Request, _layer: Layer) -> list[Tensor]:
-    """The score read after each block, by that block's attention: one block of backward each."""
-    assert request.matrices is not None
-    assert request.reader is not None
-    found: list[Tensor] = []
-    for name, block in zip(request.matrices.hook_names, request.matrices.block_layers, strict=True):
-        read = request.reader(state.recording.graph_outputs[block.name].float())
-        tap = state.recording.graph_outputs[name]
-        found += torch.autograd.grad(state.sum_scores(read), tap, retain_graph=True)
-    return request.matrices.pad_matrices(found, diagonal=0)
-
-
-def list_matrix_and_block_names(request: Request) -> Iterable[str]:
-    blocks = request.matrices.block_layers if request.matrices else ()
-    return (*list_matrix_names(request), *(block.name for block in blocks))
-
-
-def find_model_row_reader(model: Model) -> ClsRowReader | None:
     return find_cls_row_reader(model.network, model.attention_modules, model.input_size)
 
 
-def find_model_matrix_reader(model: Model) -> AttentionMatrixReader | None:
+def _find_matrices(model: Model) -> AttentionMatrixReader | None:
+    from camcli.models.introspection.attention import find_matrix_reader
+
     return find_matrix_reader(model.network, model.attention_modules, model.input_size)
+
+
+def _find_block_reader(model: Model) -> Callable[[Tensor], Tensor] | None:
+    from camcli.models.introspection.heads import find_block_reader
+
+    return find_block_reader(model.network)
+
+
+def _describe_missing_attention(model: Model) -> str:
+    from camcli.models.introspection.attention import unsupported_attention_message
+
+    kind = unsupported_attention_message(model.attention_modules)
+    return f"attention over all patch tokens; {model.name} has {kind}"
+
+
+CLS_ROWS = ModelPart(_find_cls_rows, _describe_missing_attention)
+ATTENTION_MATRICES = ModelPart(_find_matrices, _describe_missing_attention)
+BLOCK_READER = ModelPart(
+    _find_block_reader,
+    lambda model: f"a linear classifier behind a norm of the tokens; {model.name} has none",
+)
+
+
+def provide_attention(state: PassState, request: Request, _layer: Layer) -> Tensor:
+    """The CLS token's row of each block's attention, averaged over heads: (B,L,h,w)."""
+    return request.get_part(CLS_ROWS).stack_maps(state.recording.reduced_outputs)
+
+
+def provide_matrices(state: PassState, request: Request, _layer: Layer) -> list[Tensor]:
+    """The attention matrix of each block: (B,heads,N,N)."""
+    reader = request.get_part(ATTENTION_MATRICES)
+    outputs = [state.recording.get_output(name).detach() for name in reader.hook_names]
+    return reader.pad_matrices(outputs, diagonal=1)
+
+
+def provide_matrix_gradients(state: PassState, request: Request, _layer: Layer) -> list[Tensor]:
+    """The gradient of the score by the attention matrix of each block: (B,heads,N,N)."""
+    reader = request.get_part(ATTENTION_MATRICES)
+    gradients = [state.gradients[name] for name in reader.hook_names]
+    return reader.pad_matrices(gradients, diagonal=0)
+
+
+def provide_block_gradients(state: PassState, request: Request, _layer: Layer) -> list[Tensor]:
+    """For each block, the gradient by its attention of the score read after it: (B,heads,N,N).
+
+    Each gradient takes a backward pass through one block.
+    """
+    import torch
+
+    reader = request.get_part(ATTENTION_MATRICES)
+    read_logits = request.get_part(BLOCK_READER)
+    outputs = state.recording.graph_outputs
+    gradients: list[Tensor] = []
+    for name, block in zip(reader.hook_names, reader.block_layers, strict=True):
+        score = state.sum_scores(read_logits(outputs[block.name].float()))
+        gradients += torch.autograd.grad(score, outputs[name], retain_graph=True)
+    return reader.pad_matrices(gradients, diagonal=0)
+
+
+def _collect_attention_maps(state: PassState, request: Request) -> Mapping[str, Tensor]:
+    """The row of each block, and the sum of all."""
+    reader = request.get_part(CLS_ROWS)
+    rows = reader.stack_maps(state.recording.reduced_outputs)
+    blocks = {block.name: rows[:, i] for i, block in enumerate(reader.block_layers)}
+    return {**blocks, "attention": rows.sum(dim=1)}
+
+
+def _list_row_needs(request: Request) -> PassNeeds:
+    reader = request.get_part(CLS_ROWS)
+    return PassNeeds(reducers=reader.reducers, fused_modules=reader.fused_modules)
+
+
+def list_unfused_needs(request: Request) -> PassNeeds:
+    """The attention modules must show their matrices."""
+    return PassNeeds(fused_modules=request.get_part(ATTENTION_MATRICES).fused_modules)
+
+
+def _list_matrix_needs(request: Request) -> PassNeeds:
+    names = request.get_part(ATTENTION_MATRICES).hook_names
+    return list_unfused_needs(request) | PassNeeds(copied_layers=names)
+
+
+def _list_matrix_gradient_needs(request: Request) -> PassNeeds:
+    names = request.get_part(ATTENTION_MATRICES).hook_names
+    return list_unfused_needs(request) | PassNeeds(graph_layers=names)
+
+
+def _list_block_gradient_needs(request: Request) -> PassNeeds:
+    blocks = tuple(block.name for block in request.get_part(ATTENTION_MATRICES).block_layers)
+    return _list_matrix_gradient_needs(request) | PassNeeds(graph_layers=blocks)
+
+
+def _list_attention_blocks(request: Request) -> tuple[Layer, ...]:
+    """The blocks whose attention matrices are read."""
+    return request.get_part(ATTENTION_MATRICES).block_layers
+
+
+register_provider(
+    Provider(
+        "attention",
+        provide_attention,
+        cost="attention",
+        model_parts=(CLS_ROWS,),
+        list_needs=_list_row_needs,
+        list_source_layers=lambda request: request.get_part(CLS_ROWS).block_layers,
+        collect_component_maps=_collect_attention_maps,
+    )
+)
+register_provider(
+    Provider(
+        "matrices",
+        provide_matrices,
+        cost="attention",
+        reads_cls=True,
+        model_parts=(ATTENTION_MATRICES,),
+        list_needs=_list_matrix_needs,
+        list_source_layers=_list_attention_blocks,
+    )
+)
+register_provider(
+    Provider(
+        "matrix_gradients",
+        provide_matrix_gradients,
+        cost="gradient",
+        class_specific=True,
+        reads_cls=True,
+        model_parts=(ATTENTION_MATRICES,),
+        list_needs=_list_matrix_gradient_needs,
+        list_source_layers=_list_attention_blocks,
+    )
+)
+register_provider(
+    Provider(
+        "block_gradients",
+        provide_block_gradients,
+        cost="gradient",
+        class_specific=True,
+        reads_cls=True,
+        model_parts=(ATTENTION_MATRICES, BLOCK_READER),
+        list_needs=_list_block_gradient_needs,
+        list_source_layers=_list_attention_blocks,
+    )
+)

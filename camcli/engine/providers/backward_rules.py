@@ -1,91 +1,112 @@
-"""Other rules for the backward pass: what modules are made of so that gradients mean relevance.
+"""Gradients under other backward rules: guided backpropagation and AttnLRP.
 
-Each rule keeps a module's output as it is and changes only how gradients pass. Knows no methods.
+A rule keeps a module's output and changes only the gradient that passes through it.
 """
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
 
-import torch
-from torch import Tensor, nn
+from camcli.engine.providers.attention import ATTENTION_MATRICES, list_unfused_needs
+from camcli.engine.providers.base import ModelPart, PassNeeds, Provider
+from camcli.engine.providers.registry import register_provider
 
-from camcli.models.introspection.hooks import BackwardRule
+if TYPE_CHECKING:
+    from torch import Tensor, nn
 
-RELU_TYPE_NAMES = ("ReLU", "ReLU6")
-GELU_TYPE_NAMES = ("GELU", "GELUTanh", "QuickGELU")
-GATE_TYPE_NAMES = (
-    "Sigmoid",
-    "HardSigmoid",
-    "Hardsigmoid",
-    "Softmax",
-)  # they weigh; they do not activate
+    from camcli.core.types import Layer
+    from camcli.engine.pass_state import PassState
+    from camcli.engine.request import Request
+    from camcli.models.introspection.hooks import BackwardRule
+    from camcli.models.model import Model
+
+RELU_TYPE_NAMES = {"ReLU", "ReLU6"}
+GELU_TYPE_NAMES = {"GELU", "GELUTanh", "QuickGELU"}
+# Activations by name only: these compute weights.
+GATE_TYPE_NAMES = {"Sigmoid", "HardSigmoid", "Hardsigmoid", "Softmax", "MultiheadAttention"}
 
 
-def find_activation_modules(network: nn.Module) -> dict[str, nn.Module]:
-    """The modules that are activation functions, by name: torch's and timm's."""
+def _find_activation_modules(network: nn.Module) -> dict[str, nn.Module]:
+    """The activation functions of torch and timm in a network, by module name."""
     return {
         name: module
         for name, module in network.named_modules()
         if type(module).__module__.endswith((".activation", ".activations"))
-        and type(module).__name__ not in (*GATE_TYPE_NAMES, "MultiheadAttention")
+        and type(module).__name__ not in GATE_TYPE_NAMES
     }
 
 
-def find_guided_rules(network: nn.Module) -> dict[str, BackwardRule] | None:
+def _list_type_names(modules: Mapping[str, nn.Module]) -> set[str]:
+    return {type(module).__name__ for module in modules.values()}
+
+
+def _find_guided_rules(model: Model) -> Mapping[str, BackwardRule] | None:
     """Guided backpropagation, R = 1[x > 0] relu(R') at each ReLU; None with other activations.
 
     Source: https://arxiv.org/abs/1412.6806
     """
-    found = find_activation_modules(network)
-    if not found or {type(m).__name__ for m in found.values()} - {*RELU_TYPE_NAMES}:
+    activations = _find_activation_modules(model.network)
+    if not activations or _list_type_names(activations) - RELU_TYPE_NAMES:
         return None
-    return dict.fromkeys(found, _clamp_gradient)
+    return dict.fromkeys(activations, _clamp_gradient)
 
 
 def _clamp_gradient(_module: Any, _inputs: tuple[Any, ...], output: Tensor) -> Tensor:
     if output.requires_grad:
-        output.register_hook(torch.relu)  # type: ignore[no-untyped-call]
+        output.register_hook(lambda gradient: gradient.relu())  # type: ignore[no-untyped-call]
     return output
 
 
-def find_attnlrp_rules(
-    network: nn.Module, blocks: tuple[str, ...]
-) -> dict[str, BackwardRule] | None:
-    """AttnLRP as rules for gradients; None where there is more to rule than attention and GELU.
+def _find_attnlrp_rules(model: Model) -> Mapping[str, BackwardRule] | None:
+    """AttnLRP as backward rules; None if the network has more than attention, LayerNorm and GELU.
 
-    Then activation times gradient is relevance: LayerNorm with its deviation, and GELU with its
-    slope, held fixed; each factor of a product of two gets half. Source: arXiv 2402.05602
+    With these rules activation times gradient is relevance: LayerNorm keeps its deviation fixed,
+    GELU its slope, and each factor of a product gets half. Source: arXiv 2402.05602
     """
+    network = model.network
+    blocks = tuple(attention.block_layer.name for attention in model.attention_modules)
     if getattr(network, "attn_pool", None) is not None or not all(
         _is_standard_block(network.get_submodule(block)) for block in blocks
     ):
         return None
-    within = tuple(f"{block}." for block in blocks)
-    outside = [m for n, m in find_activation_modules(network).items() if not n.startswith(within)]
-    if {type(m).__name__ for m in outside} & {*GELU_TYPE_NAMES}:
+    prefixes = tuple(f"{block}." for block in blocks)
+    activations = _find_activation_modules(network).items()
+    outside = {name: module for name, module in activations if not name.startswith(prefixes)}
+    if _list_type_names(outside) & GELU_TYPE_NAMES:
         return None
-    rules: dict[str, BackwardRule] = {
+    rules = _create_norm_rules(network)
+    for block in blocks:
+        rules |= _create_block_rules(network, block)
+    return rules
+
+
+def _create_norm_rules(network: nn.Module) -> dict[str, BackwardRule]:
+    from torch import nn
+
+    return {
         name: _freeze_deviation
         for name, module in network.named_modules()
         if isinstance(module, nn.LayerNorm)
     }
-    for block in blocks:
-        inside = find_activation_modules(network.get_submodule(block))
-        rules |= {f"{block}.{name}": _freeze_slope for name in inside}
-        rules |= {f"{block}.attn.{name}": _halve_gradient for name in ("qkv", "attn_drop")}
-    return rules
+
+
+def _create_block_rules(network: nn.Module, block: str) -> dict[str, BackwardRule]:
+    activations = _find_activation_modules(network.get_submodule(block))
+    rules: dict[str, BackwardRule] = {f"{block}.{name}": _freeze_slope for name in activations}
+    return rules | {f"{block}.attn.{name}": _halve_gradient for name in ("qkv", "attn_drop")}
 
 
 def _is_standard_block(block: Any) -> bool:
     """Whether a block is attention from `qkv`, LayerNorm and GELU, and nothing else."""
+    from torch import nn
+
     norms = [m for m in block.modules() if "norm" in type(m).__name__.lower()]
     return (
         hasattr(getattr(block, "attn", None), "qkv")
         and getattr(block.attn, "gate", None) is None
         and all(isinstance(norm, nn.LayerNorm) for norm in norms)
-        and not {type(m).__name__ for m in find_activation_modules(block).values()}
-        - {*GELU_TYPE_NAMES}
+        and not _list_type_names(_find_activation_modules(block)) - GELU_TYPE_NAMES
     )
 
 
@@ -109,3 +130,61 @@ def _freeze_slope(_module: Any, inputs: tuple[Any, ...], output: Tensor) -> Tens
     slope = (output / x.where(~tiny, 1)).where(~tiny, 0.5).detach()
     same: Tensor = slope * x
     return same
+
+
+GUIDED_RULES = ModelPart(
+    _find_guided_rules,
+    lambda model: f"a network whose activations are all ReLU; {model.name} has others",
+)
+ATTNLRP_RULES = ModelPart(
+    _find_attnlrp_rules,
+    lambda model: f"a ViT of plain attention, LayerNorm and GELU; {model.name} has other parts",
+)
+
+
+def provide_guided_gradients(state: PassState, request: Request, _layer: Layer) -> Tensor:
+    """The gradient of the score by the inputs, under guided backpropagation: (B,3,H,W)."""
+    return state.run_extra_pass(state.inputs, backward_rules=request.get_part(GUIDED_RULES))[1]
+
+
+def provide_relevance(state: PassState, request: Request, layer: Layer) -> Tensor:
+    """The relevance that AttnLRP gives to a layer's output: (B,C,h,w)."""
+    from camcli.models.introspection.layers import output_to_map
+
+    output, gradient = state.run_extra_pass(
+        state.inputs,
+        layer.name,
+        request.get_part(ATTNLRP_RULES),
+        request.get_part(ATTENTION_MATRICES).fused_modules,
+    )
+    return output_to_map(output * gradient, layer)
+
+
+register_provider(
+    Provider(
+        "guided_gradients",
+        provide_guided_gradients,
+        cost="gradient",
+        class_specific=True,
+        model_parts=(GUIDED_RULES,),
+        list_needs=lambda request: PassNeeds(
+            batch_norms=True, other_hooked_modules=tuple(request.get_part(GUIDED_RULES))
+        ),
+    )
+)
+register_provider(
+    Provider(
+        "relevance",
+        provide_relevance,
+        cost="gradient",
+        class_specific=True,
+        layer_specific=True,
+        model_parts=(ATTENTION_MATRICES, ATTNLRP_RULES),
+        list_needs=lambda request: (
+            list_unfused_needs(request)
+            | PassNeeds(
+                batch_norms=True, other_hooked_modules=tuple(request.get_part(ATTNLRP_RULES))
+            )
+        ),
+    )
+)

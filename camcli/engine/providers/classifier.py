@@ -2,31 +2,93 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Mapping
+from typing import TYPE_CHECKING
 
-from torch import Tensor
+from camcli.engine.providers.base import ModelPart, PassNeeds, Provider
+from camcli.engine.providers.registry import register_provider
 
-from camcli.core.types import Layer
-from camcli.engine.providers.base import PassState
-from camcli.engine.request import Request
-from camcli.models.introspection.heads import ClassifierHead, compute_semantic_map, find_head
-from camcli.models.model import Model
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from camcli.core.types import Layer
+    from camcli.engine.pass_state import PassState
+    from camcli.engine.request import Request
+    from camcli.models.introspection.heads import ClassifierHead
+    from camcli.models.model import Model
 
 
-def provide_head_part(part_index: int, state: PassState, request: Request, _layer: Layer) -> Tensor:
-    """The semantic map, or its bias: both are had at once."""
-    key = ("semantic and bias", "")
+def _find_classifier_head(model: Model) -> ClassifierHead | None:
+    from camcli.models.introspection.heads import find_head
+
+    return find_head(model.network, model.layers, model.input_size, len(model.labels.names))
+
+
+CLASSIFIER_HEAD = ModelPart(
+    find=_find_classifier_head,
+    describe_missing=lambda model: (
+        "logits that are linear in a map: pooling, then one linear layer. "
+        f"{model.name} has no such map"
+    ),
+)
+
+
+def provide_semantic(state: PassState, request: Request, _layer: Layer) -> Tensor:
+    """The classifier applied at each position, without its bias: (B,h,w)."""
+    return _compute_map_and_bias(state, request)[0]
+
+
+def provide_class_bias(state: PassState, request: Request, _layer: Layer) -> Tensor:
+    """The bias of the classifier for the class: (B,)."""
+    return _compute_map_and_bias(state, request)[1]
+
+
+def _compute_map_and_bias(state: PassState, request: Request) -> tuple[Tensor, Tensor]:
+    """Both come from one computation, which is kept."""
+    from camcli.models.introspection.heads import compute_semantic_map
+
+    key = ("semantic and class_bias", "")
     if key not in state.cache:
-        assert request.head is not None
-        output = state.recording.get_output(request.head.layer.name)
-        state.cache[key] = compute_semantic_map(request.head, output.detach(), state.logit_weights)
-    found: Tensor = state.cache[key][part_index]
+        head = request.get_part(CLASSIFIER_HEAD)
+        output = state.recording.get_output(head.layer.name).detach()
+        state.cache[key] = compute_semantic_map(head, output, state.logit_weights)
+    found: tuple[Tensor, Tensor] = state.cache[key]
     return found
 
 
-def list_head_layer_names(request: Request) -> Iterable[str]:
-    return [request.head.layer.name] if request.head else []
+def _collect_semantic_map(state: PassState, request: Request) -> Mapping[str, Tensor]:
+    """The semantic map with its bias, unless it is all that the method asks for."""
+    if request.method.input_names == ("semantic",):
+        return {}
+    semantic, bias = _compute_map_and_bias(state, request)
+    return {"semantic": semantic + bias[:, None, None]}
 
 
-def find_model_head(model: Model) -> ClassifierHead | None:
-    return find_head(model.network, model.layers, model.input_size, len(model.labels.names))
+def _list_head_needs(request: Request) -> PassNeeds:
+    return PassNeeds(copied_layers=(request.get_part(CLASSIFIER_HEAD).layer.name,))
+
+
+def _list_head_layers(request: Request) -> tuple[Layer, ...]:
+    return (request.get_part(CLASSIFIER_HEAD).layer,)
+
+
+register_provider(
+    Provider(
+        "semantic",
+        provide_semantic,
+        class_specific=True,
+        model_parts=(CLASSIFIER_HEAD,),
+        list_needs=_list_head_needs,
+        list_source_layers=_list_head_layers,
+        collect_component_maps=_collect_semantic_map,
+    )
+)
+register_provider(
+    Provider(
+        "class_bias",
+        provide_class_bias,
+        class_specific=True,
+        model_parts=(CLASSIFIER_HEAD,),
+        list_needs=_list_head_needs,
+    )
+)

@@ -1,104 +1,129 @@
-"""Activations, gradients and relevance: from the shared pass, or from a further one."""
+"""Inputs and activations, and how the score depends on them."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
-from contextlib import ExitStack
-from typing import Any
+from collections.abc import Callable
+from typing import TYPE_CHECKING
 
-import torch
-from torch import Tensor
+from camcli.engine.providers.base import PassNeeds, Provider
+from camcli.engine.providers.registry import register_provider
 
-from camcli.core.types import Layer
-from camcli.engine.providers import backward_rules as rules
-from camcli.engine.providers.base import PassState
-from camcli.engine.request import Request
-from camcli.models.introspection.attention import disable_fused_attention
-from camcli.models.introspection.hooks import (
-    BackwardRule,
-    apply_backward_rules,
-    compute_gradients,
-    record_outputs,
-)
-from camcli.models.introspection.layers import output_to_map
-from camcli.models.model import Model
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from camcli.core.types import Layer
+    from camcli.engine.pass_state import PassState
+    from camcli.engine.request import Request
 
 
-def list_request_layer_names(request: Request) -> Iterable[str]:
-    return [layer.name for layer in request.layers]
+def provide_inputs(state: PassState, _request: Request, _layer: Layer) -> Tensor:
+    """The network's inputs (B,3,H,W); 0 is the mean colour."""
+    return state.inputs.detach()
+
+
+def provide_input_gradients(state: PassState, _request: Request, _layer: Layer) -> Tensor:
+    """The gradient of the score by the inputs: (B,3,H,W)."""
+    return state.gradients[""]
 
 
 def provide_activations(state: PassState, _request: Request, layer: Layer) -> Tensor:
-    return output_to_map(state.recording.get_output(layer.name), layer).detach().float()
+    """A layer's output: (B,C,h,w)."""
+    return state.get_activations(layer)
 
 
 def provide_gradients(state: PassState, _request: Request, layer: Layer) -> Tensor:
-    return output_to_map(state.gradients[layer.name], layer).float()
+    """The gradient of the score by a layer's output: (B,C,h,w)."""
+    return state.get_gradients(layer)
 
 
 def provide_curvature(state: PassState, _request: Request, layer: Layer) -> Tensor:
-    """H A by a second backward pass: the gradient of g . A with A held fixed in the product."""
-    tap = state.recording.graph_outputs[layer.name]
-    (slope,) = torch.autograd.grad(state.sum_scores(state.logits), tap, create_graph=True)
-    if not slope.requires_grad:  # the score is linear in this layer
-        return torch.zeros_like(output_to_map(slope, layer))
-    (found,) = torch.autograd.grad(
-        slope, tap, tap.detach(), retain_graph=True, materialize_grads=True
+    """The Hessian of the score by the activations, times the activations: (B,C,h,w).
+
+    A second backward pass computes it: H A is the gradient of g . A with the factor A held fixed.
+    """
+    import torch
+
+    from camcli.models.introspection.layers import output_to_map
+
+    output = state.recording.graph_outputs[layer.name]
+    (gradient,) = torch.autograd.grad(state.sum_scores(state.logits), output, create_graph=True)
+    if not gradient.requires_grad:  # the score is linear in this layer
+        return torch.zeros_like(output_to_map(gradient, layer))
+    (product,) = torch.autograd.grad(
+        gradient, output, output.detach(), retain_graph=True, materialize_grads=True
     )
-    return output_to_map(found, layer).float()
-
-
-def _run_extra_pass(
-    state: PassState,
-    inputs: Tensor,
-    layer_name: str,
-    rules: Mapping[str, BackwardRule],
-    fused_modules: Iterable[Any] = (),
-) -> tuple[Tensor, Tensor]:
-    """Another forward and backward pass: a layer's output, or the input's own, and its gradient."""
-    with ExitStack() as stack:
-        stack.enter_context(disable_fused_attention(tuple(fused_modules)))
-        stack.enter_context(apply_backward_rules(state.network, rules))
-        taps = [layer_name] if layer_name else []
-        recorded = stack.enter_context(record_outputs(state.network, taps, build_graph=True))
-        source = inputs.detach().requires_grad_(not layer_name)
-        score = state.sum_scores(state.network(source))
-        output = recorded.graph_outputs[layer_name] if layer_name else source
-        (gradient,) = compute_gradients(score, [output])
-    return output.detach().float(), gradient.float()
+    return output_to_map(product, layer).float()
 
 
 def provide_differentiate(
     state: PassState, _request: Request, layer: Layer
 ) -> Callable[[Tensor], tuple[Tensor, Tensor]]:
-    def differentiate_at(inputs: Tensor) -> tuple[Tensor, Tensor]:
-        output, gradient = _run_extra_pass(state, inputs, layer.name, {})
+    """A function of other inputs (B,3,H,W): a layer's activations and gradients, (B,C,h,w) each."""
+    from camcli.models.introspection.layers import output_to_map
+
+    def differentiate(inputs: Tensor) -> tuple[Tensor, Tensor]:
+        output, gradient = state.run_extra_pass(inputs, layer.name)
         return output_to_map(output, layer), output_to_map(gradient, layer)
 
-    return differentiate_at
+    return differentiate
 
 
 def provide_slope(state: PassState, _request: Request, _layer: Layer) -> Callable[[Tensor], Tensor]:
-    return lambda inputs: _run_extra_pass(state, inputs, "", {})[1]
+    """A function of other inputs (B,3,H,W): the gradient of the score by them, (B,3,H,W)."""
+    return lambda inputs: state.run_extra_pass(inputs)[1]
 
 
-def provide_guided_gradients(state: PassState, request: Request, _layer: Layer) -> Tensor:
-    return _run_extra_pass(state, state.inputs, "", request.guided or {})[1]
+def _list_graph_needs(request: Request) -> PassNeeds:
+    return PassNeeds(graph_layers=tuple(layer.name for layer in request.layers))
 
 
-def provide_relevance(state: PassState, request: Request, layer: Layer) -> Tensor:
-    assert request.matrices is not None
-    unfused = request.matrices.fused_modules
-    output, gradient = _run_extra_pass(state, state.inputs, layer.name, request.lrp or {}, unfused)
-    return output_to_map(output * gradient, layer)
-
-
-def provide_bias_terms(state: PassState, request: Request, _layer: Layer) -> list[Tensor]:
-    terms = [bias[:, None, None] * state.gradients[n] for n, bias in (request.biases or {}).items()]
-    return [term.float() for term in terms if term.shape[2:] != (1, 1)]
-
-
-def find_model_lrp_rules(model: Model) -> Mapping[str, BackwardRule] | None:
-    """Of a model that has matrices: they are asked for first."""
-    blocks = tuple(softmax.block_layer.name for softmax in model.attention_modules)
-    return rules.find_attnlrp_rules(model.network, blocks)
+register_provider(Provider("inputs", provide_inputs))
+register_provider(
+    Provider(
+        "input_gradients",
+        provide_input_gradients,
+        cost="gradient",
+        class_specific=True,
+        list_needs=lambda _request: PassNeeds(input_graph=True),
+    )
+)
+register_provider(
+    Provider(
+        "activations",
+        provide_activations,
+        layer_specific=True,
+        list_needs=lambda request: PassNeeds(
+            copied_layers=tuple(layer.name for layer in request.layers)
+        ),
+    )
+)
+GRADIENTS = register_provider(
+    Provider(
+        "gradients",
+        provide_gradients,
+        cost="gradient",
+        class_specific=True,
+        layer_specific=True,
+        list_needs=_list_graph_needs,
+    )
+)
+register_provider(
+    Provider(
+        "curvature",
+        provide_curvature,
+        cost="gradient",
+        class_specific=True,
+        layer_specific=True,
+        list_needs=lambda request: _list_graph_needs(request) | PassNeeds(double_backward=True),
+    )
+)
+register_provider(
+    Provider(
+        "differentiate",
+        provide_differentiate,
+        cost="N gradients",
+        class_specific=True,
+        layer_specific=True,
+    )
+)
+register_provider(Provider("slope", provide_slope, cost="N gradients", class_specific=True))

@@ -1,34 +1,44 @@
-"""Scores of altered inputs and of altered layer outputs, a chunk at a time."""
+"""Scores of altered inputs and of altered layer outputs, one chunk at a time."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import Any
+from collections.abc import Callable, Iterator
+from typing import TYPE_CHECKING
 
-import torch
-from torch import Tensor
+from camcli.engine.providers.base import PassNeeds, Provider
+from camcli.engine.providers.registry import register_provider
 
-from camcli.core.types import Layer
-from camcli.engine.providers.base import AlterFunction, PassState
-from camcli.engine.providers.partial_forward import prepare_partial_forward
-from camcli.engine.request import Request
-from camcli.models.introspection.layers import map_to_output
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from camcli.core.types import Layer
+    from camcli.engine.pass_state import PassState
+    from camcli.engine.request import Request
+
+    AlterFunction = Callable[[int, Tensor], Tensor]
+    AblationChunk = tuple[int, Tensor, Callable[[Tensor], Tensor]]
 
 
 def provide_rescore(state: PassState, _request: Request, _layer: Layer) -> Callable[..., Tensor]:
+    """A function `rescore(alter, wanted)` that gives the scores (B,N) of altered inputs.
+
+    `alter(b, indices)` makes the altered inputs (n,3,H,W) of image b. Only those that are `wanted`
+    (B,N) are computed; the others get 0. Scores are of probabilities, or with `probability=False`
+    of logits.
+    """
+    import torch
+
     @torch.no_grad()
     def rescore(alter: AlterFunction, wanted: Tensor, *, probability: bool = True) -> Tensor:
         scores = torch.zeros(wanted.shape, device=wanted.device)
         pairs, done = wanted.nonzero(), 0
-        for some in torch.split(
-            pairs, state.chunk_size
-        ):  # full batches, of one image or of several
-            b, which = some.unbind(dim=1)
-            altered = torch.cat([alter(int(i), which[b == i]) for i in torch.unique(b)])
-            logits = state.network(altered).float()
+        for chunk in torch.split(pairs, state.chunk_size):  # a chunk may span several images
+            images, indices = chunk.unbind(dim=1)
+            altered = [alter(int(b), indices[images == b]) for b in torch.unique(images)]
+            logits = state.network(torch.cat(altered)).float()
             answers = state.to_probabilities(logits) if probability else logits
-            scores[b, which] = (answers * state.logit_weights[b]).sum(dim=1)
-            done += len(some)
+            scores[images, indices] = (answers * state.logit_weights[images]).sum(dim=1)
+            done += len(chunk)
             state.report_progress(done, len(pairs))
         return scores
 
@@ -38,34 +48,57 @@ def provide_rescore(state: PassState, _request: Request, _layer: Layer) -> Calla
 def provide_ablate(
     state: PassState, _request: Request, layer: Layer
 ) -> Callable[[AlterFunction, Tensor], Tensor]:
+    """A function `ablate(change, wanted)` that gives the scores (B,N) of changed layer outputs.
+
+    `change(b, indices)` makes the changed outputs (n,C,h,w) of image b. Only those that are
+    `wanted` (B,N) are computed; the others get 0.
+    """
+    import torch
+
+    from camcli.models.introspection.layers import map_to_output
+
     output = state.recording.get_output(layer.name).detach()
 
+    @torch.no_grad()
     def ablate(change: AlterFunction, wanted: Tensor) -> Tensor:
         scores = torch.zeros(wanted.shape, device=wanted.device)
-        for b in range(len(wanted)):
-            one = slice(b, b + 1)
-            with prepare_partial_forward(state.network, layer.name, state.inputs[one]) as run:
-
-                def score_chunk(_: int, which: Tensor, b: int = b, run: Any = run) -> Tensor:
-                    changed = change(b, which)
-                    logits = run(map_to_output(changed, output[b : b + 1], layer)).float()
-                    found: Tensor = logits @ state.logit_weights[b]
-                    return found
-
-                scores[one] = _score_in_chunks(state, score_chunk, wanted[one])
+        total, done = int(wanted.sum()), 0
+        for b, indices, run_from_layer in _iter_ablation_chunks(state, layer, wanted):
+            changed = map_to_output(change(b, indices), output[b : b + 1], layer)
+            scores[b, indices] = run_from_layer(changed).float() @ state.logit_weights[b]
+            done += len(indices)
+            state.report_progress(done, total)
         return scores
 
     return ablate
 
 
-def _score_in_chunks(state: PassState, score_chunk: AlterFunction, wanted: Tensor) -> Tensor:
-    """Scores (B,N) of what is wanted of each image, a chunk at a time; 0 for the rest."""
-    scores = torch.zeros(wanted.shape, device=wanted.device)
-    total, done = int(wanted.sum()), 0
-    with torch.no_grad():
-        for b, row in enumerate(wanted):
-            for which in row.nonzero().flatten().split(state.chunk_size):
-                scores[b, which] = score_chunk(b, which)
-                done += len(which)
-                state.report_progress(done, total)
-    return scores
+def _iter_ablation_chunks(
+    state: PassState, layer: Layer, wanted: Tensor
+) -> Iterator[AblationChunk]:
+    """Yield (image, indices, function) for each chunk; a chunk is of one image.
+
+    The function runs the network from the layer on. It is made anew for each image, so that the
+    outputs before the layer are held for one image at a time.
+    """
+    from camcli.engine.partial_forward import create_partial_forward
+
+    for b, row in enumerate(wanted):
+        run_from_layer = create_partial_forward(state.network, layer.name, state.inputs[b : b + 1])
+        for indices in row.nonzero().flatten().split(state.chunk_size):
+            yield b, indices, run_from_layer
+
+
+register_provider(Provider("rescore", provide_rescore, cost="N forwards", class_specific=True))
+register_provider(
+    Provider(
+        "ablate",
+        provide_ablate,
+        cost="N forwards",
+        class_specific=True,
+        layer_specific=True,
+        list_needs=lambda request: PassNeeds(
+            copied_layers=tuple(layer.name for layer in request.layers)
+        ),
+    )
+)

@@ -1,1 +1,1 @@
-"""Data sets as they are distributed, each read by one function into Truths and Problems."""
+"""Data sets: one file per format; each registers a reader for `evaluate` and `train`."""

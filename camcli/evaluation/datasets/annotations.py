@@ -36,6 +36,14 @@ ProblemKind = Literal[
 ]
 
 
+FAILURE_KINDS: tuple[ProblemKind, ...] = (
+    "image is missing",
+    "image cannot be read",
+    "map is missing",
+    "map cannot be read",
+)
+
+
 @dataclass(frozen=True, slots=True)
 class Annotation:
     """Where the objects of one class are in one image; `size` (W, H) is what boxes refer to.

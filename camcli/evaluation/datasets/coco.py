@@ -1,4 +1,4 @@
-"""COCO's JSON: boxes and segmentations, classes by name."""
+"""COCO's JSON: boxes and segmentations; classes have names."""
 
 from __future__ import annotations
 
@@ -22,14 +22,43 @@ from camcli.evaluation.datasets.annotations import (
     MaskLoader,
     Problem,
 )
-from camcli.evaluation.datasets.tables import load_text
+from camcli.evaluation.datasets.reader import DatasetPaths, DatasetReader
+from camcli.evaluation.datasets.registry import register_reader
+from camcli.evaluation.datasets.text_files import load_text
 
-MAX_MASK_PIXELS = 2**26  # pixels of a mask
-MALFORMED_ENTRY_MESSAGE = "image_id, category_id, bbox or segmentation is off"
+MAX_MASK_PIXELS = 2**26
+MALFORMED_ENTRY_MESSAGE = "image_id, category_id, bbox or segmentation is missing or malformed"
+
+
+def _find_file(paths: DatasetPaths) -> Path | None:
+    """The JSON file of the split. Raises UsageError if there are several to choose from."""
+    given = paths.annotations or paths.root
+    if given.is_file():
+        return given if given.suffix == ".json" else None
+    folders = (paths.annotations, paths.root / "annotations", paths.root)
+    found = [f for folder in folders if folder for f in sorted(folder.glob("*.json"))]
+    instances = [file for file in found if file.stem.startswith("instances")] or found
+    chosen = [f for f in instances if paths.split is None or f.stem.endswith(paths.split)]
+    if instances and len(chosen) != 1:
+        names = ", ".join(file.stem.removeprefix("instances_") for file in instances)
+        raise UsageError(f"{paths.root} has annotations of {names}: choose one by --split")
+    return chosen[0] if chosen else None
+
+
+def _read_annotations(paths: DatasetPaths) -> Iterator[AnnotationOrProblem]:
+    file = _find_file(paths) or paths.root
+    split = file.stem.removeprefix("instances_")
+    home = file.parent.parent if file.parent.name == "annotations" else file.parent
+    folders = (home / split, home / "images" / split, home / "images")
+    return read_coco(file, paths.images or next((f for f in folders if f.is_dir()), home))
 
 
 def read_coco(file: Path, root: Path) -> Iterator[AnnotationOrProblem]:
-    """Each class of each image; crowds are ignored: neither object nor background."""
+    """Read an annotation for each class of each image.
+
+    Crowds become ignored masks, which are neither object nor background. Raises UsageError for a
+    file of another form.
+    """
     document = _load_coco_json(file)
     names = {entry["id"]: str(entry["name"]) for entry in document["categories"]}
     boxes: dict[tuple[Any, str], list[Corners]] = defaultdict(list)
@@ -45,9 +74,11 @@ def read_coco(file: Path, root: Path) -> Iterator[AnnotationOrProblem]:
                 continue
             x, y, w, h = (float(value) for value in entry["bbox"])
         except (KeyError, TypeError, ValueError, AttributeError, OverflowError) as error:
-            where = f"annotation {entry.get('id')}" if isinstance(entry, dict) else "an annotation"
+            location = (
+                f"annotation {entry.get('id')}" if isinstance(entry, dict) else "an annotation"
+            )
             detail = str(error) if isinstance(error, ValueError) else MALFORMED_ENTRY_MESSAGE
-            yield Problem("annotation cannot be read", where, detail)
+            yield Problem("annotation cannot be read", location, detail)
             continue
         boxes[image, name].append((x, y, x + w, y + h))
         masks[image, name] += mask
@@ -74,7 +105,7 @@ def _load_coco_json(file: Path) -> dict[str, Any]:
         list(document["annotations"])
     except (ValueError, KeyError, TypeError, RecursionError):
         raise UsageError(
-            f"{file}: not COCO's JSON, which has lists of images, annotations and categories"
+            f"{file}: not COCO's JSON; it needs lists of images, annotations and categories"
         ) from None
     return dict(document)
 
@@ -86,31 +117,31 @@ def _read_entry_size(entry: dict[str, Any]) -> tuple[int, int] | None:
 
 
 def _read_segmentation(segmentation: Any, size: tuple[int, int] | None) -> list[MaskLoader]:
-    """A segmentation's mask: polygons, runs, or runs in COCO's own letters; none where none is."""
+    """The mask of a segmentation, if it has one: polygons, runs, or COCO's compressed runs."""
     if not segmentation:
         return []
     if isinstance(segmentation, dict):
         height, width = (int(side) for side in segmentation["size"])
         if not 0 < height * width <= MAX_MASK_PIXELS:
-            raise ValueError("a mask of no possible size")
+            raise ValueError("the size of the mask is out of range")
         counts = segmentation["counts"]
         runs = _decode_runs(counts) if isinstance(counts, str) else [int(n) for n in counts]
         if min(runs, default=0) < 0 or sum(runs) != height * width:
-            raise ValueError("runs that do not fill the mask")
+            raise ValueError("the runs do not fill the mask")
         return [partial(_runs_to_mask, runs, (height, width))]
     if size is None:
-        raise ValueError("polygons of an image without width and height")
+        raise ValueError("polygons need the width and height of the image")
     polygons = [[float(value) for value in polygon] for polygon in segmentation]
     if any(
         len(polygon) < 6 or len(polygon) % 2 or max(map(abs, polygon)) > MAX_COORDINATE_PIXELS
         for polygon in polygons
     ):
-        raise ValueError("a polygon of fewer than three corners")
+        raise ValueError("a polygon needs three corners or more, each inside 1e9 pixels")
     return [partial(_polygons_to_mask, polygons, size)]
 
 
 def _polygons_to_mask(polygons: Sequence[Sequence[float]], size: tuple[int, int]) -> MaskArray:
-    """The pixels whose middles lie in any of the polygons, by the even-odd rule."""
+    """Select the pixels whose centers lie in any polygon, by the even-odd rule."""
     picked = np.zeros(size[::-1], bool)
     for polygon in polygons:
         picked |= _fill_polygon(np.array(polygon).reshape(-1, 2), *size)
@@ -118,7 +149,7 @@ def _polygons_to_mask(polygons: Sequence[Sequence[float]], size: tuple[int, int]
 
 
 def _fill_polygon(corners: NDArray[np.float64], width: int, height: int) -> MaskArray:
-    """Where a line along each row of pixels has crossed the polygon an odd number of times."""
+    """Select the pixels where a line along the row has crossed the polygon an odd time."""
     (x, y), (x2, y2) = corners.T, np.roll(corners, -1, axis=0).T
     middles = np.arange(height) + 0.5
     edge, row = np.nonzero((y[:, None] <= middles) != (y2[:, None] <= middles))
@@ -131,22 +162,23 @@ def _fill_polygon(corners: NDArray[np.float64], width: int, height: int) -> Mask
 
 
 def _runs_to_mask(runs: Sequence[int], size: tuple[int, int]) -> MaskArray:
-    """Runs of off, on, off, ... down the columns."""
+    """A mask from the lengths of its runs (off, on, off, ...) down the columns."""
     flat = np.repeat(np.arange(len(runs)) % 2 == 1, runs)
     return flat.reshape(size[::-1]).T
 
 
 def _decode_runs(text: str) -> list[int]:
-    """COCO's compressed runs: five bits a letter from '0', little end first, bit 6 for more.
+    """Decode COCO's compressed runs.
 
-    From the fourth on a run is stored as its difference from the one before the last.
+    Each letter, counted from '0', holds five bits, lowest bits first; bit 6 means that more follow.
+    From the fourth run on, the text stores the difference from the run before the last.
     """
     runs: list[int] = []
     value = shift = 0
     for letter in text.encode("ascii"):
         bits = letter - 48
         if not 0 <= bits < 64 or shift > 60:
-            raise ValueError("runs that are no letters of COCO's")
+            raise ValueError("the compressed runs contain a character that COCO does not use")
         value |= (bits & 31) << shift
         shift += 5
         if bits & 32:
@@ -156,3 +188,14 @@ def _decode_runs(text: str) -> list[int]:
         runs.append(value + (runs[-2] if len(runs) > 2 else 0))
         value = shift = 0
     return runs
+
+
+register_reader(
+    DatasetReader(
+        name="COCO",
+        recognized_by="COCO's *.json",
+        priority=60,
+        detect=lambda paths: _find_file(paths) is not None,
+        read_annotations=_read_annotations,
+    )
+)

@@ -1,48 +1,61 @@
-"""CUB_200_2011 as it is distributed."""
+"""CUB_200_2011 as its authors distribute it."""
 
 from __future__ import annotations
 
+import os
 import re
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 from camcli.core.errors import UsageError
 from camcli.evaluation.datasets.annotations import Annotation, AnnotationOrProblem, Corners, Problem
-from camcli.evaluation.datasets.tables import load_nonempty_lines
+from camcli.evaluation.datasets.reader import (
+    DatasetPaths,
+    DatasetReader,
+    TrainingSplit,
+    count_classes,
+)
+from camcli.evaluation.datasets.registry import register_reader
+from camcli.evaluation.datasets.text_files import load_nonempty_lines
+from camcli.io.labels import create_labels
 
-CUB_SPLIT_FLAGS = {"test": "0", "train": "1"}
+SPLIT_FLAGS = {"test": "0", "train": "1"}
+TABLES = ("images.txt", "image_class_labels.txt", "train_test_split.txt", "bounding_boxes.txt")
 
 
-def read_cub(folder: Path, root: Path, split: str) -> Iterator[AnnotationOrProblem]:
-    """The photographs of a split; boxes are x y w h, cut to whole numbers as TS-CAM does."""
-    images, classes = (
-        _load_column(folder, "images.txt"),
-        _load_column(folder, "image_class_labels.txt"),
-    )
-    splits, boxes = (
-        _load_column(folder, "train_test_split.txt"),
-        _load_column(folder, "bounding_boxes.txt"),
-    )
-    if split not in CUB_SPLIT_FLAGS:
-        raise UsageError(f"--split {split}: CUB_200_2011 has {' and '.join(CUB_SPLIT_FLAGS)}")
+def _has_cub_tables(paths: DatasetPaths) -> bool:
+    """Two of the tables are enough: the reader then names the missing one."""
+    return sum(os.path.isfile(paths.root / name) for name in TABLES) >= 2
+
+
+def _read_annotations(paths: DatasetPaths) -> Iterator[AnnotationOrProblem]:
+    return _read_split(paths, paths.split or "test")
+
+
+def _read_split(paths: DatasetPaths, split: str) -> Iterator[AnnotationOrProblem]:
+    """Read the images of a split. Boxes are x y w h, cut to whole numbers as TS-CAM does."""
+    images, classes, splits, boxes = (_load_column(paths.root, name) for name in TABLES)
+    if split not in SPLIT_FLAGS:
+        raise UsageError(f"--split {split}: CUB_200_2011 has {' and '.join(SPLIT_FLAGS)}")
+    root = paths.images or paths.root / "images"
     for number, image in images.items():
-        if splits.get(number, "0") != CUB_SPLIT_FLAGS[split]:
+        if splits.get(number, "0") != SPLIT_FLAGS[split]:
             continue
         try:
             label = int(classes[number]) - 1
-            corners = (_parse_cub_corners(boxes[number].split()),) if number in boxes else ()
+            corners = (_parse_corners(boxes[number].split()),) if number in boxes else ()
         except (KeyError, ValueError, OverflowError) as error:
-            why = "it has no class" if isinstance(error, KeyError) else str(error)
-            yield Problem("annotation cannot be read", image, why)
+            reason = "it has no class" if isinstance(error, KeyError) else str(error)
+            yield Problem("annotation cannot be read", image, reason)
             continue
         yield Annotation(image, root / image, label, corners)
 
 
-def load_cub_class_names(folder: Path) -> Mapping[int, str]:
-    """The names of the classes by their indices: `001.Laysan_Albatross` is 0, Laysan Albatross."""
-    if not (folder / "classes.txt").is_file():
+def _load_class_names(paths: DatasetPaths) -> Mapping[int, str]:
+    """The class names by index: `001.Laysan_Albatross` becomes 0, Laysan Albatross."""
+    if not (paths.root / "classes.txt").is_file():
         return {}
-    found = _load_column(folder, "classes.txt")
+    found = _load_column(paths.root, "classes.txt")
     return {
         int(number) - 1: re.sub(r"^\d+\.(?=.)", "", name).replace("_", " ")
         for number, name in found.items()
@@ -50,12 +63,33 @@ def load_cub_class_names(folder: Path) -> Mapping[int, str]:
     }
 
 
+def _read_training_split(paths: DatasetPaths) -> TrainingSplit:
+    train, test = (list(_read_split(paths, split)) for split in ("train", "test"))
+    names = _load_class_names(paths)
+    count = count_classes(paths.root, train)
+    labels = create_labels([names.get(n, f"class {n + 1}") for n in range(count)])
+    return TrainingSplit(labels, train, test)
+
+
 def _load_column(folder: Path, name: str) -> dict[str, str]:
-    """What stands beside each number; names may have spaces."""
+    """The text after each number; it may contain spaces."""
     pairs = (line.split(maxsplit=1) for _, line in load_nonempty_lines(folder / name))
     return {pair[0]: pair[1].strip() for pair in pairs if len(pair) == 2}
 
 
-def _parse_cub_corners(cells: list[str]) -> Corners:
+def _parse_corners(cells: list[str]) -> Corners:
     x, y, w, h = (int(float(cell)) for cell in cells)
     return x, y, x + w, y + h
+
+
+register_reader(
+    DatasetReader(
+        name="CUB_200_2011",
+        recognized_by="CUB's images.txt and image_class_labels.txt",
+        priority=10,
+        detect=_has_cub_tables,
+        read_annotations=_read_annotations,
+        load_class_names=_load_class_names,
+        read_training_split=_read_training_split,
+    )
+)

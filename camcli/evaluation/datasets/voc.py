@@ -1,4 +1,4 @@
-"""PASCAL VOC's XML, which ILSVRC's boxes have too: one file an image."""
+"""PASCAL VOC's XML, which ILSVRC uses too: one file per image."""
 
 from __future__ import annotations
 
@@ -11,18 +11,31 @@ from xml.etree import ElementTree
 
 from camcli.core.errors import UsageError
 from camcli.evaluation.datasets.annotations import Annotation, AnnotationOrProblem, Corners, Problem
-from camcli.evaluation.datasets.tables import load_nonempty_lines
+from camcli.evaluation.datasets.reader import DatasetPaths, DatasetReader
+from camcli.evaluation.datasets.registry import register_reader
+from camcli.evaluation.datasets.text_files import load_nonempty_lines
 from camcli.io.discovery import IMAGE_SUFFIXES
 
-MAX_XML_BYTES = 2**20  # bytes; an annotation has a few thousand
+MAX_XML_BYTES = 2**20  # the annotation of one image has a few thousand
+
+
+def _has_xml(paths: DatasetPaths) -> bool:
+    folder = paths.annotations or paths.root
+    if not folder.is_dir() or any((folder / "annotations").glob("instances*.json")):
+        return False  # COCO's annotations folder may lie beside any number of images
+    return next(folder.rglob("*.xml"), None) is not None
+
+
+def _read_annotations(paths: DatasetPaths) -> Iterator[AnnotationOrProblem]:
+    return read_voc(paths.annotations or paths.root, paths.images or paths.root, paths.split)
 
 
 def read_voc(annotations: Path, images: Path, split: str | None) -> Iterator[AnnotationOrProblem]:
-    """Every XML file below `annotations`, with the image of its name below `images`.
+    """Read every XML file below `annotations`, with the image of its name below `images`.
 
-    Of several images of one name the one in the folder that is called alike is meant. A class of an
-    image is one Truth. `split` names a list in ImageSets/Main. Corners are taken as they stand: VOC
-    counts pixels from 1, ILSVRC from 0; neither paper's code makes a difference.
+    If several images have this name, the one in the folder of the same name belongs to the file.
+    Each class of an image is one annotation. `split` names a list in ImageSets/Main. Corners are
+    used as they are: VOC counts pixels from 1, ILSVRC from 0; neither paper's code corrects it.
     """
     wanted = _load_split_names(annotations, split) if split else None
     pictures: dict[str, list[Path]] = defaultdict(list)
@@ -43,7 +56,7 @@ def read_voc(annotations: Path, images: Path, split: str | None) -> Iterator[Ann
             )
             > 1
         ):
-            detail = f"{len(alike)} images are called {file.stem}"
+            detail = f"{len(alike)} images are named {file.stem}"
             yield Problem("annotation cannot be read", str(file), detail)
             continue
         pictures[file.stem] = [path for path in alike if path != picture]
@@ -53,7 +66,7 @@ def read_voc(annotations: Path, images: Path, split: str | None) -> Iterator[Ann
 
 
 def _count_common_parents(one: Path, other: Path) -> int:
-    """How many folders up from the file are called alike."""
+    """How many folders up from the files have the same names."""
     pairs = zip(one.parent.parts[::-1], other.parent.parts[::-1], strict=False)
     return next((n for n, (a, b) in enumerate(pairs) if a != b), 99)
 
@@ -78,8 +91,8 @@ def _load_split_names(annotations: Path, split: str) -> set[str]:
 def _read_image_xml(file: Path, picture: Path, image: str) -> Iterator[AnnotationOrProblem]:
     try:
         if file.stat().st_size > MAX_XML_BYTES:
-            raise ValueError("too large for one image's boxes")
-        # Expat resolves no external entity, and stops where entities grow without end.
+            raise ValueError("the file is too large for the boxes of one image")
+        # Expat loads no external entity and stops at entities that expand without limit.
         root = ElementTree.parse(file).getroot()
         boxes: dict[str, list[Corners]] = defaultdict(list)
         for thing in root.iter("object"):
@@ -104,7 +117,7 @@ def _read_tag_text(element: ElementTree.Element, tag: str) -> str:
 def _read_bndbox(thing: ElementTree.Element) -> Corners:
     box = thing.find("bndbox")
     if box is None:
-        raise ValueError("an <object> without <bndbox>")
+        raise ValueError("an <object> has no <bndbox>")
     x1, y1, x2, y2 = (float(_read_tag_text(box, tag)) for tag in ("xmin", "ymin", "xmax", "ymax"))
     return x1, y1, x2, y2
 
@@ -115,3 +128,14 @@ def _read_xml_size(root: ElementTree.Element) -> tuple[int, int] | None:
         return None
     width, height = (int(float(_read_tag_text(size, tag))) for tag in ("width", "height"))
     return (width, height) if width > 0 and height > 0 else None
+
+
+register_reader(
+    DatasetReader(
+        name="VOC XML",
+        recognized_by="VOC's or ILSVRC's *.xml",
+        priority=50,
+        detect=_has_xml,
+        read_annotations=_read_annotations,
+    )
+)

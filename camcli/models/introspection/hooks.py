@@ -1,6 +1,6 @@
-"""The only hooks in the program: from layer names to tensors. Knows not what they are for.
+"""Hooks and replaced forward functions: camcli makes all of them here.
 
-A layer is a module's name; `name[1]` is the second of the tensors that a module hands on.
+Each context manager removes its hooks when it ends, also after an exception.
 """
 
 from __future__ import annotations
@@ -15,21 +15,33 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from camcli.core.layer_names import parse_layer_name
+
+ForwardHook = Callable[[Any, tuple[Any, ...], Any], Any]
 OutputCallback = Callable[[str, Any], None]
 TensorFunction = Callable[[Tensor], Tensor]
 BackwardRule = Callable[[Any, tuple[Any, ...], Tensor], Tensor]
 
 
+@contextmanager
+def add_forward_hooks(hooks: Iterable[tuple[nn.Module, ForwardHook]]) -> Iterator[None]:
+    """Inside the context each module has its hook; hooks of one module run in the order given."""
+    with ExitStack() as stack:
+        for module, hook in hooks:
+            stack.callback(module.register_forward_hook(hook).remove)
+        yield
+
+
 @dataclass(frozen=True, slots=True)
 class Recording:
-    """What a forward pass left behind: tapped outputs in its graph; copies and readings outside."""
+    """The outputs that a forward pass leaves: in its autograd graph, copied, or reduced."""
 
     graph_outputs: dict[str, Tensor] = field(default_factory=dict)
     copied_outputs: dict[str, Tensor] = field(default_factory=dict)
     reduced_outputs: dict[str, Tensor] = field(default_factory=dict)
 
     def get_output(self, name: str) -> Tensor:
-        """A layer's output, however it was recorded."""
+        """The output of a layer, in the graph if it was recorded there, else the copy."""
         return self.graph_outputs[name] if name in self.graph_outputs else self.copied_outputs[name]
 
 
@@ -42,41 +54,64 @@ def record_outputs(
     *,
     build_graph: bool = False,
 ) -> Iterator[Recording]:
-    """Record layers of every forward pass inside the context; all hooks go when it ends.
+    """Record outputs of layers in every forward pass inside the context.
 
-    A tap keeps the layer's output where autograd can reach it; the graph starts at the shallowest
-    one, so nothing before it is stored. A copy keeps the output, and a reading only what its
-    function makes of it, with no graph. Without taps no graph is built at all, unless `graph` asks
-    for one, from inputs that want gradients.
+    `graph_layers` are recorded in the autograd graph. The graph starts at the first of them, so
+    that autograd stores nothing before it. `copied_layers` are recorded as copies outside the
+    graph, and for `reducers` only the result of the function. Without graph layers there is no
+    graph, unless `build_graph` asks for one, which starts at the input.
     """
-    recorded = Recording()
-    with ExitStack() as stack:
-        stack.enter_context(torch.set_grad_enabled(build_graph or bool(graph_layers)))
-        # Readings first: a tap hands on a copy, which they need not see.
-        reading = {
-            name: (recorded.reduced_outputs, read) for name, read in (reducers or {}).items()
-        }
-        copying = dict.fromkeys(copied_layers, (recorded.copied_outputs, Tensor.clone))
-        for name, (kept, read) in (*reading.items(), *copying.items()):
-            hook = find_module(network, name).register_forward_hook(
-                _create_reducer_hook(name, read, kept)
-            )
-            stack.callback(hook.remove)
-        for name in graph_layers:
-            hook = find_module(network, name).register_forward_hook(
-                _create_graph_hook(name, recorded)
-            )
-            stack.callback(hook.remove)
-        yield recorded
+    recording = Recording()
+    hooks = [
+        # Reducers come first: a graph hook replaces the output, and they read the original.
+        *(
+            (name, _create_reducer_hook(name, reduce, recording.reduced_outputs))
+            for name, reduce in (reducers or {}).items()
+        ),
+        *(
+            (name, _create_reducer_hook(name, Tensor.clone, recording.copied_outputs))
+            for name in dict.fromkeys(copied_layers)
+        ),
+        *((name, _create_graph_hook(name, recording.graph_outputs)) for name in graph_layers),
+    ]
+    with (
+        torch.set_grad_enabled(build_graph or bool(graph_layers)),
+        add_forward_hooks((find_module(network, name), hook) for name, hook in hooks),
+    ):
+        yield recording
+
+
+def _create_graph_hook(name: str, graph_outputs: dict[str, Tensor]) -> ForwardHook:
+    def hook(_module: nn.Module, _inputs: Any, output: Any) -> Any:
+        tensor = select_output(name, output)
+        if not tensor.requires_grad:
+            tensor = tensor.detach().requires_grad_()
+        graph_outputs[name] = tensor
+        # The network gets a copy: an in-place ReLU after the layer would change the record.
+        return replace_output(name, output, tensor.clone())
+
+    return hook
+
+
+def _create_reducer_hook(
+    name: str, reduce_output: TensorFunction, reduced_outputs: dict[str, Tensor]
+) -> ForwardHook:
+    def hook(_module: nn.Module, _inputs: Any, output: Any) -> None:
+        tensor = select_output(name, output)
+        # Reducers compute on maps in float32, even if the network runs in lower precision.
+        with torch.no_grad(), torch.autocast(tensor.device.type, enabled=False):
+            reduced_outputs[name] = reduce_output(tensor.float()).detach()
+
+    return hook
 
 
 def find_module(network: nn.Module, name: str) -> nn.Module:
-    """The module of a layer. Raises AttributeError where there is none."""
-    return network.get_submodule(name.partition("[")[0])
+    """Find the module of a layer. Raises AttributeError if there is none."""
+    return network.get_submodule(parse_layer_name(name).module)
 
 
 def list_parent_names(name: str) -> list[str]:
-    """The modules that hold a module, the outermost first; the network itself left out."""
+    """The names of the modules around a module, the outermost first, without the network itself."""
     parts = name.split(".")
     return [".".join(parts[:n]) for n in range(1, len(parts))]
 
@@ -84,65 +119,35 @@ def list_parent_names(name: str) -> list[str]:
 def compute_gradients(
     score: Tensor, tensors: Sequence[Tensor], *, retain_graph: bool = False
 ) -> Sequence[Tensor]:
-    """The gradient of a score by each source: zeros where the network keeps gradients to itself.
+    """Compute the gradients of a score; zeros if the network computes without gradients.
 
-    `keep` leaves the graph for another pass.
+    `retain_graph` keeps the graph for another backward pass.
     """
     if not score.requires_grad:
-        return [torch.zeros_like(source) for source in tensors]
+        return [torch.zeros_like(tensor) for tensor in tensors]
     return torch.autograd.grad(score, tensors, retain_graph=retain_graph, materialize_grads=True)
 
 
-def _parse_output_index(name: str) -> int | None:
-    """Which of a module's tensors a layer is; None where there is but one."""
-    _, bracket, rest = name.partition("[")
-    return int(rest[:-1]) if bracket else None
-
-
 def select_output(name: str, output: Any) -> Tensor:
-    """The tensor that a layer is, of what its module hands on."""
-    place = _parse_output_index(name)
-    part: Tensor = output if place is None else output[place]
-    return part
+    """The tensor of a layer in the output of its module."""
+    index = parse_layer_name(name).output_index
+    tensor: Tensor = output if index is None else output[index]
+    return tensor
 
 
-def replace_output(name: str, output: Any, part: Tensor) -> Any:
-    """What a module hands on, with another tensor in a layer's place."""
-    place = _parse_output_index(name)
-    if place is None:
-        return part
+def replace_output(name: str, output: Any, tensor: Tensor) -> Any:
+    """The output of a module with another tensor in place of a layer's."""
+    index = parse_layer_name(name).output_index
+    if index is None:
+        return tensor
     return rebuild_sequence(
-        output, [part if n == place else other for n, other in enumerate(output)]
+        output, [tensor if n == index else other for n, other in enumerate(output)]
     )
 
 
 def rebuild_sequence(output: Any, parts: list[Any]) -> Any:
-    """A tuple or list of the same kind; a named one takes its parts one by one."""
+    """A tuple, named tuple or list of the same type with other parts."""
     return type(output)(*parts) if hasattr(output, "_fields") else type(output)(parts)
-
-
-def _create_graph_hook(name: str, recorded: Recording) -> Callable[..., Any]:
-    def hook(_module: nn.Module, _inputs: Any, output: Any) -> Any:
-        part = select_output(name, output)
-        if not part.requires_grad:
-            part = part.detach().requires_grad_()
-        recorded.graph_outputs[name] = part
-        # The network goes on with a copy: an in-place ReLU after the tap would change the record.
-        return replace_output(name, output, part.clone())
-
-    return hook
-
-
-def _create_reducer_hook(
-    name: str, reduce_output: TensorFunction, reduced_outputs: dict[str, Tensor]
-) -> Callable[..., None]:
-    def hook(_module: nn.Module, _inputs: Any, output: Any) -> None:
-        part = select_output(name, output)
-        # In full, whatever precision the network runs in: what is read is arithmetic on maps.
-        with torch.no_grad(), torch.autocast(part.device.type, enabled=False):
-            reduced_outputs[name] = reduce_output(part.float()).detach()
-
-    return hook
 
 
 @contextmanager
@@ -151,41 +156,55 @@ def wrap_calls(
     create_context: Callable[[], AbstractContextManager[Any]],
     convert_input: TensorFunction = lambda inputs: inputs,
 ) -> Iterator[None]:
-    """Inside this context, each call of a module is made in a context of its own.
+    """Inside the context, each call of a module runs in a context of its own.
 
-    `given` makes its inputs what they are to be there.
+    `convert_input` converts the tensors among the inputs first.
     """
     entered: list[AbstractContextManager[Any]] = []
 
-    def before(_module: nn.Module, inputs: tuple[Any, ...]) -> tuple[Any, ...]:
+    def enter(_module: nn.Module, inputs: tuple[Any, ...]) -> tuple[Any, ...]:
         entered.append(create_context())
         entered[-1].__enter__()
         return tuple(convert_input(each) if isinstance(each, Tensor) else each for each in inputs)
 
-    def after(_module: nn.Module, _inputs: Any, _output: Any) -> None:
+    def leave(_module: nn.Module, _inputs: Any, _output: Any) -> None:
         entered.pop().__exit__(None, None, None)
 
     with ExitStack() as stack:
-        stack.callback(module.register_forward_pre_hook(before).remove)
-        stack.callback(module.register_forward_hook(after, always_call=True).remove)
+        stack.callback(module.register_forward_pre_hook(enter).remove)
+        stack.callback(module.register_forward_hook(leave, always_call=True).remove)
         yield
 
 
-@contextmanager
-def observe_all_modules(network: nn.Module, callback: OutputCallback) -> Iterator[None]:
-    """Inside the context `see` is shown what every module hands on, the innermost first."""
-    with ExitStack() as stack:
-        for name, inner in network.named_modules():
-            if name:
-                hook = partial(_notify_callback, callback, name)
-                stack.callback(inner.register_forward_hook(hook).remove)
-        yield
+def observe_all_modules(
+    network: nn.Module, callback: OutputCallback
+) -> AbstractContextManager[None]:
+    """Inside the context, call `callback(name, output)` after each call of any inner module."""
+
+    def notify(name: str, _module: nn.Module, _inputs: Any, output: Any) -> None:
+        callback(name, output)
+
+    return add_forward_hooks(
+        (module, partial(notify, name)) for name, module in network.named_modules() if name
+    )
 
 
-def _notify_callback(
-    callback: OutputCallback, name: str, _module: nn.Module, _inputs: Any, output: Any
-) -> None:
-    callback(name, output)
+def observe_modules(
+    modules: Iterable[nn.Module], callback: Callable[[nn.Module, Any], None]
+) -> AbstractContextManager[None]:
+    """Inside the context, call `callback(module, output)` after each call of these modules."""
+
+    def notify(module: nn.Module, _inputs: Any, output: Any) -> None:
+        callback(module, output)
+
+    return add_forward_hooks((module, notify) for module in modules)
+
+
+def apply_backward_rules(
+    network: nn.Module, rules: Mapping[str, BackwardRule]
+) -> AbstractContextManager[None]:
+    """Inside the context, a rule computes a module's output anew from its inputs and output."""
+    return add_forward_hooks((find_module(network, name), rule) for name, rule in rules.items())
 
 
 @torch.no_grad()
@@ -195,53 +214,35 @@ def find_handoffs(
     producer_types: tuple[type, ...],
     consumer_types: tuple[type, ...],
 ) -> tuple[list[tuple[str, str]], Any]:
-    """Which modules of exactly those types hand their output on to one of these, by name.
+    """Find pairs (producer, consumer) of module names: one reads the output of the other.
 
-    Of modules that are called once; and what the network answers.
+    The types must match exactly, and both modules must be called just once. Returns the pairs and
+    the output of the network.
     """
-    makers: dict[int, tuple[str, Tensor]] = {}  # with the tensor: no other then has its id
+    makers: dict[int, tuple[str, Tensor]] = {}  # keeps the tensor, so that its id stays unique
     found: list[tuple[str, str]] = []
     calls: Counter[str] = Counter()
 
-    def see(name: str, module: nn.Module, given: tuple[Any, ...], output: Any) -> None:
+    def observe(name: str, module: nn.Module, inputs: tuple[Any, ...], output: Any) -> None:
         calls[name] += 1
         if type(module) in producer_types and isinstance(output, Tensor):
             makers[id(output)] = (name, output)
-        elif given and id(given[0]) in makers:
-            found.append((makers[id(given[0])][0], name))
+        elif inputs and id(inputs[0]) in makers:
+            found.append((makers[id(inputs[0])][0], name))
 
-    with ExitStack() as stack:
-        for name, module in network.named_modules():
-            if type(module) in (*producer_types, *consumer_types):
-                stack.callback(module.register_forward_hook(partial(see, name)).remove)
-        answer = network(inputs)
-    return [(a, b) for a, b in found if calls[a] == calls[b] == 1], answer
-
-
-@contextmanager
-def observe_modules(
-    modules: Iterable[nn.Module], callback: Callable[[nn.Module, Any], None]
-) -> Iterator[None]:
-    """Inside the context `see` is shown what some modules hand on, call by call."""
-    with ExitStack() as stack:
-        for each in modules:
-            hook = each.register_forward_hook(lambda module, _, output: callback(module, output))
-            stack.callback(hook.remove)
-        yield
-
-
-@contextmanager
-def apply_backward_rules(network: nn.Module, rules: Mapping[str, BackwardRule]) -> Iterator[None]:
-    """Inside the context, what a rule makes of a module's inputs and output takes its place."""
-    with ExitStack() as stack:
-        for name, rule in rules.items():
-            stack.callback(find_module(network, name).register_forward_hook(rule).remove)
-        yield
+    types = (*producer_types, *consumer_types)
+    with add_forward_hooks(
+        (module, partial(observe, name))
+        for name, module in network.named_modules()
+        if type(module) in types
+    ):
+        output = network(inputs)
+    return [(a, b) for a, b in found if calls[a] == calls[b] == 1], output
 
 
 @contextmanager
 def override_forward(module: nn.Module, forward: Callable[..., Any]) -> Iterator[None]:
-    """Inside the context a module does something else; its hooks stay."""
+    """Inside the context a module runs another forward function; its hooks stay."""
     before = vars(module).get("forward")
     module.forward = forward
     try:
@@ -250,3 +251,8 @@ def override_forward(module: nn.Module, forward: Callable[..., Any]) -> Iterator
         del module.forward
         if before is not None:
             module.forward = before
+
+
+def convert_output(network: nn.Module, convert: Callable[[Any], Any]) -> None:
+    """Convert all later outputs of a network. The hook stays: only for camcli's own networks."""
+    network.register_forward_hook(lambda _module, _inputs, output: convert(output))

@@ -11,6 +11,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from camcli.models.introspection.hooks import convert_output
+
 
 def find_logits(output: Any) -> Tensor | None:
     """The logits in what a network returns; None where there are none.
@@ -49,18 +51,15 @@ def to_two_class_logits(logits: Tensor) -> Tensor:
     return torch.cat([-logits, logits], dim=1) if logits.shape[1] == 1 else logits
 
 
-def adapt_forward(network: nn.Module) -> nn.Module:
-    """The same network, its answer made logits (B,K); its modules keep their names.
+def return_logits(network: nn.Module) -> None:
+    """Make a network of camcli's own return logits (B,K), whatever its forward pass returns.
 
-    Its class is swapped for one of which the forward pass ends so, as nothing else would leave the
-    names of its layers alone.
+    A hook does it, because a module around the network would change the names of its layers.
     """
-    kind: Any = type(network)
+    convert_output(network, _output_to_logits)
 
-    def forward(self: nn.Module, *inputs: Any, **named: Any) -> Tensor:
-        found = find_logits(kind.forward(self, *inputs, **named))
-        assert found is not None
-        return to_two_class_logits(found)
 
-    network.__class__ = type(kind.__name__, (kind,), {"forward": forward})
-    return network
+def _output_to_logits(output: Any) -> Tensor:
+    logits = find_logits(output)
+    assert logits is not None
+    return to_two_class_logits(logits)

@@ -1,194 +1,144 @@
-"""Data sets to train on, each recognised by its files and read by one function."""
+"""From a data set on disk to training data: a registered format, or a folder of images."""
 
 from __future__ import annotations
 
 import os
-import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
 from camcli.core.errors import UsageError
 from camcli.core.types import Failure, ImageSource
 from camcli.evaluation.datasets.annotations import Annotation, Problem, iter_valid_annotations
-from camcli.evaluation.datasets.cub import CUB_SPLIT_FLAGS, load_cub_class_names, read_cub
-from camcli.evaluation.datasets.registry import Dataset, create_evaluation_samples
-from camcli.evaluation.datasets.tables import read_tscam_list
+from camcli.evaluation.datasets.reader import DatasetPaths, TrainingSplit
+from camcli.evaluation.datasets.registry import Dataset, list_readers
+from camcli.evaluation.datasets.samples import create_evaluation_samples
 from camcli.io.discovery import find_image_sources
-from camcli.io.labels import Labels, create_default_labels, create_labels
-from camcli.training.data.samples import TrainingData, TrainingPaths, TrainingSample
+from camcli.io.labels import create_labels
+from camcli.training.data.samples import TrainingData, TrainingSample
 
 TRAIN_FOLDER_NAMES, VALIDATION_FOLDER_NAMES = ("train",), ("val", "valid", "validation", "test")
 
 
-def _has_lists(root: Path) -> bool:
-    return root.is_dir() and _find_list_file(root, TRAIN_FOLDER_NAMES) is not None
+def read_training_data(paths: DatasetPaths, *, needs_labels: bool) -> TrainingData:
+    """Read a data set of a registered format, a folder by class, or a folder of plain images.
+
+    A folder by class without a split folder is read as plain images if training needs no labels.
+    Raises UsageError.
+    """
+    readers = [reader for reader in list_readers() if reader.read_training_split]
+    for reader in readers:
+        if reader.read_training_split and reader.detect(paths):
+            return _create_training_data(reader.name, reader.read_training_split(paths))
+    has_split = find_split_folder(paths.root, TRAIN_FOLDER_NAMES) is not None
+    by_class = paths.root.is_dir() and (needs_labels or has_split)
+    if paths.images:
+        kind = "folder by class" if by_class else "photographs"
+        names = " and ".join(reader.name for reader in readers)
+        raise UsageError(f"--images is for {names}; camcli reads {paths.root} as a {kind}")
+    return _read_class_folders(paths) if by_class else _read_unlabeled(paths)
 
 
-def _find_list_file(root: Path, parts: Sequence[str]) -> Path | None:
-    """The one list of a part, in the folder or, as TS-CAM has it, in a folder of lists inside."""
-    folders = (f for f in sorted(root.iterdir()) if re.fullmatch(r"(.*_)?lists?", f.name))
-    for folder in (root, *folders):
-        files = [f for f in sorted(folder.glob("*.txt")) if f.stem.split("_")[0] in parts]
-        if files:
-            return files[0]
-    return None
-
-
-def _load_cub(where: TrainingPaths) -> TrainingData:
-    root, images = where.root, where.images or where.root / "images"
-    every = {part: list(read_cub(root, images, part)) for part in CUB_SPLIT_FLAGS}
-    named = load_cub_class_names(root)
-    count = _count_classes(root, every["train"])
-    names = create_labels([named.get(n, f"class {n + 1}") for n in range(count)])
-    return _create_from_annotations("CUB_200_2011", names, every["train"], every["test"])
-
-
-def _load_lists(where: TrainingPaths) -> TrainingData:
-    root = where.root
-    train, held = (
-        _find_list_file(root, TRAIN_FOLDER_NAMES),
-        _find_list_file(root, VALIDATION_FOLDER_NAMES),
+def _create_training_data(format_name: str, split: TrainingSplit) -> TrainingData:
+    """From annotations to training data; an annotation without boxes still has an image."""
+    train, validation = (
+        [entry for entry in part if isinstance(entry, Annotation) and _has_image(entry)]
+        for part in (split.train, split.validation)
     )
-    assert train is not None
-    every = list(read_tscam_list(train, _find_images_folder(where, TRAIN_FOLDER_NAMES)))
-    count = _count_classes(root, every)
-    tests = (
-        list(read_tscam_list(held, _find_images_folder(where, VALIDATION_FOLDER_NAMES)))
-        if held
-        else []
-    )
-    return _create_from_annotations("lists", create_default_labels(count), every, tests)
-
-
-def _count_classes(root: Path, found: Sequence[Annotation | Problem]) -> int:
-    """How many classes there are: labels are whole numbers from 0, and none is left out."""
-    labels = {int(truth.label) for truth in found if isinstance(truth, Annotation)}
-    if labels != set(range(len(labels))):
-        missing = next(n for n in range(len(labels) + 1) if n not in labels)
-        raise UsageError(
-            f"{root}: {len(labels)} labels from {min(labels)} to {max(labels)}, and none is "
-            f"{missing}; they must count from 0 (CUB's from 1) without a gap"
-        )
-    return len(labels)
-
-
-def _find_images_folder(where: TrainingPaths, parts: Sequence[str]) -> Path:
-    root = where.images or where.root
-    return next((root / part for part in parts if (root / part).is_dir()), root)
-
-
-def _create_from_annotations(
-    kind: str,
-    names: Labels,
-    train: Sequence[Annotation | Problem],
-    tests: Sequence[Annotation | Problem],
-) -> TrainingData:
-    """From records of a data set: a truth without boxes is a photograph all the same."""
-    here = [
-        t for t in (*train, *tests) if isinstance(t, Annotation) and os.path.isfile(t.image_path)
+    boxed = [annotation for annotation in validation if annotation.boxes]
+    valid = tuple(iter_valid_annotations(boxed, allow_missing_images=False))
+    localization, problems = create_evaluation_samples(Dataset(format_name, valid), split.labels)
+    entries = (*split.train, *split.validation)
+    malformed = [entry for entry in entries if isinstance(entry, Problem)]
+    missing = [
+        Problem("image is missing", entry.image_name, str(entry.image_path))
+        for entry in entries
+        if isinstance(entry, Annotation) and not _has_image(entry)
     ]
-    absent = [
-        Problem("image is missing", t.image_name, str(t.image_path))
-        for t in (*train, *tests)
-        if isinstance(t, Annotation) and not os.path.isfile(t.image_path)
-    ]
-    broken = [t for t in (*train, *tests) if isinstance(t, Problem)]
-    of_test = {id(t) for t in tests}
-    photos = [
-        (TrainingSample(t.image_name, t.image_path, int(t.label)), id(t) in of_test) for t in here
-    ]
-    boxed = [t for t in here if id(t) in of_test and t.boxes]
-    items, problems = create_evaluation_samples(
-        Dataset(kind, tuple(iter_valid_annotations(boxed, allow_missing_images=False))), names
-    )
     return TrainingData(
-        kind,
-        names,
-        tuple(photo for photo, test in photos if not test),
-        tuple(photo for photo, test in photos if test),
-        tuple(items),
-        tuple(map(str, (*broken, *absent, *problems))),
+        format_name,
+        split.labels,
+        tuple(map(_create_sample, train)),
+        tuple(map(_create_sample, validation)),
+        tuple(localization),
+        tuple(map(str, (*malformed, *missing, *problems))),
     )
 
 
-def _load_class_folders(where: TrainingPaths) -> TrainingData:
-    root = where.root
+def _has_image(annotation: Annotation) -> bool:
+    return os.path.isfile(annotation.image_path)
+
+
+def _create_sample(annotation: Annotation) -> TrainingSample:
+    return TrainingSample(annotation.image_name, annotation.image_path, int(annotation.label))
+
+
+def _read_class_folders(paths: DatasetPaths) -> TrainingData:
+    root = paths.root
     train = find_split_folder(root, TRAIN_FOLDER_NAMES)
-    held = find_split_folder(root, VALIDATION_FOLDER_NAMES) if train else None
+    held_out = find_split_folder(root, VALIDATION_FOLDER_NAMES) if train else None
     train = train or root
-    skip = os.path.realpath(where.skip_folder)
+    skip = os.path.realpath(paths.skip_folder)
     names = sorted(
         p.name
         for p in train.iterdir()
         if p.is_dir() and not p.name.startswith(".") and os.path.realpath(p) != skip
     )
-    photos, left_out = _find_class_samples(train, where.skip_folder, names)
-    tests, also = _find_class_samples(held, where.skip_folder, names) if held else ([], [])
+    samples, left_out = _find_class_samples(train, paths.skip_folder, names)
+    validation, also = (
+        _find_class_samples(held_out, paths.skip_folder, names) if held_out else ([], [])
+    )
     return TrainingData(
         "folder by class",
         create_labels(names),
-        tuple(photos),
-        tuple(tests),
+        tuple(samples),
+        tuple(validation),
         (),
         (*left_out, *also),
     )
 
 
 def find_split_folder(root: Path, names: Sequence[str]) -> Path | None:
-    """A part of a data set: a folder of that name that has folders of classes."""
+    """The folder of a split: it has one of these names and contains folders of classes."""
     folders = (root / name for name in names)
     return next((f for f in folders if f.is_dir() and any(p.is_dir() for p in f.iterdir())), None)
 
 
 def _find_class_samples(
-    root: Path, skip: Path, names: Sequence[str]
+    root: Path, skip_folder: Path, names: Sequence[str]
 ) -> tuple[list[TrainingSample], list[str]]:
-    """The photographs in each class's folder, however deep; and what is left out."""
-    photos: list[TrainingSample] = []
+    """The images in the folder of each class, at any depth; and what is left out."""
+    samples: list[TrainingSample] = []
     left_out: list[str] = []
     for label, name in enumerate(names):
-        for item in _find_images(root / name, skip):
-            if isinstance(item, Failure):
-                left_out.append(str(item))
+        for source in _find_images(root / name, skip_folder):
+            if isinstance(source, Failure):
+                left_out.append(str(source))
             else:
-                photos.append(TrainingSample(os.path.relpath(item.path, root), item.path, label))
+                relative = os.path.relpath(source.path, root)
+                samples.append(TrainingSample(relative, source.path, label))
     others = [p.name for p in sorted(root.iterdir()) if p.is_dir() and p.name not in names]
     left_out += [
-        f"{root / name}: no class to train on has this name"
+        f"{root / name}: no training class has this name"
         for name in others
-        if not name.startswith(".") and _find_images(root / name, skip)
+        if not name.startswith(".") and _find_images(root / name, skip_folder)
     ]
-    return photos, left_out
+    return samples, left_out
 
 
-def _find_images(folder: Path, skip: Path) -> Sequence[ImageSource | Failure]:
-    """What is in a folder; nothing where it is empty."""
+def _find_images(folder: Path, skip_folder: Path) -> Sequence[ImageSource | Failure]:
+    """The images in a folder; none if it is empty."""
     try:
-        return list(find_image_sources([str(folder)], [], skip))
+        return list(find_image_sources([str(folder)], [], skip_folder))
     except UsageError:
         return []
 
 
-def _load_unlabeled(where: TrainingPaths) -> TrainingData:
-    found = find_image_sources([str(where.root)], [], where.skip_folder)
-    photos = [
-        TrainingSample(os.path.relpath(s.path, where.root), s.path, None)
-        for s in found
-        if isinstance(s, ImageSource)
+def _read_unlabeled(paths: DatasetPaths) -> TrainingData:
+    found = find_image_sources([str(paths.root)], [], paths.skip_folder)
+    samples = [
+        TrainingSample(os.path.relpath(source.path, paths.root), source.path, None)
+        for source in found
+        if isinstance(source, ImageSource)
     ]
     left_out = tuple(str(item) for item in found if isinstance(item, Failure))
-    return TrainingData("photographs", create_labels([]), tuple(photos), (), (), left_out)
-
-
-TRAINING_FORMAT_DETECTORS: Mapping[str, Callable[[Path], bool]] = {
-    "CUB_200_2011": lambda root: os.path.isfile(root / "train_test_split.txt"),
-    "lists": _has_lists,
-    "folder by class": os.path.isdir,
-    "photographs": lambda root: True,
-}
-TRAINING_FORMAT_READERS: Mapping[str, Callable[[TrainingPaths], TrainingData]] = {
-    "CUB_200_2011": _load_cub,
-    "lists": _load_lists,
-    "folder by class": _load_class_folders,
-    "photographs": _load_unlabeled,
-}
+    return TrainingData("photographs", create_labels([]), tuple(samples), (), (), left_out)

@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import hashlib
-import os
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from camcli.core.errors import to_one_line
-from camcli.evaluation.datasets.registry import EvaluationSample
+from camcli.evaluation.datasets.samples import EvaluationSample
 from camcli.io.labels import Labels
 
 
@@ -48,20 +47,6 @@ class TrainingData:
         """What to say of classes none of whose photographs can be read."""
         names = [self.labels.names[n] for n in classes if n is not None]
         return f"none of the photographs of {format_few_names(names)} can be read"
-
-
-@dataclass(frozen=True, slots=True)
-class TrainingPaths:
-    """Where a data set is: `boxes` and `images` if elsewhere, `skip` what is not part of it.
-
-    `share` of every class is kept for validation where the data set has no such part.
-    """
-
-    root: Path
-    images: Path | None = None
-    boxes: Path | None = None
-    skip_folder: Path = Path(os.devnull)
-    validation_share: float = 0.1
 
 
 def format_few_names(names: Sequence[str]) -> str:

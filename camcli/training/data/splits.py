@@ -10,51 +10,41 @@ from pathlib import Path
 
 from camcli.core.errors import UsageError, to_one_line
 from camcli.evaluation.datasets.annotations import hash_image_name, iter_valid_annotations
-from camcli.evaluation.datasets.registry import Dataset, create_evaluation_samples
-from camcli.evaluation.datasets.tables import read_boxes_csv
+from camcli.evaluation.datasets.boxes_csv import read_boxes_csv
+from camcli.evaluation.datasets.reader import DatasetPaths
+from camcli.evaluation.datasets.registry import Dataset
+from camcli.evaluation.datasets.samples import create_evaluation_samples
 from camcli.io.labels import Labels
-from camcli.training.data.readers import (
-    TRAIN_FOLDER_NAMES,
-    TRAINING_FORMAT_DETECTORS,
-    TRAINING_FORMAT_READERS,
-    find_split_folder,
-)
-from camcli.training.data.samples import (
-    TrainingData,
-    TrainingPaths,
-    TrainingSample,
-    format_few_names,
-)
+from camcli.training.data.readers import read_training_data
+from camcli.training.data.samples import TrainingData, TrainingSample, format_few_names
 
 
 def load_training_data(
-    paths: TrainingPaths, labels: Labels | None = None, teacher_labels: Labels | None = None
+    paths: DatasetPaths,
+    labels: Labels | None = None,
+    teacher_labels: Labels | None = None,
+    *,
+    box_file: Path | None = None,
+    validation_share: float = 0.1,
 ) -> TrainingData:
-    """The photographs of a data set, recognised by its files.
+    """Read a data set, and split it into images to train and to validate with.
 
-    Labels are `names` or what the data set has; those of a `teacher` need no class at all. Raises
-    UsageError where there is nothing to learn: no photograph, one class, a class without any.
+    Labels are `labels`, or those of the data set. With `teacher_labels` the images need no labels.
+    The images of `box_file` (a boxes.csv) join the validation images. A data set without a
+    validation split gives `validation_share` of each class. Raises UsageError if there is nothing
+    to learn: no image, fewer than two classes, or a class without images.
     """
     if not os.path.exists(paths.root):
         raise UsageError(f"{paths.root}: no such folder")
-    kind = next(k for k, sign in TRAINING_FORMAT_DETECTORS.items() if sign(paths.root))
-    if (
-        kind == "folder by class"
-        and teacher_labels
-        and not find_split_folder(paths.root, TRAIN_FOLDER_NAMES)
-    ):
-        kind = "photographs"
-    if paths.images and kind in ("folder by class", "photographs"):
-        raise UsageError(f"--images is for lists and CUB; {paths.root} is taken as a {kind}")
-    found = TRAINING_FORMAT_READERS[kind](paths)
+    found = read_training_data(paths, needs_labels=teacher_labels is None)
     if teacher_labels:
         found = _drop_labels(found, teacher_labels)
     elif labels:
         found = replace(found, labels=labels)
-    if paths.boxes:
-        found = _add_validation_boxes(found, paths.boxes)
+    if box_file:
+        found = _add_validation_boxes(found, box_file)
     if not found.validation:
-        found = _hold_out_validation(found, paths.validation_share)
+        found = _hold_out_validation(found, validation_share)
     found = _remove_validation_from_train(found)
     _check_training_data(found, paths.root, needs_classes=teacher_labels is None)
     return found

@@ -1,4 +1,4 @@
-"""Photographs cut into views, and the CNN's features of each: computed once, kept in bf16."""
+"""Views of the photographs, and the CNN's features of each: computed once, kept in bf16."""
 
 from __future__ import annotations
 
@@ -22,18 +22,19 @@ from camcli.io.transforms import preprocess_image
 from camcli.models.zoo.builtin import VIT_INPUT_SIDE, CnnFeatures
 from camcli.training.task import AdvanceCallback
 
-RANDOM_CROP_COUNT = 2  # random ones, besides the whole photograph and its mirror image
+RANDOM_CROP_COUNT = 2  # besides the whole photograph and its mirror image
 CROP_AREA_RANGE, CROP_ASPECT_RANGE = (0.25, 1.0), (0.7, 1.43)
 
 Rectangle = tuple[float, float, float, float]  # left, top, right, bottom; shares of the image
+WHOLE_IMAGE: Rectangle = (0.0, 0.0, 1.0, 1.0)
 
 
 @dataclass(frozen=True, slots=True)
 class ViewFeatures:
-    """V views of each photograph: where they were cut, and features of stride 16 and 32.
+    """V views of each photograph: their rectangles, and their features of stride 16 and 32.
 
     `middle` (n V, 14, 14, 112) and `deep` (n V, 7, 7, 320) in bf16; `rectangles` (n V, 4);
-    `mirrored` (n V,).
+    `is_mirrored` (n V,).
     """
 
     image_names: tuple[str, ...]
@@ -48,8 +49,25 @@ class ViewFeatures:
         return len(self.middle) // len(self.image_names)
 
 
+@dataclass(frozen=True, slots=True)
+class ViewPlan:
+    """One view of a photograph."""
+
+    rectangle: Rectangle
+    mirrored: bool
+
+
+@dataclass(frozen=True, slots=True)
+class _LoadedViews:
+    """A photograph's views as inputs (V,3,H,W) of the CNN."""
+
+    image_name: str
+    plans: tuple[ViewPlan, ...]
+    inputs: Float32Array
+
+
 def sample_rectangle(generator: np.random.Generator) -> Rectangle:
-    """A random rectangle of an image: a quarter of it or more, of no extreme shape."""
+    """A random rectangle with a quarter or more of an image's area, neither long nor narrow."""
     for _ in range(20):
         area = generator.uniform(*CROP_AREA_RANGE)
         aspect = math.exp(
@@ -59,61 +77,73 @@ def sample_rectangle(generator: np.random.Generator) -> Rectangle:
         if width <= 1 and height <= 1:
             left, top = generator.uniform(0, 1 - width), generator.uniform(0, 1 - height)
             return left, top, left + width, top + height
-    return 0.0, 0.0, 1.0, 1.0
+    return WHOLE_IMAGE
 
 
-def plan_views(image_index: int, seed: int) -> list[tuple[Rectangle, bool]]:
-    """The views of a photograph: whole, mirrored, and random cuts, mirrored or not."""
-    draw = np.random.default_rng([seed, image_index])
-    whole: Rectangle = (0.0, 0.0, 1.0, 1.0)
-    cuts = [(sample_rectangle(draw), bool(draw.integers(2))) for _ in range(RANDOM_CROP_COUNT)]
-    return [(whole, False), (whole, True), *cuts]
+def plan_views(image_index: int, seed: int) -> tuple[ViewPlan, ...]:
+    """The views of a photograph: whole, mirrored, and random crops, some of them mirrored."""
+    generator = np.random.default_rng([seed, image_index])
+    crops = (
+        ViewPlan(sample_rectangle(generator), bool(generator.integers(2)))
+        for _ in range(RANDOM_CROP_COUNT)
+    )
+    return (ViewPlan(WHOLE_IMAGE, mirrored=False), ViewPlan(WHOLE_IMAGE, mirrored=True), *crops)
 
 
-def preprocess_view(
-    image: Image.Image, transform: Transform, rectangle: Rectangle, mirror: bool
-) -> Float32Array:
+def preprocess_view(image: Image.Image, transform: Transform, plan: ViewPlan) -> Float32Array:
     """One view as the CNN's input (3,H,W)."""
     width, height = image.size
-    left, top, right, bottom = rectangle
+    left, top, right, bottom = plan.rectangle
     view = View(width, height, left * width, top * height, right * width, bottom * height)
     pixels = preprocess_image(image, view, transform)
-    return np.ascontiguousarray(pixels[..., ::-1]) if mirror else pixels
+    return np.ascontiguousarray(pixels[..., ::-1]) if plan.mirrored else pixels
 
 
 def compute_view_features(
     backbone: CnnFeatures,
     transform: Transform,
     sources: Sequence[ImageSource],
+    *,
     seed: int,
     workers: int,
     advance: AdvanceCallback,
 ) -> tuple[ViewFeatures, list[Failure]]:
-    """The features of every view. Raises TrainingError if no photograph can be read."""
+    """The features of every view, and the photographs that cannot be read.
+
+    Raises TrainingError if none can be read.
+    """
     names: list[str] = []
     failed: list[Failure] = []
-    parts: list[tuple[Tensor, Tensor]] = []
-    plans: list[tuple[Rectangle, bool]] = []
+    features: list[tuple[Tensor, Tensor]] = []
+    plans: list[ViewPlan] = []
     load = partial(_load_views, transform, seed)
-    with ThreadPoolExecutor(workers) as pool, torch.no_grad():
+    with ThreadPoolExecutor(workers) as pool:
         for loaded in prefetch_map(pool, load, enumerate(sources), 4 * workers):
             advance(1)
             if isinstance(loaded, Failure):
                 failed.append(loaded)
                 continue
-            photograph, plan, pixels = loaded
-            inputs = torch.from_numpy(pixels).to(memory_format=torch.channels_last)
-            with torch.autocast("cpu", torch.bfloat16):
-                middle, deep = backbone.forward_stages(inputs)
-            parts.append((_pack_features(middle), _pack_features(deep)))
-            names.append(photograph.name)
-            plans += plan
-    if not parts:
+            features.append(_compute_features(backbone, loaded.inputs))
+            names.append(loaded.image_name)
+            plans += loaded.plans
+    if not names:
         raise TrainingError("none of the photographs can be read")
-    every = [torch.cat(part) for part in zip(*parts, strict=True)]
-    rectangles = torch.tensor([where for where, _ in plans])
-    mirrored = torch.tensor([mirror for _, mirror in plans])
-    return ViewFeatures(tuple(names), every[0], every[1], rectangles, mirrored), failed
+    views = ViewFeatures(
+        image_names=tuple(names),
+        middle=torch.cat([middle for middle, _ in features]),
+        deep=torch.cat([deep for _, deep in features]),
+        rectangles=torch.tensor([plan.rectangle for plan in plans]),
+        is_mirrored=torch.tensor([plan.mirrored for plan in plans]),
+    )
+    return views, failed
+
+
+@torch.no_grad()
+def _compute_features(backbone: CnnFeatures, pixels: Float32Array) -> tuple[Tensor, Tensor]:
+    inputs = torch.from_numpy(pixels).to(memory_format=torch.channels_last)
+    with torch.autocast("cpu", torch.bfloat16):
+        middle, deep = backbone.forward_stages(inputs)
+    return _pack_features(middle), _pack_features(deep)
 
 
 def _pack_features(features: Tensor) -> Tensor:
@@ -123,12 +153,13 @@ def _pack_features(features: Tensor) -> Tensor:
 
 def _load_views(
     transform: Transform, seed: int, item: tuple[int, ImageSource]
-) -> tuple[ImageSource, list[tuple[Rectangle, bool]], Float32Array] | Failure:
-    number, source = item
+) -> _LoadedViews | Failure:
+    index, source = item
+    assert transform.size == (VIT_INPUT_SIDE, VIT_INPUT_SIDE)
     try:
-        picture = load_image(source.path)
+        image = load_image(source.path)
     except ImageError as error:
         return Failure(source.name, str(source.path), str(error))
-    plan = plan_views(number, seed)
-    assert transform.size == (VIT_INPUT_SIDE, VIT_INPUT_SIDE)
-    return source, plan, np.stack([preprocess_view(picture, transform, *view) for view in plan])
+    plans = plan_views(index, seed)
+    inputs = np.stack([preprocess_view(image, transform, plan) for plan in plans])
+    return _LoadedViews(source.name, plans, inputs)

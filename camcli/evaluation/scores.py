@@ -1,0 +1,85 @@
+"""Localization scores: every prediction of every image against its annotation."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+
+from camcli.core.errors import ImageError
+from camcli.evaluation.baselines import create_baseline_maps
+from camcli.evaluation.datasets.annotations import (
+    Annotation,
+    CanvasAnnotation,
+    Problem,
+    annotation_to_canvas,
+)
+from camcli.evaluation.datasets.exif import transpose_annotation
+from camcli.evaluation.datasets.samples import EvaluationSample
+from camcli.evaluation.metrics.scoring import CANVAS_SIDE, MapScore, create_canvas_map, score_map
+from camcli.evaluation.predictions import EvaluationRow, MapSource, Prediction
+from camcli.io.images import load_exif_transpose
+
+
+@dataclass(frozen=True, slots=True)
+class ImageScore:
+    """The score of one row on one image."""
+
+    row: EvaluationRow
+    sample: EvaluationSample
+    score: MapScore
+    status: str
+    rank: int | None
+
+
+def score_predictions(
+    source: MapSource, samples: Sequence[EvaluationSample], seed: int
+) -> Iterator[ImageScore | Problem]:
+    """Yield every score and every problem, image by image, baselines after the first row."""
+    first_row = source.rows[0]
+
+    def score(prediction: Prediction) -> list[ImageScore | Problem]:
+        return list(_iter_scores(prediction, prediction.row == first_row, seed))
+
+    for outcome in source.iter_predictions(samples, source.rows, score):
+        yield from [outcome] if isinstance(outcome, Problem) else outcome
+
+
+def _iter_scores(
+    prediction: Prediction, is_first_row: bool, seed: int
+) -> Iterator[ImageScore | Problem]:
+    """Problems of the annotation and the baselines come once per image: with its first row."""
+    row, sample = prediction.row, prediction.sample
+    annotation, problems = load_canvas_annotation(sample.annotation, prediction.image.size)
+    if is_first_row:
+        yield from problems
+    if annotation is None:
+        return
+    heatmap = create_canvas_map(prediction.heatmap)
+    score = score_map(heatmap, annotation, row.threshold, prediction.rank, prediction.boxes)
+    yield ImageScore(row, sample, score, prediction.status, prediction.rank)
+    if not is_first_row:
+        return
+    for name, baseline_map in create_baseline_maps(sample.annotation.image_name, seed).items():
+        score = score_map(baseline_map, annotation, row.threshold, prediction.rank)
+        yield ImageScore(create_baseline_row(row, name), sample, score, "ok", prediction.rank)
+
+
+@lru_cache(maxsize=64)  # the rows of an image come one after another, and masks load slowly
+def load_canvas_annotation(
+    annotation: Annotation, size: tuple[int, int]
+) -> tuple[CanvasAnnotation | None, list[Problem]]:
+    """Place an annotation on the canvas, rotated with its image of that size (W, H).
+
+    Returns None if nothing of it can be placed, and the problems.
+    """
+    upright = transpose_annotation(annotation, load_exif_transpose(annotation.image_path), size)
+    try:
+        return annotation_to_canvas(upright, size, CANVAS_SIDE)
+    except ImageError as error:
+        return None, [Problem("annotation cannot be read", upright.image_name, str(error))]
+
+
+def create_baseline_row(row: EvaluationRow, name: str) -> EvaluationRow:
+    """The row of a baseline beside the rows of a model."""
+    return EvaluationRow(row.model, name, (), row.threshold, baseline=True)

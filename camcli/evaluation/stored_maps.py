@@ -1,0 +1,156 @@
+"""Predictions from maps on disk: NumPy arrays of any program, or of `camcli explain`."""
+
+from __future__ import annotations
+
+import os
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, TypeVar
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+
+from camcli.core.boxes import BoxSelection, find_boxes
+from camcli.core.concurrency import prefetch_map
+from camcli.core.errors import ImageError, to_one_line
+from camcli.core.geometry import View, normalize_array, resize_map
+from camcli.core.types import Box, MapStatus
+from camcli.evaluation.datasets.annotations import Problem
+from camcli.evaluation.datasets.samples import EvaluationSample
+from camcli.evaluation.metrics.scoring import CANVAS_SIDE
+from camcli.evaluation.predictions import EvaluationRow, Prediction
+from camcli.io.images import load_image
+from camcli.io.labels import Labels
+
+T = TypeVar("T")
+MAX_MAP_BYTES = 2**28
+
+
+@dataclass(frozen=True, slots=True)
+class FolderMaps:
+    """The maps in a folder: NAME.npy (2-D), or NAME.npz as `--save array` writes it.
+
+    NAME is the name of the image with or without its suffix, or the end of this path if no other
+    image ends in it. A map is min-max normalized, and covers the whole image.
+    """
+
+    folder: Path
+    labels: Labels
+    threshold: str | float = 0.2
+    box_selection: BoxSelection = "largest"
+    workers: int = 2
+    unknown_class: int | None = -1
+
+    @property
+    def rows(self) -> tuple[EvaluationRow, ...]:
+        """One row for all maps of the folder."""
+        return (EvaluationRow(to_one_line(self.folder), "maps", (), self.threshold),)
+
+    def iter_predictions(
+        self,
+        samples: Sequence[EvaluationSample],
+        rows: Sequence[EvaluationRow],
+        handle: Callable[[Prediction], T],
+    ) -> Iterator[T | Problem]:
+        """Load the map of each sample, and yield what `handle` returns."""
+        images = {sample.annotation.image_name for sample in samples}
+        endings = Counter(ending for image in images for ending in _list_path_endings(image))
+
+        def load(sample: EvaluationSample) -> T | Problem:
+            found = self._load_prediction(sample, rows[0], endings)
+            return found if isinstance(found, Problem) else handle(found)
+
+        with ThreadPoolExecutor(self.workers) as pool:
+            yield from prefetch_map(pool, load, samples, 4 * self.workers)
+
+    def _load_prediction(
+        self, sample: EvaluationSample, row: EvaluationRow, endings: Mapping[str, int]
+    ) -> Prediction | Problem:
+        name = sample.annotation.image_name
+        file = _find_map_file(self.folder, name, endings)
+        if file is None:
+            return Problem("map is missing", name, f"no {name}.npy or .npz in {self.folder}")
+        try:
+            raw = _load_map_array(file, sample.class_index)
+        except Exception as error:  # noqa: BLE001 - a broken file can raise anything
+            return Problem("map cannot be read", name, f"{file.name}: {to_one_line(error)}")
+        try:
+            image = _load_image_or_blank(sample)
+        except ImageError as error:
+            return Problem("image cannot be read", name, str(error))
+        heatmap, status = _map_to_canvas(raw)
+        view = View.from_whole_image(*image.size)
+        boxes: tuple[Box, ...] = ()
+        if status == "ok":
+            values = heatmap.astype(np.float32)
+            boxes = find_boxes(values, row.threshold, self.box_selection, view, image)
+        return Prediction(sample, row, image, heatmap, status, boxes)
+
+
+def _load_image_or_blank(sample: EvaluationSample) -> Image.Image:
+    """The image, or a grey one of its size: only the pictures show it, no metric needs it."""
+    path, size = sample.annotation.image_path, sample.annotation.size
+    if size is not None and not os.path.isfile(path):
+        return Image.new("RGB", size, "grey")
+    return load_image(path)
+
+
+def _find_map_file(folder: Path, image: str, endings: Mapping[str, int]) -> Path | None:
+    own = (
+        ending for ending in _list_path_endings(image) if endings[ending] == 1 or ending == image
+    )
+    names = (name for ending in own for name in (ending, str(Path(ending).with_suffix(""))))
+    files = (folder / f"{name}{suffix}" for name in names for suffix in (".npy", ".npz"))
+    return next((file for file in files if os.path.isfile(file)), None)
+
+
+def _list_path_endings(image: str) -> list[str]:
+    """The ends of a path: `a/b/c.jpg`, `b/c.jpg`, `c.jpg`."""
+    parts = Path(image).parts
+    return [str(Path(*parts[i:])) for i in range(len(parts))]
+
+
+def _load_map_array(file: Path, class_index: int) -> NDArray[np.generic]:
+    """The 2-D map in a file. NumPy itself refuses pickled objects."""
+    if file.stat().st_size > MAX_MAP_BYTES:
+        raise ValueError("the file is too large for a map")
+    with file.open("rb") as opened:
+        loaded = np.load(opened, allow_pickle=False)
+        values = loaded if isinstance(loaded, np.ndarray) else _read_fused_map(loaded, class_index)
+    if values.ndim != 2 or min(values.shape) < 1 or values.dtype.kind not in "fiub":
+        raise ValueError(f"not a 2-D array of numbers but {values.dtype} {values.shape}")
+    return values
+
+
+def _read_fused_map(arrays: Any, class_index: int) -> NDArray[np.generic]:
+    """The fused map of a class, under the name that `--save array` gives it."""
+    name = f"{class_index}/fused"
+    if name not in arrays.files:
+        has = [key.removesuffix("/fused") for key in arrays.files if key.endswith("/fused")]
+        classes = ", ".join(has[:5]) or "none"
+        raise ValueError(
+            f"no map of class {class_index} (the file has {classes}); "
+            "explain with --target @boxes.csv"
+        )
+    if arrays.zip.getinfo(f"{name}.npy").file_size > MAX_MAP_BYTES:
+        raise ValueError("the array is too large for a map")
+    values: NDArray[np.generic] = arrays[name]
+    return values
+
+
+def _map_to_canvas(raw: NDArray[np.generic]) -> tuple[NDArray[np.floating], MapStatus]:
+    """Resize a map to the canvas and normalize it to [0, 1]; one that has both stays the same."""
+    blank = np.zeros((CANVAS_SIDE, CANVAS_SIDE), np.float32)
+    if not np.isfinite(raw).all():
+        return blank, "non_finite"
+    values = raw.astype(np.float64) / max(1.0, np.abs(raw.astype(np.float64)).max())
+    if values.shape != (CANVAS_SIDE, CANVAS_SIDE):
+        values = resize_map(
+            normalize_array(values).astype(np.float32), (CANVAS_SIDE, CANVAS_SIDE)
+        ).astype(np.float64)
+    values = normalize_array(values)
+    return (values, "ok") if values.any() else (blank, "constant")

@@ -1,0 +1,82 @@
+"""Count what happened to the images of a run, from the lines of results.jsonl."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+ResultLine = Mapping[str, Any]
+MAX_LISTED_FAILURES = 1000  # failures that run.json lists; results.jsonl has all
+
+
+@dataclass(slots=True)
+class RunCounts:
+    """Images that are done, done by an earlier run, or failed; and maps without an answer."""
+
+    done_count: int = 0
+    earlier_count: int = 0
+    blank_map_counts: Counter[str] = field(default_factory=Counter)
+    failure_reasons: Counter[str] = field(default_factory=Counter)
+    failures: list[dict[str, str]] = field(default_factory=list)
+    last_path: str | None = None
+
+    def add_earlier_line(self, line: ResultLine) -> None:
+        """Count a line that an earlier run wrote."""
+        self.earlier_count += self._is_new_image(line)
+        self._count_blank_maps(line)
+
+    def add_line(self, line: ResultLine) -> None:
+        """Count a line that this run wrote."""
+        is_new = self._is_new_image(line)
+        if line["status"] == "failed":
+            self.failure_reasons[line["error"]] += 1
+            if len(self.failures) < MAX_LISTED_FAILURES:
+                self.failures.append({"path": line["path"], "error": line["error"]})
+            return
+        self.done_count += is_new
+        self._count_blank_maps(line)
+
+    def _count_blank_maps(self, line: ResultLine) -> None:
+        self.blank_map_counts.update(status for _, _, status in list_blank_maps(line))
+
+    def _is_new_image(self, line: ResultLine) -> bool:
+        """Whether this is the first line of its image; the lines of one image come in a row."""
+        previous, self.last_path = self.last_path, str(line["path"])
+        return self.last_path != previous
+
+    @property
+    def has_lines(self) -> bool:
+        """Whether any line has been counted."""
+        return self.last_path is not None
+
+    @property
+    def is_complete(self) -> bool:
+        """Whether every image has every map."""
+        return not (self.failure_reasons or self.blank_map_counts.total())
+
+    def to_json(self) -> dict[str, Any]:
+        """Return the `counts` of run.json."""
+        return {
+            "done": self.done_count,
+            "done_before": self.earlier_count,
+            "failed": self.failure_reasons.total(),
+            "maps_without_answer": dict(self.blank_map_counts),
+            "failures": self.failures,
+        }
+
+
+def is_complete_line(line: ResultLine) -> bool:
+    """Whether a line reports no failure and no map without an answer."""
+    return line["status"] != "failed" and not list_blank_maps(line)
+
+
+def list_blank_maps(line: ResultLine) -> list[tuple[str, str, str]]:
+    """List the class, layer and status of every map of a line that shows no answer."""
+    return [
+        (found["class_name"], layer, status)
+        for found in line["explanations"]
+        for layer, status in (found.get("layer_status", {}) or {"map": found["map_status"]}).items()
+        if status != "ok"
+    ]

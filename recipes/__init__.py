@@ -1,0 +1,1 @@
+"""How files that ship with camcli were made. The recipes are not installed with it."""
