@@ -256,7 +256,7 @@ def test_scm_is_tscam(cli: Cli, picture: Path) -> None:
         ("occlusion:window=-3", "from 1"),
         ("scorecam:channels=-1", "from 0"),
         ("scorecam:channels=2.5", "needs a value like 0"),
-        ("scorecam:weights=best", "there are probability, softmax"),
+        ("scorecam:weights=best", "choose from probability, softmax"),
         ("smoothgrad:noise=-1", "from 0"),
         ("smoothgrad:noise=Infinity", "from 0"),
         ("rollout:discard=2", "from 0 to 1"),
