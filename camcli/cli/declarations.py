@@ -71,8 +71,8 @@ MethodNames = Annotated[
         "--method",
         "-m",
         metavar="NAME",
-        help="Choose the method, see `camcli methods`; NAME:KEY=VALUE sets its options. Repeat the"
-        " option for several methods.",
+        help="Choose a method of `camcli methods`, or package.module:function; NAME:KEY=VALUE sets"
+        " its options. Repeat --method for several.",
         show_default="tscam or chefer on ViTs, else gradcam",
         rich_help_panel=METHOD,
         autocompletion=complete_methods,

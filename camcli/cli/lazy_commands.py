@@ -63,3 +63,13 @@ class LazyGroup(TyperGroup):
         super().__init__(**settings)
         for name, summary in COMMAND_SUMMARIES.items():
             self.add_command(LazyCommand(name, help=summary))
+
+    def get_params(self, ctx: Any) -> Any:
+        """The options of camcli itself, all of them flags.
+
+        Typer imports pydantic to convert the default None of `--help`, but not a bool.
+        """
+        options = super().get_params(ctx)
+        for option in options:
+            option.default = bool(option.default)
+        return options

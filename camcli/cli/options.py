@@ -19,6 +19,7 @@ from camcli.methods.registry import Method
 
 if TYPE_CHECKING:
     from camcli.cli.arguments import InputArguments, MethodArguments, ModelArguments
+    from camcli.engine.plan import PlanOptions
 
 OutputActivation = Literal["softmax", "sigmoid"]
 OutputFormat = Literal["auto", "table", "jsonl", "quiet"]
@@ -47,6 +48,18 @@ class MethodOptions:
     block: int | None
     fusion: str | None
     smoothing: Smoothing
+
+    def create_plan_options(self, layer_spec: str | None = None) -> PlanOptions:
+        """These options for some layers, as `camcli.engine.plan` takes them."""
+        from camcli.engine.plan import PlanOptions
+
+        return PlanOptions(
+            layer_spec=layer_spec,
+            block=self.block,
+            fusion=self.fusion,
+            options=self.settings,
+            smoothing=self.smoothing,
+        )
 
 
 def parse_model_options(model: ModelArguments, image: InputArguments, device: str) -> ModelOptions:

@@ -28,7 +28,7 @@ def iter_pages() -> Iterator[tuple[str, TyperArgument | TyperOption]]:
                 yield f"{name} {part}".strip(), parameter
 
 
-PAGES = [(command, p) for command, p in iter_pages() if command != "train embedded"]
+PAGES = list(iter_pages())
 
 
 def test_the_version_is_printed(cli: Cli) -> None:

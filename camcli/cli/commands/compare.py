@@ -139,19 +139,12 @@ def _create_row(
     model_label: str,
 ) -> ComparisonRow:
     """Plan each method by itself for one network and one `--layers`."""
-    from camcli.engine.plan import PlanOptions, iter_method_plans
+    from camcli.engine.plan import iter_method_plans
     from camcli.runs.comparison import create_comparison_row
 
     # A method that chooses its own layers is drawn in the first row only.
     planned = [m for m in options.methods if m.per_layer or spec == specs[0]]
-    plan_options = PlanOptions(
-        layer_spec=spec,
-        block=options.block,
-        fusion=options.fusion,
-        options=options.settings,
-        smoothing=options.smoothing,
-    )
-    plans = iter_method_plans(config.model, planned, plan_options)
+    plans = iter_method_plans(config.model, planned, options.create_plan_options(spec))
     plan_by_method = dict(zip((m.name for m in planned), plans, strict=True))
     layers_label = str(spec) if len(specs) > 1 else ""
     return create_comparison_row(model_label, layers_label, config, options.methods, plan_by_method)

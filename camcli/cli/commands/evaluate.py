@@ -117,7 +117,7 @@ def localization(
     threads = workers or choose_worker_count()
 
     from camcli.cli.runners.evaluate import run_evaluation
-    from camcli.engine.plan import PlanOptions, plan_layer_specs
+    from camcli.engine.plan import plan_layer_specs
     from camcli.evaluation.localization import LocalizationConfig
     from camcli.evaluation.predictions import ANNOTATED_CLASS, ModelMaps
     from camcli.evaluation.stored_maps import FolderMaps
@@ -138,12 +138,7 @@ def localization(
         loaded = load_chosen_model(choose_model_name(name, model_options, wanted), model_options)
         if name and os.path.isfile(name):  # tells checkpoints of one architecture apart
             loaded = replace(loaded, name=to_one_line(name))
-        plan_options = PlanOptions(
-            block=options.block,
-            fusion=options.fusion,
-            options=options.settings,
-            smoothing=options.smoothing,
-        )
+        plan_options = options.create_plan_options()
         return ModelMaps(
             RunConfig(
                 model=loaded,
