@@ -154,9 +154,16 @@ def _find_linear_head(
 
 
 def _create_linear_head(
-    layer: Layer, classifier: LinearClassifier, norm: nn.Module | None = None, exact: bool = True
+    layer: Layer, classifier: LinearClassifier, norm: nn.Module | None = None, *, exact: bool = True
 ) -> ClassifierHead:
-    return ClassifierHead("linear", layer, classifier.bias, classifier.weight, norm, exact)
+    return ClassifierHead(
+        kind="linear",
+        layer=layer,
+        bias=classifier.bias,
+        weight=classifier.weight,
+        norm=norm,
+        exact=exact,
+    )
 
 
 def find_block_reader(network: nn.Module) -> Callable[[Tensor], Tensor] | None:

@@ -21,21 +21,29 @@ def number_layers(
     Stages and blocks are those that timm lists. Without a list, stages are the last layers of each
     resolution, and blocks are the modules in a list that hold attention.
     """
+    listed = _find_listed_layers(quirks.find_stages(network), layers)
+    has_one_grid = len(listed) > 1 and len({layer.grid for layer in listed}) == 1
+    if has_one_grid:
+        return _add_numbers(layers, blocks=listed)
     features = [layer for layer in layers if layer.channels != class_count]
-    listed = [
-        layer for name in quirks.find_stages(network) if (layer := _find_listed_layer(name, layers))
-    ]
-    listed = list({layer.name: layer for layer in listed}.values())
-    isotropic = len(listed) > 1 and len({layer.grid for layer in listed}) == 1
-    blocks = listed if isotropic else []
-    stages = [] if isotropic else listed or _find_resolution_stages(network, features)
-    if not stages and not blocks:
-        blocks = _find_attention_blocks(network, layers)
+    if stages := listed or _find_resolution_stages(network, features):
+        return _add_numbers(layers, stages=stages)
+    return _add_numbers(layers, blocks=_find_attention_blocks(network, layers))
+
+
+def _add_numbers(
+    layers: Sequence[Layer], stages: Sequence[Layer] = (), blocks: Sequence[Layer] = ()
+) -> tuple[Layer, ...]:
     stage = {layer.name: number for number, layer in enumerate(stages, start=1)}
     block = {layer.name: number for number, layer in enumerate(blocks)}
     return tuple(
         replace(layer, stage=stage.get(layer.name), block=block.get(layer.name)) for layer in layers
     )
+
+
+def _find_listed_layers(names: Sequence[str], layers: Sequence[Layer]) -> list[Layer]:
+    found = (_find_listed_layer(name, layers) for name in names)
+    return list({layer.name: layer for layer in found if layer}.values())
 
 
 def _find_listed_layer(name: str, layers: Sequence[Layer]) -> Layer | None:
@@ -51,10 +59,14 @@ def _find_listed_layer(name: str, layers: Sequence[Layer]) -> Layer | None:
 
 
 def _find_resolution_stages(network: nn.Module, layers: Sequence[Layer]) -> list[Layer]:
-    """The last layer of each resolution, outside of modules that end at another resolution."""
+    """The last layer of each resolution on the trunk; none unless the resolution only falls.
+
+    A layer inside a module that ends at another resolution is on a branch; a Sequential is not a
+    branch.
+    """
     grids = {layer.module_name: layer.grid for layer in layers}
 
-    def on_trunk(layer: Layer) -> bool:
+    def is_on_trunk(layer: Layer) -> bool:
         above = [
             name
             for name in list_parent_names(layer.name)
@@ -62,10 +74,10 @@ def _find_resolution_stages(network: nn.Module, layers: Sequence[Layer]) -> list
         ]
         return all(isinstance(network.get_submodule(name), nn.Sequential) for name in above)
 
-    trunk = {layer.grid: layer for layer in layers if on_trunk(layer)}
+    trunk = {layer.grid: layer for layer in layers if is_on_trunk(layer)}
     sizes = [math.prod(grid) for grid in trunk]
-    falling = len(sizes) > 2 and sizes == sorted(sizes, reverse=True)
-    return list(trunk.values()) if falling else []
+    only_falls = len(sizes) > 2 and sizes == sorted(sizes, reverse=True)
+    return list(trunk.values()) if only_falls else []
 
 
 def _find_attention_blocks(network: nn.Module, layers: Sequence[Layer]) -> list[Layer]:
