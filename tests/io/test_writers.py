@@ -144,9 +144,9 @@ def test_a_log_is_appended_to_and_locked(tmp_path: Path) -> None:
 def test_a_folder_in_the_place_of_a_log_is_one_line(tmp_path: Path) -> None:
     path = tmp_path / "log.jsonl"
     path.mkdir()
-    with pytest.raises(OutputError, match="cannot write to .*: Is a directory"), lock_log(path):
+    with pytest.raises(OutputError, match=r"cannot write to .*: Is a directory"), lock_log(path):
         path.read_bytes()
-    with pytest.raises(OutputError, match="cannot write to .*: Is a directory"):
+    with pytest.raises(OutputError, match=r"cannot write to .*: Is a directory"):
         ResultsLog.open(path, resume=True)
 
 
