@@ -1,9 +1,9 @@
-"""The marks by which camcli knows an architecture: camcli/models/zoo/signatures.json.
+"""Write the index by which camcli recognizes architectures: camcli/models/zoo/signatures.json.
 
     python benchmarks/signatures.py       # every classifier of every library; some minutes
 
-Networks are built on the meta device, which gives names and shapes and takes no memory. Those that
-share a signature are told apart by what their modules are and do, without their weights.
+Creates the networks on the meta device, which gives names and shapes and takes no memory. Networks
+with the same signature differ in the types and settings of their modules, which need no weights.
 """
 
 from __future__ import annotations
@@ -36,11 +36,11 @@ from camcli.models.zoo.signatures import (
     hash_lines,
 )
 
-FILE = Path(__file__).parent.parent / "camcli" / "models" / "zoo" / "signatures.json"
-CLASSES = 7  # few, so that no other tensor has as many rows by chance
+INDEX_FILE = Path(__file__).parent.parent / "camcli" / "models" / "zoo" / "signatures.json"
+CLASS_COUNT = 7  # few, so that no other tensor has as many rows by chance
 
-# What modules keep that changes no output, or that follows the classes or the image's size.
-SILENT = frozenset(
+# Attributes of modules that change no output, or that depend on the classes or the image size.
+SILENT_ATTRIBUTES = frozenset(
     {
         *("training", "num_classes", "num_classes_distilled", "default_cfg", "pretrained_cfg"),
         *("fused_attn", "grad_checkpointing", "memory_efficient", "distilled_training"),
@@ -53,13 +53,13 @@ SILENT = frozenset(
         *("transform_input", "aux_logits", "always_partition"),
     }
 )
-# Modules that pass on what they get once training is over.
-PASSING = (nn.Identity, nn.Dropout, nn.Dropout2d)
+# Modules that do nothing outside training.
+IDLE_MODULES = (nn.Identity, nn.Dropout, nn.Dropout2d)
 
 
 @dataclass(frozen=True, slots=True)
-class Marked:
-    """An architecture with what it is known by; `rank` is smaller for a better name."""
+class Architecture:
+    """An architecture and its signature; `rank` is smaller for a better name."""
 
     name: str
     signature: Signature
@@ -68,198 +68,208 @@ class Marked:
     rank: tuple[bool, bool, int, str]
 
 
-def every() -> Iterator[Marked]:
-    """All architectures that can be built; the others are named on stderr."""
+def iter_architectures() -> Iterator[Architecture]:
+    """All architectures that can be created; the names of the others go to stderr."""
     for name in [*timm.list_models(), *(n for n in list_model_names() if ":" in n)]:
         try:
-            yield marked(name)
+            yield describe_architecture(name)
         except (RuntimeError, ValueError, TypeError, AssertionError, AttributeError) as error:
             print(f"{name}: {error}", file=sys.stderr)
 
 
-def marked(name: str) -> Marked:
+def describe_architecture(name: str) -> Architecture:
     """One architecture."""
-    network = built(name, CLASSES)
-    shapes = shapes_of(network)
-    layers = covering(shapes, heads(network, name))
-    return Marked(
+    network = create_network(name, CLASS_COUNT)
+    shapes = list_shapes(network)
+    layers = find_covering_modules(shapes, find_head_keys(network, name))
+    return Architecture(
         name,
         compute_signature(shapes, find_layer_keys(shapes, layers)),
-        behaviour(network, layers),
+        hash_behaviour(network, layers),
         layers,
-        rank(name),
+        rank_name(name),
     )
 
 
-def rank(name: str) -> tuple[bool, bool, int, str]:
-    """timm's first, then those that have weights, then the shortest name, then the alphabet."""
+def rank_name(name: str) -> tuple[bool, bool, int, str]:
+    """timm's names first, then those with weights, then the shortest, then by the alphabet."""
     config = timm.get_pretrained_cfg(name) if ":" not in name else None
     return ":" in name, config is None or not config.has_weights, len(name), name
 
 
-def built(name: str, classes: int, device: str = "meta") -> nn.Module:
-    """A network; on the meta device without numbers in it."""
+def create_network(name: str, classes: int, device: str = "meta") -> nn.Module:
+    """A network; on the meta device it has shapes and no values."""
     with torch.device(device), patch.object(BlockParams, "from_init_params", _on_cpu()):
         return find_library(name).create(name, None, num_classes=classes)
 
 
 def _on_cpu() -> Callable[..., Any]:
-    """RegNet's widths, which torchvision reckons with tensors and reads."""
-    plain = BlockParams.from_init_params
+    """Computes RegNet's widths on the CPU: torchvision reads them from tensors."""
+    original = BlockParams.from_init_params
 
     def from_init_params(*arguments: Any, **options: Any) -> Any:
         with torch.device("cpu"):
-            return plain(*arguments, **options)
+            return original(*arguments, **options)
 
     return from_init_params
 
 
-def shapes_of(network: nn.Module) -> dict[str, tuple[int, ...]]:
-    """What its weights file would hold."""
+def list_shapes(network: nn.Module) -> dict[str, tuple[int, ...]]:
+    """The keys and shapes of its weights file."""
     return {key: tuple(value.shape) for key, value in network.state_dict().items()}
 
 
-def heads(network: nn.Module, name: str) -> set[str]:
-    """The keys of the classifier: those that its class count changes, and what goes with it."""
-    before = shapes_of(network)
+def find_head_keys(network: nn.Module, name: str) -> set[str]:
+    """The keys of the classifier: those that depend on the class count, and their layers'."""
+    before = list_shapes(network)
     named = find_layer_keys(before, checkpoints.find_classifier_layers(network))
-    after = shapes_of(headless(network) if timm.is_model(name) else built(name, CLASSES + 1))
+    if timm.is_model(name):
+        after = list_shapes(remove_classifier(network))
+    else:
+        after = list_shapes(create_network(name, CLASS_COUNT + 1))
     gone = {*named, *(key for key in before if after.get(key) != before[key])}
     return {key for key in gone if key.partition(".")[0] not in AUXILIARY_HEADS}
 
 
-def headless(network: nn.Module) -> nn.Module:
-    """Without its classifier, as far as it can be had so."""
+def remove_classifier(network: nn.Module) -> nn.Module:
+    """The network without its classifier, if it offers that."""
     reset = getattr(network, "reset_classifier", None)
     if reset is not None:
         reset(0)
     return network
 
 
-def covering(shapes: Mapping[str, Any], gone: set[str]) -> tuple[str, ...]:
+def find_covering_modules(shapes: Mapping[str, Any], gone: set[str]) -> tuple[str, ...]:
     """The fewest modules that hold these keys and no others: fc.weight, fc.bias -> fc."""
     kept = {key for key in shapes if key not in gone}
-    spared = {prefix for key in kept for prefix in parents(key)}
-    tops = {next(p for p in [*parents(key), key] if p not in spared) for key in gone}
+    spared = {prefix for key in kept for prefix in list_parents(key)}
+    tops = {next(p for p in [*list_parents(key), key] if p not in spared) for key in gone}
     return tuple(sorted(tops))
 
 
-def parents(key: str) -> list[str]:
-    """From the outside in: a.b.c -> a, a.b."""
+def list_parents(key: str) -> list[str]:
+    """The modules around a key, outermost first: a.b.c -> a, a.b."""
     parts = key.split(".")
     return [".".join(parts[:end]) for end in range(1, len(parts))]
 
 
-def behaviour(network: nn.Module, classifier: tuple[str, ...]) -> str:
-    """What its modules are and how they are set, with everything left out that changes no output.
+def hash_behaviour(network: nn.Module, classifier: tuple[str, ...]) -> str:
+    """A hash of the types and settings of its modules that can change the output.
 
-    Equal ones are the same function of weights and image; unequal ones may be too.
+    Networks with the same hash compute the same function. With different hashes they may too.
     """
     heads = tuple(f"{layer}." for layer in classifier)
     rows = [
-        f"{name} {type(module).__name__} {settings(module)}"
+        f"{name} {type(module).__name__} {format_settings(module)}"
         for name, module in network.named_modules()
-        if not isinstance(module, PASSING) and "Drop" not in type(module).__name__
+        if not isinstance(module, IDLE_MODULES) and "Drop" not in type(module).__name__
         if not f"{name}.".startswith(heads)
     ]
     return hash_lines(rows)
 
 
-def settings(module: nn.Module) -> list[str]:
-    """Its plain attributes, and the functions that it keeps by their names."""
+def format_settings(module: nn.Module) -> list[str]:
+    """Its plain attributes, and the names of its functions."""
     own = sorted(vars(module).items())
-    return [f"{k}={plain(v)}" for k, v in own if _speaks(k) and plain(v) is not None]
+    return [f"{k}={to_text(v)}" for k, v in own if _can_change_output(k) and to_text(v) is not None]
 
 
-def _speaks(key: str) -> bool:
-    return key not in SILENT and not key.startswith("_")
+def _can_change_output(key: str) -> bool:
+    return key not in SILENT_ATTRIBUTES and not key.startswith("_")
 
 
-def plain(value: Any) -> str | None:
-    """A value as text that is the same in every process; None where it has no such text."""
+def to_text(value: Any) -> str | None:
+    """A value as text that is the same in every process, or None."""
     match value:
         case None | bool() | int() | float() | str():
             return repr(value)
         case tuple() | list():
-            parts = [plain(part) for part in value]
+            parts = [to_text(part) for part in value]
             return None if None in parts else f"({', '.join(map(str, parts))})"
         case nn.Module() | torch.Tensor():
             return None
         case partial():
-            return f"{plain(value.func)} {sorted(value.keywords)}"
+            return f"{to_text(value.func)} {sorted(value.keywords)}"
         case _:
             return getattr(value, "__qualname__", None)
 
 
-def alike(one: str, other: str) -> bool:
-    """Whether two networks of equal keys give equal logits: by trial, on one image of noise."""
+def compute_same_logits(one: str, other: str) -> bool:
+    """Whether two networks with the same keys give the same logits for one image of noise."""
     with torch.random.fork_rng(devices=[]), torch.no_grad():
         torch.manual_seed(0)
         image = torch.randn(1, 3, 96, 96, dtype=torch.float64)
-        first, second = (built(name, CLASSES, "cpu").double().eval() for name in (one, other))
-        found = second.load_state_dict(randomised(first.state_dict()), strict=False)
+        first, second = (
+            create_network(name, CLASS_COUNT, "cpu").double().eval() for name in (one, other)
+        )
+        found = second.load_state_dict(randomize_vectors(first.state_dict()), strict=False)
         misfits = [*found.missing_keys, *found.unexpected_keys]
         if any(key.partition(".")[0] not in AUXILIARY_HEADS for key in misfits):
             return False
         return torch.allclose(first(image), second(image), rtol=1e-9)
 
 
-def randomised(state: Mapping[str, torch.Tensor]) -> Mapping[str, torch.Tensor]:
-    """The same tensors, with statistics and scales that no initialisation has."""
+def randomize_vectors(state: Mapping[str, torch.Tensor]) -> Mapping[str, torch.Tensor]:
+    """The same tensors, with random statistics and scales, unlike those of a new network."""
     for value in state.values():
         if value.is_floating_point() and value.ndim == 1:
             value.uniform_(0.5, 1.5)
     return state
 
 
-def joined(tied: list[Marked]) -> list[Marked]:
-    """With torchvision's networks that do what a timm one does said to do so.
+def merge_libraries(tied: list[Architecture]) -> list[Architecture]:
+    """Gives a torchvision network the behaviour of the timm network that it equals.
 
-    The two libraries write the same function as different modules.
+    The two libraries write the same function with different modules.
     """
     timms = [each for each in tied if ":" not in each.name]
-    return [each if each in timms else like_one_of(timms, each) for each in tied]
+    return [each if each in timms else copy_behaviour(timms, each) for each in tied]
 
 
-def like_one_of(timms: list[Marked], each: Marked) -> Marked:
-    """A torchvision architecture with the behaviour of the timm one that it equals, if any."""
-    twin = next((twin for twin in timms if alike(each.name, twin.name)), each)
+def copy_behaviour(timms: list[Architecture], each: Architecture) -> Architecture:
+    """A torchvision architecture, with the behaviour of an equal timm one if there is any."""
+    twin = next((twin for twin in timms if compute_same_logits(each.name, twin.name)), each)
     return replace(each, behaviour=twin.behaviour)
 
 
-def table(found: Iterable[Marked]) -> dict[str, list[list[Any]]]:
-    """Name, exact signature and number of the behaviour of each, by trunk, best name first."""
+def create_table(found: Iterable[Architecture]) -> dict[str, list[list[Any]]]:
+    """By trunk: name, exact signature and number of the behaviour; the best name comes first."""
     trunks = defaultdict(list)
     for each in sorted(found, key=lambda each: each.rank):
         trunks[each.signature.trunk].append(each)
-    return {trunk: numbered(joined(tied)) for trunk, tied in sorted(trunks.items())}
+    return {
+        trunk: number_behaviours(merge_libraries(tied)) for trunk, tied in sorted(trunks.items())
+    }
 
 
-def numbered(tied: list[Marked]) -> list[list[Any]]:
-    """Those of one trunk, their behaviours counted from 0."""
+def number_behaviours(tied: list[Architecture]) -> list[list[Any]]:
+    """The rows of one trunk, with their behaviours numbered from 0."""
     kinds = list(dict.fromkeys(each.behaviour for each in tied))
     return [[each.name, each.signature.exact, kinds.index(each.behaviour)] for each in tied]
 
 
-def written(found: list[Marked]) -> str:
-    """The index, one line a trunk so that a difference can be read."""
+def format_index(found: list[Architecture]) -> str:
+    """The index as JSON, with one line for each trunk so that people can read a difference."""
     versions = {"timm": timm.__version__, "torchvision": torchvision.__version__.partition("+")[0]}
     classifiers = sorted({each.classifier for each in found} - {()})
-    trunks = (f"{json.dumps(trunk)}: {compact(rows)}" for trunk, rows in table(found).items())
+    trunks = (
+        f"{json.dumps(trunk)}: {to_compact_json(rows)}"
+        for trunk, rows in create_table(found).items()
+    )
     parts = (
         f'"versions": {json.dumps(versions)}',
-        f'"classifiers": {lines("[]", map(json.dumps, classifiers))}',
-        f'"trunks": {lines("{}", trunks)}',
+        f'"classifiers": {format_lines("[]", map(json.dumps, classifiers))}',
+        f'"trunks": {format_lines("{}", trunks)}',
     )
-    return lines("{}", parts) + "\n"
+    return format_lines("{}", parts) + "\n"
 
 
-def lines(brackets: str, parts: Iterable[str]) -> str:
-    """A JSON container with one of its parts on each line."""
+def format_lines(brackets: str, parts: Iterable[str]) -> str:
+    """A JSON container with a line for each of its parts."""
     return brackets[0] + "\n" + ",\n".join(parts) + "\n" + brackets[1]
 
 
-def compact(value: Any) -> str:
+def to_compact_json(value: Any) -> str:
     """JSON without spaces."""
     return json.dumps(value, separators=(",", ":"))
 
@@ -268,7 +278,7 @@ def main() -> None:
     """Rewrite the index."""
     warnings.simplefilter("ignore")
     logging.disable(logging.ERROR)
-    FILE.write_text(written(list(every())), encoding="utf-8")
+    INDEX_FILE.write_text(format_index(list(iter_architectures())), encoding="utf-8")
 
 
 if __name__ == "__main__":

@@ -113,7 +113,7 @@ def _create_contenders(case: Case, batch: int) -> dict[str, Run]:
         "forward": torch.no_grad()(partial(model.network, inputs)),
         "camcli": partial(explain_batch, model, inputs, requests, top),
     }
-    status = set(runs["camcli"]()[0][0].fused.status)
+    status = set(runs["camcli"]()[0][0].fused.status_names)
     if status != {"ok"}:
         raise SystemExit(f"{case.title}: nothing to compare, the maps are {sorted(status)}")
     return runs | (_create_peers(model, inputs, requests[0]) if case.method in PEERS else {})

@@ -1,4 +1,4 @@
-"""Training: the arithmetic of a head, real small runs, interruption, and data that is wrong."""
+"""Training: the arithmetic of a head, small real runs, interrupted runs, and broken data."""
 
 from __future__ import annotations
 
@@ -11,13 +11,13 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import planted_photos
 import pytest
 import safetensors
 import timm
 import torch
 from conftest import SAMPLES, Cli, lively, noise
 from PIL import Image
+from planted_photos import KINDS, create_photo, write_photos
 from safetensors.torch import load_file, save_file
 from sklearn.datasets import load_digits
 from sklearn.linear_model import LogisticRegression
@@ -26,13 +26,12 @@ from torch import nn
 
 from camcli.core.errors import MethodError
 from camcli.core.types import Transform
-from camcli.models import model as models
-from camcli.models.introspection import heads
-from camcli.models.introspection.heads import ConvHead, PooledHead
-from camcli.models.zoo import model_card as trained
-from camcli.models.zoo import replace_head as refit
-from camcli.training import logistic_regression as linear
+from camcli.models.introspection.heads import ConvHead, PooledHead, find_head
+from camcli.models.model import wrap_network
+from camcli.models.zoo.model_card import read_model_card
+from camcli.models.zoo.replace_head import attach_gap_head, attach_tscam_head
 from camcli.training.checkpointing import TrainingWriter
+from camcli.training.logistic_regression import compute_window_means, fit_logistic_regression
 
 VIT = ("--model", "test_vit", "--checkpoint", "tiny.safetensors")
 QUICK = ("--epochs", 4, "--batch-size", 4, "--lr", 1e-3)
@@ -40,17 +39,15 @@ QUICK = ("--epochs", 4, "--batch-size", 4, "--lr", 1e-3)
 
 @pytest.fixture(scope="module")
 def shapes(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return planted_photos.write_photos(
-        tmp_path_factory.mktemp("planted") / "shapes", 30, 12, side=160
-    )
+    return write_photos(tmp_path_factory.mktemp("planted") / "shapes", 30, 12, side=160)
 
 
 @pytest.fixture
 def place(tmp_path: Path) -> Path:
-    """A folder with a tiny transformer and three classes of two photographs each."""
+    """The test's folder: a tiny transformer, and three classes of three photographs each."""
     torch.manual_seed(0)
     save_file(timm.create_model("test_vit").state_dict(), tmp_path / "tiny.safetensors")
-    planted_photos.write_photos(tmp_path / "few", 3, 0, side=160)
+    write_photos(tmp_path / "few", 3, 0, side=160)
     (tmp_path / "few" / "boxes.csv").unlink()
     return tmp_path
 
@@ -63,7 +60,7 @@ def log(folder: Path) -> dict[str, object]:
 def test_nine_windows_are_all_that_a_convolution_sees() -> None:
     head = ConvHead(8, 5, (4, 6), prefix=2).double()
     tokens = torch.randn(3, 2 + 24, 8, dtype=torch.float64)
-    means = linear.compute_window_means(tokens, 2, (4, 6))
+    means = compute_window_means(tokens, 2, (4, 6))
     assert means.shape == (3, 9 * 8)
     assert head.conv.bias is not None
     found = means @ head.conv.weight.flatten(1).T + head.conv.bias
@@ -76,7 +73,7 @@ def test_a_fit_is_scikit_learns_logistic_regression() -> None:
     features = torch.from_numpy(pixels).float()
     wanted = nn.functional.one_hot(torch.from_numpy(digits).long(), 10).float()
     decay = 1e-3
-    ours = linear.fit_logistic_regression(features[train], wanted[train], decay)
+    ours = fit_logistic_regression(features[train], wanted[train], decay)
     scaler = StandardScaler().fit(pixels[train])
     peer = LogisticRegression(C=1 / (decay * 600), max_iter=5000, tol=1e-8)
     peer.fit(scaler.transform(pixels[train]), digits[train])
@@ -91,7 +88,7 @@ def test_soft_targets_are_met() -> None:
     generator = torch.Generator().manual_seed(0)
     features = torch.randn(400, 5, generator=generator)
     wanted = (features @ torch.randn(5, 3, generator=generator)).softmax(dim=1)
-    fitted = linear.fit_logistic_regression(features, wanted, 0.0)
+    fitted = fit_logistic_regression(features, wanted, 0.0)
     found = fitted.compute_logits(features).softmax(dim=1)
     torch.testing.assert_close(found, wanted, rtol=0, atol=1e-3)
 
@@ -99,7 +96,7 @@ def test_soft_targets_are_met() -> None:
 def test_a_feature_that_never_varies_does_no_harm() -> None:
     features = torch.cat([torch.randn(40, 3), torch.full((40, 1), 7.0)], dim=1)
     wanted = nn.functional.one_hot((features[:, 0] > 0).long(), 2).float()
-    fitted = linear.fit_logistic_regression(features, wanted, 1e-2)
+    fitted = fit_logistic_regression(features, wanted, 1e-2)
     assert torch.isfinite(fitted.weight).all()
     assert (fitted.compute_logits(features).argmax(1) == wanted.argmax(1)).float().mean() > 0.9
 
@@ -351,7 +348,7 @@ def test_boxes_that_are_never_met_leave_no_threshold(cli: Cli, place: Path) -> N
     (place / "b.csv").write_text("image,class,x1,y1,x2,y2\nfew/disc/000.png,disc,0,0,3,3\n")
     ran = cli("train", "tscam", "few", *VIT, "--train", "head", "--boxes", "b.csv")
     assert ran.status == 0, ran.err
-    found = trained.read_model_card(place / "camcli-train" / "model_best.safetensors")
+    found = read_model_card(place / "camcli-train" / "model_best.safetensors")
     assert found is not None
     assert found.thresholds == {}
 
@@ -415,9 +412,7 @@ def test_a_class_that_cannot_be_read(cli: Cli, place: Path, part: str) -> None:
 
 @pytest.mark.parametrize("label", ["-1", "7", "999999999", "1.9", "1e18", ""])
 def test_labels_that_do_not_count_from_zero(cli: Cli, place: Path, label: str) -> None:
-    rows = [
-        f"{kind}/{n:03}.png {k}" for k, kind in enumerate(planted_photos.KINDS) for n in range(3)
-    ]
+    rows = [f"{kind}/{n:03}.png {k}" for k, kind in enumerate(KINDS) for n in range(3)]
     (place / "few" / "train.txt").write_text("\n".join([*rows, f"disc/000.png {label}"]))
     (place / "few" / "val.txt").write_text("\n".join(rows))
     ran = cli("train", "tscam", "few", *VIT, "--train", "head", "--decay", 0.1)
@@ -428,7 +423,7 @@ def test_labels_that_do_not_count_from_zero(cli: Cli, place: Path, label: str) -
 
 def test_links_to_classes_are_followed(cli: Cli, place: Path) -> None:
     (place / "links").mkdir()
-    for kind in planted_photos.KINDS:
+    for kind in KINDS:
         (place / "links" / kind).symlink_to(place / "few" / kind)
     ran = cli("train", "tscam", "links", *VIT, "--train", "head", "--decay", 0.1)
     assert ran.status == 0, ran.err
@@ -528,10 +523,10 @@ def test_cub_as_it_is_distributed(cli: Cli, place: Path) -> None:
     lines: dict[str, list[str]] = {name: [] for name in ("images", "labels", "split", "boxes")}
     draw = np.random.default_rng(0)
     for number in range(1, 13):
-        kind = list(planted_photos.KINDS)[number % 2]
+        kind = list(KINDS)[number % 2]
         name = f"00{number % 2 + 1}.{kind}/{number}.png"
         (cub / "images" / name).parent.mkdir(parents=True, exist_ok=True)
-        image, (x1, y1, x2, y2) = planted_photos.create_photo(kind, draw, 160)
+        image, (x1, y1, x2, y2) = create_photo(kind, draw, 160)
         image.save(cub / "images" / name)
         lines["images"].append(f"{number} {name}")
         lines["labels"].append(f"{number} {number % 2 + 1}")
@@ -554,7 +549,7 @@ def test_lists_as_tscam_has_them(cli: Cli, place: Path) -> None:
     root = place / "imagenet"
     (root / "lists").mkdir(parents=True)
     rows = []
-    for label, kind in enumerate(planted_photos.KINDS):
+    for label, kind in enumerate(KINDS):
         shutil.copytree(place / "few" / kind, root / "train" / kind)
         rows += [f"{kind}/{number:03}.png {label}" for number in range(3)]
     shutil.copytree(root / "train", root / "val")
@@ -569,11 +564,11 @@ def test_lists_as_tscam_has_them(cli: Cli, place: Path) -> None:
 
 @pytest.mark.parametrize("name", ["vgg11", "resnet18", "test_convnext", "tf_efficientnet_lite0"])
 def test_a_gap_head_makes_cam_exact(name: str) -> None:
-    network = refit.attach_gap_head(lively(timm.create_model(name)), 7, (96, 96), name)
+    network = attach_gap_head(lively(timm.create_model(name)), 7, (96, 96), name)
     for parameter in network.parameters():
         parameter.data.mul_(0.5)
-    model = models.wrap_network(name, network, Transform((96, 96)))
-    head = heads.find_head(model.network, model.layers, model.input_size, 7)
+    model = wrap_network(name, network, Transform((96, 96)))
+    head = find_head(model.network, model.layers, model.input_size, 7)
     assert head is not None
     assert head.exact
     found = next(m for m in network.modules() if isinstance(m, PooledHead))
@@ -586,13 +581,13 @@ def test_a_gap_head_is_for_cnns(name: str) -> None:
     network = timm.create_model(name)
     size = (160, 160) if name == "test_vit" else (224, 224)
     with pytest.raises(MethodError, match="train tscam"):
-        refit.attach_gap_head(network, 7, size, name)
+        attach_gap_head(network, 7, size, name)
 
 
 @pytest.mark.parametrize("name", ["resnet18", "swin_tiny_patch4_window7_224", "mixer_s32_224"])
 def test_a_tscam_head_is_for_transformers_with_a_cls_token(name: str) -> None:
     with pytest.raises(MethodError, match="CLS token"):
-        refit.attach_tscam_head(timm.create_model(name), 7, (224, 224), name)
+        attach_tscam_head(timm.create_model(name), 7, (224, 224), name)
 
 
 def test_gap_on_a_folder(cli: Cli, place: Path, shapes: Path) -> None:
