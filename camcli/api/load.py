@@ -57,11 +57,14 @@ def wrap(
     labels: LabelsLike | None = None,
     name: str | None = None,
     device: str = "cpu",
+    copy: bool = True,
 ) -> Model:
     """Wrap a classifier that is already in memory. The network itself is not changed.
 
-    `size` is the input size in pixels, one side or (H, W); `mean` and `std` are those of its
-    training, of values in [0,1]. Raises ModelError for a network that gives no (B,K) logits.
+    camcli works on a frozen copy. With `copy=False` it freezes and changes the network itself: that
+    saves memory, and it is the way for networks that cannot be copied. `size` is the input size in
+    pixels, one side or (H, W); `mean` and `std` are those of its training, of values in [0,1].
+    Raises ModelError for a network that gives no (B,K) logits.
     """
     transform = Transform(
         size=(size, size) if isinstance(size, int) else size,
@@ -70,7 +73,11 @@ def wrap(
         interpolation=interpolation,
     )
     model = wrap_network(
-        name or type(network).__name__, network, transform, device=choose_device(device)
+        name or type(network).__name__,
+        network,
+        transform,
+        device=choose_device(device),
+        copy=copy,
     )
     return model if labels is None else _with_labels(model, labels)
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from copy import deepcopy
 from dataclasses import replace
 
 import torch
@@ -40,9 +39,7 @@ def check_explainable(network: nn.Module, head_kind: HeadKind, original_model: M
         raise MethodError(
             f"{name} with a new head would not load again from its file; name another --model"
         )
-    model = wrap_network(
-        name, deepcopy(network), original_model.transform, device=original_model.device
-    )
+    model = wrap_network(name, network, original_model.transform, device=original_model.device)
     plan_requests(model, [find_method(METHOD_BY_HEAD[head_kind])])
 
 
@@ -82,9 +79,7 @@ def validate_localization(task: TrainingTask, scores: ValidationScores) -> Valid
     samples, recipe = task.data.localization_samples, task.recipe
     if not samples:
         return scores
-    model = wrap_network(
-        task.architecture, deepcopy(task.network), task.transform, device=task.device
-    )
+    model = wrap_network(task.architecture, task.network, task.transform, device=task.device)
     found = compute_gt_known(
         model,
         METHOD_BY_HEAD[task.head_kind],
