@@ -79,7 +79,7 @@ def _to_bytes(array: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
         array = array.astype(np.float32)
     scale, kind = (1, "0 to 255") if array.dtype.kind in "iu" else (255, "0 to 1")
     if array.dtype.kind not in "iuf" or not np.isfinite(array).all():
-        raise ImageError(f"an array of {array.dtype} with such values is not an image")
+        raise ImageError(f"an array of {array.dtype} with these values is not an image")
     if array.min() < 0 or array.max() > 255 / scale:
         raise ImageError(
             f"values from {array.min():g} to {array.max():g} are not an image of {array.dtype}, "

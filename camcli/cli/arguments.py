@@ -147,7 +147,7 @@ class ExplainSpeedArguments:
         Option(
             "--compile",
             metavar=NO_TYPE,
-            help="Compile the network with torch.compile: a slow start, then faster.",
+            help="Compile the network with torch.compile: it starts slowly, then runs faster.",
             rich_help_panel=SPEED,
         ),
     ] = False

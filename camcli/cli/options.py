@@ -226,11 +226,11 @@ def parse_model_names(
     """The names of `--model` or `--models`; None stands for a built-in network."""
     listed = [part.strip() for part in (models or "").split(",") if part.strip()]
     if models is not None and not listed:
-        raise UsageError("--models names no model")
+        raise UsageError("--models is empty; write the names of models, separated by commas")
     if model and listed:
         raise UsageError("--model and --models cannot be combined")
     if checkpoint and len(listed) > 1:
         raise UsageError(
-            "--checkpoint belongs to one model; list checkpoint files in --models instead"
+            "--checkpoint works with one model only; list checkpoint files in --models instead"
         )
     return list(dict.fromkeys(listed)) or [model]

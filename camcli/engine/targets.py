@@ -93,7 +93,7 @@ def _parse_class_target(spec: str, labels: Labels) -> Target:
 
 def _create_contrast_target(class_index: int, rival_index: int) -> Target:
     if class_index == rival_index:
-        raise UsageError("--target: a class minus itself leaves nothing; name two classes")
+        raise UsageError("--target: both classes are the same; name two different classes")
     return Target(
         lambda _source: (class_index,), weight_logits=partial(compute_contrast_weights, rival_index)
     )
@@ -166,7 +166,7 @@ def _load_class_list(path: Path) -> Mapping[str, str]:
         if len(row) <= max(image, label):
             raise UsageError(f"--target @{path}: row {number} has too few columns")
         if listed.setdefault(row[image], row[label]) != row[label]:
-            raise UsageError(f"--target @{path}: row {number} gives {row[image]!r} a second class")
+            raise UsageError(f"--target @{path}: row {number} has another class for {row[image]!r}")
     return MappingProxyType(listed)
 
 

@@ -217,7 +217,7 @@ class _LocalizationRun:
 
     def _add_problem(self, problem: Problem) -> None:
         if self.config.strict:
-            raise UsageError(f"{problem}; without --strict, camcli leaves it out and counts it")
+            raise UsageError(f"{problem}; omit --strict to skip and count such problems")
         if problem not in self.problems:
             self.problems[problem] = None
             self.reporter.report_problem(problem)
@@ -227,8 +227,8 @@ class _LocalizationRun:
         if counts:
             return ", ".join(f"{count} x {kind}" for kind, count in counts.items())
         if self.config.class_filter:
-            return "the data set has no image of these classes"
-        return "the data set has no image"
+            return "the data set has no images of these classes"
+        return "the data set has no images"
 
     def finish(self, *, complete: bool) -> LocalizationReport:
         """Write and report what was scored. Raises UsageError if nothing was."""

@@ -73,7 +73,7 @@ def find_writer(name: str) -> Writer:
     """The kind of output with that name. Raises UsageError with near matches and all names."""
     if name not in WRITERS:
         near = format_suggestion(name, WRITERS)
-        raise UsageError(f"--save {name}: no such output{near} (there are {', '.join(WRITERS)})")
+        raise UsageError(f"--save {name}: no such output{near} (choose from {', '.join(WRITERS)})")
     return WRITERS[name]
 
 

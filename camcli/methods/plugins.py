@@ -102,7 +102,7 @@ def load_installed_method(entry_point: EntryPoint) -> Method:
     taken = {normalize_method_name(known): m for known, m in METHODS.items()}
     other = taken.get(normalize_method_name(name))
     if other and other.function is not found.function:
-        raise UsageError(f"{origin}: camcli has a method of that name")
+        raise UsageError(f"{origin}: camcli already has a method with this name")
     return replace(found, name=name)
 
 

@@ -193,8 +193,8 @@ def _check_name_is_free(name: str, function: _MethodFunction) -> None:
         function.__qualname__,
     ):
         raise UsageError(
-            f"method {name}: {other.__module__} has a method of that name; choose another with "
-            f"@method(name=...)"
+            f"method {name}: {other.__module__} already has a method with this name; choose "
+            f"another with @method(name=...)"
         )
 
 
@@ -211,13 +211,13 @@ def _read_parameters(
             near = format_suggestion(key, inputs)
             known = ", ".join(inputs)
             raise UsageError(
-                f"method {name}: no input is called {key!r}{near} (there are {known}; "
-                f"options of a method stand after a *)"
+                f"method {name}: camcli has no input {key!r}{near} (inputs: {known}; "
+                f"write the options of a method after a *)"
             )
     for key, default in options.items():
         if type(default) not in (bool, int, float, str):
             raise UsageError(
-                f"method {name}: option {key} needs a default that is a number, a text or a bool"
+                f"method {name}: the default of option {key} must be a number, a text or a bool"
             )
     return input_names, options
 

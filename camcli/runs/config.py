@@ -103,7 +103,9 @@ class RunState:
     def halve_batch(self, failed_count: int) -> None:
         """Remember that this many images at once do not fit into memory, and take half of them."""
         self.max_images_at_once = failed_count // 2
-        self.notes.append(f"out of memory: continuing with {self.max_images_at_once} at a time")
+        self.notes.append(
+            f"out of memory: continuing with {self.max_images_at_once} images at a time"
+        )
 
     def settle_precision(self, precision: Precision, reason: str) -> None:
         """Compute all further batches in this precision."""

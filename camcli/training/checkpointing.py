@@ -160,7 +160,7 @@ def load_resume_state(writer: TrainingWriter) -> TrainingState:
     if different:
         raise UsageError(
             f"--resume: {writer.output} was trained with {_format_settings(different, settings)}; "
-            "use the same, or start again with --overwrite"
+            "use the same settings, or start again with --overwrite"
         )
     if not (fits and complete):
         raise UsageError(

@@ -161,7 +161,7 @@ def _check_finite_loss(loss: float, recipe: Recipe, epoch: int, image_count: int
 
 def _check_all_classes_seen(progress: _EpochProgress, data: TrainingData) -> None:
     if not progress.image_count:
-        raise TrainingError(f"none of the photographs can be read: {progress.failed[0].reason}")
+        raise TrainingError(f"camcli cannot read any photographs: {progress.failed[0].reason}")
     unseen = {sample.label for sample in data.train} - {None} - progress.labels
     if unseen:
         raise TrainingError(data.unreadable_classes_message(unseen))

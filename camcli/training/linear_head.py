@@ -77,7 +77,7 @@ def _check_readable(train: HeadFeatures, validation: HeadFeatures, data: Trainin
     for part, found in (("photographs", train), ("validation photographs", validation)):
         if not len(found.features):
             reason = _first_failure_message(found.failed)
-            raise TrainingError(f"none of the {part} can be read: {reason}")
+            raise TrainingError(f"camcli cannot read any {part}: {reason}")
     seen = set(train.target_probabilities.argmax(dim=1).tolist())
     unseen = {sample.label for sample in data.train} - {None} - seen
     if unseen:
@@ -85,7 +85,7 @@ def _check_readable(train: HeadFeatures, validation: HeadFeatures, data: Trainin
 
 
 def _first_failure_message(failed: Sequence[Failure]) -> str:
-    return f"{failed[0].name}: {failed[0].reason}" if failed else "there are none"
+    return f"{failed[0].name}: {failed[0].reason}" if failed else "the data set has none"
 
 
 def _validate_classifier(

@@ -38,7 +38,7 @@ def check_explainable(network: nn.Module, head_kind: HeadKind, original_model: M
     HEAD_ATTACHERS[head_kind](again.network, 2, size, name)
     if again.network.state_dict().keys() != network.state_dict().keys():
         raise MethodError(
-            f"{name} with a new head would not load again from its file; name another --model"
+            f"camcli cannot load {name} with a new head from its file; choose another --model"
         )
     model = wrap_network(
         name, deepcopy(network), original_model.transform, device=original_model.device
@@ -63,7 +63,7 @@ def validate_classification(
         logits.append(predict_logits(batch.inputs))
         targets.append(label_batch(batch))
     if not logits:
-        raise TrainingError(f"none of the validation photographs can be read: {failed[0].reason}")
+        raise TrainingError(f"camcli cannot read any validation photographs: {failed[0].reason}")
     return compute_classification_scores(torch.cat(logits), torch.cat(targets)), failed
 
 

@@ -42,7 +42,7 @@ def _find_file(paths: DatasetPaths) -> Path | None:
     chosen = [f for f in instances if paths.split is None or f.stem.endswith(paths.split)]
     if instances and len(chosen) != 1:
         names = ", ".join(file.stem.removeprefix("instances_") for file in instances)
-        raise UsageError(f"{paths.root} has annotations of {names}: choose one by --split")
+        raise UsageError(f"{paths.root} has annotations of {names}: choose one with --split")
     return chosen[0] if chosen else None
 
 

@@ -26,5 +26,5 @@ def parse_size(width: str, height: str) -> tuple[int, int]:
     """An image size (W, H). Raises ValueError if a side is not a positive number."""
     size = int(float(width)), int(float(height))
     if min(size) < 1:
-        raise ValueError(f"a size of {width} x {height}")
+        raise ValueError(f"the size {width} x {height} is not positive")
     return size

@@ -99,7 +99,7 @@ def _load_recognized(
         )
     if found.class_count is None:
         raise ModelError(
-            f"{path} is a {found.name} without its classifier; there is no class to explain"
+            f"{path} is a {found.name} without its classifier, so no class can be explained"
         )
     name = _add_weights_tag(found.name, hints)
     built = _load_architecture(

@@ -34,7 +34,7 @@ def read_training_data(paths: DatasetPaths, *, needs_labels: bool) -> TrainingDa
     if paths.images:
         kind = "folder by class" if by_class else "photographs"
         names = " and ".join(reader.name for reader in readers)
-        raise UsageError(f"--images is for {names}; camcli reads {paths.root} as a {kind}")
+        raise UsageError(f"--images works only with {names}; camcli reads {paths.root} as a {kind}")
     return _read_class_folders(paths) if by_class else _read_unlabeled(paths)
 
 
