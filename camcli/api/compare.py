@@ -42,7 +42,7 @@ class MethodComparison:
 
     @property
     def left_out(self) -> Mapping[str, str]:
-        """Why a method does not apply to the model, by its name."""
+        """The reason why each left-out method does not apply to the model, by method name."""
         return self.row.reason_by_method
 
     @property

@@ -30,7 +30,7 @@ from camcli.models.zoo.builtin import BUILTIN_CNN, BUILTIN_TSCAM, BUILTIN_VIT
 
 @dataclass(frozen=True, slots=True)
 class PlanOptions:
-    """What a user may choose besides methods, the same for all of them.
+    """The choices of the user besides methods, which are the same for all methods.
 
     `layer_spec` and `block` choose layers; at most one of them is given. `fusion` replaces each
     method's own; "none" makes a request of every layer. `options` holds the options of methods, by

@@ -143,7 +143,7 @@ def _read_fused_map(arrays: Any, class_index: int) -> NDArray[np.generic]:
 
 
 def _map_to_canvas(raw: NDArray[np.generic]) -> tuple[NDArray[np.floating], MapStatus]:
-    """Resize a map to the canvas and normalize it to [0, 1]; one that has both stays the same."""
+    """Resize a map to the canvas and normalize it to [0, 1], unless it has both already."""
     blank = np.zeros((CANVAS_SIDE, CANVAS_SIDE), np.float32)
     if not np.isfinite(raw).all():
         return blank, "non_finite"

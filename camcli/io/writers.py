@@ -31,7 +31,7 @@ Encoder = Callable[..., EncodedFile]
 
 @dataclass(frozen=True, slots=True)
 class DrawingStyle:
-    """How pictures look; `input_size` (H, W) is the model's input, at which maps are placed."""
+    """The style of pictures; `input_size` (H, W) is the model's input size, to place maps."""
 
     input_size: tuple[int, int]
     colormap: str = "jet"

@@ -107,7 +107,7 @@ def load_installed_method(entry_point: EntryPoint) -> Method:
 
 
 def _run_import(origin: str, load: Callable[[], Loaded]) -> Loaded:
-    """Import somebody's code; whatever it raises becomes one line."""
+    """Import foreign code; any error that it raises becomes a one-line UsageError."""
     try:
         with redirect_stdout(sys.stderr):  # standard output is for data
             return load()

@@ -1,4 +1,4 @@
-"""Train more than a head: epochs of gradient descent as for TS-CAM, which can be resumed."""
+"""Train more than a head, by epochs of gradient descent as for TS-CAM; this can be resumed."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ class TrainingState:
 
 @dataclass(slots=True)
 class _EpochProgress:
-    """What an epoch has seen so far."""
+    """The loss, the labels and the failures of an epoch so far."""
 
     loss_sum: float = 0.0
     image_count: int = 0

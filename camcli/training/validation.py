@@ -1,4 +1,4 @@
-"""How good a network is on the validation photographs: its classes and its boxes."""
+"""Measure a network on the validation photographs: its classes and its boxes."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ MAX_EXPLAINED_AT_ONCE = 32  # images; maps need more memory than logits
 
 
 def check_explainable(network: nn.Module, head_kind: HeadKind, original_model: Model) -> None:
-    """Raises MethodError if the network with its new head cannot be loaded again or explained."""
+    """Raise MethodError if the network with its new head cannot be loaded again or explained."""
     name, size = original_model.name, original_model.input_size
     again = create_untrained(original_model.architecture, size)
     HEAD_ATTACHERS[head_kind](again.network, 2, size, name)
@@ -75,7 +75,7 @@ def compute_classification_scores(logits: Tensor, target_probabilities: Tensor) 
 
 
 def validate_localization(task: TrainingTask, scores: ValidationScores) -> ValidationScores:
-    """Adds GT-known of the maps that `explain` would draw, and its best threshold.
+    """Add GT-known of the maps that `explain` would draw, and its best threshold.
 
     Measures a frozen copy of the network, so that the training goes on undisturbed.
     """

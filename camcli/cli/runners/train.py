@@ -1,4 +1,4 @@
-"""Runs `camcli train`: checks the options, starts the training, prints its progress."""
+"""Run `camcli train`: check the options, start the training, print its progress."""
 
 from __future__ import annotations
 
@@ -79,7 +79,7 @@ def _check_resume(config: TrainingConfig, *, overwrite: bool) -> None:
 
 
 def _check_output_folder(config: TrainingConfig, *, resume: bool, overwrite: bool) -> None:
-    """Raises UsageError if the training would overwrite its inputs or an earlier training."""
+    """Raise UsageError if the training would overwrite its inputs or an earlier training."""
     choices = (config.model, config.teacher or ModelChoice())
     inputs = [path for choice in choices for path in (choice.name, choice.checkpoint) if path]
     input_files = {os.path.realpath(path) for path in inputs if os.path.isfile(path)}
@@ -94,7 +94,7 @@ def _check_output_folder(config: TrainingConfig, *, resume: bool, overwrite: boo
 
 
 def _load_data_and_teacher(config: TrainingConfig) -> tuple[TrainingData, Model | None]:
-    """Without a teacher this needs no torch, so that errors in the data show at once."""
+    """Load both; without a teacher torch is not imported, so errors in the data show at once."""
     labels = load_labels(config.labels, None) if config.labels else None
     if config.teacher is None:
         return _load_data(config, labels), None
@@ -141,7 +141,7 @@ def _print_start(session: TrainingSession) -> None:
 
 
 def _format_epoch(epoch: EpochResult) -> str:
-    """One line."""
+    """Format an epoch as one line."""
     name = f"decay {epoch.decay:g}" if epoch.decay is not None else f"epoch {epoch.number}"
     scores = epoch.scores
     parts = [f"{name:10}", f"loss {epoch.loss:.4f}"]

@@ -104,7 +104,7 @@ def _list_row_needs(request: Request) -> PassNeeds:
 
 
 def list_unfused_needs(request: Request) -> PassNeeds:
-    """The attention modules must show their matrices."""
+    """Ask for attention without the fused kernel, which hides the matrices."""
     return PassNeeds(fused_modules=request.get_part(ATTENTION_MATRICES).fused_modules)
 
 

@@ -108,7 +108,7 @@ class _Objects:
         names: Mapping[Any, str],
         sizes: Mapping[Any, tuple[int, int] | None],
     ) -> None:
-        """Add one annotation, or nothing if it is malformed, which raises an error."""
+        """Add one annotation. A malformed one raises an error and adds nothing."""
         image, name = entry["image_id"], names[entry["category_id"]]
         mask = _read_segmentation(entry.get("segmentation"), sizes[image])
         if entry.get("iscrowd"):

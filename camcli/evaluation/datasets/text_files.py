@@ -17,7 +17,7 @@ def load_text(path: Path) -> str:
 
 
 def load_nonempty_lines(path: Path) -> list[tuple[int, str]]:
-    """The lines that are not blank, numbered from 1. Raises UsageError if it cannot be read."""
+    """The lines that are not blank, numbered from 1. Raises UsageError like `load_text`."""
     numbered = enumerate(load_text(path).split("\n"), start=1)
     return [(number, line.rstrip("\r")) for number, line in numbered if line.strip()]
 

@@ -59,7 +59,7 @@ def read_voc(annotations: Path, images: Path, split: str | None) -> Iterator[Ann
 
 
 def _count_common_parents(one: Path, other: Path) -> int:
-    """How many folders up from the files have the same names."""
+    """Count the parent folders with equal names, from the files upward."""
     pairs = zip(one.parent.parts[::-1], other.parent.parts[::-1], strict=False)
     return next((n for n, (a, b) in enumerate(pairs) if a != b), 99)
 
