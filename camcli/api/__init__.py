@@ -1,1 +1,1 @@
-"""The Python interface: what `import camcli` gives. Each name is imported when it is first used."""
+"""The Python interface of `import camcli`. Each name is imported when it is first used."""

@@ -42,7 +42,7 @@ class MethodComparison:
 
     @property
     def left_out(self) -> Mapping[str, str]:
-        """Why a method does not apply to the model, by its name."""
+        """The reason why each left-out method does not apply to the model, by method name."""
         return self.row.reason_by_method
 
     @property
@@ -101,7 +101,7 @@ def compare(
     row = row.select_columns([n for n, own in enumerate(row.configs) if own])
     sources = list(iter_images(image))
     if len(sources) != 1:
-        raise UsageError(f"compare takes one image; this is {len(sources)}")
+        raise UsageError(f"compare takes one image, not {len(sources)}")
     comparison = compare_methods([row], sources[0])
     if isinstance(comparison, Failure):
         raise ImageError(str(comparison))

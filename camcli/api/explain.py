@@ -83,7 +83,7 @@ def explain(
 
 
 def choose_methods(names: str | Sequence[str] | None) -> list[Method]:
-    """The methods of these names; none for None. Raises UsageError, with near matches."""
+    """Find the methods with these names; None gives an empty list. Raises UsageError."""
     return [] if names is None else parse_methods([names] if isinstance(names, str) else names)
 
 
@@ -103,7 +103,7 @@ def create_run_config(
     fit: FitMode = "squash",
     batch_size: int = 8,
 ) -> tuple[RunConfig, PlanOptions]:
-    """What to do with each image, without requests yet; and what to plan these from."""
+    """Create the run configuration, without requests yet, and the options to plan them from."""
     check_choice("fit", fit, get_args(FitMode))
     check_choice("boxes", boxes, get_args(BoxSelection))
     check_choice("fusion", fusion, (None, "none", *FUSIONS))
@@ -138,7 +138,7 @@ def check_choice(name: str, value: object, choices: Sequence[object]) -> None:
 def _parse_options(
     method: Method, options: Mapping[str, Any], seed: int, methods: Sequence[Method]
 ) -> dict[str, Any]:
-    """The options that are this method's; each must be known to one of the methods."""
+    """Select the options of this method; at least one method must know each option."""
     for key in options:
         if not any(key in m.options for m in methods):
             known = ", ".join(o for m in methods for o in m.options) or "none"

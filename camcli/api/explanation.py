@@ -1,4 +1,4 @@
-"""What `camcli.explain` returns: one map of one class of one image, ready to draw or to measure."""
+"""The results of `camcli.explain`: one map of one class of one image, to draw or to measure."""
 
 from __future__ import annotations
 
@@ -118,7 +118,7 @@ class Explanation:
         self.overlay(**options).save(path)
 
     def to_dict(self) -> dict[str, Any]:
-        """What a line of results.jsonl says of it."""
+        """Return the content of a line of results.jsonl."""
         return {
             **sample_to_json(self.result.sample),
             "method": self.method,

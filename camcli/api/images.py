@@ -1,4 +1,4 @@
-"""Images as Python has them: paths, PIL images, arrays and tensors become named PIL images."""
+"""Convert paths, PIL images, arrays and tensors to named PIL images."""
 
 from __future__ import annotations
 
@@ -55,7 +55,7 @@ def _create_source(values: Any, name: str) -> ImageSource | Failure:
 
 
 def to_image(values: Image.Image | np.ndarray[Any, Any] | Tensor) -> Image.Image:
-    """An upright RGB image of a PIL image, an array (H,W[,3]) or a tensor (3,H,W).
+    """Convert a PIL image, an array (H,W[,3]) or a tensor (3,H,W) to an upright RGB image.
 
     Whole numbers count from 0 to 255, fractions from 0 to 1. Raises ImageError for other values:
     a tensor that is normalized already is not an image.
@@ -79,7 +79,7 @@ def _to_bytes(array: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
         array = array.astype(np.float32)
     scale, kind = (1, "0 to 255") if array.dtype.kind in "iu" else (255, "0 to 1")
     if array.dtype.kind not in "iuf" or not np.isfinite(array).all():
-        raise ImageError(f"an array of {array.dtype} with such values is not an image")
+        raise ImageError(f"an array of {array.dtype} with these values is not an image")
     if array.min() < 0 or array.max() > 255 / scale:
         raise ImageError(
             f"values from {array.min():g} to {array.max():g} are not an image of {array.dtype}, "
@@ -89,5 +89,5 @@ def _to_bytes(array: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
 
 
 def _is_array(values: Any) -> bool:
-    """Whether it is an array or a tensor, without an import of torch."""
+    """Whether the value is an array or a tensor; this does not import torch."""
     return isinstance(values, np.ndarray) or hasattr(values, "detach")

@@ -1,4 +1,4 @@
-"""Load a model, or wrap a network of one's own."""
+"""Load a model, or wrap a network that is already in memory."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ def load(
     Without a name it is the built-in EfficientNet-Lite0, which needs no download. `checkpoint`
     has weights for a named architecture, `labels` the class names (a file, or a list), `size`
     the input size in pixels, one side or (H, W), and `head` is `softmax` or `sigmoid`. Raises
-    ModelError, CheckpointError, LabelsError or UsageError, each with what to do.
+    ModelError, CheckpointError, LabelsError or UsageError; each message says what to do.
     """
     model = load_model(
         None if name is None else os.fspath(name),

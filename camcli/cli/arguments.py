@@ -50,7 +50,7 @@ class ModelArguments:
 
 @dataclass(frozen=True, slots=True)
 class InputArguments:
-    """What the network is given, as typed."""
+    """How images become inputs of the network, as typed."""
 
     fit: FitName = "squash"
     size: Size = None
@@ -61,7 +61,7 @@ class InputArguments:
 
 @dataclass(frozen=True, slots=True)
 class MethodArguments:
-    """How every method is applied, as typed; each command declares its own `--method`."""
+    """How camcli applies every method, as typed; each command declares its own `--method`."""
 
     block: Block = None
     fusion: FusionName = None
@@ -129,7 +129,7 @@ class ExplainOutputArguments:
 
 @dataclass(frozen=True, slots=True)
 class ExplainSpeedArguments:
-    """What changes only how fast a run is, as typed."""
+    """Options that change only the speed of a run, as typed."""
 
     batch_size: BatchSize = None
     device: Device = "auto"
@@ -147,7 +147,7 @@ class ExplainSpeedArguments:
         Option(
             "--compile",
             metavar=NO_TYPE,
-            help="Compile the network with torch.compile: a slow start, then faster.",
+            help="Compile the network with torch.compile: it starts slowly, then runs faster.",
             rich_help_panel=SPEED,
         ),
     ] = False

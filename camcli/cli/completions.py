@@ -42,6 +42,6 @@ def load_architecture_names() -> list[str]:
 
 
 def _complete_list(names: Iterable[str], incomplete: str) -> list[str]:
-    """Each name that fits, after what stands before the last comma."""
+    """Complete the name after the last comma; keep the text before it."""
     given, comma, start = incomplete.rpartition(",")
     return [f"{given}{comma}{name}" for name in names if name.startswith(start)]

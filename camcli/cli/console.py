@@ -97,7 +97,7 @@ def is_jsonl_output(output_format: str) -> bool:
 
 @dataclass(frozen=True, slots=True)
 class ProgressReporter:
-    """How a run reports progress: `advance(count)` images, `update_inner(done, total)` in one."""
+    """Callbacks for progress: `advance(count)` images, `update_inner(done, total)` in one."""
 
     advance: Callable[..., None] = lambda _count=1: None
     update_inner: Callable[[int, int], None] = lambda _done, _total: None

@@ -51,7 +51,7 @@ LabelFile = Annotated[
     Path | None,
     Option(
         metavar="FILE",
-        help="Read class names from this file: one a line, or JSON {index: name}.",
+        help="Read class names from this file: one per line, or JSON {index: name}.",
         show_default="ImageNet names for 1000 classes",
         rich_help_panel=MODEL,
     ),
@@ -72,7 +72,7 @@ MethodNames = Annotated[
         "-m",
         metavar="NAME",
         help="Choose a method of `camcli methods`, or package.module:function; NAME:KEY=VALUE sets"
-        " its options. Repeat --method for several.",
+        " its options. Repeat --method for more methods.",
         show_default="tscam or chefer on ViTs, else gradcam",
         rich_help_panel=METHOD,
         autocompletion=complete_methods,

@@ -47,7 +47,7 @@ Limit = Annotated[
     Option(
         metavar="N",
         min=1,
-        help="Use N images, the first of a fixed shuffle.",
+        help="Use only the first N images of a fixed shuffle.",
         show_default="all",
         rich_help_panel=INPUT,
     ),
@@ -85,7 +85,7 @@ Resamples = Annotated[
         metavar="N",
         min=0,
         max=10000,
-        help="Compute confidence intervals from N bootstrap resamples; 0 for none.",
+        help="Compute confidence intervals from N bootstrap resamples; 0: no intervals.",
         rich_help_panel=OUTPUT,
     ),
 ]
@@ -93,7 +93,7 @@ Floors = Annotated[
     list[str] | None,
     Option(
         metavar="METRIC=X",
-        help="Exit with status 1 if a row is below X, such as gt_known=0.6.",
+        help="Exit with status 1 if the metric of a row is below X, such as gt_known=0.6.",
         rich_help_panel=OUTPUT,
     ),
 ]

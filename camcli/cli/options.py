@@ -1,4 +1,4 @@
-"""Turn the texts of options into values; a wrong one is refused before torch is imported."""
+"""Convert option texts to values, and refuse wrong ones before torch is imported."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ COMPARISON_FILE = "compare.jsonl"
 
 @dataclass(frozen=True, slots=True)
 class ModelOptions:
-    """How to load a network, whatever its name; `input_size` is (H, W) in pixels."""
+    """The options for loading any network; `input_size` is (H, W) in pixels."""
 
     checkpoint: Path | None
     labels: Path | None
@@ -41,7 +41,7 @@ class ModelOptions:
 
 @dataclass(frozen=True, slots=True)
 class MethodOptions:
-    """What each map is made with: the methods, their own options, and what all methods share."""
+    """The methods, their own options, and the options that all methods share."""
 
     methods: Sequence[Method]
     settings: Mapping[str, Mapping[str, Any]]
@@ -50,7 +50,7 @@ class MethodOptions:
     smoothing: Smoothing
 
     def create_plan_options(self, layer_spec: str | None = None) -> PlanOptions:
-        """These options for some layers, as `camcli.engine.plan` takes them."""
+        """Convert these options, for some layers, to the options of `camcli.engine.plan`."""
         from camcli.engine.plan import PlanOptions
 
         return PlanOptions(
@@ -63,7 +63,7 @@ class MethodOptions:
 
 
 def parse_model_options(model: ModelArguments, image: InputArguments, device: str) -> ModelOptions:
-    """Read the options of a network. Raises UsageError for a value or a file that cannot be."""
+    """Read the options of a network. Raises UsageError for a wrong value or a missing file."""
     check_file_exists("--checkpoint", model.checkpoint)
     check_file_exists("--labels", model.labels)
     return ModelOptions(
@@ -79,7 +79,7 @@ def parse_model_options(model: ModelArguments, image: InputArguments, device: st
 def parse_method_options(
     methods: Sequence[Method], given: MethodArguments, layers: object, fit: FitMode
 ) -> MethodOptions:
-    """Read the options of those methods. Raises UsageError for a value that cannot be."""
+    """Read the options of these methods. Raises UsageError for a wrong value."""
     check_layer_options(layers, given.block)
     return MethodOptions(
         methods=methods,
@@ -118,7 +118,7 @@ def parse_transform_options(
 def _parse_channel_values(
     option: str, text: str | None, minimum: float
 ) -> tuple[float, ...] | None:
-    """Read one number for all three channels, or three, where 1 is white."""
+    """Read one number for all three channels, or three numbers; 1 is white."""
     if text is None:
         return None
     try:
@@ -226,11 +226,11 @@ def parse_model_names(
     """The names of `--model` or `--models`; None stands for a built-in network."""
     listed = [part.strip() for part in (models or "").split(",") if part.strip()]
     if models is not None and not listed:
-        raise UsageError("--models names no model")
+        raise UsageError("--models is empty; write the names of models, separated by commas")
     if model and listed:
         raise UsageError("--model and --models cannot be combined")
     if checkpoint and len(listed) > 1:
         raise UsageError(
-            "--checkpoint belongs to one model; list checkpoint files in --models instead"
+            "--checkpoint works with one model only; list checkpoint files in --models instead"
         )
     return list(dict.fromkeys(listed)) or [model]

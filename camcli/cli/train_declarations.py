@@ -80,7 +80,7 @@ TrainedPart = Annotated[
     Option(
         "--train",
         metavar="PART",
-        help="Train only the head, the last N blocks (last:N), or all of the network.",
+        help="Train only the head, the last N blocks (last:N), or the whole network (all).",
         rich_help_panel=TRAINING,
     ),
 ]
@@ -89,7 +89,7 @@ Epochs = Annotated[
     Option(
         metavar="N",
         min=1,
-        help="Train for N epochs; --train head does not use them.",
+        help="Train for N epochs; --train head ignores this option.",
         rich_help_panel=TRAINING,
     ),
 ]
@@ -153,7 +153,7 @@ TscamDecay = Annotated[
         metavar="X",
         min=0,
         help="Set the weight decay.",
-        show_default="5e-4, for --train head the best of four",
+        show_default="5e-4; with --train head the best of four",
         rich_help_panel=TRAINING,
     ),
 ]
@@ -171,7 +171,7 @@ TrainLabels = Annotated[
     Path | None,
     Option(
         metavar="FILE",
-        help="Read class names from this file: one a line, or JSON {index: name}.",
+        help="Read class names from this file: one per line, or JSON {index: name}.",
         show_default="the names in DATA",
         rich_help_panel=MODEL,
     ),

@@ -25,7 +25,7 @@ MapStatus = Literal["ok", "constant", "zero_gradient", "non_finite"]
 
 
 class StatusText(NamedTuple):
-    """Why a map has no answer: briefly, as a picture shows it, and in full, as messages do."""
+    """Why a map has no answer: a short text for pictures, and a full one for messages."""
 
     caption: str
     message: str
@@ -163,7 +163,7 @@ class Box:
 
 @dataclass(frozen=True, slots=True)
 class Explanation:
-    """What one method found for one class of one image.
+    """The maps and boxes of one method for one class of one image.
 
     `score` is the probability of the class, and `rank` the number of classes with a higher logit.
     `rival_classes` are the index and name of each class that a contrast compares it with.
@@ -186,14 +186,14 @@ class Explanation:
 
 
 def format_class_label(class_name: str, rival_names: Sequence[str]) -> str:
-    """A class and its rivals in words."""
+    """Format a class and its rivals as text."""
     named = [f"{len(rival_names)} nearest"] if len(rival_names) > 1 else rival_names
     return " vs ".join([class_name, *named])
 
 
 @dataclass(frozen=True, slots=True)
 class Result:
-    """What one method found in one image, and the output files of each class.
+    """The explanations of one method for one image, and the output files of each class.
 
     `map_captions` are the texts under the layers and parts of a grid. `file_tag` keeps file names
     apart if one run has several methods. `has_concepts` means that the parts are the answer.

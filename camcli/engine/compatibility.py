@@ -15,20 +15,20 @@ def find_model_live_layers(model: Model) -> frozenset[str]:
 
 
 def list_layer_methods(*, is_live: bool) -> tuple[str, ...]:
-    """The methods that can explain a layer on which the class score depends, or does not."""
+    """The methods that can explain a layer; `is_live`: the class score depends on the layer."""
     per_layer = {name: m for name, m in METHODS.items() if m.per_layer}
     return tuple(name for name, m in per_layer.items() if is_live or not m.class_through_layer)
 
 
 def list_whole_model_methods(model: Model) -> dict[str, str | None]:
-    """The methods that choose layers by themselves, each with the reason why it does not suit."""
+    """The methods that choose layers themselves, each with a reason if the model lacks a part."""
     methods = [m for m in METHODS.values() if not m.per_layer]
     plans = iter_method_plans(model, methods, PlanOptions())
     return {m.name: _find_reason(plan) for m, plan in zip(methods, plans, strict=True)}
 
 
 def _find_reason(plan: object) -> str | None:
-    """What the model lacks, from the error's text; None if there is a plan."""
+    """Extract from the error's text which part the model lacks; None for a plan."""
     if not isinstance(plan, MethodError):
         return None
     return str(plan).partition(" needs ")[2] or str(plan)

@@ -39,7 +39,7 @@ TargetChooser = Callable[[Tensor], Sequence[TargetScores]]
 
 @dataclass(frozen=True, slots=True)
 class ExplainOptions:
-    """How to explain, besides methods and classes.
+    """The options of an explanation, besides methods and classes.
 
     `crops` are the inputs that an image was cut into. `weight_logits` makes the weights (B,K) of
     the explained score from logits (B,K) and classes (B,). At most `chunk_size` altered inputs go
@@ -64,8 +64,8 @@ def explain_batch(
 
     `choose_classes` turns logits (B,K) into classes (B,T). All methods share one forward pass, and
     one backward pass per target that stops at the shallowest recorded layer; some methods run
-    further passes. With crops an image is V inputs in a row, (B V,3,H,W): its logits are their
-    mean, and its map joins theirs in place. With smoothing every view has a pass of its own.
+    further passes. With crops, each image is V inputs in a row, (B V,3,H,W): camcli averages their
+    logits, and joins their maps at their places. With smoothing, every view has its own pass.
     """
     layout = CropLayout((inputs.shape[2], inputs.shape[3]), options.crops)
     context = _BatchContext(model, requests, choose_classes, options, layout)
@@ -80,7 +80,7 @@ def explain_batch(
 
 @dataclass(frozen=True, slots=True)
 class _BatchContext:
-    """What all passes of a batch share."""
+    """The settings that all passes of a batch share."""
 
     model: Model
     requests: Sequence[Request]
@@ -89,7 +89,7 @@ class _BatchContext:
     layout: CropLayout
 
     def choose_targets(self, logits: Tensor) -> list[TargetScores]:
-        """The targets of every image, from the logits of its inputs."""
+        """Choose the targets of every image from the logits of its inputs."""
         views, classes = self.layout.inputs_per_sample, logits.shape[1]
         pooled = logits.detach().float().reshape(-1, views, classes).mean(dim=1)
         probabilities = self.model.to_probabilities(pooled)
@@ -103,7 +103,7 @@ class _BatchContext:
 
 @dataclass(frozen=True, slots=True)
 class _TargetMaps:
-    """What one view shows of one target: the maps of each request."""
+    """The maps of one view for one target, for each request."""
 
     target_scores: TargetScores
     maps_by_request: list[list[MapBatch]]
@@ -153,7 +153,7 @@ def _join_views(context: _BatchContext, views: Sequence[_TargetMaps]) -> list[Ba
 
 @contextmanager
 def _record_pass(network: nn.Module, needs: PassNeeds) -> Iterator[Recording]:
-    """Inside the context, forward passes leave behind what providers need."""
+    """Inside the context, forward passes record what providers need."""
     copied_layers = [name for name in needs.copied_layers if name not in needs.graph_layers]
     with ExitStack() as stack:
         if needs.double_backward:  # fused attention cannot be differentiated twice
@@ -235,7 +235,7 @@ def _compute_layer_maps(request: Request, state: PassState, layer: Layer) -> lis
 
 
 def _compute_map(request: Request, state: PassState, layer: Layer | None) -> Tensor:
-    """What the method returns for a layer, as a map (B,H,W); concepts are maps (B,N,H,W)."""
+    """Run the method on a layer, and return a map (B,H,W); concepts are maps (B,N,H,W)."""
     providers = list_providers(request.method)
     inputs = [provide_input(provider, state, request, layer) for provider in providers]
     with torch.no_grad():

@@ -30,7 +30,7 @@ from camcli.models.zoo.builtin import BUILTIN_CNN, BUILTIN_TSCAM, BUILTIN_VIT
 
 @dataclass(frozen=True, slots=True)
 class PlanOptions:
-    """What a user may choose besides methods, the same for all of them.
+    """The choices of the user besides methods, which are the same for all methods.
 
     `layer_spec` and `block` choose layers; at most one of them is given. `fusion` replaces each
     method's own; "none" makes a request of every layer. `options` holds the options of methods, by
@@ -118,7 +118,7 @@ def _plan_methods(
         return _plan_default_method(model, plan_options)
     if plan_options.names_layers and not any(m.per_layer for m in methods):
         names = ", ".join(m.name for m in methods)
-        raise LayerError(f"--layers and --block have no effect on {names}; leave them out")
+        raise LayerError(f"--layers and --block have no effect on {names}; omit them")
     planner = _Planner(model, plan_options)
     return tuple(request for m in methods for request in planner.create_requests(m))
 
@@ -191,7 +191,7 @@ def _find_layers(model: Model, layer_spec: str | None, block: int | None) -> tup
         height, width = model.input_size
         raise LayerError(
             f"{model.name} has no layer that gives maps at {height}x{width}; "
-            f"methods that need none: {', '.join(others)}"
+            f"these methods need no layer: {', '.join(others)}"
         )
     if block is not None:
         return (find_block_layer(block, model.layers),)
@@ -208,8 +208,8 @@ def _check_layer_sizes(method: Method, layers: Sequence[Layer]) -> None:
         positions = math.prod(layer.grid)
         if method.max_positions is not None and positions > method.max_positions:
             raise MethodError(
-                f"{method.name}: {layer.name} has {positions} positions, more than "
-                f"{method.max_positions}; name a deeper layer"
+                f"{method.name}: {layer.name} has {positions} positions, but the limit "
+                f"is {method.max_positions}; choose a deeper layer"
             )
 
 
@@ -219,13 +219,13 @@ def _choose_map_function(
     """The function that makes one map (B,H,W) from what the method returns."""
     if (smoothing.alters_image or smoothing.has_crops) and method.returns == "concepts":
         raise MethodError(
-            f"{method.name} finds other concepts in every view; "
-            "leave --smooth and --fit tencrop out"
+            f"{method.name} would find different concepts in each view; "
+            "omit --smooth and --fit tencrop"
         )
     if smoothing.uses_eigen and method.returns != "terms":
         able = ", ".join(name for name, other in METHODS.items() if other.returns == "terms")
         raise MethodError(
-            f"--smooth eigen joins channels, and {method.name} has none; use it with {able}"
+            f"--smooth eigen joins channels, but {method.name} has no channels; use it with {able}"
         )
     if method.returns == "terms":
         return eigen if smoothing.uses_eigen else sum_channels

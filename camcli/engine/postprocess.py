@@ -1,4 +1,4 @@
-"""From the maps that methods return to those that are shown: crops joined, layers fused."""
+"""Turn the maps that methods return into the maps to show: join crops, fuse layers."""
 
 from __future__ import annotations
 
@@ -53,7 +53,7 @@ class MapBatch:
 
 
 def create_map_batch(name: str, values: Tensor, zero_gradient: Tensor | None = None) -> MapBatch:
-    """A map of every image; without flags no gradient is taken for 0."""
+    """Create a map of every image; without flags, no gradient counts as zero."""
     flags = values.new_zeros(len(values), dtype=torch.bool)
     return MapBatch(name, values, flags if zero_gradient is None else zero_gradient)
 
@@ -76,7 +76,7 @@ class TargetScores:
 class BatchExplanation:
     """The maps of one request for one target of every image.
 
-    `layers` are the maps of single layers, and `parts` those that the fused map is made of besides.
+    `layers` are the maps of single layers; `parts` are other maps from which `fused` is made.
     """
 
     request: Request
@@ -88,7 +88,7 @@ class BatchExplanation:
 
 @dataclass(frozen=True, slots=True)
 class CropLayout:
-    """How the maps of an image's inputs become its own: as they are, or as joined crops."""
+    """How the maps of an image's inputs become one map: unchanged, or as joined crops."""
 
     input_size: tuple[int, int]
     crops: Crops | None
@@ -118,7 +118,7 @@ def flip_maps(maps: MapBatch) -> MapBatch:
 
 
 def average_maps(views: Sequence[MapBatch]) -> MapBatch:
-    """The mean of one map over several views; its gradient is 0 if it is in all views."""
+    """Average one map over several views; its gradient is 0 if that holds in all views."""
     first, *others = views
     if not others:
         return first

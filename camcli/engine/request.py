@@ -35,7 +35,7 @@ class Request:
     model_parts: Mapping[ModelPart[Any], Any] = field(default_factory=dict)
 
     def get_part(self, part: ModelPart[Found]) -> Found:
-        """A part of the model. Raises KeyError if no provider of the method declares it."""
+        """Get a part of the model. Raises KeyError if no provider of the method declares it."""
         found: Found = self.model_parts[part]
         return found
 

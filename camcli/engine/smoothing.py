@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class Smoothing:
-    """How maps are smoothed: by averaging over views, or by joining channels.
+    """A way to smooth maps: average over views, or join channels.
 
     `iter_views` yields views of inputs (B,3,H,W), and whether each is mirrored. `uses_eigen` joins
     channels by their first principal component. `alters_image` means that the views differ from the

@@ -26,10 +26,10 @@ TARGET_CSV_COLUMNS = (("image",), ("class", "class_index"))
 class Target:
     """A rule that chooses an image's classes: before the model runs, or by the highest logits.
 
-    `find_fixed_classes` returns the classes of an image, or none if the `top_count` highest logits
-    choose them; it raises TargetError if an image has no class. `weight_logits` makes the weights
-    (B,K) of the explained score from logits (B,K) and classes (B,): 1 for the class, less than 0
-    for its rivals.
+    `find_fixed_classes` returns the classes of an image, or an empty tuple if the `top_count`
+    highest logits choose them; it raises TargetError if an image has no class. `weight_logits`
+    makes the weights (B,K) of the explained score from logits (B,K) and classes (B,): 1 for the
+    class, less than 0 for its rivals.
     """
 
     find_fixed_classes: Callable[[ImageSource], tuple[int, ...]]
@@ -42,7 +42,7 @@ class Target:
 def parse_target(spec: str) -> Callable[[Labels], Target]:
     """Read the value of `--target`: a function of a model's class names that returns the rule.
 
-    Raises UsageError if there is no such rule; the function raises it if there is no such class.
+    Raises UsageError for an unknown rule; the function raises it for an unknown class.
     """
     kind, colon, rest = spec.partition(":")
     if spec == "predicted":
@@ -93,7 +93,7 @@ def _parse_class_target(spec: str, labels: Labels) -> Target:
 
 def _create_contrast_target(class_index: int, rival_index: int) -> Target:
     if class_index == rival_index:
-        raise UsageError("--target: a class minus itself leaves nothing; name two classes")
+        raise UsageError("--target: both classes are the same; name two different classes")
     return Target(
         lambda _source: (class_index,), weight_logits=partial(compute_contrast_weights, rival_index)
     )
@@ -166,7 +166,7 @@ def _load_class_list(path: Path) -> Mapping[str, str]:
         if len(row) <= max(image, label):
             raise UsageError(f"--target @{path}: row {number} has too few columns")
         if listed.setdefault(row[image], row[label]) != row[label]:
-            raise UsageError(f"--target @{path}: row {number} gives {row[image]!r} a second class")
+            raise UsageError(f"--target @{path}: row {number} has another class for {row[image]!r}")
     return MappingProxyType(listed)
 
 

@@ -35,7 +35,7 @@ PLOTS = {
 
 @dataclass(slots=True)
 class EvaluationFiles:
-    """The files of one evaluation. Before the first score an earlier evaluation stays as it is."""
+    """The files of one evaluation. Earlier files stay until the first score."""
 
     folder: Path
     overwrite: bool = False
@@ -81,7 +81,7 @@ def _encode_csv(text: str) -> bytes:
 
 
 def remove_old_report(folder: Path) -> None:
-    """Remove what an earlier evaluation wrote, so that no file of it is taken for a new one."""
+    """Remove the files of an earlier evaluation, so that they are not mistaken for new ones."""
     names = (REPORT_FILE, METRICS_FILE, PROBLEMS_FILE, *PLOTS)
     for path in (*(folder / name for name in names), *folder.glob("gallery.*.jpg")):
         with suppress(OSError):

@@ -36,7 +36,7 @@ def _ignore_progress(_total: int) -> Iterator[Callable[[], None]]:
 
 @dataclass(frozen=True, slots=True)
 class EvaluationReporter:
-    """What an evaluation tells its caller while it runs; by default nothing.
+    """Callbacks by which an evaluation reports to its caller; by default they do nothing.
 
     `track_progress(total)` yields a function to call after each of `total` scores.
     `report_problem` gets each problem once. `report_result` gets the report, complete or not,
@@ -50,7 +50,7 @@ class EvaluationReporter:
 
 @dataclass(frozen=True, slots=True)
 class LocalizationConfig:
-    """What to evaluate on, and how. `strict` stops at the first problem.
+    """The data set and settings of an evaluation. `strict` stops at the first problem.
 
     `class_filter` keeps the classes of these names or indices, `limit` N images of a fixed shuffle.
     Without `output` nothing is written.
@@ -93,12 +93,11 @@ def evaluate_localization(
     """Evaluate the maps and boxes of a model against the ground truth of a data set.
 
     `dataset` is the path of a folder or file in any format that camcli reads; DatasetPaths also
-    choose a split, or other places for images and annotations. Several methods, and several
-    `layers`, give a row each. A method may have options: `rise:masks=500`. With `output` the
-    report, the scores of each image and the pictures are written to this folder. The other
-    arguments are the options of `camcli evaluate localization`. Raises UsageError, MethodError or
-    LayerError for what does not fit the model or the data set, OutputError if files cannot be
-    written.
+    choose a split, or other places for images and annotations. Each method with
+    each of the `layers` gives a row. A method may have options: `rise:masks=500`. `output` is the
+    folder for the report, the scores of each image and the pictures. The other arguments are the
+    options of `camcli evaluate localization`. Raises UsageError, MethodError or LayerError for an
+    argument that does not fit the model or the data set, OutputError if files cannot be written.
     """
     methods = parse_methods(_to_list(method)) if method else []
     smoothing = replace(parse_smoothing(smooth, seed), has_crops=fit == "tencrop")
@@ -217,7 +216,7 @@ class _LocalizationRun:
 
     def _add_problem(self, problem: Problem) -> None:
         if self.config.strict:
-            raise UsageError(f"{problem}; without --strict, camcli leaves it out and counts it")
+            raise UsageError(f"{problem}; omit --strict to skip and count such problems")
         if problem not in self.problems:
             self.problems[problem] = None
             self.reporter.report_problem(problem)
@@ -227,11 +226,11 @@ class _LocalizationRun:
         if counts:
             return ", ".join(f"{count} x {kind}" for kind, count in counts.items())
         if self.config.class_filter:
-            return "the data set has no image of these classes"
-        return "the data set has no image"
+            return "the data set has no images of these classes"
+        return "the data set has no images"
 
     def finish(self, *, complete: bool) -> LocalizationReport:
-        """Write and report what was scored. Raises UsageError if nothing was."""
+        """Write and return the report. Raises UsageError if nothing was scored."""
         rows = summarize_rows(self.scoreboard)
         if not rows:
             raise UsageError(f"nothing was scored: {self._empty_message()}")

@@ -67,7 +67,7 @@ class MapSource(Protocol):
 
     @property
     def labels(self) -> Labels:
-        """The class names that annotations are matched with."""
+        """The class names that camcli compares annotations with."""
 
     @property
     def rows(self) -> tuple[EvaluationRow, ...]:

@@ -81,7 +81,7 @@ class LocalizationReport:
 
     @property
     def image_count(self) -> int:
-        """How many images were scored."""
+        """The number of scored images."""
         return max(row.image_count for row in self.rows)
 
     @property

@@ -12,7 +12,7 @@ from camcli.evaluation.scores import ImageScore
 
 @dataclass(slots=True)
 class Scoreboard:
-    """The sums of each row. Of an image it keeps one IoU per row, to choose examples by."""
+    """The sums of each row, and one IoU per image and row, which choose the examples."""
 
     resamples: int = 1000
     seed: int = 0

@@ -48,7 +48,7 @@ def score_predictions(
 def _iter_scores(
     prediction: Prediction, is_first_row: bool, seed: int
 ) -> Iterator[ImageScore | Problem]:
-    """Problems of the annotation and the baselines come once per image: with its first row."""
+    """Yield the scores of a prediction; its first row also yields problems and baselines."""
     row, sample = prediction.row, prediction.sample
     annotation, problems = load_canvas_annotation(sample.annotation, prediction.image.size)
     if is_first_row:
@@ -71,7 +71,7 @@ def load_canvas_annotation(
 ) -> tuple[CanvasAnnotation | None, list[Problem]]:
     """Place an annotation on the canvas, rotated with its image of that size (W, H).
 
-    Returns None if nothing of it can be placed, and the problems.
+    Returns the placed annotation, or None if no part fits, and the problems.
     """
     upright = transpose_annotation(annotation, load_exif_transpose(annotation.image_path), size)
     try:

@@ -122,7 +122,7 @@ def _load_map_array(file: Path, class_index: int) -> NDArray[np.generic]:
         loaded = np.load(opened, allow_pickle=False)
         values = loaded if isinstance(loaded, np.ndarray) else _read_fused_map(loaded, class_index)
     if values.ndim != 2 or min(values.shape) < 1 or values.dtype.kind not in "fiub":
-        raise ValueError(f"not a 2-D array of numbers but {values.dtype} {values.shape}")
+        raise ValueError(f"expected a 2-D array of numbers, found {values.dtype} {values.shape}")
     return values
 
 
@@ -133,8 +133,8 @@ def _read_fused_map(arrays: Any, class_index: int) -> NDArray[np.generic]:
         has = [key.removesuffix("/fused") for key in arrays.files if key.endswith("/fused")]
         classes = ", ".join(has[:5]) or "none"
         raise ValueError(
-            f"no map of class {class_index} (the file has {classes}); "
-            "explain with --target @boxes.csv"
+            f"the file has no map of class {class_index} (its classes: {classes}); "
+            "run `camcli explain --target @boxes.csv`"
         )
     if arrays.zip.getinfo(f"{name}.npy").file_size > MAX_MAP_BYTES:
         raise ValueError("the array is too large for a map")
@@ -143,7 +143,7 @@ def _read_fused_map(arrays: Any, class_index: int) -> NDArray[np.generic]:
 
 
 def _map_to_canvas(raw: NDArray[np.generic]) -> tuple[NDArray[np.floating], MapStatus]:
-    """Resize a map to the canvas and normalize it to [0, 1]; one that has both stays the same."""
+    """Resize a map to the canvas and normalize it to [0, 1], unless it has both already."""
     blank = np.zeros((CANVAS_SIDE, CANVAS_SIDE), np.float32)
     if not np.isfinite(raw).all():
         return blank, "non_finite"

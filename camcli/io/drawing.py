@@ -43,7 +43,8 @@ def find_palette(colormap: str) -> NDArray[np.uint8]:
     known = matplotlib.colormaps
     if colormap not in known:
         raise UsageError(
-            f"--colormap {colormap}: matplotlib has no such map{format_suggestion(colormap, known)}"
+            f"--colormap {colormap}: matplotlib has no such colormap"
+            f"{format_suggestion(colormap, known)}"
         )
     colours: NDArray[np.float64] = known[colormap](np.arange(256) / 255)
     return np.rint(colours[:, :3] * 255).astype(np.uint8)

@@ -33,7 +33,7 @@ class ResultsLog:
 
     @classmethod
     def open(cls, path: Path, *, overwrite: bool = False, resume: bool = False) -> ResultsLog:
-        """Start a log, or with `resume` add to the one that is there.
+        """Start a log; with `resume`, continue an existing log.
 
         A file or link of that name is an error; `overwrite` replaces it. camcli never writes
         through a link to a new log. Raises OutputError, also while another run has the log.
@@ -52,7 +52,7 @@ class ResultsLog:
         return cls(path, file)
 
     def append(self, document: Mapping[str, Any]) -> None:
-        """Add one whole line, or nothing of it. Raises StorageError."""
+        """Add a whole line, or nothing at all. Raises StorageError."""
         _append_line(self._file, self.path, document)
 
     def close(self) -> None:

@@ -35,7 +35,7 @@ class Labels:
         if re.fullmatch(r"\s*\d{1,9}\s*", text) and int(text) < len(self.names):
             return int(text)
         near = format_suggestion(_normalize_spelling(text), self.spellings)
-        raise TargetError(f"no class {text!r} among the model's {len(self.names)}{near}")
+        raise TargetError(f"the model has no class {text!r} among its {len(self.names)}{near}")
 
 
 def create_labels(names: Sequence[str], others: Sequence[Sequence[str]] = ()) -> Labels:
@@ -102,7 +102,7 @@ def _parse_label_json(path: Path, text: str) -> list[list[str]]:
         return [_parse_label_entry(entry) for entry in parsed]
     except (ValueError, KeyError, TypeError, RecursionError):
         wanted = "a list of names, or {index: name} with indices from 0 without gaps"
-        raise LabelsError(f"--labels {path}: not JSON with {wanted}") from None
+        raise LabelsError(f"--labels {path}: the file is not JSON with {wanted}") from None
 
 
 def _parse_label_entry(entry: Any) -> list[str]:

@@ -48,7 +48,7 @@ def draw_result_overlay(
 def draw_result_heatmap(
     result: Result, explanation: Explanation, style: DrawingStyle
 ) -> Image.Image:
-    """Draw the map alone; of concepts, all of them on white."""
+    """Draw the map alone, or all concepts on a white background."""
     view, fused = result.sample.view, explanation.fused_map
     if result.has_concepts:
         blank = Image.new("RGB", result.sample.image.size, (255, 255, 255))

@@ -14,7 +14,7 @@ RESULTS_FILE = "results.jsonl"
 
 
 def outcome_to_json(outcome: Result | Failure, model_name: str, run_key: str) -> dict[str, Any]:
-    """One line of results.jsonl: what a method found in an image, or why it failed.
+    """One line of results.jsonl: the results of a method for an image, or the failure.
 
     `run_key` is the digest of the run's settings and weights.
     """
@@ -69,7 +69,7 @@ def _result_to_json(result: Result, model_name: str) -> dict[str, Any]:
 
 
 def explanation_to_json(explanation: Explanation) -> dict[str, Any]:
-    """What a method found for one class, without the names of its files."""
+    """The fields of one class, without the names of its files."""
     failing = {
         p.name: p.status
         for p in (*explanation.layer_maps, *explanation.part_maps)

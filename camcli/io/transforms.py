@@ -1,4 +1,4 @@
-"""From an image to the network's input: fit, crop, resize, normalise."""
+"""Convert an image to the network's input: fit, crop, resize, normalise."""
 
 from __future__ import annotations
 

@@ -31,7 +31,7 @@ Encoder = Callable[..., EncodedFile]
 
 @dataclass(frozen=True, slots=True)
 class DrawingStyle:
-    """How pictures look; `input_size` (H, W) is the model's input, at which maps are placed."""
+    """The style of pictures; `input_size` (H, W) is the model's input size, to place maps."""
 
     input_size: tuple[int, int]
     colormap: str = "jet"
@@ -73,7 +73,7 @@ def find_writer(name: str) -> Writer:
     """The kind of output with that name. Raises UsageError with near matches and all names."""
     if name not in WRITERS:
         near = format_suggestion(name, WRITERS)
-        raise UsageError(f"--save {name}: no such output{near} (there are {', '.join(WRITERS)})")
+        raise UsageError(f"--save {name}: no such output{near} (choose from {', '.join(WRITERS)})")
     return WRITERS[name]
 
 

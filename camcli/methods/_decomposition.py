@@ -55,7 +55,7 @@ def compute_factor_maps(terms: Tensor, factor_count: int, steps: int, seed: int)
 
 
 def _center_pixels(terms: Tensor) -> Tensor:
-    """Centred pixels as rows, in double precision on the CPU; not every device has it: (B,HW,C)."""
+    """Centred pixels as rows (B,HW,C), on the CPU: not every device has double precision."""
     pixels = terms.flatten(2).mT.cpu().double()
     centred: Tensor = pixels - pixels.mean(dim=1, keepdim=True)
     return centred

@@ -20,7 +20,7 @@ def parse_methods(names: Sequence[str]) -> list[Method]:
     """
     given = [part.strip() for name in names for part in name.split(",") if part.strip()]
     if not given:
-        raise UsageError(f"no method is named; choose from {', '.join(METHODS)}")
+        raise UsageError(f"--method is empty; choose from {', '.join(METHODS)}")
     return [_parse_method(name) for name in dict.fromkeys(given)]
 
 
@@ -78,7 +78,7 @@ def _parse_option_value(key: str, text: str, default: Any, chosen: Method) -> An
     if type(value) is int and type(default) is float:
         value = float(value) if abs(value) < 2**53 else float("inf")
     if type(value) is not type(default):
-        raise UsageError(f"--set {key}={text}: needs a value like {json.dumps(default)}")
+        raise UsageError(f"--set {key}={text}: write a value like {json.dumps(default)}")
     if type(value) in (int, float):
         _check_option_range(
             key, text, value, 0 if default == 0 or type(default) is float else 1, chosen
@@ -91,4 +91,4 @@ def _check_option_range(key: str, text: str, value: float, minimum: int, chosen:
     usual = 2**31 if key == "seed" else 100_000 if type(value) is int else 1000
     most = chosen.option_limits.get(key, usual)
     if not minimum <= value <= most:
-        raise UsageError(f"--set {key}={text}: needs a number from {minimum} to {most:g}")
+        raise UsageError(f"--set {key}={text}: write a number from {minimum} to {most:g}")

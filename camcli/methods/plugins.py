@@ -102,12 +102,12 @@ def load_installed_method(entry_point: EntryPoint) -> Method:
     taken = {normalize_method_name(known): m for known, m in METHODS.items()}
     other = taken.get(normalize_method_name(name))
     if other and other.function is not found.function:
-        raise UsageError(f"{origin}: camcli has a method of that name")
+        raise UsageError(f"{origin}: camcli already has a method with this name")
     return replace(found, name=name)
 
 
 def _run_import(origin: str, load: Callable[[], Loaded]) -> Loaded:
-    """Import somebody's code; whatever it raises becomes one line."""
+    """Import foreign code; any error that it raises becomes a one-line UsageError."""
     try:
         with redirect_stdout(sys.stderr):  # standard output is for data
             return load()

@@ -1,16 +1,22 @@
-"""The methods: pure functions from what was recorded to maps. Knows no models, files or colours.
+"""The registry of methods: pure functions from recorded tensors to maps.
 
-A method's positional parameters name the tensors that it asks for, of a batch B and one score of
-each image. Each is a provider in `camcli.engine.providers`, whose docstring gives its meaning and
-its shape. A method that asks for a layer's tensors is called for one layer at a time.
+The positional parameters of a method name the tensors that it asks for. A provider in
+`camcli.engine.providers` computes each tensor, for a batch B and one score of each image; its
+docstring gives the meaning and the shape. camcli calls a method for one layer at a time if it asks
+for a layer's tensors.
 
-A method's keyword-only parameters are its options, set with `--set KEY=VALUE`; one called `seed`
-is `--seed`. It returns a raw map (B,H,W); or `returns` "terms": what each channel says (B,C,H,W),
-of which relu(sum) is the map; or "tokens": how much each token's answer draws on each (B,N,N), of
-which the map is the row that the classifier reads (of the image alone: CLS's); or "concepts":
-several maps (B,N,H,W). The decorator puts it into `METHODS`, from which the command line, the
-README's table and the contract tests are made. Nothing here imports torch at module level: a list
-of methods, or a mistyped name, must not wait for it.
+The keyword-only parameters of a method are its options, set with `--set KEY=VALUE`. The option
+`seed` is set with `--seed`. `returns` tells what the method returns:
+
+- "map": a raw map (B,H,W).
+- "terms": the share of each channel (B,C,H,W); the map is relu of their sum.
+- "tokens": how much each token depends on each other token (B,N,N). The map is the row of the
+  token that the classifier reads, or of CLS if the map does not depend on the class.
+- "concepts": several maps (B,N,H,W).
+
+The decorator adds the method to `METHODS`, which the command line, the tables in the documentation
+and the contract tests read. Nothing here imports torch at module level, so that a list of methods
+or a mistyped name answers at once.
 """
 
 from __future__ import annotations
@@ -31,11 +37,11 @@ PROVIDER_REGISTRY = "camcli.engine.providers.registry"
 
 
 class MethodInput(Protocol):
-    """What this registry reads of a provider: its cost, and whether it is of a class or a layer."""
+    """The properties of a provider that this registry reads."""
 
     @property
     def cost(self) -> str:
-        """What it takes to have the tensor."""
+        """What the tensor costs, such as "gradient" for a backward pass."""
 
     @property
     def class_specific(self) -> bool:
@@ -43,14 +49,14 @@ class MethodInput(Protocol):
 
     @property
     def layer_specific(self) -> bool:
-        """Whether there is one for each layer."""
+        """Whether there is one tensor for each layer."""
 
 
 def find_method_inputs() -> Mapping[str, MethodInput]:
     """Every tensor that a method may ask for, by name.
 
-    Providers compute with models, so they stand above this package. They are found by name, as
-    plug-ins are, and import no torch until they compute.
+    Providers compute with models, so they belong above this package. camcli finds them by name,
+    like plug-ins. They import torch only when they compute.
     """
     found: Mapping[str, MethodInput] = import_module(PROVIDER_REGISTRY).PROVIDERS
     return found
@@ -93,7 +99,7 @@ class Method:
 
     @property
     def inputs(self) -> tuple[MethodInput, ...]:
-        """The tensors that it asks for."""
+        """The tensors that the method asks for."""
         known = find_method_inputs()
         return tuple(known[name] for name in self.input_names)
 
@@ -114,7 +120,7 @@ class Method:
 
     @property
     def costs(self) -> tuple[str, ...]:
-        """What the method costs besides one forward pass; or "forward" if nothing else."""
+        """The costs of the method besides one forward pass, or only "forward"."""
         besides = dict.fromkeys(each.cost for each in self.inputs)
         return tuple(cost for cost in besides if cost != "forward") or ("forward",)
 
@@ -145,14 +151,14 @@ def method(
 
     `paper` is the address of the method's source, and `family` the kind of evidence it uses: by
     default the name of its module. `threshold` is the paper's box threshold, as a fraction of the
-    map's maximum. `fusion` is how it joins several layers, `caption` what a grid calls its map.
-    A `signed` method may give negative values. `choices` lists all values of an option, and
+    map's maximum. `fusion` is how it joins several layers, `caption` the label of its map in a
+    grid. A `signed` method may give negative values. `choices` lists all values of an option, and
     `option_limits` has an option's largest value. `default_layer` is the layer to read when the
     user names none. `clip_quantile` is the quantile of a map that is shown as its maximum.
     `max_positions` is the largest number of positions that a layer may have.
 
-    Raises UsageError for a parameter that is not in `METHOD_INPUTS`, an option without a default,
-    or a name that another function has.
+    Raises UsageError for a parameter that no provider offers, an option without a default, or a
+    name that another function has.
     """
 
     def register(function: _MethodFunction) -> _MethodFunction:
@@ -193,8 +199,8 @@ def _check_name_is_free(name: str, function: _MethodFunction) -> None:
         function.__qualname__,
     ):
         raise UsageError(
-            f"method {name}: {other.__module__} has a method of that name; choose another with "
-            f"@method(name=...)"
+            f"method {name}: {other.__module__} already has a method with this name; choose "
+            f"another with @method(name=...)"
         )
 
 
@@ -211,13 +217,13 @@ def _read_parameters(
             near = format_suggestion(key, inputs)
             known = ", ".join(inputs)
             raise UsageError(
-                f"method {name}: no input is called {key!r}{near} (there are {known}; "
-                f"options of a method stand after a *)"
+                f"method {name}: camcli has no input {key!r}{near} (inputs: {known}; "
+                f"write the options of a method after a *)"
             )
     for key, default in options.items():
         if type(default) not in (bool, int, float, str):
             raise UsageError(
-                f"method {name}: option {key} needs a default that is a number, a text or a bool"
+                f"method {name}: the default of option {key} must be a number, a text or a bool"
             )
     return input_names, options
 
@@ -249,7 +255,7 @@ def find_method(name: str) -> Method:
 
 
 def list_cheap_methods() -> list[Method]:
-    """The methods that need only a few passes: none that runs the network many times."""
+    """The methods that need only a few passes of the network."""
     return [m for m in METHODS.values() if not any(cost.startswith("N ") for cost in m.costs)]
 
 

@@ -1,1 +1,1 @@
-"""Load a network, and find out what can be read of it."""
+"""Load a network, and find the parts that methods can read."""

@@ -189,7 +189,5 @@ def choose_device(spec: str) -> torch.device:
     except RuntimeError:
         raise UsageError(f"--device {spec}: use auto, cpu, cuda, cuda:N or mps") from None
     if (device.index or 0) >= counts.get(device.type, 0):
-        raise UsageError(
-            f"--device {spec}: this machine does not have this device; try --device auto"
-        )
+        raise UsageError(f"--device {spec}: this machine has no such device; try --device auto")
     return device

@@ -31,8 +31,8 @@ def copy_network(name: str, network: nn.Module, device: torch.device) -> nn.Modu
     except Exception as error:  # the code of a network may be a user's own
         reason = str(error).partition("\n")[0] or type(error).__name__
         raise ModelError(
-            f"{name} cannot be copied ({reason}); take out what cannot be copied, or pass "
-            f"copy=False and camcli will freeze and change the network itself"
+            f"{name} cannot be copied ({reason}); remove this part, or pass copy=False: "
+            f"camcli then freezes and changes the network itself"
         ) from error
     freeze_network(copied, device)
     _copy_shared_weights(copied, network)

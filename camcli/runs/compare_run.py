@@ -25,7 +25,7 @@ ComparisonLine = Mapping[str, Any]
 
 @dataclass(frozen=True, slots=True)
 class CompareTask:
-    """What to compare and where to put it.
+    """The methods and images to compare, and the output folder.
 
     Each picture has a column per method name and a row per model or choice of layers.
     `class_slugs` are the parts of a file name for each class.

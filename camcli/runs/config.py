@@ -1,4 +1,4 @@
-"""The settings of a run, and what the run learns while it works."""
+"""The settings of a run, and the state that the run updates while it works."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ MAX_WAITING_IMAGE_BYTES = 2**31  # memory for decoded images that wait for their
 
 @dataclass(frozen=True, slots=True)
 class RunConfig:
-    """What to do with every image of a run.
+    """The settings for every image of a run.
 
     `threshold` None means the threshold of the checkpoint, or else of the method.
     `report_progress(done, total)` counts the changed inputs of one batch.
@@ -49,12 +49,12 @@ class RunConfig:
 
     @property
     def read_ahead_count(self) -> int:
-        """How many images are read in advance, so that one slow file does not delay the others."""
+        """The number of images to read ahead, so that a slow file does not delay the others."""
         return 2 * self.batch_size + self.workers
 
     @property
     def write_behind_count(self) -> int:
-        """How many results may wait to be written."""
+        """The largest number of results that may wait to be written."""
         return len(self.requests) * self.batch_size + self.workers
 
     @property
@@ -75,7 +75,7 @@ class RunConfig:
 
 @dataclass(slots=True)
 class RunState:
-    """What a run learns while it works; read it during the run or at its end.
+    """The state of a run, which callers may read during the run or at its end.
 
     `precision` is None until the first batch has been measured. `folded_norm_count` counts the
     batch norms that were folded into convolutions. `notes` are sentences for the user.
@@ -103,7 +103,9 @@ class RunState:
     def halve_batch(self, failed_count: int) -> None:
         """Remember that this many images at once do not fit into memory, and take half of them."""
         self.max_images_at_once = failed_count // 2
-        self.notes.append(f"out of memory: continuing with {self.max_images_at_once} at a time")
+        self.notes.append(
+            f"out of memory: continuing with {self.max_images_at_once} images at a time"
+        )
 
     def settle_precision(self, precision: Precision, reason: str) -> None:
         """Compute all further batches in this precision."""

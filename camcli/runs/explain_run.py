@@ -32,7 +32,7 @@ Ending = Literal["done", "stopped", "interrupted", "failed"]
 
 @dataclass(frozen=True, slots=True)
 class ExplainTask:
-    """What to explain and where to put it.
+    """The images to explain, and the output folder.
 
     `write_files` writes the files of one result and returns the result with their names.
     `manifest` is the content of run.json before the first image. Without `overwrite` or `resume`
@@ -51,7 +51,7 @@ class ExplainTask:
 
 @dataclass(slots=True)
 class ExplainRun:
-    """A task at work: what has been learned and counted so far, and how the run ended.
+    """A running task: what it has counted so far, and how the run ended.
 
     `ending` is None until the output folder is open::
 
@@ -80,7 +80,7 @@ class ExplainRun:
 
     @property
     def remaining_count(self) -> int:
-        """How many inputs have no result from an earlier run."""
+        """The number of inputs without a result from an earlier run."""
         return len(self.task.sources) - len(self.done_paths)
 
     @contextmanager

@@ -108,7 +108,7 @@ def _load_item(config: RunConfig, item: _BatchItem) -> _LoadedItem:
 
 
 def load_image_sample(config: RunConfig, source: ImageSource | Failure) -> Sample | Failure:
-    """Decode an image and preprocess it, or return why that fails."""
+    """Decode and preprocess an image, or return a Failure."""
     if isinstance(source, Failure):
         return source
     try:

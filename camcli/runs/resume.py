@@ -28,7 +28,7 @@ class LogEntry:
 
     @property
     def image_path(self) -> str:
-        """The path of the image that the line is about."""
+        """The path of the image that the line describes."""
         return str(self.content["path"])
 
 

@@ -1,4 +1,4 @@
-"""From the maps of a batch on the device to one Explanation per image in main memory."""
+"""Copy the maps of a batch from the device, as one Explanation per image."""
 
 from __future__ import annotations
 

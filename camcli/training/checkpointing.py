@@ -137,7 +137,7 @@ def _hash_weights(network: nn.Module) -> str:
 def load_resume_state(writer: TrainingWriter) -> TrainingState:
     """The state in which the same training stopped earlier; the writer gets its epochs.
 
-    Raises UsageError if the folder has no such state, or that of another training.
+    Raises UsageError if the folder has no such state, or the state of another training.
     """
     path = writer.output / RESUME_FILE
     if not path.is_file():
@@ -160,7 +160,7 @@ def load_resume_state(writer: TrainingWriter) -> TrainingState:
     if different:
         raise UsageError(
             f"--resume: {writer.output} was trained with {_format_settings(different, settings)}; "
-            "use the same, or start again with --overwrite"
+            "use the same settings, or start again with --overwrite"
         )
     if not (fits and complete):
         raise UsageError(
@@ -179,13 +179,13 @@ def _parse_resume_state(content: Any) -> tuple[TrainingState, list[EpochResult]]
 
 
 def _format_settings(keys: Sequence[str], settings: TrainingSettings) -> str:
-    """The earlier values; people cannot read digests, so these are only named."""
+    """Format the earlier values; digests only by name, because people cannot read them."""
     digests = (DATA_IDENTITY_KEY, WEIGHTS_IDENTITY_KEY)
     return ", ".join(f"other {k}" if k in digests else f"{k} {settings.get(k)}" for k in keys)
 
 
 def _epoch_to_json(epoch: EpochResult) -> dict[str, Any]:
-    """Without what an epoch does not have."""
+    """Convert an epoch to JSON, without the fields that it does not have."""
     entry = {
         "number": epoch.number,
         "loss": epoch.loss,

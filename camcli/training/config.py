@@ -53,7 +53,7 @@ TSCAM_CUB_RECIPE = Recipe()
 
 @dataclass(frozen=True, slots=True)
 class ModelChoice:
-    """A model by its name, by a weights file, or by both; the built-in one by neither."""
+    """A model by its name, by a weights file, or by both; without either, the built-in one."""
 
     name: str | None = None
     checkpoint: Path | None = None

@@ -1,4 +1,4 @@
-"""Train more than a head: epochs of gradient descent as for TS-CAM, which can be resumed."""
+"""Train more than a head, by epochs of gradient descent as for TS-CAM; this can be resumed."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ class TrainingState:
 
 @dataclass(slots=True)
 class _EpochProgress:
-    """What an epoch has seen so far."""
+    """The loss, the labels and the failures of an epoch so far."""
 
     loss_sum: float = 0.0
     image_count: int = 0
@@ -161,7 +161,7 @@ def _check_finite_loss(loss: float, recipe: Recipe, epoch: int, image_count: int
 
 def _check_all_classes_seen(progress: _EpochProgress, data: TrainingData) -> None:
     if not progress.image_count:
-        raise TrainingError(f"none of the photographs can be read: {progress.failed[0].reason}")
+        raise TrainingError(f"camcli cannot read any photographs: {progress.failed[0].reason}")
     unseen = {sample.label for sample in data.train} - {None} - progress.labels
     if unseen:
         raise TrainingError(data.unreadable_classes_message(unseen))

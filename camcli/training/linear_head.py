@@ -30,7 +30,7 @@ from camcli.training.validation import compute_classification_scores, validate_l
 
 @dataclass(frozen=True, slots=True)
 class HeadFeatures:
-    """What a head reads of each photograph (n, F), what it should answer (n, K), and failures."""
+    """The inputs of a head (n, F), its target probabilities (n, K), and failures."""
 
     features: Tensor
     target_probabilities: Tensor
@@ -43,7 +43,7 @@ def find_trainable_head(network: nn.Module) -> ConvHead | PooledHead:
 
 
 def fit_linear_head(task: TrainingTask, advance: AdvanceCallback) -> Iterator[EpochResult]:
-    """One fit for each weight decay; the network keeps the head with the best validation scores.
+    """Fit the head for each weight decay; the network keeps the one that validates best.
 
     Training sees each photograph and its mirror image. Raises TrainingError if no photograph of a
     part or of a class can be read, or if the weights become NaN.
@@ -77,7 +77,7 @@ def _check_readable(train: HeadFeatures, validation: HeadFeatures, data: Trainin
     for part, found in (("photographs", train), ("validation photographs", validation)):
         if not len(found.features):
             reason = _first_failure_message(found.failed)
-            raise TrainingError(f"none of the {part} can be read: {reason}")
+            raise TrainingError(f"camcli cannot read any {part}: {reason}")
     seen = set(train.target_probabilities.argmax(dim=1).tolist())
     unseen = {sample.label for sample in data.train} - {None} - seen
     if unseen:
@@ -85,7 +85,7 @@ def _check_readable(train: HeadFeatures, validation: HeadFeatures, data: Trainin
 
 
 def _first_failure_message(failed: Sequence[Failure]) -> str:
-    return f"{failed[0].name}: {failed[0].reason}" if failed else "there are none"
+    return f"{failed[0].name}: {failed[0].reason}" if failed else "the data set has none"
 
 
 def _validate_classifier(
@@ -154,7 +154,7 @@ def create_autocast(task: TrainingTask) -> Any:
 
 @contextmanager
 def _bypass_head(network: nn.Module) -> Iterator[Callable[[Tensor], Tensor]]:
-    """The network outputs the head's input meanwhile; yields the head's way to pool that."""
+    """Inside the context, the network outputs the head's input; yields the pooling function."""
     head = find_trainable_head(network)
     name = next(name for name, module in network.named_modules() if module is head)
     network.set_submodule(name, nn.Identity())

@@ -2,8 +2,8 @@
 
 TS-CAM's logits are the mean over positions of a 3x3 convolution, and a mean of sums is a sum of
 means: logit_k = b_k + sum_uv <w_kuv, m_uv>, where m_uv is the mean of the patch tokens under the
-kernel's cell (u, v), zero outside the grid. So nine means for each photograph are all that a
-TS-CAM head can see.
+kernel's cell (u, v), zero outside the grid. So a TS-CAM head
+needs only nine means for each photograph.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ MIN_DEVIATION = 1e-6  # a feature that never varies is not divided by zero
 def compute_window_means(tokens: Tensor, prefix: int, grid: tuple[int, int]) -> Tensor:
     """The nine means that a 3x3 convolution with padding 1 sees: (B,N,D) -> (B, 9 D).
 
-    They stand in the order of Conv2d's weight (K, D, 3, 3) flattened, which is then their weight.
+    Their order is that of Conv2d's flattened weight (K, D, 3, 3), which then weights them.
     """
     rows, cols = grid
     patches = tokens[:, prefix:].transpose(1, 2).reshape(len(tokens), -1, rows, cols)
@@ -65,11 +65,11 @@ class _Objective:
 
     @property
     def shape(self) -> tuple[int, int]:
-        """Of the parameters; the last column is the bias."""
+        """The shape of the parameters; the last column is the bias."""
         return self.targets.shape[1], self.features.shape[1] + 1
 
     def compute(self, flat: NDArray[np.float64]) -> tuple[float, NDArray[np.float64]]:
-        """The loss and its gradient, and a note of the loss."""
+        """Compute the loss and its gradient; remember the loss."""
         parameters = torch.from_numpy(flat).float().reshape(self.shape)
         weight, targets = parameters[:, :-1], self.targets
         logits = self.features @ weight.T + parameters[:, -1]

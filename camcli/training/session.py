@@ -33,13 +33,13 @@ class TrainingSession:
 
     @property
     def image_count(self) -> int:
-        """How many times a photograph passes through the network from here to the end."""
+        """The number of photographs from here to the end, counted once per epoch."""
         data, recipe = self.task.data, self.task.recipe
         rounds = 1 if recipe.head_only else recipe.epochs - len(self.writer.epochs)
         return rounds * (len(data.train) + len(data.validation))
 
     def run(self, advance: AdvanceCallback) -> Iterator[tuple[EpochResult, bool]]:
-        """Train and write the files after every epoch; yields it, and whether it is the best."""
+        """Train; after each epoch write the files, then yield the epoch and whether it is best."""
         for epoch, state in self._iter_epochs(advance):
             yield epoch, self.writer.write_epoch(epoch, state)
 

@@ -1,4 +1,4 @@
-"""The probabilities that a network learns: from the photographs' classes, or from a teacher."""
+"""The probabilities that a network learns, from the photographs' classes or from a teacher."""
 
 from __future__ import annotations
 

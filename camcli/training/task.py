@@ -1,4 +1,4 @@
-"""What is trained, on what, and the results."""
+"""Records of a training: the task, its scores and its epochs."""
 
 from __future__ import annotations
 

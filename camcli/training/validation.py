@@ -1,4 +1,4 @@
-"""How good a network is on the validation photographs: its classes and its boxes."""
+"""Measure a network on the validation photographs: its classes and its boxes."""
 
 from __future__ import annotations
 
@@ -31,13 +31,13 @@ MAX_EXPLAINED_AT_ONCE = 32  # images; maps need more memory than logits
 
 
 def check_explainable(network: nn.Module, head_kind: HeadKind, original_model: Model) -> None:
-    """Raises MethodError if the network with its new head cannot be loaded again or explained."""
+    """Raise MethodError if the network with its new head cannot be loaded again or explained."""
     name, size = original_model.name, original_model.input_size
     again = create_untrained(original_model.architecture, size)
     HEAD_ATTACHERS[head_kind](again.network, 2, size, name)
     if again.network.state_dict().keys() != network.state_dict().keys():
         raise MethodError(
-            f"{name} with a new head would not load again from its file; name another --model"
+            f"camcli cannot load {name} with a new head from its file; choose another --model"
         )
     model = wrap_network(name, network, original_model.transform, device=original_model.device)
     plan_requests(model, [find_method(METHOD_BY_HEAD[head_kind])])
@@ -60,7 +60,7 @@ def validate_classification(
         logits.append(predict_logits(batch.inputs))
         targets.append(label_batch(batch))
     if not logits:
-        raise TrainingError(f"none of the validation photographs can be read: {failed[0].reason}")
+        raise TrainingError(f"camcli cannot read any validation photographs: {failed[0].reason}")
     return compute_classification_scores(torch.cat(logits), torch.cat(targets)), failed
 
 
@@ -72,7 +72,7 @@ def compute_classification_scores(logits: Tensor, target_probabilities: Tensor) 
 
 
 def validate_localization(task: TrainingTask, scores: ValidationScores) -> ValidationScores:
-    """Adds GT-known of the maps that `explain` would draw, and its best threshold.
+    """Add GT-known of the maps that `explain` would draw, and its best threshold.
 
     Measures a frozen copy of the network, so that the training goes on undisturbed.
     """

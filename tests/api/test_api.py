@@ -107,7 +107,7 @@ def test_gray_values_are_an_image() -> None:
     [
         (torch.randn(3, 32, 32), "before it is normalized"),
         (np.full((8, 8, 3), 300), "0 to 255"),
-        (np.full((8, 8, 3), np.nan), "such values"),
+        (np.full((8, 8, 3), np.nan), "these values"),
         (np.zeros((8, 8, 4)), "not an image"),
         (np.zeros(8), "not an image"),
         (np.array([["a"]]), "not an image"),

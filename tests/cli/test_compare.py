@@ -109,9 +109,7 @@ def test_all_cheap_is_the_default_and_leaves_out_what_cannot_be(
     (line,) = lines(tmp_path / "o")
     shown = {m["method"] for m in line["maps"]}
     cheap = {name for name, m in METHODS.items() if not any("N " in cost for cost in m.costs)}
-    left = ran.err.partition("left out, because the model does not support them: ")[2].splitlines()[
-        0
-    ]
+    left = ran.err.partition("the model does not support these methods: ")[2].splitlines()[0]
     assert shown | set(left.split(", ")) == cheap
     assert "rollout" in left
     assert {"gradcam", "guidedbackprop", "dff"} <= shown
@@ -157,10 +155,10 @@ def test_blank_maps_have_no_correlation(cli: Cli, picture: Path, tmp_path: Path)
         (["--target", "dog-vs-dog"], "no class 'dog'"),
         (["--smooth", "blur"], "--smooth blur"),
         (["--model", "a", "--models", "b"], "cannot be combined"),
-        (["--smooth", "augment", "--method", "dff"], "other concepts in every view"),
-        (["--fit", "tencrop", "--method", "dff"], "leave --smooth and --fit tencrop out"),
-        (["--fusion", "none"], "repeat --layers instead"),
-        (["--models", ","], "names no model"),
+        (["--smooth", "augment", "--method", "dff"], "different concepts in each view"),
+        (["--fit", "tencrop", "--method", "dff"], "omit --smooth and --fit tencrop"),
+        (["--fusion", "none"], "repeat --layers for each"),
+        (["--models", ","], "--models is empty"),
         (["--method", "occlusion:window=8:stride=9"], "leave gaps"),
     ],
 )
@@ -255,16 +253,16 @@ def test_scm_is_tscam(cli: Cli, picture: Path) -> None:
         ("occlusion:stride=0", "from 1"),
         ("occlusion:window=-3", "from 1"),
         ("scorecam:channels=-1", "from 0"),
-        ("scorecam:channels=2.5", "needs a value like 0"),
+        ("scorecam:channels=2.5", "write a value like 0"),
         ("scorecam:weights=best", "choose from probability, softmax"),
         ("smoothgrad:noise=-1", "from 0"),
         ("smoothgrad:noise=Infinity", "from 0"),
         ("rollout:discard=2", "from 0 to 1"),
-        ("integratedgradients:absolute=maybe", "needs a value like true"),
+        ("integratedgradients:absolute=maybe", "write a value like true"),
         ("dff:concepts=11", "from 1 to 10"),
         ("attention:block=99", "write last, mean or 0..3"),
         ("randomcam:seed=-1", "from 0"),
-        ("kpcacam --layers stage1", "name a deeper layer"),
+        ("kpcacam --layers stage1", "choose a deeper layer"),
     ],
 )
 def test_options_that_cannot_be(cli: Cli, picture: Path, setting: str, says: str) -> None:

@@ -173,7 +173,7 @@ def test_anybodys_maps_and_those_that_cannot_be_read(
     np.save(maps / "rocket.npy", np.zeros((3, 7, 7)))
     blank = cli("evaluate", "localization", dataset, "--maps", maps, "--overwrite")
     assert blank.lines[0]["blank_maps"] == 1
-    assert "not a 2-D array" in blank.err
+    assert "expected a 2-D array" in blank.err
 
 
 @pytest.mark.parametrize(

@@ -268,7 +268,7 @@ def test_class_names_cannot_leave_the_output_folder(cli: Cli, tmp_path: Path) ->
         (["--layers", "stage9"], "stage1..5"),
         (["--block", "3"], "no transformer blocks"),
         (["--method", "tscam", "--model", "tf_efficientnet_lite0"], "needs attention over all"),
-        (["--method", "cam", "--layers", "stage3"], "have no effect on cam; leave them out"),
+        (["--method", "cam", "--layers", "stage3"], "have no effect on cam; omit them"),
         (["--model", "restnet50"], "did you mean resnet50"),
         (["--checkpoint", "missing.pth"], "no such file"),
         (["--colormap", "jett"], "did you mean jet"),

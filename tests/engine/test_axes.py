@@ -109,7 +109,7 @@ def test_every_method_takes_a_contrast() -> None:
 @pytest.mark.parametrize(
     ("spec", "says"),
     [
-        ("class 1-vs-class 1", "minus itself"),
+        ("class 1-vs-class 1", "both classes are the same"),
         ("class 1-vs-dog", "no class 'dog'"),
         ("dog-vs-class 1", "no class 'dog'"),
         ("finer:10", "the model has 10"),
@@ -291,7 +291,7 @@ def test_eigen_of_hirescam_is_eigengradcam() -> None:
 
 def test_eigen_needs_channels() -> None:
     model = model_of("vit")
-    with pytest.raises(MethodError, match=r"rollout has none; use it with gradcam"):
+    with pytest.raises(MethodError, match=r"rollout has no channels; use it with gradcam"):
         plan_requests(model, [find_method("rollout")], smoothing=smoothing.parse_smoothing("eigen"))
 
 

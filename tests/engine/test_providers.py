@@ -49,14 +49,14 @@ def test_every_provider_says_what_it_provides() -> None:
 @pytest.mark.usefixtures("open_registries")
 def test_a_name_has_one_provider() -> None:
     known = PROVIDERS["gradients"]
-    with pytest.raises(ValueError, match="two providers of 'gradients'"):
+    with pytest.raises(ValueError, match="two providers have the name 'gradients'"):
         register_provider(Provider("gradients", lambda *_: None))
     assert PROVIDERS["gradients"] is known
 
 
 @pytest.mark.usefixtures("open_registries")
 def test_a_method_that_asks_for_what_nothing_provides_is_refused_at_once() -> None:
-    with pytest.raises(UsageError, match=r"no input is called 'gradient'; did you mean gradients"):
+    with pytest.raises(UsageError, match=r"camcli has no input 'gradient'; did you mean gradients"):
 
         @method(paper="")
         def hopeful(gradient: Tensor) -> Tensor:

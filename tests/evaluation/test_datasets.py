@@ -299,7 +299,7 @@ def test_several_annotation_files_are_chosen_from_by_split(tmp_path: Path) -> No
     for split in ("train2017", "val2017"):
         text(tmp_path / f"annotations/instances_{split}.json", json.dumps(document()))
         photo(tmp_path / split / "a.jpg")
-    with pytest.raises(UsageError, match="train2017, val2017: choose one by --split"):
+    with pytest.raises(UsageError, match="train2017, val2017: choose one with --split"):
         read_dataset(DatasetPaths(tmp_path))
     assert truths(read_dataset(DatasetPaths(tmp_path, split="val2017")))
 

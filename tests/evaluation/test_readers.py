@@ -95,7 +95,9 @@ def test_messages_list_the_registered_formats(tmp_path: Path, tsv_reader: Datase
     for reader in list_readers():
         assert (reader.recognized_by in str(error.value)) == bool(reader.read_annotations)
     (tmp_path / "cat").mkdir()
-    with pytest.raises(UsageError, match=f"--images is for {tsv_reader.name} and CUB_200_2011"):
+    with pytest.raises(
+        UsageError, match=f"--images works only with {tsv_reader.name} and CUB_200_2011"
+    ):
         load_training_data(DatasetPaths(tmp_path, images=tmp_path))
 
 

@@ -198,15 +198,15 @@ BROKEN = {
     "own_imports": ("import own_missing", "No module named 'own_missing'"),
     "own_input": (
         "from camcli.methods import method\n@method()\ndef cam(activation): ...",
-        "method cam: camcli.methods.cam has a method of that name",
+        "method cam: camcli.methods.cam already has a method with this name",
     ),
     "own_unknown": (
         "from camcli.methods import method\n@method()\ndef own(activation): ...",
-        "method own: no input is called 'activation'; did you mean activations",
+        "method own: camcli has no input 'activation'; did you mean activations",
     ),
     "own_default": (
         "from camcli.methods import method\n@method()\ndef own(inputs, *, n): ...",
-        "method own: option n needs a default",
+        "method own: the default of option n must be",
     ),
 }
 
@@ -259,7 +259,7 @@ def test_a_notebook_may_define_a_method_again() -> None:
     define(3)
     assert METHODS["again"].function(torch.ones(1)) == 3
     assert METHODS["again"].family == "test_foreign_methods"
-    with pytest.raises(UsageError, match="has a method of that name"):
+    with pytest.raises(UsageError, match="already has a method with this name"):
         method(name="A-Gain")(lambda inputs: inputs)
 
 

@@ -168,7 +168,7 @@ def test_altered_inputs_come_in_fewer_when_one_image_alone_does_not_fit(
     found_ = list(pipeline.run_pipeline(job(8), found(NAMES[0]), lambda result: result, state))
     assert isinstance(found_[0], Result)
     assert tried == [8, 4, 2]
-    assert state.notes[-1] == "out of memory: continuing with 2 at a time"
+    assert state.notes[-1] == "out of memory: continuing with 2 images at a time"
 
 
 @pytest.mark.parametrize(

@@ -1,1 +1,1 @@
-"""One file per command: options in, a runner called."""
+"""One file per command: it parses the options and calls a runner."""

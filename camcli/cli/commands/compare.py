@@ -91,7 +91,7 @@ def compare(
     threshold = parse_threshold(output.threshold)
     names = parse_model_names(model.model, models, model.checkpoint)
     if options.fusion == "none":
-        raise UsageError("--fusion none: repeat --layers instead, once for each layer")
+        raise UsageError("--fusion none does not work here; repeat --layers for each layer")
     check_no_existing_run(output.output, output.overwrite, COMPARISON_FILE)
     listed = parse_path_list(sys.stdin.read()) if "-" in inputs else []
     sources = find_image_sources(inputs, listed, skip_folder=output.output)
@@ -166,7 +166,7 @@ def _find_used_columns(rows: Sequence[ComparisonRow], methods: Sequence[Method])
     used = [c for c in range(len(methods)) if any(row.configs[c] for row in rows)]
     unused = [method.name for c, method in enumerate(methods) if c not in used]
     if unused:
-        print_info(f"left out, because the model does not support them: {', '.join(unused)}")
+        print_info(f"the model does not support these methods: {', '.join(unused)}")
     return used
 
 

@@ -144,7 +144,7 @@ def _plan_requests(
 def _create_writer(
     network: Model, kinds: Sequence[str], output: ExplainOutputArguments
 ) -> Callable[[Result], Result]:
-    """What writes the files of one result."""
+    """Create the function that writes the files of one result."""
     from camcli.io.writers import DrawingStyle, write_result
 
     style = DrawingStyle(

@@ -33,7 +33,7 @@ def layers(
         Option(
             "--weights/--no-weights",
             metavar=NO_TYPE,
-            help="Load the weights; without them camcli inspects a network that is not downloaded.",
+            help="Load the weights; with --no-weights, camcli lists the layers without a download.",
             rich_help_panel=MODEL,
         ),
     ] = True,

@@ -22,7 +22,7 @@ def methods(
         str | None,
         Argument(
             metavar="NAME",
-            help="Show everything about this method; package.module:function is yours.",
+            help="Show everything about this method; name your own as package.module:function.",
             show_default="a table of all methods",
             autocompletion=complete_methods,
         ),

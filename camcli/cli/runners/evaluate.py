@@ -1,4 +1,4 @@
-"""What `camcli evaluate localization` prints: progress, problems, the table, missed floors."""
+"""Run `camcli evaluate localization`: print progress, problems, the table, missed floors."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Runs `camcli train`: checks the options, starts the training, prints its progress."""
+"""Run `camcli train`: check the options, start the training, print its progress."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ def run_training(config: TrainingConfig, *, resume: bool, overwrite: bool) -> in
     with show_progress("training", session.image_count, quiet=False) as bar:
         for epoch, is_best in session.run(bar.advance):
             for failure in epoch.failed:
-                print_error(f"{failure}; left out")
+                print_error(f"{failure}; the training continues without it")
             print_info(_format_epoch(epoch) + ("  best" if is_best else ""))
     _print_written_files(config)
     return 0
@@ -57,9 +57,9 @@ def _check_options(config: TrainingConfig, *, resume: bool, overwrite: bool) -> 
     check_file_exists("--boxes", config.boxes)
     check_path_exists("--images", config.data.images)
     if teacher.checkpoint and not teacher.name:
-        raise UsageError("--teacher-checkpoint holds weights for --teacher; name the --teacher too")
+        raise UsageError("--teacher-checkpoint works only with --teacher; add --teacher NAME")
     if config.teacher and config.labels:
-        raise UsageError("--labels and --teacher both name the classes; give one of them")
+        raise UsageError("--labels and --teacher cannot be combined: both name the classes")
     _check_finite("--lr", config.recipe.lr)
     _check_finite("--decay", config.recipe.decay)
     if resume:
@@ -73,27 +73,28 @@ def _check_finite(option: str, value: float | None) -> None:
 
 def _check_resume(config: TrainingConfig, *, overwrite: bool) -> None:
     if config.recipe.head_only:
-        raise UsageError("--resume: a head is fitted in one go; leave out --resume")
+        raise UsageError("--resume: the training of a head alone cannot be resumed; omit --resume")
     if overwrite:
-        raise UsageError("--resume continues what --overwrite starts over; give one of them")
+        raise UsageError("--resume and --overwrite cannot be combined")
 
 
 def _check_output_folder(config: TrainingConfig, *, resume: bool, overwrite: bool) -> None:
-    """Raises UsageError if the training would overwrite its inputs or an earlier training."""
+    """Raise UsageError if the training would overwrite its inputs or an earlier training."""
     choices = (config.model, config.teacher or ModelChoice())
     inputs = [path for choice in choices for path in (choice.name, choice.checkpoint) if path]
     input_files = {os.path.realpath(path) for path in inputs if os.path.isfile(path)}
     for name in TRAINING_FILE_NAMES:
         if os.path.realpath(config.output / name) in input_files:
             raise UsageError(
-                f"{config.output / name} is read by this training; name another --output"
+                f"this training reads {config.output / name}, so it cannot write there; "
+                "choose another --output"
             )
         if not resume:
             check_no_existing_run(config.output, overwrite, name)
 
 
 def _load_data_and_teacher(config: TrainingConfig) -> tuple[TrainingData, Model | None]:
-    """Without a teacher this needs no torch, so that errors in the data show at once."""
+    """Load both; without a teacher torch is not imported, so errors in the data show at once."""
     labels = load_labels(config.labels, None) if config.labels else None
     if config.teacher is None:
         return _load_data(config, labels), None
@@ -121,11 +122,11 @@ def _print_data_summary(data: TrainingData) -> None:
         print_error(item)
     more = len(data.left_out) - MAX_LEFT_OUT_PRINTED
     if more > 0:
-        print_error(f"… and {more} more left out")
+        print_error(f"… camcli leaves out {more} more")
     boxed = len({sample.annotation.image_name for sample in data.localization_samples})
     print_info(
-        f"{data.kind}: {len(data.labels.names)} classes, {len(data.train)} photographs to train "
-        f"on, {len(data.validation)} to validate with"
+        f"{data.kind}: {len(data.labels.names)} classes, {len(data.train)} photographs for "
+        f"training, {len(data.validation)} for validation"
         + (f", {boxed} of them with boxes" if boxed else "")
     )
 
@@ -140,7 +141,7 @@ def _print_start(session: TrainingSession) -> None:
 
 
 def _format_epoch(epoch: EpochResult) -> str:
-    """One line."""
+    """Format an epoch as one line."""
     name = f"decay {epoch.decay:g}" if epoch.decay is not None else f"epoch {epoch.number}"
     scores = epoch.scores
     parts = [f"{name:10}", f"loss {epoch.loss:.4f}"]

@@ -29,11 +29,11 @@ MAX_LOGIT_ERROR = 1e-3  # of the largest logit
 
 @contextmanager
 def fold_batch_norms(model: Model, requests: Sequence[Request]) -> Iterator[int]:
-    """Inside the context, convolutions do the work of the batch norms after them; yields how many.
+    """Inside the context, batch norms are folded into the convolutions before them.
 
     W' = W g / sqrt(v + e), b' = (b - m) g / sqrt(v + e) + beta; an activation inside the norm
-    stays. A norm is left alone if a method reads norms or the convolution's own output. All are
-    left alone if folding changes the logits of a test image.
+    stays. A norm is not folded if a method reads norms or the convolution's own output. No norm is
+    folded if folding changes the logits of a test image. Yields the number of folded norms.
     """
     needs = gather_needs(requests)
     if needs.batch_norms:
@@ -66,7 +66,7 @@ def _has_same_logits(before: Tensor, after: Tensor) -> bool:
 def _find_foldable_pairs(
     network: nn.Module, named_pairs: Sequence[tuple[str, str]]
 ) -> list[tuple[nn.Conv2d, _BatchNorm]]:
-    """Of named pairs of a convolution and its norm, the modules of those that can be folded."""
+    """Select the pairs of a convolution and its norm that can be folded; return their modules."""
     modules: dict[str, Any] = dict(network.named_modules())
     pairs = [(modules[conv], modules[norm]) for conv, norm in named_pairs]
     return [
@@ -77,7 +77,7 @@ def _find_foldable_pairs(
 
 
 def _has_stored_weight(convolution: nn.Module) -> bool:
-    """Whether the weight is a parameter; spectral norm, for one, computes it for every pass."""
+    """Whether the weight is a parameter; spectral norm, for example, computes it anew."""
     return any(name == "weight" for name, _ in convolution.named_parameters(recurse=False))
 
 

@@ -1,4 +1,4 @@
-"""torch.compile for the parts of a network that no hook has to see."""
+"""Use torch.compile for the parts of a network that have no hooks."""
 
 from __future__ import annotations
 

@@ -96,7 +96,7 @@ def _measure_seconds(model: Model, inputs: Tensor) -> float:
 def compute_least_correlation(
     fp32_explanations: RequestExplanations, bf16_explanations: RequestExplanations
 ) -> float:
-    """The least correlation of a map in bf16 with the same in fp32; 0 if classes differ."""
+    """The lowest correlation of a map in bf16 with the same map in fp32; 0 if classes differ."""
     pairs = [
         pair
         for rows in zip(fp32_explanations, bf16_explanations, strict=True)

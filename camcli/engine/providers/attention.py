@@ -48,7 +48,9 @@ CLS_ROWS = ModelPart(_find_cls_rows, _describe_missing_attention)
 ATTENTION_MATRICES = ModelPart(_find_matrices, _describe_missing_attention)
 BLOCK_READER = ModelPart(
     _find_block_reader,
-    lambda model: f"a linear classifier behind a norm of the tokens; {model.name} has none",
+    lambda model: (
+        f"a linear classifier after a norm of the tokens; {model.name} has no such classifier"
+    ),
 )
 
 
@@ -102,7 +104,7 @@ def _list_row_needs(request: Request) -> PassNeeds:
 
 
 def list_unfused_needs(request: Request) -> PassNeeds:
-    """The attention modules must show their matrices."""
+    """Ask for attention without the fused kernel, which hides the matrices."""
     return PassNeeds(fused_modules=request.get_part(ATTENTION_MATRICES).fused_modules)
 
 

@@ -1,4 +1,4 @@
-"""What a provider is: all that camcli knows about one tensor that a method may ask for."""
+"""The provider record: all that camcli knows about one tensor that methods may ask for."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ class ModelPart(Generic[Found_co]):
 
 @dataclass(frozen=True, slots=True)
 class PassNeeds:
-    """What providers need from the network and from its shared forward pass.
+    """The needs of providers: from the network, and from its shared forward pass.
 
     Layers are module names. `graph_layers` are recorded with their autograd graph, `copied_layers`
     without it; of the layers in `reducers` only the reduced output is kept. `fused_modules` must
@@ -53,7 +53,7 @@ class PassNeeds:
     double_backward: bool = False
 
     def __or__(self, other: PassNeeds) -> PassNeeds:
-        """What both need together, each layer once."""
+        """Combine both needs, each layer once."""
         return PassNeeds(
             graph_layers=_join(self.graph_layers, other.graph_layers),
             copied_layers=_join(self.copied_layers, other.copied_layers),

@@ -43,7 +43,7 @@ def _is_affine_batch_norm(norm: nn.Module) -> bool:
 
 
 def _find_hook_name(name: str, module: nn.Module) -> str:
-    """Where the sum shows: a timm norm with an activation inside has a `drop` between the two."""
+    """The module that outputs the sum; timm has a `drop` between a norm and its activation."""
     return f"{name}.drop" if hasattr(module, "act") and hasattr(module, "drop") else name
 
 

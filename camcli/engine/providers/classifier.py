@@ -44,7 +44,7 @@ def provide_class_bias(state: PassState, request: Request, _layer: Layer) -> Ten
 
 
 def _compute_map_and_bias(state: PassState, request: Request) -> tuple[Tensor, Tensor]:
-    """Both come from one computation, which is kept."""
+    """Compute the map and the bias together; keep both for later calls."""
     from camcli.models.introspection.heads import compute_semantic_map
 
     key = ("semantic and class_bias", "")

@@ -22,7 +22,7 @@ NO_LAYER = Layer("", "NCHW", 3, (0, 0))
 def register_provider(provider: Provider) -> Provider:
     """Add a provider to the registry. Raises ValueError if its name is taken."""
     if provider.name in PROVIDERS:
-        raise ValueError(f"there are two providers of {provider.name!r}; rename one of them")
+        raise ValueError(f"two providers have the name {provider.name!r}; rename one of them")
     PROVIDERS[provider.name] = provider
     return provider
 

@@ -46,7 +46,7 @@ def read_boxes_csv(
     missing = [name for name in ("image", *CORNER_COLUMNS) if name not in header]
     if missing or label is None:
         columns = ", ".join(missing or ["class_index"])
-        raise UsageError(f"{table}: the first row must name the columns; it lacks {columns}")
+        raise UsageError(f"{table}: the first row must name the columns; missing: {columns}")
     boxes: dict[tuple[str, int | str], list[Corners]] = defaultdict(list)
     sizes: dict[str, tuple[int, int]] = {}
     for number, cells in rows:

@@ -42,7 +42,7 @@ def _find_file(paths: DatasetPaths) -> Path | None:
     chosen = [f for f in instances if paths.split is None or f.stem.endswith(paths.split)]
     if instances and len(chosen) != 1:
         names = ", ".join(file.stem.removeprefix("instances_") for file in instances)
-        raise UsageError(f"{paths.root} has annotations of {names}: choose one by --split")
+        raise UsageError(f"{paths.root} has annotations of {names}: choose one with --split")
     return chosen[0] if chosen else None
 
 
@@ -108,7 +108,7 @@ class _Objects:
         names: Mapping[Any, str],
         sizes: Mapping[Any, tuple[int, int] | None],
     ) -> None:
-        """Add one annotation, or nothing if it is malformed, which raises an error."""
+        """Add one annotation. A malformed one raises an error and adds nothing."""
         image, name = entry["image_id"], names[entry["category_id"]]
         mask = _read_segmentation(entry.get("segmentation"), sizes[image])
         if entry.get("iscrowd"):

@@ -24,7 +24,7 @@ TABLES = ("images.txt", "image_class_labels.txt", "train_test_split.txt", "bound
 
 
 def _has_cub_tables(paths: DatasetPaths) -> bool:
-    """Two of the tables are enough: the reader then names the missing one."""
+    """Whether two or more of the tables exist; the reader then reports a missing one."""
     return sum(os.path.isfile(paths.root / name) for name in TABLES) >= 2
 
 

@@ -1,4 +1,4 @@
-"""What a data set reader is: one record of functions per format, for `evaluate` and `train`."""
+"""The data set reader: one record of functions per format, for `evaluate` and `train`."""
 
 from __future__ import annotations
 

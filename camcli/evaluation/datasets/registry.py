@@ -1,4 +1,4 @@
-"""The registered data set readers, and reading a data set with the reader of its format."""
+"""Register data set readers, and read a data set with the reader of its format."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ def register_reader(reader: DatasetReader) -> DatasetReader:
 
 
 def unregister_reader(name: str) -> None:
-    """Remove a reader. Raises KeyError if there is none of that name."""
+    """Remove a reader. Raises KeyError if no reader has the name."""
     del _READERS[name]
 
 

@@ -17,7 +17,7 @@ def load_text(path: Path) -> str:
 
 
 def load_nonempty_lines(path: Path) -> list[tuple[int, str]]:
-    """The lines that are not blank, numbered from 1. Raises UsageError if it cannot be read."""
+    """The lines that are not blank, numbered from 1. Raises UsageError like `load_text`."""
     numbered = enumerate(load_text(path).split("\n"), start=1)
     return [(number, line.rstrip("\r")) for number, line in numbered if line.strip()]
 
@@ -26,5 +26,5 @@ def parse_size(width: str, height: str) -> tuple[int, int]:
     """An image size (W, H). Raises ValueError if a side is not a positive number."""
     size = int(float(width)), int(float(height))
     if min(size) < 1:
-        raise ValueError(f"a size of {width} x {height}")
+        raise ValueError(f"the size {width} x {height} is not positive")
     return size

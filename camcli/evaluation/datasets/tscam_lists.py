@@ -45,7 +45,7 @@ def _has_lists(paths: DatasetPaths) -> bool:
 
 
 def _find_list_file(root: Path, split_names: Sequence[str]) -> Path | None:
-    """The list of a split: in the folder or, as TS-CAM has it, in a folder of lists inside."""
+    """Find the list of a split: in the folder, or in a subfolder of lists as in TS-CAM."""
     folders = (f for f in sorted(root.iterdir()) if re.fullmatch(r"(.*_)?lists?", f.name))
     for folder in (root, *folders):
         files = [f for f in sorted(folder.glob("*.txt")) if f.stem.split("_")[0] in split_names]

@@ -59,7 +59,7 @@ def read_voc(annotations: Path, images: Path, split: str | None) -> Iterator[Ann
 
 
 def _count_common_parents(one: Path, other: Path) -> int:
-    """How many folders up from the files have the same names."""
+    """Count the parent folders with equal names, from the files upward."""
     pairs = zip(one.parent.parts[::-1], other.parent.parts[::-1], strict=False)
     return next((n for n, (a, b) in enumerate(pairs) if a != b), 99)
 
@@ -97,13 +97,13 @@ def _read_image_xml(file: Path, picture: Path, image: str) -> Iterator[Annotatio
     for name, corners in boxes.items():
         yield Annotation(image, picture, name, tuple(corners), size)
     if not boxes:
-        yield Problem("image has no annotation", image, f"no object in {file.name}")
+        yield Problem("image has no annotation", image, f"{file.name} contains no object")
 
 
 def _read_tag_text(element: ElementTree.Element, tag: str) -> str:
     text = element.findtext(tag)
     if not text or not text.strip():
-        raise ValueError(f"no <{tag}> in <{element.tag}>")
+        raise ValueError(f"a <{element.tag}> has no <{tag}>")
     return text.strip()
 
 

@@ -1,1 +1,1 @@
-"""What can be read of a network: layers, stages, blocks, heads, attention, logits."""
+"""Find parts of a network: layers, stages, blocks, heads, attention, logits."""

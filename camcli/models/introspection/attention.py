@@ -138,7 +138,7 @@ def _find_enclosing_block(name: str, layer: Layer, layers: Sequence[Layer]) -> L
 
 
 def unsupported_attention_message(modules: Sequence[AttentionModule]) -> str:
-    """What a model has instead of global softmax attention in every block, in a few words."""
+    """Describe the attention of a model that lacks global softmax attention in some block."""
     if not modules:
         return "no attention"
     if not any(module.is_global for module in modules):
@@ -149,7 +149,7 @@ def unsupported_attention_message(modules: Sequence[AttentionModule]) -> str:
 
 
 def has_one_grid(modules: Sequence[AttentionModule]) -> bool:
-    """Whether all attention modules read maps of the same grid; not so in pyramids."""
+    """Whether all attention modules read maps of the same grid; in pyramids they do not."""
     return len({module.input_layer.grid for module in modules}) == 1
 
 

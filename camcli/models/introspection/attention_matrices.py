@@ -18,7 +18,7 @@ from camcli.models.introspection.probe import create_probe_image, find_attribute
 
 @dataclass(frozen=True, slots=True)
 class AttentionMatrixReader:
-    """How to record the attention of each block, and to pad it to matrices (B,heads,N,N).
+    """Records the attention of each block, and pads it to matrices (B,heads,N,N).
 
     `query_indices` are the tokens that the classifier reads. `summary_indices` are the tokens that
     sum up the image: CLS if there is one, else those that the classifier reads.

@@ -54,7 +54,7 @@ def _has_head_count(module: nn.Module) -> bool:
 
 
 def _is_named_attention(module: nn.Module) -> bool:
-    """MobileViTv2's LinearSelfAttention, for one, has no number of heads."""
+    """Whether the class name says so; MobileViTv2's attention has no number of heads."""
     return "att" in type(module).__name__.casefold()
 
 

@@ -23,7 +23,7 @@ from camcli.models.introspection.probe import create_probe_image, find_attribute
 
 @dataclass(frozen=True, slots=True)
 class ClsRowReader:
-    """How to read the attention of CLS to the patches in each block.
+    """Reads the attention of CLS to the patches in each block.
 
     `reducers` record one module per block and reduce its output to (B,H*W). `fused_modules` are
     the attention modules that must run without their fused kernel.

@@ -229,7 +229,10 @@ def _compute_prefix_logits(features: Tensor, classifiers: Sequence[LinearClassif
 
 
 def _is_close_to_logits(found: Tensor, logits: Tensor) -> bool:
-    """Equal up to rounding, relative to the largest logit: small ones are sums of large terms."""
+    """Whether values equal the logits up to rounding.
+
+    The tolerance depends on the largest logit, because small logits are sums of large terms.
+    """
     scale = float(logits.abs().max())
     return math.isfinite(scale) and torch.allclose(found, logits, rtol=0, atol=1e-3 * scale + 1e-4)
 

@@ -37,7 +37,7 @@ def find_layers(
 
 
 def _is_layer_candidate(name: str, module: nn.Module, modules: Mapping[str, nn.Module]) -> bool:
-    """Not if the name itself has dots or brackets in it: users could not name that layer."""
+    """Whether users can name the layer (no dots or brackets inside) and it computes something."""
     is_addressable = "[" not in name and all(outer in modules for outer in list_parent_names(name))
     return is_addressable and not isinstance(module, PASS_THROUGH_TYPES)
 

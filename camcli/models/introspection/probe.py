@@ -1,4 +1,4 @@
-"""The probe image, and what a network's attributes say about the network."""
+"""The probe image, and the attributes of a network."""
 
 from __future__ import annotations
 
@@ -15,6 +15,6 @@ def create_probe_image(network: nn.Module, size: tuple[int, int]) -> Tensor:
 
 
 def find_attribute(network: nn.Module, attribute: str) -> Any:
-    """The first value of an attribute among a network and its modules; None if none has it."""
+    """The first value of an attribute among a network and its modules, or None."""
     values = (getattr(module, attribute, None) for module in network.modules())
     return next((value for value in values if value is not None), None)

@@ -1,4 +1,4 @@
-"""What a probe cannot measure, as data: exceptions for some architectures.
+"""Facts that a probe cannot measure, as data: exceptions for some architectures.
 
 An architecture is recognized by the attributes of its networks.
 """

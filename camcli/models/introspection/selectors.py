@@ -28,7 +28,7 @@ def parse_layer_spec(
     )
     if not found:
         raise LayerError(
-            "--layers names no layer; try `last`, `all` or a name from `camcli layers`"
+            "--layers selects no layers; try `last`, `all` or a name from `camcli layers`"
         )
     return tuple(found)
 
@@ -104,5 +104,5 @@ def find_block_layer(number: int, layers: Sequence[Layer]) -> Layer:
         if any(f"{name}.".startswith(inside) for name in layer.attention_consumers)
     ]
     if not feeding:
-        raise LayerError(f"--block {number}: that block has no attention; use --layers")
+        raise LayerError(f"--block {number}: this block has no attention; use --layers")
     return feeding[-1]

@@ -59,7 +59,7 @@ def _find_listed_layer(name: str, layers: Sequence[Layer]) -> Layer | None:
 
 
 def _find_resolution_stages(network: nn.Module, layers: Sequence[Layer]) -> list[Layer]:
-    """The last layer of each resolution on the trunk; none unless the resolution only falls.
+    """The last layer of each resolution on the trunk; empty if the resolution ever rises.
 
     A layer inside a module that ends at another resolution is on a branch; a Sequential is not a
     branch.

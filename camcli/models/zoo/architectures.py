@@ -51,7 +51,7 @@ def create_network(name: str, size: Size | None, **options: Any) -> nn.Module:
 
 
 def has_no_classifier(network: Any) -> bool:
-    """Whether a network of timm's returns features only."""
+    """Whether a timm network returns features only."""
     get_classifier = getattr(network, "get_classifier", None)
     if getattr(network, "num_classes", None) != 0 or not callable(get_classifier):
         return False

@@ -1,4 +1,4 @@
-"""From a user's file of weights to a network: by its card, its tensor shapes, or the given name."""
+"""Load a network from a weights file: by its card, its tensor shapes, or the given name."""
 
 from __future__ import annotations
 
@@ -99,7 +99,7 @@ def _load_recognized(
         )
     if found.class_count is None:
         raise ModelError(
-            f"{path} is a {found.name} without its classifier; there is no class to explain"
+            f"{path} is a {found.name} without its classifier, so no class can be explained"
         )
     name = _add_weights_tag(found.name, hints)
     built = _load_architecture(
@@ -130,7 +130,7 @@ def _extract_inner_state(state: StateDict, found: ArchitectureMatch) -> StateDic
 def _recognition_message(
     path: Path, found: ArchitectureMatch, transform: Transform, metadata: CheckpointMetadata
 ) -> str:
-    """What camcli recognised, and the other candidates if their images need another transform."""
+    """Name the recognised network, and others whose images would need another transform."""
     others = [name for name in found.candidates if name != found.name]
     note = f"{path.name} is a {found.name} of {found.class_count} classes"
     if found.extra_parts:

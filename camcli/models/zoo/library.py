@@ -1,4 +1,4 @@
-"""What a model library provides: named networks, their transforms and their weights."""
+"""The interface of a model library: named networks, their transforms and their weights."""
 
 from __future__ import annotations
 

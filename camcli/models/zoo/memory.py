@@ -1,4 +1,4 @@
-"""Whether the weights of a network fit into memory, checked before they are allocated."""
+"""Check that the weights of a network fit into memory, before they are allocated."""
 
 from __future__ import annotations
 

@@ -149,5 +149,5 @@ def find_transform_settings(table: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _is_fraction(value: Any) -> bool:
-    """Whether it is a number from 0 to 1."""
+    """Whether the value is a number from 0 to 1."""
     return isinstance(value, int | float) and 0 <= value <= 1

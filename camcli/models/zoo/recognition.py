@@ -64,7 +64,7 @@ class SignatureIndex:
     entries_by_trunk: Mapping[str, tuple[ArchitectureEntry, ...]]
 
     def find_entries(self, mark: Signature) -> tuple[ArchitectureEntry, ...]:
-        """The entries whose every shape is equal, or else those for another image size."""
+        """The entries with exactly these shapes, or else the entries for another image size."""
         same = self.entries_by_trunk.get(mark.trunk, ())
         return tuple(entry for entry in same if entry.exact == mark.exact) or same
 

@@ -1,4 +1,4 @@
-"""What `--model` and `--checkpoint` mean: a library's name, a file, a folder, code or a program."""
+"""Resolve `--model` and `--checkpoint`: a name, a file, a folder, code or a program."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ def is_library_name(name: str) -> bool:
 
 
 def _find_weights_file(name: str | None) -> Path | None:
-    """The file of weights that a name is the path of, or the one in a folder."""
+    """The weights file at this path, or in the folder at this path."""
     if not name:
         return None
     if not os.path.exists(name):

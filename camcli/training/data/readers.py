@@ -1,4 +1,4 @@
-"""From a data set on disk to training data: a registered format, or a folder of images."""
+"""Read training data from disk: a data set of a registered format, or a folder of images."""
 
 from __future__ import annotations
 
@@ -34,12 +34,12 @@ def read_training_data(paths: DatasetPaths, *, needs_labels: bool) -> TrainingDa
     if paths.images:
         kind = "folder by class" if by_class else "photographs"
         names = " and ".join(reader.name for reader in readers)
-        raise UsageError(f"--images is for {names}; camcli reads {paths.root} as a {kind}")
+        raise UsageError(f"--images works only with {names}; camcli reads {paths.root} as a {kind}")
     return _read_class_folders(paths) if by_class else _read_unlabeled(paths)
 
 
 def _create_training_data(format_name: str, split: TrainingSplit) -> TrainingData:
-    """From annotations to training data; an annotation without boxes still has an image."""
+    """Convert annotations to training data; an annotation needs no boxes here."""
     train, validation = (
         [entry for entry in part if isinstance(entry, Annotation) and _has_image(entry)]
         for part in (split.train, split.validation)
@@ -126,7 +126,7 @@ def _find_class_samples(
 
 
 def _find_images(folder: Path, skip_folder: Path) -> Sequence[ImageSource | Failure]:
-    """The images in a folder; none if it is empty."""
+    """List the images in a folder, which may be empty."""
     try:
         return list(find_image_sources([str(folder)], [], skip_folder))
     except UsageError:

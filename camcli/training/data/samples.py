@@ -49,7 +49,7 @@ class TrainingData:
     def unreadable_classes_message(self, classes: Collection[int | None]) -> str:
         """The error message for classes without any readable image."""
         names = [self.labels.names[n] for n in classes if n is not None]
-        return f"none of the photographs of {format_few_names(names)} can be read"
+        return f"camcli cannot read any photographs of {format_few_names(names)}"
 
 
 def format_few_names(names: Sequence[str]) -> str:

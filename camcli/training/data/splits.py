@@ -61,7 +61,7 @@ def _add_validation_boxes(found: TrainingData, table: Path) -> TrainingData:
     if not samples:
         first = f"; the first problem: {to_one_line(problems[0])}" if problems else ""
         raise UsageError(
-            f"--boxes {table}: no box has an existing photograph and a class of the data set{first}"
+            f"--boxes {table}: no box has both a photograph and a class of the data set{first}"
         )
     sample_by_path = {
         sample.annotation.image_path: TrainingSample(
@@ -128,14 +128,14 @@ def _remove_validation_from_train(found: TrainingData) -> TrainingData:
 
 def _check_training_data(found: TrainingData, root: Path, *, needs_classes: bool) -> None:
     if not found.train:
-        raise UsageError(f"{root}: no photograph to train on{_left_out_message(found.left_out)}")
+        raise UsageError(f"{root} has no training photographs{_left_out_message(found.left_out)}")
     if not needs_classes:
         return
     names = found.labels.names
     if len(names) < 2:
         raise UsageError(
-            f"{root}: there are photographs of {format_few_names(names) or 'no class'}; "
-            "a classifier needs two classes, each in a folder of its name"
+            f"{root} has photographs of {format_few_names(names) or 'no class'}; "
+            "a classifier needs two or more classes, each in a folder with the name of the class"
         )
     for sample in (*found.train, *found.validation):
         if sample.label is not None and not 0 <= sample.label < len(names):
@@ -147,7 +147,7 @@ def _check_training_data(found: TrainingData, root: Path, *, needs_classes: bool
     missing = [name for number, name in enumerate(names) if number not in trained]
     if missing:
         raise UsageError(
-            f"{root}: no photograph left to train on of {format_few_names(missing)}; "
+            f"{root}: these classes have no photograph for training: {format_few_names(missing)}; "
             "a class needs at least two, one of them for validation"
         )
 

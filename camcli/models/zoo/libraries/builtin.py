@@ -22,12 +22,12 @@ from camcli.models.zoo.library import LoadedNetwork, Size, check_trained_size
 
 
 class BuiltinLibrary(TimmLibrary):
-    """A CNN of timm's and two transformers that stand on its features."""
+    """A timm CNN, and two transformers on top of its features."""
 
     ships_weights = True
 
     def owns(self, name: str) -> bool:
-        """Only these names: timm has all other plain names."""
+        """Whether the name is built-in; timm has all other plain names."""
         return name in BUILTIN_NAMES
 
     def list_names(self) -> Sequence[str]:
@@ -38,7 +38,7 @@ class BuiltinLibrary(TimmLibrary):
         """Accept every name: `owns` has compared it."""
 
     def has_name(self, name: str) -> bool:
-        """Whether it is a built-in network."""
+        """Whether a built-in network has the name."""
         return self.owns(name)
 
     def create(self, name: str, size: Size | None, **options: Any) -> nn.Module:
@@ -54,7 +54,7 @@ class BuiltinLibrary(TimmLibrary):
     def find_transform(
         self, name: str, size: Size | None, network: nn.Module | None = None
     ) -> Transform:
-        """timm's for the CNN. The transformers have theirs in the file, and one size only."""
+        """timm's transform for the CNN; the transformers store theirs, and have one size only."""
         if name == BUILTIN_CNN:
             return super().find_transform(name, size, network)
         transform = read_builtin_card().transform
@@ -62,7 +62,7 @@ class BuiltinLibrary(TimmLibrary):
         return transform
 
     def is_cached(self, name: str) -> bool:
-        """Always: the weights are installed with camcli."""
+        """Always true: the weights are installed with camcli."""
         return True
 
     def load_pretrained(self, name: str, size: Size | None) -> LoadedNetwork:

@@ -25,7 +25,7 @@ class HubLibrary(TimmLibrary):
     creates_offline = False
 
     def list_names(self) -> Sequence[str]:
-        """None: the hub has too many repositories."""
+        """An empty list: the hub has too many repositories."""
         return ()
 
     def check_name(self, name: str) -> None:
@@ -74,7 +74,7 @@ class HubLibrary(TimmLibrary):
         return name
 
     def list_tagged_names(self, name: str) -> Sequence[str]:
-        """None: a repository has no tags."""
+        """An empty list: a repository has no tags."""
         return ()
 
     def _find_repository(self, name: str) -> str:

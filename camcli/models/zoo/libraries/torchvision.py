@@ -30,7 +30,7 @@ class TorchvisionLibrary(Library):
         return [f"{PREFIX}{name}" for name in models.list_models(module=models)]
 
     def check_name(self, name: str) -> None:
-        """Raise ModelError, with similar names, for what is not an image classifier."""
+        """Raise ModelError, with similar names, for anything but an image classifier."""
         from torchvision import models
 
         bare = self.remove_prefix(name)
