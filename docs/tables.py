@@ -1,14 +1,24 @@
-"""Write the generated table of methods into docs/methods.md."""
+"""Write what docs/ and README take from the code: the table of methods, and their number."""
 
 import re
 import subprocess
 import sys
 from pathlib import Path
 
-PAGE = Path(__file__).with_name("methods.md")
+ROOT = Path(__file__).parent.parent
+TABLE_PAGE = ROOT / "docs" / "methods.md"
+COUNTING_PAGES = [ROOT / "README.md", *(ROOT / "docs" / f"{n}.md" for n in ("README", "zh"))]
 COMMAND = [sys.executable, "-m", "camcli", "methods", "--format", "markdown"]
 
+
+def rewrite(page: Path, pattern: str, text: str) -> None:
+    """Replace every match of a pattern in a page."""
+    before = page.read_text(encoding="utf-8")
+    page.write_text(re.sub(pattern, lambda _: text, before, flags=re.DOTALL), encoding="utf-8")
+
+
 table = subprocess.run(COMMAND, check=True, capture_output=True, encoding="utf-8").stdout
-text = PAGE.read_text(encoding="utf-8")
-marked = re.compile(r"(?<=<!-- table -->\n).*?(?=<!-- end of table -->)", re.DOTALL)
-PAGE.write_text(marked.sub(lambda _: table, text), encoding="utf-8")
+count = str(len(table.splitlines()) - 2)
+rewrite(TABLE_PAGE, r"(?<=<!-- table -->\n).*?(?=<!-- end of table -->)", table)
+for page in [TABLE_PAGE, *COUNTING_PAGES]:
+    rewrite(page, r"\b\d+(?= (?:methods|种方法))", count)

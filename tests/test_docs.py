@@ -23,6 +23,7 @@ from conftest import SAMPLES, Cli, lively
 
 from camcli.cli.commands.methods import load_method_costs
 from camcli.core.types import Transform
+from camcli.engine.providers.registry import PROVIDERS
 from camcli.methods.registry import METHODS
 from camcli.models.zoo import architectures
 from camcli.models.zoo import model_card as trained
@@ -198,12 +199,10 @@ def test_the_pages_count_the_methods(page: str) -> None:
     assert set(counts) == {str(len(METHODS))}
 
 
-def test_the_table_of_tensors_is_what_methods_ask_for() -> None:
+def test_the_table_of_tensors_has_every_provider() -> None:
     text = _text("docs/methods.md").partition("### Tensors that a method can ask for")[2]
     listed = re.findall(r"^\| `(\w+)` \|", text.partition("\n### ")[0], re.M)
-    assert sorted(listed) == sorted(
-        {need for method in METHODS.values() for need in method.input_names}
-    )
+    assert sorted(listed) == sorted(PROVIDERS)
 
 
 def test_the_example_of_a_method_works_as_shown() -> None:

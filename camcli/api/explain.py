@@ -83,8 +83,14 @@ def explain(
 
 
 def choose_methods(names: str | Sequence[str] | None) -> list[Method]:
-    """Find the methods with these names; None gives an empty list. Raises UsageError."""
-    return [] if names is None else parse_methods([names] if isinstance(names, str) else names)
+    """Find the methods of these names; None gives none. Raises UsageError, with near matches."""
+    if names is None:
+        return []
+    listed: list[Any] = [names] if isinstance(names, str) or callable(names) else list(names)
+    for name in listed:
+        if not isinstance(name, str):
+            raise UsageError(f"method={name!r}: give the name of a method, such as 'gradcam'")
+    return parse_methods(listed)
 
 
 def create_run_config(

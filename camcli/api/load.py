@@ -88,5 +88,5 @@ def _with_labels(model: Model, labels: LabelsLike) -> Model:
     if isinstance(labels, str | os.PathLike):
         return replace(model, labels=load_labels(Path(labels), count))
     if len(labels) != count:
-        raise LabelsError(f"labels has {len(labels)} names; the model has {count} classes")
+        raise LabelsError(f"labels is a list of {len(labels)}; the model has {count} classes")
     return replace(model, labels=create_labels(list(labels)))

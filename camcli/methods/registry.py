@@ -24,9 +24,10 @@ from __future__ import annotations
 import inspect
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import partial
 from importlib import import_module
 from pkgutil import iter_modules
-from typing import TYPE_CHECKING, Any, Literal, Protocol
+from typing import TYPE_CHECKING, Any, Literal, Protocol, get_args
 
 from camcli.core.errors import UsageError, format_suggestion
 
@@ -104,6 +105,12 @@ class Method:
         return tuple(known[name] for name in self.input_names)
 
     @property
+    def is_builtin(self) -> bool:
+        """Whether the function is part of camcli, and not a user's own or an installed one."""
+        plain = self.function.func if isinstance(self.function, partial) else self.function
+        return (plain.__module__ or "").startswith("camcli.methods.")
+
+    @property
     def per_layer(self) -> bool:
         """Whether the method reads one layer at a time, so that `--layers` applies."""
         return any(each.layer_specific for each in self.inputs)
@@ -131,6 +138,7 @@ _MethodFunction = Callable[..., "Tensor"]
 
 
 def method(
+    misplaced: None = None,
     *,
     paper: str | None = None,
     name: str | None = None,
@@ -157,9 +165,13 @@ def method(
     user names none. `clip_quantile` is the quantile of a map that is shown as its maximum.
     `max_positions` is the largest number of positions that a layer may have.
 
-    Raises UsageError for a parameter that no provider offers, an option without a default, or a
-    name that another function has.
+    Raises UsageError for a parameter that no provider offers, an option without a default, a name
+    that another function has, or a decorator without parentheses.
     """
+    if misplaced is not None:
+        raise UsageError("write @method() with parentheses")
+    if returns not in get_args(ReturnKind):
+        raise UsageError(f"returns={returns!r}: choose from {', '.join(get_args(ReturnKind))}")
 
     def register(function: _MethodFunction) -> _MethodFunction:
         called = name or function.__name__

@@ -6,9 +6,8 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from camcli.evaluation.datasets.reader import DatasetPaths
-
 if TYPE_CHECKING:
+    from camcli.evaluation.datasets.reader import DatasetPaths
     from camcli.models.zoo.model_card import HeadKind
 
 HEAD_WEIGHT_DECAYS = (1e-4, 1e-3, 1e-2, 1e-1)  # tried for a head alone; validation chooses one

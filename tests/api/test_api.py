@@ -238,7 +238,7 @@ def test_load_and_wrap_take_names_or_lists(tmp_path: Path) -> None:
         (result,) = camcli.explain(model, CAT, target="dog")
         assert (result.class_name, result.class_index) == ("dog", 1)
         assert model.input_size == (24, 32)
-    with pytest.raises(camcli.LabelsError, match="3 names; the model has 2 classes"):
+    with pytest.raises(camcli.LabelsError, match="a list of 3; the model has 2 classes"):
         camcli.wrap(network, size=32, labels=["a", "b", "c"])
     with pytest.raises(camcli.ModelError, match="not a classifier"):
         camcli.wrap(nn.Conv2d(3, 4, 3), size=32)

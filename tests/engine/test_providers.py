@@ -36,9 +36,9 @@ def open_registries() -> Iterator[None]:
             del registry[name]
 
 
-def test_every_input_of_a_method_has_a_provider_and_every_provider_a_method() -> None:
+def test_every_input_of_a_method_has_a_provider() -> None:
     asked = {name for m in METHODS.values() for name in m.input_names}
-    assert asked == PROVIDERS.keys()
+    assert asked <= PROVIDERS.keys()
     assert all(name == provider.name for name, provider in PROVIDERS.items())
 
 

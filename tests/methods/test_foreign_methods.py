@@ -208,7 +208,36 @@ BROKEN = {
         "from camcli.methods import method\n@method()\ndef own(inputs, *, n): ...",
         "method own: the default of option n must be",
     ),
+    "own_bare": (
+        "from camcli.methods import method\n@method\ndef cam(inputs): ...",
+        "write @method() with parentheses",
+    ),
+    "own_returns": (
+        "from camcli.methods import method\n@method(returns='maps')\ndef cam(inputs): ...",
+        "returns='maps': choose from map, terms, tokens, concepts",
+    ),
 }
+FAULTS = {
+    "own_divides": ("return 1 / 0", "own_divides raised ZeroDivisionError: division by zero"),
+    "own_channels": ("return inputs", "own_channels returned shape (1, 3, 224, 224)"),
+    "own_number": ("return 3", "own_number returned int; it must return a tensor (B,H,W)"),
+}
+
+
+@pytest.mark.parametrize("name", FAULTS)
+def test_a_fault_of_ones_own_method_is_not_called_a_bug_of_camcli(
+    cli: Cli, picture: Path, tmp_path: Path, name: str
+) -> None:
+    body, message = FAULTS[name]
+    write_module(
+        tmp_path,
+        name,
+        f"from camcli.methods import method\n@method()\ndef {name}(inputs):\n    {body}\n",
+    )
+    ran = cli("explain", picture, "--method", f"{name}:{name}")
+    assert ran.status == 2
+    assert message in ran.err
+    assert "bug" not in ran.err
 
 
 @pytest.mark.parametrize("module", BROKEN)

@@ -82,11 +82,11 @@ def explain(
     threshold = parse_threshold(output.threshold)
     check_grabcut_available(output.boxes)
     check_resume_options(output.overwrite, output.resume)
+    listed = parse_path_list(sys.stdin.read()) if "-" in inputs else []
+    sources = find_image_sources(inputs, listed, skip_folder=output.output)
     check_no_existing_run(
         output.output, output.overwrite or output.resume, remedy="--resume or --overwrite"
     )
-    listed = parse_path_list(sys.stdin.read()) if "-" in inputs else []
-    sources = find_image_sources(inputs, listed, skip_folder=output.output)
 
     from camcli.io.drawing import find_palette
 

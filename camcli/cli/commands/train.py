@@ -18,7 +18,6 @@ from camcli.cli.options import (
     choose_worker_count,
     parse_input_size,
 )
-from camcli.cli.runners.train import run_training
 from camcli.cli.train_declarations import (
     BoxTable,
     DataPath,
@@ -40,7 +39,6 @@ from camcli.cli.train_declarations import (
     ValidationShare,
 )
 from camcli.core.errors import UsageError
-from camcli.evaluation.datasets.reader import DatasetPaths
 from camcli.training.config import TSCAM_CUB_RECIPE, ModelChoice, Recipe, TrainingConfig
 
 app = Typer(help="Train a head that makes maps: TS-CAM for a ViT, CAM for a CNN.")
@@ -91,6 +89,11 @@ def tscam(
         last=_parse_last_blocks(part),
         head_only=part == "head",
     )
+    size_pixels = parse_input_size(size)
+
+    from camcli.cli.runners.train import run_training
+    from camcli.evaluation.datasets.reader import DatasetPaths
+
     config = TrainingConfig(
         head_kind="tscam",
         model=ModelChoice(model if model or checkpoint else "vit_lite0", checkpoint),
@@ -99,7 +102,7 @@ def tscam(
         boxes=boxes,
         validation_share=validation,
         labels=labels,
-        size=parse_input_size(size),
+        size=size_pixels,
         device=device,
         output=output,
         recipe=recipe,
@@ -136,6 +139,11 @@ def gap(
         workers=workers or choose_worker_count(),
         head_only=True,
     )
+    size_pixels = parse_input_size(size)
+
+    from camcli.cli.runners.train import run_training
+    from camcli.evaluation.datasets.reader import DatasetPaths
+
     config = TrainingConfig(
         head_kind="gap",
         model=ModelChoice(model, checkpoint),
@@ -144,7 +152,7 @@ def gap(
         boxes=boxes,
         validation_share=validation,
         labels=labels,
-        size=parse_input_size(size),
+        size=size_pixels,
         device=device,
         output=output,
         recipe=recipe,
