@@ -64,7 +64,7 @@ def main() -> int:
         return status
     except (CamcliError, TyperException) as error:
         message = error.format_message() if isinstance(error, TyperException) else str(error)
-        if message:  # without arguments, Typer has printed the help page and says nothing
+        if message:  # without arguments, Typer prints the help page and gives no message
             print_error(message)
         return 1 if isinstance(error, StorageError) else 2
     except (KeyboardInterrupt, typer.Abort):
