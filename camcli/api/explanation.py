@@ -37,7 +37,7 @@ class Explanation:
 
     @property
     def name(self) -> str:
-        """The image's path, or "image N" for one that has no path."""
+        """The image's path, or "image N" for an image without a path."""
         return self.result.sample.source.name
 
     @property
@@ -67,7 +67,7 @@ class Explanation:
 
     @property
     def status(self) -> MapStatus:
-        """`ok`; or why there is no map: `constant`, `zero_gradient` or `non_finite`."""
+        """`ok`, or the reason for a missing map: `constant`, `zero_gradient` or `non_finite`."""
         return self.found.fused_map.status
 
     @property
@@ -100,7 +100,7 @@ class Explanation:
     def overlay(
         self, *, colormap: str = "jet", alpha: float = 0.5, boxes: bool = False
     ) -> Image.Image:
-        """The map over the image; where there is no map, the image says why."""
+        """The map over the image; without a map, the picture shows the reason."""
         style = DrawingStyle(self.input_size, colormap, alpha)
         view = self.result.sample.view
         picture = draw_explanation(self.result, self.found, self.image, view, style)

@@ -43,7 +43,7 @@ def iter_images(images: ImageLike | Iterable[ImageLike]) -> Iterator[ImageSource
 def _find_sources(path: str) -> Sequence[ImageSource | Failure]:
     try:
         return find_image_sources([path], (), Path(os.devnull))
-    except UsageError as error:  # it names no image
+    except UsageError as error:  # the path names no image
         return [Failure(path, path, str(error).removeprefix(f"{path}: "))]
 
 

@@ -65,7 +65,7 @@ def main() -> int:
     except (CamcliError, TyperException) as error:
         message = error.format_message() if isinstance(error, TyperException) else str(error)
         message = message.replace("Value error, ", "")  # pydantic's, in front of Typer's own words
-        if message:  # without arguments, Typer has printed the help page and says nothing
+        if message:  # without arguments, Typer prints the help page and gives no message
             print_error(message)
         return 1 if isinstance(error, StorageError) else 2
     except (KeyboardInterrupt, typer.Abort):

@@ -131,7 +131,7 @@ def show_progress(description: str, total: int, quiet: bool) -> Iterator[Progres
     """Show a progress bar on standard error, and a second bar for the changed inputs of a batch.
 
     The first bar is hidden while standard output is a terminal, because result rows show the
-    progress there. Without a terminal on standard error, a line appears now and then.
+    progress there. Without a terminal on standard error, a line appears every LOG_INTERVAL_SECONDS.
     """
     if quiet:
         yield ProgressReporter()

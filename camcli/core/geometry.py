@@ -13,7 +13,7 @@ Array = TypeVar("Array", NDArray[np.float32], NDArray[np.float64])
 
 
 def resize_map(heatmap: Float32Array, size: tuple[int, int]) -> Float32Array:
-    """Resize one map bilinearly: (h, w) -> (H, W). Other threads can run meanwhile."""
+    """Resize one map bilinearly: (h, w) -> (H, W). Other threads can run at the same time."""
     resized = Image.fromarray(heatmap).resize((size[1], size[0]), Image.Resampling.BILINEAR)
     return np.asarray(resized, np.float32)
 

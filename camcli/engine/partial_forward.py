@@ -1,4 +1,4 @@
-"""Run a network from one of its layers on, with all that comes before computed once."""
+"""Run a network from one of its layers on; the part before the layer runs only once."""
 
 from __future__ import annotations
 
@@ -64,7 +64,7 @@ class _RecordedPass:
 def create_partial_forward(
     network: nn.Module, layer_name: str, inputs: Tensor
 ) -> Callable[[Tensor], Tensor]:
-    """A function that runs a network from a layer on: outputs of it (n,...) -> logits (n,K).
+    """Create a function that runs a network from a layer on: its outputs (n,...) -> logits (n,K).
 
     `inputs` (1,3,H,W) is the image whose outputs are replaced. Modules that are called once, and
     before the layer, return what they computed for it. If the logits do not come back that way,

@@ -35,7 +35,7 @@ def draw_examples(
 ) -> bytes:
     """Draw the samples of a row with the worst, median and best IoU, as one JPEG file.
 
-    `ious` has the IoU of each sample by its index. The maps are computed once more.
+    `ious` has the IoU of each sample by its index. camcli computes their maps again.
     """
     groups = choose_examples(ious, EXAMPLES_PER_GROUP)
     chosen = {index for indices in groups.values() for index in indices}

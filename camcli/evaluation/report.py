@@ -21,7 +21,7 @@ from camcli.evaluation.scoreboard import Scoreboard
 from camcli.evaluation.scores import ImageScore
 
 SCHEMA_VERSION = 1
-MAX_EXAMPLES_PER_PROBLEM = 5  # the report names so many; problems.csv names all
+MAX_EXAMPLES_PER_PROBLEM = 5  # in the report; problems.csv lists all
 
 
 @dataclass(frozen=True, slots=True)

@@ -81,5 +81,5 @@ def load_canvas_annotation(
 
 
 def create_baseline_row(row: EvaluationRow, name: str) -> EvaluationRow:
-    """The row of a baseline beside the rows of a model."""
+    """Create the row of a baseline, for the report with the rows of a model."""
     return EvaluationRow(row.model, name, (), row.threshold, baseline=True)

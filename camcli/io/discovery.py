@@ -162,7 +162,7 @@ def create_output_stems(names: Sequence[str]) -> list[str]:
 
 
 def _confine_name(name: PurePosixPath) -> str:
-    """A name that cannot lead out of the output folder, whatever glob it came from."""
+    """Change a name so that it cannot lead out of the output folder, even if a glob has `..`."""
     return name.name if ".." in name.parts or name.is_absolute() else str(name)
 
 

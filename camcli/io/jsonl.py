@@ -71,7 +71,7 @@ class ResultsLog:
 
 @contextmanager
 def lock_log(path: Path) -> Iterator[None]:
-    """Keep other runs away from a log, if there is one, for example to shorten it.
+    """Lock a log, if it exists, so that no other run writes while it is shortened.
 
     Raises OutputError while another run has the log, and for every OSError inside the context.
     """

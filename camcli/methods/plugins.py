@@ -47,7 +47,7 @@ def _import_user_module(spec: str, module_name: str) -> ModuleType:
         return import_module(module_name)
     except ModuleNotFoundError as error:
         if not error.name or not f"{module_name}.".startswith(f"{error.name}."):
-            raise  # the module is there, and imports one that is not
+            raise  # the module exists, but imports one that does not
         near = format_suggestion(module_name, (file.stem for file in Path().glob("*.py")))
         where = "in this folder or among installed packages"
         raise UsageError(f"method {spec}: no module {error.name!r} {where}{near}") from None
@@ -55,10 +55,10 @@ def _import_user_module(spec: str, module_name: str) -> ModuleType:
 
 @contextmanager
 def _current_folder_on_path() -> Iterator[None]:
-    """Search the current folder first, as `python -m` does; afterwards last.
+    """Inside the context, search the current folder first, as `python -m` does; later, last.
 
-    What the method imports later is still found, but no file here hides a module of camcli's own
-    dependencies.
+    The method can still import from the folder later, but no file in the folder hides a module of
+    camcli's own dependencies.
     """
     here = str(Path.cwd())
     if here in sys.path:

@@ -21,8 +21,8 @@ def copy_network(name: str, network: nn.Module, device: torch.device) -> nn.Modu
     """
     if isinstance(network, torch.jit.ScriptModule):
         raise ModelError(
-            f"{name} is a TorchScript program, whose layers are hidden; give the Python network, "
-            f"or save the program and load it by the name program:FILE"
+            f"{name} is a TorchScript program with hidden layers; give the Python network, "
+            f"or save the program and load it as program:FILE"
         )
     try:
         # The memo maps the id of each tensor to the tensor that takes its place in the copy.

@@ -96,7 +96,7 @@ class ExplainRun:
         path = task.output / RESULTS_FILE
         with ResultsLog.open(path, overwrite=task.overwrite, resume=task.resume) as log:
             write_manifest(task.output, task.manifest)
-            self.ending = "failed"  # until `iter_lines` comes to its end
+            self.ending = "failed"  # until `iter_lines` reaches its end
             try:
                 yield log
             except KeyboardInterrupt:
@@ -154,7 +154,7 @@ class ExplainRun:
         try:
             self._write_ending()
         except OutputError:
-            if self.ending == "done":  # otherwise an earlier error is already on its way
+            if self.ending == "done":  # otherwise camcli already raises an earlier error
                 self.ending = "failed"
                 raise
 

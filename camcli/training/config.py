@@ -92,7 +92,7 @@ class TrainingConfig:
             "part": self.recipe.part,
             **asdict(self.recipe),
         }
-        for name in ("workers", "head_only"):  # `part` has the second
+        for name in ("workers", "head_only"):  # `part` includes `head_only`
             del settings[name]
         return {name: _to_json_value(value) for name, value in settings.items()}
 

@@ -269,7 +269,7 @@ def remove(paths: Iterable[Path]) -> None:
     ("spoil", "said"),
     [
         (lambda few: shutil.rmtree(few), "no such folder"),
-        (lambda few: remove(sorted(few.iterdir())[1:]), "needs two or more classes"),
+        (lambda few: remove(sorted(few.iterdir())[1:]), "training needs two or more classes"),
         (lambda few: remove(few.iterdir()), "no training photographs"),
         (lambda few: (few / "empty").mkdir(), "no photograph for training: empty"),
         (

@@ -50,7 +50,7 @@ def methods(
 
 
 def _list_methods() -> list[Method]:
-    """camcli's own methods, then those of installed packages; name each that cannot be loaded."""
+    """camcli's methods, then methods of installed packages; print an error for unloadable ones."""
     found = list(METHODS.values())
     for entry_point in list_installed_methods():
         try:

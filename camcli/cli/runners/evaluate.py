@@ -28,7 +28,7 @@ from camcli.evaluation.localization import (
 from camcli.evaluation.predictions import MapSource
 from camcli.evaluation.report import LocalizationReport, format_metrics_table, row_to_json
 
-MAX_PROBLEMS_PRINTED = 3  # of each kind; problems.csv names all
+MAX_PROBLEMS_PRINTED = 3  # of each kind; problems.csv lists all
 
 
 def run_evaluation(

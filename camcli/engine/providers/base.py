@@ -81,8 +81,8 @@ class Provider:
     """One tensor that a method may ask for: what it costs, what it needs, how it is computed.
 
     `class_specific` and `layer_specific` tell whether the tensor depends on the class, and whether
-    there is one for each layer. `reads_cls` marks what follows attention to the CLS token, which
-    says little if the classifier reads the patches. `model_parts` are found before any pass,
+    there is one for each layer. `reads_cls` marks tensors that follow attention to the CLS token,
+    which says little if the classifier reads the patches. `model_parts` are found before any pass,
     `list_needs` is asked before the shared pass, `compute` runs after it. `list_source_layers`
     names the layers that the provider chooses by itself. `collect_component_maps` returns maps
     (B,h,w) that are worth showing beside the method's own.

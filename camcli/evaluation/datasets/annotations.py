@@ -46,7 +46,7 @@ FAILURE_KINDS: tuple[ProblemKind, ...] = (
 
 @dataclass(frozen=True, slots=True)
 class Annotation:
-    """Where the objects of one class are in one image: boxes, masks, or both.
+    """The places of the objects of one class in one image: boxes, masks, or both.
 
     `label` is a class index or a class name. Boxes refer to an image of `size` (W, H); None stands
     for the size of the stored image. Pixels of `ignored_masks` are neither object nor background.

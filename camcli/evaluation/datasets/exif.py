@@ -1,4 +1,4 @@
-"""Annotations of stored pixels, rotated or mirrored with the image as its EXIF data says."""
+"""Rotate or mirror annotations of stored pixels, as the EXIF data of the image demands."""
 
 from __future__ import annotations
 

@@ -68,6 +68,6 @@ def count_classes(root: Path, entries: Sequence[AnnotationOrProblem]) -> int:
         missing = next(n for n in range(len(labels) + 1) if n not in labels)
         raise UsageError(
             f"{root}: the {len(labels)} labels go from {min(labels)} to {max(labels)} without "
-            f"{missing}; number the classes from 0 (in CUB from 1) without a gap"
+            f"{missing}; number classes from 0 (CUB: from 1) without gaps"
         )
     return len(labels)

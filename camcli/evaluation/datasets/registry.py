@@ -56,7 +56,7 @@ class Dataset:
 
 
 def read_dataset(paths: DatasetPaths, *, allow_missing_images: bool = False) -> Dataset:
-    """Read every annotation of a data set, and every problem with one. Raises UsageError.
+    """Read all annotations of a data set, and list all problems. Raises UsageError.
 
     With `allow_missing_images` an annotation that has the image's size needs no image file.
     """

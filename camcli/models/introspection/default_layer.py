@@ -12,7 +12,7 @@ from camcli.models.introspection.hooks import compute_gradients, record_outputs
 from camcli.models.introspection.layouts import output_to_map
 from camcli.models.introspection.probe import create_probe_image
 
-DEFAULT_SEARCH_DEPTH = 24  # the default is nearly always among that many last layers
+DEFAULT_SEARCH_DEPTH = 24  # the default is nearly always one of the last 24
 
 
 def find_default_layer(network: nn.Module, layers: Sequence[Layer], size: tuple[int, int]) -> Layer:

@@ -106,7 +106,7 @@ def _create_reducer_hook(
 
 
 def find_module(network: nn.Module, name: str) -> nn.Module:
-    """Find the module of a layer. Raises AttributeError if there is none."""
+    """Find the module of a layer. Raises AttributeError if no module has the name."""
     return network.get_submodule(parse_layer_name(name).module)
 
 
@@ -203,7 +203,7 @@ def observe_modules(
 def apply_backward_rules(
     network: nn.Module, rules: Mapping[str, BackwardRule]
 ) -> AbstractContextManager[None]:
-    """Inside the context, a rule computes a module's output anew from its inputs and output."""
+    """Inside the context, a rule computes a module's output again from its inputs and output."""
     return add_forward_hooks((find_module(network, name), rule) for name, rule in rules.items())
 
 

@@ -113,6 +113,6 @@ class _ProbeRecorder:
 
 
 def _count_inplace_changes(output: Any) -> int:
-    """The version of a tensor; 0 for anything that has none."""
+    """The version of a tensor; 0 for a value without a version."""
     has_version = isinstance(output, Tensor) and not output.is_inference()
     return int(output._version) if has_version else 0

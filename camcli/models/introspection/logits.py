@@ -52,7 +52,7 @@ def to_two_class_logits(logits: Tensor) -> Tensor:
 
 
 def return_logits(network: nn.Module) -> None:
-    """Make a network of camcli's own return logits (B,K), whatever its forward pass returns.
+    """Make a network that camcli owns return logits (B,K), for any output of its forward pass.
 
     A hook does it, because a module around the network would change the names of its layers.
     """

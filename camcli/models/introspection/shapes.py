@@ -16,7 +16,7 @@ from camcli.models.introspection.probe import find_attribute
 PREFIX_TOKEN_COUNTS = (0, 1, 2)
 IMAGE_LAYOUTS: tuple[Layout, ...] = ("NCHW", "NHWC")
 STRIDES = (2, 4, 8, 16, 32)
-MAX_LOST_CELLS = 5  # that convolutions without padding take from a side
+MAX_LOST_CELLS = 5  # convolutions without padding remove them from a side
 
 
 @dataclass(frozen=True, slots=True)

@@ -37,7 +37,7 @@ SAFE_GLOBALS: list[Any] = [
     *(type(np.dtype(kind)) for kind in ("float32", "float64", "int32", "int64", "bool")),
 ]
 OLD_DENSENET_PATTERN = re.compile(r"(denselayer\d+\.(?:norm|conv))\.([12])\.")  # older names
-MAX_SHARING_FACTOR = 4  # tied layers share their numbers; this often at most
+MAX_SHARING_FACTOR = 4  # tied layers share numbers, at most this many times
 WRAPPER_KEYS = ("state_dict", "model", "state_dict_ema", "model_ema", "model_state_dict", "weights")
 HEAD_NAMES = ("head.fc", "head", "fc", "classifier")  # of a classifier outside the trunk
 KEY_PREFIXES = ("module.", "_orig_mod.", "model.", "backbone.")

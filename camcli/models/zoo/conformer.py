@@ -242,7 +242,7 @@ def create_conformer(shapes: Shapes) -> Conformer:
     if width % 64 or channels % base or channels % 4 or depth % 3 or patch % 16:
         raise CheckpointError(
             f"not a Conformer: width {width}, {base} and {channels} channels, {depth} blocks, "
-            f"patches of {patch}; width must be a multiple of 64, blocks of 3 and patches of 16"
+            f"patches of {patch}; these must be multiples: width of 64, blocks of 3, patches of 16"
         )
     build = partial(
         Conformer, classes, width=width, heads=width // 64, depth=depth, patch=patch, base=base,

@@ -79,9 +79,7 @@ def load_program(name: str, size: Size | None) -> LoadedNetwork:
         raise CheckpointError(f"{path} is not a TorchScript or torch.export program")
     try:
         with warnings.catch_warnings():
-            warnings.simplefilter(
-                "ignore"
-            )  # that the format is old, which the user cannot change here
+            warnings.simplefilter("ignore")  # torch warns about old formats that we must read
             logging.getLogger("torch.export").setLevel(logging.CRITICAL)
             network, wanted = PROGRAM_LOADERS[kind](path)
     except (RuntimeError, ValueError, OSError, KeyError, AttributeError, TypeError) as error:

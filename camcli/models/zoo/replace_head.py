@@ -27,8 +27,8 @@ def attach_tscam_head(network: nn.Module, class_count: int, size: Size, name: st
     has_cls = getattr(network, "cls_token", None) is not None
     if tokens is None or tokens.ndim != 3 or not (has_cls and prefix and grid):
         raise MethodError(
-            f"{name} is not a vision transformer with a CLS token, but TS-CAM needs one. "
-            f"Try a vit_ or deit_ model, or `camcli train gap` for a CNN"
+            f"{name} is not a vision transformer with a CLS token; try a vit_ or deit_ model, "
+            f"or `camcli train gap` for a CNN"
         )
     if tokens.shape[1] != prefix + grid[0] * grid[1]:
         raise MethodError(
@@ -55,8 +55,8 @@ def attach_gap_head(network: nn.Module, class_count: int, size: Size, name: str)
         or not _has_channels_second(network, features)
     ):
         raise MethodError(
-            f"{name} is not a CNN whose last map is (B,C,H,W), but a GAP head needs one. "
-            f"For a transformer, use `camcli train tscam`"
+            f"{name} is not a CNN whose last map is (B,C,H,W); for a transformer, "
+            f"use `camcli train tscam`"
         )
     network.set_submodule(named[0], PooledHead(features.shape[1], class_count))
     return network

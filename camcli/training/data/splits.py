@@ -135,7 +135,7 @@ def _check_training_data(found: TrainingData, root: Path, *, needs_classes: bool
     if len(names) < 2:
         raise UsageError(
             f"{root} has photographs of {format_few_names(names) or 'no class'}; "
-            "a classifier needs two or more classes, each in a folder with the name of the class"
+            "training needs two or more classes, each in its own folder"
         )
     for sample in (*found.train, *found.validation):
         if sample.label is not None and not 0 <= sample.label < len(names):

@@ -41,7 +41,7 @@ class HubLibrary(TimmLibrary):
         ):
             raise ModelError(
                 f"cannot look up {name}: its config.json is not on this machine, and the model hub "
-                f"cannot be reached; with a file of weights, omit --model: camcli may identify it"
+                f"cannot be reached; for a weights file, omit --model and use --checkpoint FILE"
             )
         try:
             load_model_config_from_hf(repository)
