@@ -11,8 +11,7 @@ import numpy as np
 from PIL import Image
 
 from camcli.core.geometry import Float32Array, map_to_original
-from camcli.core.types import Box, MapStatus, Result
-from camcli.core.types import Explanation as ClassExplanation
+from camcli.core.types import Box, ClassExplanation, MapStatus, Result
 from camcli.io.drawing import draw_boxes
 from camcli.io.pictures import draw_explanation, draw_result_grid, encode_image
 from camcli.io.results import explanation_to_json, sample_to_json

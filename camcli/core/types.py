@@ -162,7 +162,7 @@ class Box:
 
 
 @dataclass(frozen=True, slots=True)
-class Explanation:
+class ClassExplanation:
     """The maps and boxes of one method for one class of one image.
 
     `score` is the probability of the class, and `rank` the number of classes with a higher logit.
@@ -202,7 +202,7 @@ class Result:
     sample: Sample
     method_name: str
     layer_names: tuple[str, ...]
-    explanations: tuple[Explanation, ...]
+    explanations: tuple[ClassExplanation, ...]
     threshold: str | float
     map_captions: Mapping[str, str]
     file_tag: str = ""

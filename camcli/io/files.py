@@ -12,7 +12,7 @@ from errno import EDQUOT, EEXIST, ENOSPC, EROFS
 from pathlib import Path
 
 from camcli.core.errors import OutputError, StorageError
-from camcli.core.types import Explanation
+from camcli.core.types import ClassExplanation
 from camcli.io.labels import Labels
 
 DISK_FULL_ERRNOS = (ENOSPC, EDQUOT, EROFS)  # errors of the disk, not of one file
@@ -69,7 +69,7 @@ def create_class_slugs(labels: Labels) -> list[str]:
     return [slug if slug in taken else _number_slug(slug, i, taken) for i, slug in enumerate(slugs)]
 
 
-def format_explanation_slug(explanation: Explanation, slugs: Sequence[str]) -> str:
+def format_explanation_slug(explanation: ClassExplanation, slugs: Sequence[str]) -> str:
     """The slug of a class and its rivals: `tabby`, `tabby-vs-lynx` or `tabby-vs-3-nearest`."""
     own = slugs[explanation.class_index]
     if not explanation.rival_classes:

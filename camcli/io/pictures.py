@@ -10,7 +10,7 @@ from PIL import Image
 
 from camcli.core.errors import OutputError
 from camcli.core.geometry import Float32Array, View, crop_visible_map, map_to_original
-from camcli.core.types import STATUS_TEXTS, Explanation, ImageMap, Result
+from camcli.core.types import STATUS_TEXTS, ClassExplanation, ImageMap, Result
 from camcli.io.drawing import (
     GridCell,
     compute_cell_size,
@@ -35,7 +35,7 @@ IMAGE_ENCODINGS: Mapping[str, Mapping[str, Any]] = {
 
 
 def draw_result_overlay(
-    result: Result, explanation: Explanation, style: DrawingStyle
+    result: Result, explanation: ClassExplanation, style: DrawingStyle
 ) -> Image.Image:
     """Draw the map over the image, with its boxes and a caption."""
     picture = draw_explanation(result, explanation, result.sample.image, result.sample.view, style)
@@ -46,7 +46,7 @@ def draw_result_overlay(
 
 
 def draw_result_heatmap(
-    result: Result, explanation: Explanation, style: DrawingStyle
+    result: Result, explanation: ClassExplanation, style: DrawingStyle
 ) -> Image.Image:
     """Draw the map alone, or all concepts on a white background."""
     view, fused = result.sample.view, explanation.fused_map
@@ -59,7 +59,9 @@ def draw_result_heatmap(
     return draw_heatmap(part, view, style.colormap)
 
 
-def draw_result_grid(result: Result, explanation: Explanation, style: DrawingStyle) -> Image.Image:
+def draw_result_grid(
+    result: Result, explanation: ClassExplanation, style: DrawingStyle
+) -> Image.Image:
     """Draw image | layers | fused map; or image | parts | fused map, with the layers below."""
     small = result.sample.image.resize(compute_cell_size(*result.sample.image.size))
     view = result.sample.view.to_image_size(*small.size)
@@ -85,7 +87,11 @@ def draw_result_grid(result: Result, explanation: Explanation, style: DrawingSty
 
 
 def draw_explanation(
-    result: Result, explanation: Explanation, image: Image.Image, view: View, style: DrawingStyle
+    result: Result,
+    explanation: ClassExplanation,
+    image: Image.Image,
+    view: View,
+    style: DrawingStyle,
 ) -> Image.Image:
     """Draw the fused map over an image; or all concepts, each in its colour, with a legend."""
     if not result.has_concepts or explanation.fused_map.status != "ok":
@@ -126,7 +132,7 @@ def _wrap_cells(cells: list[GridCell], columns: int) -> list[list[GridCell]]:
     return [cells[i : i + columns] for i in range(0, len(cells), columns)]
 
 
-def _format_title(result: Result, explanation: Explanation) -> str:
+def _format_title(result: Result, explanation: ClassExplanation) -> str:
     return f"{explanation.class_label} {explanation.score:.2f} · {result.method_name}"
 
 

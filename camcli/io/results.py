@@ -7,7 +7,7 @@ from dataclasses import asdict
 from hashlib import sha256
 from typing import Any
 
-from camcli.core.types import Explanation, Failure, FileStamp, Result, Sample
+from camcli.core.types import ClassExplanation, Failure, FileStamp, Result, Sample
 
 RESULTS_SCHEMA_VERSION = 1
 RESULTS_FILE = "results.jsonl"
@@ -68,7 +68,7 @@ def _result_to_json(result: Result, model_name: str) -> dict[str, Any]:
     return line | ({"head": result.head_kind} if result.head_kind else {})
 
 
-def explanation_to_json(explanation: Explanation) -> dict[str, Any]:
+def explanation_to_json(explanation: ClassExplanation) -> dict[str, Any]:
     """The fields of one class, without the names of its files."""
     failing = {
         p.name: p.status
@@ -86,5 +86,5 @@ def explanation_to_json(explanation: Explanation) -> dict[str, Any]:
     }
 
 
-def _rivals_to_json(explanation: Explanation) -> list[dict[str, Any]]:
+def _rivals_to_json(explanation: ClassExplanation) -> list[dict[str, Any]]:
     return [{"class_index": index, "class_name": name} for index, name in explanation.rival_classes]

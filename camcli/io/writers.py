@@ -4,7 +4,7 @@ A kind is a function with the decorator `@writer`. It returns the end of the fil
 file's content. Most kinds write one file for each explained class::
 
     @writer(help="the class as a text file")
-    def note(result: Result, explanation: Explanation, style: DrawingStyle) -> EncodedFile:
+    def note(result: Result, explanation: ClassExplanation, style: DrawingStyle) -> EncodedFile:
         return "note.txt", explanation.class_label.encode()
 
 A kind with `per_image=True` writes one file for the image and takes `(result, style)`. Nothing else
@@ -19,7 +19,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from camcli.core.errors import UsageError, format_suggestion
-from camcli.core.types import Explanation, Result
+from camcli.core.types import ClassExplanation, Result
 from camcli.io.files import format_explanation_slug, shorten_stem, write_file
 from camcli.io.jsonl import to_json_line
 from camcli.io.results import explanation_to_json
@@ -83,7 +83,7 @@ def describe_writers() -> str:
 
 
 @writer(help="the map over the image")
-def overlay(result: Result, explanation: Explanation, style: DrawingStyle) -> EncodedFile:
+def overlay(result: Result, explanation: ClassExplanation, style: DrawingStyle) -> EncodedFile:
     """The map over the image, with class, score and, if they are saved too, boxes."""
     from camcli.io.pictures import draw_result_overlay, encode_image
 
@@ -92,7 +92,7 @@ def overlay(result: Result, explanation: Explanation, style: DrawingStyle) -> En
 
 
 @writer(help="the map alone")
-def heatmap(result: Result, explanation: Explanation, style: DrawingStyle) -> EncodedFile:
+def heatmap(result: Result, explanation: ClassExplanation, style: DrawingStyle) -> EncodedFile:
     """The map in colour, without the image; always PNG, which keeps the colours exact."""
     from camcli.io.pictures import draw_result_heatmap, encode_image
 
@@ -100,7 +100,7 @@ def heatmap(result: Result, explanation: Explanation, style: DrawingStyle) -> En
 
 
 @writer(help="the image, each layer's map and the fused map")
-def grid(result: Result, explanation: Explanation, style: DrawingStyle) -> EncodedFile:
+def grid(result: Result, explanation: ClassExplanation, style: DrawingStyle) -> EncodedFile:
     """The image, every layer's map and the fused map side by side."""
     from camcli.io.pictures import draw_result_grid, encode_image
 
@@ -109,7 +109,7 @@ def grid(result: Result, explanation: Explanation, style: DrawingStyle) -> Encod
 
 
 @writer(help="boxes as JSON")
-def boxes(result: Result, explanation: Explanation, style: DrawingStyle) -> EncodedFile:
+def boxes(result: Result, explanation: ClassExplanation, style: DrawingStyle) -> EncodedFile:
     """The boxes of one class, as one JSON object."""
     view = result.sample.view
     document = {

@@ -15,7 +15,7 @@ from scipy.stats import rankdata
 
 from camcli.core.errors import MethodError
 from camcli.core.geometry import Float32Array, crop_visible_map, resize_map
-from camcli.core.types import Explanation, Failure, ImageSource, Result
+from camcli.core.types import ClassExplanation, Failure, ImageSource, Result
 from camcli.engine.providers.base import ProgressCallback
 from camcli.engine.request import Request
 from camcli.io.drawing import GridCell, compute_cell_size, draw_grid, draw_matrix, stack_images
@@ -223,7 +223,7 @@ def _format_image_label(
 
 
 def _draw_overlay(
-    result: Result, explanation: Explanation, thumbnail: Image.Image, size: tuple[int, int]
+    result: Result, explanation: ClassExplanation, thumbnail: Image.Image, size: tuple[int, int]
 ) -> Image.Image:
     view = result.sample.view.to_image_size(*thumbnail.size)
     return draw_explanation(result, explanation, thumbnail, view, DrawingStyle(size))

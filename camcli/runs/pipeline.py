@@ -14,7 +14,7 @@ from camcli.core.boxes import find_boxes
 from camcli.core.concurrency import open_thread_pool, prefetch_map
 from camcli.core.errors import CamcliError, ImageError, OutputError, StorageError
 from camcli.core.geometry import Float32Array, View, crop_visible_map
-from camcli.core.types import Explanation, Failure, FileStamp, ImageSource, Result, Sample
+from camcli.core.types import ClassExplanation, Failure, FileStamp, ImageSource, Result, Sample
 from camcli.engine.acceleration.bn_folding import fold_batch_norms
 from camcli.engine.acceleration.compilation import compile_network
 from camcli.io.images import load_image
@@ -204,8 +204,8 @@ def add_boxes(config: RunConfig, result: Result) -> Result:
 
 
 def _add_explanation_boxes(
-    config: RunConfig, result: Result, explanation: Explanation
-) -> Explanation:
+    config: RunConfig, result: Result, explanation: ClassExplanation
+) -> ClassExplanation:
     if explanation.fused_map.status != "ok" or result.has_concepts:
         return explanation
     view = result.sample.view

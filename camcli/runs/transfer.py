@@ -8,7 +8,7 @@ from dataclasses import replace
 import torch
 from torch import Tensor
 
-from camcli.core.types import Explanation, ImageMap
+from camcli.core.types import ClassExplanation, ImageMap
 from camcli.engine.postprocess import BatchExplanation, MapBatch
 
 
@@ -57,7 +57,7 @@ def copy_to_host(tensors: Sequence[Tensor]) -> list[Tensor]:
     ]
 
 
-def split_by_image(batch: BatchExplanation, class_names: Sequence[str]) -> list[Explanation]:
+def split_by_image(batch: BatchExplanation, class_names: Sequence[str]) -> list[ClassExplanation]:
     """Split a batch in main memory into one explanation per image."""
     scores = batch.target_scores
     fused = _split_maps(batch.fused)
@@ -65,7 +65,7 @@ def split_by_image(batch: BatchExplanation, class_names: Sequence[str]) -> list[
     parts = [_split_maps(maps) for maps in batch.parts]
     rivals = _find_rival_classes(scores.logit_weights)
     return [
-        Explanation(
+        ClassExplanation(
             class_index=index,
             class_name=class_names[index],
             score=float(scores.scores[b]),

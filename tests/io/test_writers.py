@@ -18,7 +18,7 @@ from conftest import Cli
 
 from camcli.core.errors import OutputError, UsageError
 from camcli.core.maps import MAP_STATUSES
-from camcli.core.types import STATUS_TEXTS, Explanation, MapStatus, Result
+from camcli.core.types import STATUS_TEXTS, ClassExplanation, MapStatus, Result
 from camcli.io.jsonl import ResultsLog, lock_log
 from camcli.io.writers import (
     WRITERS,
@@ -44,7 +44,7 @@ def new_kinds() -> Iterator[None]:
     """Two kinds of output that camcli does not have."""
 
     @writer(help="the class as text")
-    def note(result: Result, explanation: Explanation, style: DrawingStyle) -> EncodedFile:
+    def note(result: Result, explanation: ClassExplanation, style: DrawingStyle) -> EncodedFile:
         return "note.txt", explanation.class_label.encode()
 
     @writer(help="the size of the image", per_image=True)
