@@ -273,7 +273,7 @@ def test_class_names_cannot_leave_the_output_folder(cli: Cli, tmp_path: Path) ->
         (["--checkpoint", "missing.pth"], "no such file"),
         (["--colormap", "jett"], "did you mean jet"),
         (["--device", "tpu9"], "--device tpu9"),
-        (["--device", "cuda:77"], "does not have this device"),
+        (["--device", "cuda:77"], "no such device"),
         (["--output", "taken"], "taken"),
     ],
 )
