@@ -13,6 +13,7 @@ from PIL import Image
 from camcli.core.errors import ImageError, UsageError
 from camcli.core.types import Failure, ImageSource
 from camcli.io.discovery import find_image_sources
+from camcli.io.images import decode_image
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -61,7 +62,7 @@ def to_image(values: Image.Image | np.ndarray[Any, Any] | Tensor) -> Image.Image
     a tensor that is normalized already is not an image.
     """
     if isinstance(values, Image.Image):
-        return values.convert("RGB")
+        return decode_image(values)
     if not _is_array(values):
         raise ImageError(f"a {type(values).__name__} is not an image; give a path, image or array")
     array = np.asarray(values if isinstance(values, np.ndarray) else values.detach().cpu())

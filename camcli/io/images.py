@@ -41,16 +41,36 @@ def load_image(path: Path) -> Image.Image:
     """
     if os.path.exists(path) and not os.path.isfile(path):
         raise ImageError("not a regular file")  # reading a pipe or a device may never end
+    with (
+        _raise_image_errors(),
+        _open_regular_file(path) as file,
+        Image.open(file, formats=_list_supported_formats()) as opened,
+    ):
+        return _decode(opened)
+
+
+def decode_image(image: Image.Image) -> Image.Image:
+    """An image that Pillow has opened or made, upright, as 8-bit RGB, as `load_image` gives it.
+
+    Raises ImageError for a file that is not complete.
+    """
+    with _raise_image_errors():
+        return _decode(image)
+
+
+def _decode(image: Image.Image) -> Image.Image:
+    image.load()
+    return _to_rgb(_apply_exif_orientation(image))
+
+
+@contextmanager
+def _raise_image_errors() -> Iterator[None]:
+    """Turn whatever a decoder raises into an ImageError of one line."""
     try:
         with warnings.catch_warnings():
             # Odd metadata, and large sizes that Pillow still opens, do not change the pixels.
             warnings.simplefilter("ignore")
-            with (
-                _open_regular_file(path) as file,
-                Image.open(file, formats=_list_supported_formats()) as opened,
-            ):
-                opened.load()
-                return _to_rgb(_apply_exif_orientation(opened))
+            yield
     except UnidentifiedImageError:
         raise ImageError("not an image in a format that camcli reads") from None
     except ImageError:

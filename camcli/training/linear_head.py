@@ -19,7 +19,7 @@ from camcli.training.config import HEAD_WEIGHT_DECAYS
 from camcli.training.data.loader import TrainingBatch, iter_batches
 from camcli.training.data.samples import TrainingData, TrainingSample
 from camcli.training.logistic_regression import (
-    LinearClassifier,
+    LogisticClassifier,
     compute_window_means,
     fit_logistic_regression,
     pool_positions,
@@ -53,7 +53,7 @@ def fit_linear_head(task: TrainingTask, advance: AdvanceCallback) -> Iterator[Ep
     validation = _compute_head_features(task, task.data.validation, advance, mirrored=False)
     _check_readable(train, validation, task.data)
     failed = (*train.failed, *validation.failed)
-    best: tuple[ValidationScores, LinearClassifier] | None = None
+    best: tuple[ValidationScores, LogisticClassifier] | None = None
     decays = HEAD_WEIGHT_DECAYS if task.recipe.decay is None else (task.recipe.decay,)
     for number, decay in enumerate(decays, start=1):
         classifier = fit_logistic_regression(train.features, train.target_probabilities, decay)
@@ -89,7 +89,7 @@ def _first_failure_message(failed: Sequence[Failure]) -> str:
 
 
 def _validate_classifier(
-    task: TrainingTask, classifier: LinearClassifier, validation: HeadFeatures
+    task: TrainingTask, classifier: LogisticClassifier, validation: HeadFeatures
 ) -> ValidationScores:
     if not torch.isfinite(classifier.weight).all():
         raise TrainingError(
@@ -102,7 +102,7 @@ def _validate_classifier(
 
 
 @torch.no_grad()
-def _copy_weights_to_head(classifier: LinearClassifier, head: ConvHead | PooledHead) -> None:
+def _copy_weights_to_head(classifier: LogisticClassifier, head: ConvHead | PooledHead) -> None:
     layer = head.conv if isinstance(head, ConvHead) else head
     assert layer.bias is not None
     layer.weight.copy_(classifier.weight.reshape(layer.weight.shape))

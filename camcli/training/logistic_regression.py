@@ -42,7 +42,7 @@ def pool_positions(features: Tensor) -> Tensor:
 
 
 @dataclass(frozen=True, slots=True)
-class LinearClassifier:
+class LogisticClassifier:
     """Weight (K, F) and bias (K,) of a classifier, and its loss at each iteration."""
 
     weight: Tensor
@@ -84,7 +84,7 @@ class _Objective:
 
 
 @torch.no_grad()
-def fit_logistic_regression(features: Tensor, targets: Tensor, decay: float) -> LinearClassifier:
+def fit_logistic_regression(features: Tensor, targets: Tensor, decay: float) -> LogisticClassifier:
     """Multinomial logistic regression, by L-BFGS to convergence: (n, F), (n, K) -> weights.
 
     min  mean_i -sum_k t_ik log softmax(W z_i + b)_k  +  decay/2 |W|^2, z the features with mean 0
@@ -103,4 +103,4 @@ def fit_logistic_regression(features: Tensor, targets: Tensor, decay: float) -> 
     )
     parameters = torch.from_numpy(found.x).float().reshape(objective.shape)
     weight = parameters[:, :-1] / deviation
-    return LinearClassifier(weight, parameters[:, -1] - weight @ mean, tuple(objective.losses))
+    return LogisticClassifier(weight, parameters[:, -1] - weight @ mean, tuple(objective.losses))

@@ -95,6 +95,25 @@ def test_an_image_may_be_of_any_kind(kind: str) -> None:
     assert 0 <= result.heatmap.min() < result.heatmap.max() <= 1
 
 
+def test_a_pil_image_is_treated_as_its_file(tmp_path: Path) -> None:
+    model = small("test_efficientnet")
+    turned = Image.fromarray(pixels())
+    turned.getexif()[0x0112] = 6  # rotated
+    clear = Image.fromarray(pixels()).convert("RGBA")
+    clear.putalpha(Image.linear_gradient("L").resize(clear.size))
+    deep = Image.fromarray(pixels()[:, :, 0].astype(np.uint16) * 257)
+    for image, name in ((turned, "turned.jpg"), (clear, "clear.png"), (deep, "deep.png")):
+        image.save(tmp_path / name, exif=image.getexif())
+        with Image.open(tmp_path / name) as opened:
+            (result,) = camcli.explain(model, opened)
+        (expected,) = camcli.explain(model, tmp_path / name)
+        np.testing.assert_array_equal(result.raw, expected.raw)
+        assert result.image.size == expected.image.size
+    (tmp_path / "cut.jpg").write_bytes((tmp_path / "turned.jpg").read_bytes()[:3000])
+    with Image.open(tmp_path / "cut.jpg") as cut, pytest.raises(camcli.ImageError):
+        camcli.explain(model, cut)
+
+
 def test_gray_values_are_an_image() -> None:
     model = small("test_efficientnet")
     for values in (pixels()[:, :, 0], pixels()[:, :, :1], torch.rand(1, 40, 60)):
