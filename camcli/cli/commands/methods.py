@@ -119,7 +119,7 @@ def _format_method(method: Method) -> str:
         for key, value in method.options.items()
     ]
     row = _create_method_row(method)
-    unit = "" if row["cost"] is None else " forward passes"
+    unit = {None: "", 1: " forward pass"}.get(row["cost"], " forward passes")
     return "\n".join(
         [
             method.name,

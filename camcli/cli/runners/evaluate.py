@@ -72,7 +72,8 @@ def _print_report(
     for kind, count in Counter(problem.kind for problem in report.problems).items():
         print_info(f"{count} x {kind}")
     written = f"; written to {to_one_line(output)}/" if output else ""
-    print_info(f"{report.image_count} images{written}")
+    count = report.image_count
+    print_info(f"{count} image{'s' * (count != 1)}{written}")
 
 
 def _print_missed_floors(report: LocalizationReport, floors: Mapping[str, float]) -> bool:
