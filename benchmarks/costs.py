@@ -20,7 +20,7 @@ from typing import Any
 
 import torch
 
-from camcli.engine.explain import explain_batch
+from camcli.engine.explain_batch import explain_batch
 from camcli.engine.plan import choose_default_model, plan_requests
 from camcli.engine.targets import choose_target_classes, parse_target
 from camcli.methods.registry import METHODS, Method

@@ -39,8 +39,8 @@ from camcli.evaluation.metrics.scoring import (
 from camcli.io.discovery import find_image_sources
 from camcli.methods.registry import find_method
 from camcli.models.model import load_model
-from camcli.runs.config import RunConfig
 from camcli.runs.pipeline import run_pipeline
+from camcli.runs.run_config import RunConfig
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "tests"))
 from reference import wsol_evaluation

@@ -38,7 +38,7 @@ def load_network(name: str) -> Any:
     import timm
     import torch
 
-    from camcli.models.zoo.builtin import load_builtin_cnn
+    from camcli.models.zoo.builtin_networks import load_builtin_cnn
 
     if name == "lite0":
         return load_builtin_cnn().eval()
@@ -59,7 +59,7 @@ def camcli_map(method: str, name: str, layer: str, inputs: Any) -> Callable[[], 
     import torch
 
     from camcli.core.types import Transform
-    from camcli.engine.explain import explain_batch
+    from camcli.engine.explain_batch import explain_batch
     from camcli.engine.plan import plan_requests
     from camcli.methods.registry import find_method
     from camcli.models.model import wrap_network

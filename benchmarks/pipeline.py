@@ -61,8 +61,8 @@ from camcli.io.writers import DrawingStyle, write_result
 from camcli.methods.registry import find_method
 from camcli.models.model import load_model
 from camcli.runs.batch import compute_outcomes
-from camcli.runs.config import RunConfig, RunState
 from camcli.runs.pipeline import add_boxes, load_image_sample
+from camcli.runs.run_config import RunConfig, RunState
 
 BATCH = 8
 Run = Callable[[Sequence[Path], Path], float]

@@ -41,7 +41,7 @@ import torchcam.methods
 from pytorch_grad_cam.utils.reshape_transforms import vit_reshape_transform
 from torch import Tensor
 
-from camcli.engine.explain import explain_batch
+from camcli.engine.explain_batch import explain_batch
 from camcli.engine.plan import plan_requests
 from camcli.engine.request import Request
 from camcli.engine.targets import choose_target_classes

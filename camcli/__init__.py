@@ -14,9 +14,9 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from camcli.api.compare import MethodComparison as MethodComparison
-    from camcli.api.compare import compare as compare
-    from camcli.api.explain import explain as explain
+    from camcli.api.compare_methods import MethodComparison as MethodComparison
+    from camcli.api.compare_methods import compare as compare
+    from camcli.api.explain_images import explain as explain
     from camcli.api.explanation import Explanation as Explanation
     from camcli.api.load import load as load
     from camcli.api.load import wrap as wrap
@@ -41,8 +41,8 @@ if TYPE_CHECKING:
 __version__ = "0.1.0"
 
 _MODULES = {
-    "camcli.api.compare": ("MethodComparison", "compare"),
-    "camcli.api.explain": ("explain",),
+    "camcli.api.compare_methods": ("MethodComparison", "compare"),
+    "camcli.api.explain_images": ("explain",),
     "camcli.api.explanation": ("Explanation",),
     "camcli.api.load": ("load", "wrap"),
     "camcli.core.errors": (

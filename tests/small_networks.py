@@ -14,7 +14,7 @@ from PIL import Image
 from reference.maps import Doubles
 from torch import Tensor, nn
 
-from camcli.engine.explain import explain_batch
+from camcli.engine.explain_batch import explain_batch
 from camcli.engine.plan import plan_requests
 from camcli.engine.postprocess import BatchExplanation
 from camcli.methods.registry import find_method

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+from collections import Counter
 from pathlib import Path
 
 import pytest
@@ -72,3 +73,8 @@ def test_only_the_console_prints() -> None:
 @pytest.mark.parametrize("path", FILES, ids=lambda p: str(p.relative_to(ROOT)))
 def test_files_stay_small(path: Path) -> None:
     assert len(path.read_text().splitlines()) <= 300
+
+
+def test_no_two_modules_have_one_name() -> None:
+    stems = Counter(path.stem for path in FILES if path.stem != "__init__")
+    assert [stem for stem, count in stems.items() if count > 1] == []

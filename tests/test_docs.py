@@ -23,7 +23,7 @@ from conftest import SAMPLES, Cli, lively
 
 from camcli.cli.commands.methods import load_method_costs
 from camcli.core.types import Transform
-from camcli.engine.providers.registry import PROVIDERS
+from camcli.engine.providers.provider_registry import PROVIDERS
 from camcli.methods.registry import METHODS
 from camcli.models.zoo import architectures
 from camcli.models.zoo import model_card as trained

@@ -8,7 +8,7 @@ from importlib.resources import files
 
 from camcli.methods.registry import METHODS
 
-# As camcli.models.zoo.builtin.BUILTIN_NAMES, which only torch can import; a test compares them.
+# As BUILTIN_NAMES of models/zoo/builtin_networks.py, which imports torch; a test compares them.
 BUILTIN_MODELS = ("tf_efficientnet_lite0", "tscam_vit_lite0", "vit_lite0")
 LAYER_SPECS = ("last", "all", *(f"stage{n}" for n in range(1, 6)), "stage1..5", "stage3..5")
 ALL_KEYWORD, CHEAP_KEYWORD = "all", "all-cheap"

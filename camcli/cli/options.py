@@ -14,7 +14,7 @@ from camcli.core.errors import UsageError, to_one_line
 from camcli.core.types import FitMode
 from camcli.engine.smoothing import Smoothing, parse_smoothing
 from camcli.io.writers import find_writer
-from camcli.methods.options import parse_options
+from camcli.methods.option_parsing import parse_options
 from camcli.methods.registry import Method
 
 if TYPE_CHECKING:

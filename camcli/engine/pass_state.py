@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from camcli.core.types import Layer
 from camcli.engine.providers.base import ProgressCallback
-from camcli.models.introspection.attention import disable_fused_attention
+from camcli.models.introspection.attention_modules import disable_fused_attention
 from camcli.models.introspection.hooks import (
     BackwardRule,
     Recording,

@@ -15,9 +15,9 @@ from camcli.core.errors import LayerError, MethodError
 from camcli.core.maps import sum_channels
 from camcli.core.types import Layer
 from camcli.engine.fusion import FUSIONS
-from camcli.engine.providers.attention import ATTENTION_MATRICES
+from camcli.engine.providers.attention_weights import ATTENTION_MATRICES
 from camcli.engine.providers.base import ModelPart
-from camcli.engine.providers.registry import list_model_parts, list_providers
+from camcli.engine.providers.provider_registry import list_model_parts, list_providers
 from camcli.engine.request import Request
 from camcli.engine.smoothing import NO_SMOOTHING, Smoothing
 from camcli.methods._decomposition import eigen
@@ -25,7 +25,7 @@ from camcli.methods.registry import DEFAULT_METHODS, METHODS, Method, find_metho
 from camcli.models.introspection.default_layer import find_default_layer
 from camcli.models.introspection.selectors import find_block_layer, parse_layer_spec
 from camcli.models.model import Model
-from camcli.models.zoo.builtin import BUILTIN_CNN, BUILTIN_TSCAM, BUILTIN_VIT
+from camcli.models.zoo.builtin_networks import BUILTIN_CNN, BUILTIN_TSCAM, BUILTIN_VIT
 
 
 @dataclass(frozen=True, slots=True)

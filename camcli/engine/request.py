@@ -12,7 +12,7 @@ from camcli.core.types import Layer
 from camcli.engine.fusion import Fusion
 from camcli.engine.providers.base import ModelPart
 from camcli.engine.providers.classifier import CLASSIFIER_HEAD
-from camcli.engine.providers.registry import list_providers
+from camcli.engine.providers.provider_registry import list_providers
 from camcli.methods.registry import Method
 from camcli.models.introspection.heads import ClassifierHead
 

@@ -10,7 +10,7 @@ from PIL.Image import Image
 from camcli.core.geometry import View
 from camcli.core.types import Box
 from camcli.evaluation.datasets.annotations import Problem
-from camcli.evaluation.datasets.samples import EvaluationSample
+from camcli.evaluation.datasets.evaluation_samples import EvaluationSample
 from camcli.evaluation.predictions import EvaluationRow, MapSource, Prediction
 from camcli.evaluation.scoreboard import choose_examples
 from camcli.evaluation.scores import load_canvas_annotation

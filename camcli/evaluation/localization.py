@@ -15,18 +15,21 @@ from camcli.engine.plan import PlanOptions, plan_layer_specs
 from camcli.engine.smoothing import parse_smoothing
 from camcli.evaluation.baselines import BASELINE_NAMES
 from camcli.evaluation.datasets.annotations import Problem
+from camcli.evaluation.datasets.evaluation_samples import (
+    EvaluationSample,
+    create_evaluation_samples,
+)
 from camcli.evaluation.datasets.reader import DatasetPaths
-from camcli.evaluation.datasets.registry import Dataset, read_dataset
-from camcli.evaluation.datasets.samples import EvaluationSample, create_evaluation_samples
-from camcli.evaluation.files import EvaluationFiles
+from camcli.evaluation.datasets.reader_registry import Dataset, read_dataset
+from camcli.evaluation.evaluation_files import EvaluationFiles
 from camcli.evaluation.gallery import draw_examples
 from camcli.evaluation.predictions import ANNOTATED_CLASS, MapSource, ModelMaps
 from camcli.evaluation.report import LocalizationReport, summarize_rows
 from camcli.evaluation.scoreboard import Scoreboard
 from camcli.evaluation.scores import ImageScore, score_predictions
-from camcli.methods.options import parse_methods
+from camcli.methods.option_parsing import parse_methods
 from camcli.models.model import Model
-from camcli.runs.config import RunConfig
+from camcli.runs.run_config import RunConfig
 
 
 @contextmanager

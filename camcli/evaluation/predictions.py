@@ -15,11 +15,11 @@ from camcli.core.types import Box, Failure, ImageSource, MapStatus, Result
 from camcli.engine.request import Request
 from camcli.engine.targets import Target
 from camcli.evaluation.datasets.annotations import Problem
-from camcli.evaluation.datasets.samples import EvaluationSample
+from camcli.evaluation.datasets.evaluation_samples import EvaluationSample
 from camcli.evaluation.metrics.scoring import CANVAS_SIDE
 from camcli.io.labels import Labels
-from camcli.runs.config import RunConfig
 from camcli.runs.pipeline import run_pipeline
+from camcli.runs.run_config import RunConfig
 
 T = TypeVar("T")
 

@@ -14,8 +14,8 @@ from camcli.evaluation.datasets.annotations import (
     Problem,
     annotation_to_canvas,
 )
+from camcli.evaluation.datasets.evaluation_samples import EvaluationSample
 from camcli.evaluation.datasets.exif import transpose_annotation
-from camcli.evaluation.datasets.samples import EvaluationSample
 from camcli.evaluation.metrics.scoring import CANVAS_SIDE, MapScore, create_canvas_map, score_map
 from camcli.evaluation.predictions import EvaluationRow, MapSource, Prediction
 from camcli.io.images import load_exif_transpose

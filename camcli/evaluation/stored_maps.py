@@ -20,7 +20,7 @@ from camcli.core.errors import ImageError, to_one_line
 from camcli.core.geometry import View, normalize_array, resize_map
 from camcli.core.types import Box, MapStatus
 from camcli.evaluation.datasets.annotations import Problem
-from camcli.evaluation.datasets.samples import EvaluationSample
+from camcli.evaluation.datasets.evaluation_samples import EvaluationSample
 from camcli.evaluation.metrics.scoring import CANVAS_SIDE
 from camcli.evaluation.predictions import EvaluationRow, Prediction
 from camcli.io.images import load_image

@@ -34,7 +34,7 @@ from camcli.core.errors import UsageError, format_suggestion
 if TYPE_CHECKING:
     from torch import Tensor
 
-PROVIDER_REGISTRY = "camcli.engine.providers.registry"
+PROVIDER_REGISTRY = "camcli.engine.providers.provider_registry"
 
 
 class MethodInput(Protocol):

@@ -15,8 +15,8 @@ from camcli.core.errors import ModelError, UsageError
 from camcli.core.types import Layer, Transform
 from camcli.io import labels
 from camcli.io.labels import Labels
-from camcli.models.introspection.attention import AttentionModule, find_attention_modules
-from camcli.models.introspection.layers import find_layers
+from camcli.models.introspection.attention_modules import AttentionModule, find_attention_modules
+from camcli.models.introspection.layer_detection import find_layers
 from camcli.models.introspection.logits import find_logits, return_logits
 from camcli.models.introspection.quirks import find_quirks
 from camcli.models.introspection.stages import number_layers

@@ -13,11 +13,11 @@ from torch import Tensor
 
 from camcli.core.types import Failure, Result, Sample
 from camcli.engine.acceleration.precision import choose_precision, use_bf16
-from camcli.engine.explain import ExplainOptions, explain_batch
+from camcli.engine.explain_batch import ExplainOptions, explain_batch
 from camcli.engine.postprocess import BatchExplanation
 from camcli.engine.request import Request
 from camcli.engine.targets import choose_target_classes
-from camcli.runs.config import RunConfig, RunState
+from camcli.runs.run_config import RunConfig, RunState
 from camcli.runs.transfer import split_by_image, to_host
 
 Outcome = Result | Failure

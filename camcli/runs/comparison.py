@@ -24,8 +24,8 @@ from camcli.io.results import explanation_to_json, sample_to_json
 from camcli.io.writers import DrawingStyle
 from camcli.methods.registry import Method
 from camcli.runs.batch import compute_outcomes
-from camcli.runs.config import RunConfig, RunState
 from camcli.runs.pipeline import add_boxes, load_image_sample
+from camcli.runs.run_config import RunConfig, RunState
 
 RANKING_GRID = (64, 64)  # every map is resized to this grid (H, W) before its cells are ranked
 IMAGES_PER_ROW = 8  # pictures in one row of the sheet when the comparison has a single row

@@ -14,7 +14,6 @@ from camcli.core.types import Failure, ImageSource, Result
 from camcli.engine.providers.base import ProgressCallback
 from camcli.io.jsonl import ResultsLog, lock_log
 from camcli.io.results import RESULTS_FILE, compute_result_key, outcome_to_json
-from camcli.runs.config import RunConfig, RunState
 from camcli.runs.counts import ResultLine, RunCounts, is_complete_line
 from camcli.runs.manifest import (
     check_same_settings,
@@ -26,6 +25,7 @@ from camcli.runs.manifest import (
 )
 from camcli.runs.pipeline import find_file_stamp, run_pipeline
 from camcli.runs.resume import ResumePlan, prune_log, sort_log
+from camcli.runs.run_config import RunConfig, RunState
 
 Ending = Literal["done", "stopped", "interrupted", "failed"]
 

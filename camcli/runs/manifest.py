@@ -21,7 +21,7 @@ from camcli.core.errors import UsageError, to_one_line
 from camcli.io.files import write_file
 from camcli.io.results import RESULTS_FILE
 from camcli.models.model import Model
-from camcli.runs.config import RunConfig, RunState
+from camcli.runs.run_config import RunConfig, RunState
 
 RUN_FILE = "run.json"
 SCHEMA_VERSION = 1

@@ -20,7 +20,7 @@ from camcli.engine.acceleration.compilation import compile_network
 from camcli.io.images import load_image
 from camcli.io.transforms import compute_view, preprocess_crops, preprocess_image
 from camcli.runs.batch import Outcome, compute_outcomes
-from camcli.runs.config import RunConfig, RunState
+from camcli.runs.run_config import RunConfig, RunState
 
 if TYPE_CHECKING:
     from PIL.Image import Image

@@ -17,7 +17,9 @@ from camcli.core.errors import UsageError
 from camcli.io.files import write_file
 from camcli.models.zoo.checkpoints import has_same_shapes, load_content
 from camcli.models.zoo.model_card import ModelCard, serialize_weights
-from camcli.training.config import (
+from camcli.training.finetune import TrainingState
+from camcli.training.task import EpochResult, TrainingTask, ValidationScores
+from camcli.training.training_config import (
     BEST_CHECKPOINT,
     CURVE_FILE,
     LAST_CHECKPOINT,
@@ -25,9 +27,7 @@ from camcli.training.config import (
     RESUME_FILE,
     TRAINING_FILE_NAMES,
 )
-from camcli.training.finetune import TrainingState
-from camcli.training.plots import draw_training_curve
-from camcli.training.task import EpochResult, TrainingTask, ValidationScores
+from camcli.training.training_curve import draw_training_curve
 from camcli.training.validation import METHOD_BY_HEAD
 
 TrainingSettings = Mapping[str, Any]

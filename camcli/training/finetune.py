@@ -13,11 +13,11 @@ from torch import Tensor, nn
 
 from camcli.core.errors import TrainingError, UsageError
 from camcli.core.types import Failure
-from camcli.training.config import Recipe
 from camcli.training.data.loader import Augmentation, TrainingBatch, iter_batches, shuffle_samples
-from camcli.training.data.samples import TrainingData
+from camcli.training.data.training_samples import TrainingData
 from camcli.training.linear_head import create_autocast, find_trainable_head
 from camcli.training.task import AdvanceCallback, EpochResult, TrainingTask, ValidationScores
+from camcli.training.training_config import Recipe
 from camcli.training.validation import validate_classification, validate_localization
 
 ADAMW_WEIGHT_DECAY = 5e-4  # as in the configuration of TS-CAM's authors

@@ -15,9 +15,8 @@ from torch import Tensor, nn
 from camcli.core.errors import TrainingError
 from camcli.core.types import Failure
 from camcli.models.introspection.heads import ConvHead, PooledHead
-from camcli.training.config import HEAD_WEIGHT_DECAYS
 from camcli.training.data.loader import TrainingBatch, iter_batches
-from camcli.training.data.samples import TrainingData, TrainingSample
+from camcli.training.data.training_samples import TrainingData, TrainingSample
 from camcli.training.logistic_regression import (
     LogisticClassifier,
     compute_window_means,
@@ -25,6 +24,7 @@ from camcli.training.logistic_regression import (
     pool_positions,
 )
 from camcli.training.task import AdvanceCallback, EpochResult, TrainingTask, ValidationScores
+from camcli.training.training_config import HEAD_WEIGHT_DECAYS
 from camcli.training.validation import compute_classification_scores, validate_localization
 
 

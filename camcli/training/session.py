@@ -14,12 +14,12 @@ from camcli.training.checkpointing import (
     create_training_writer,
     load_resume_state,
 )
-from camcli.training.config import TrainingConfig
-from camcli.training.data.samples import TrainingData
+from camcli.training.data.training_samples import TrainingData
 from camcli.training.finetune import TrainingState, train_epochs
 from camcli.training.linear_head import fit_linear_head
 from camcli.training.soft_labels import create_one_hot_labeler, create_teacher_labeler
 from camcli.training.task import AdvanceCallback, EpochResult, TrainingTask
+from camcli.training.training_config import TrainingConfig
 from camcli.training.validation import check_explainable
 
 

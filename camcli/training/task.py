@@ -11,9 +11,9 @@ from torch import nn
 
 from camcli.core.types import Failure, Transform
 from camcli.models.zoo.model_card import HeadKind
-from camcli.training.config import Recipe
-from camcli.training.data.samples import TrainingData
+from camcli.training.data.training_samples import TrainingData
 from camcli.training.soft_labels import SoftLabeler
+from camcli.training.training_config import Recipe
 
 AdvanceCallback = Callable[[int], None]  # takes the number of photographs that are done
 

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from camcli.core.errors import MethodError, TrainingError
 from camcli.core.types import Failure
 from camcli.engine.plan import plan_requests
-from camcli.evaluation.datasets.samples import EvaluationSample
+from camcli.evaluation.datasets.evaluation_samples import EvaluationSample
 from camcli.evaluation.metrics.aggregation import compute_metrics
 from camcli.evaluation.predictions import ANNOTATED_CLASS, ModelMaps
 from camcli.evaluation.scoreboard import Scoreboard
@@ -21,7 +21,7 @@ from camcli.models.model import Model, wrap_network
 from camcli.models.zoo.architectures import create_untrained
 from camcli.models.zoo.model_card import HeadKind
 from camcli.models.zoo.replace_head import HEAD_ATTACHERS
-from camcli.runs.config import RunConfig
+from camcli.runs.run_config import RunConfig
 from camcli.training.data.loader import TrainingBatch
 from camcli.training.soft_labels import SoftLabeler
 from camcli.training.task import LocalizationScore, TrainingTask, ValidationScores

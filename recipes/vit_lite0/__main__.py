@@ -19,8 +19,8 @@ from camcli.core.types import Failure, ImageSource
 from camcli.io.discovery import find_image_sources
 from camcli.io.files import write_file
 from camcli.models.model import load_model
-from camcli.models.zoo.builtin import VIT_WEIGHTS_FILE
-from camcli.training.config import LOG_FILE
+from camcli.models.zoo.builtin_networks import VIT_WEIGHTS_FILE
+from camcli.training.training_config import LOG_FILE
 from recipes.vit_lite0.augmentation import DistillationData
 from recipes.vit_lite0.training import (
     REPORT_INTERVAL_STEPS,

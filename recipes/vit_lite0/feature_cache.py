@@ -19,7 +19,7 @@ from camcli.core.geometry import Float32Array, View
 from camcli.core.types import Failure, ImageSource, Transform
 from camcli.io.images import load_image
 from camcli.io.transforms import preprocess_image
-from camcli.models.zoo.builtin import VIT_INPUT_SIDE, CnnFeatures
+from camcli.models.zoo.builtin_networks import VIT_INPUT_SIDE, CnnFeatures
 from camcli.training.task import AdvanceCallback
 
 RANDOM_CROP_COUNT = 2  # besides the whole photograph and its mirror image

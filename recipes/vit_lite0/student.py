@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from camcli.models.zoo.builtin import (
+from camcli.models.zoo.builtin_networks import (
     CLS_HEAD_PREFIX,
     IMAGENET_CLASS_COUNT,
     VIT_WIDTH,

@@ -18,13 +18,13 @@ from torch import Tensor
 from camcli.core.concurrency import prefetch_map
 from camcli.core.maps import normalize_maps, resize_maps
 from camcli.core.types import ImageSource
-from camcli.engine.explain import explain_batch
+from camcli.engine.explain_batch import explain_batch
 from camcli.engine.plan import plan_requests
 from camcli.engine.request import Request
 from camcli.io.images import load_image
 from camcli.methods.registry import find_method
 from camcli.models.model import Model, load_model
-from camcli.models.zoo.builtin import BUILTIN_CNN
+from camcli.models.zoo.builtin_networks import BUILTIN_CNN
 from camcli.training.data.loader import preprocess_whole
 from camcli.training.task import AdvanceCallback
 

@@ -14,7 +14,7 @@ from torch import Tensor
 from camcli.core.errors import TrainingError
 from camcli.core.types import Failure, ImageSource
 from camcli.models.model import Model
-from camcli.models.zoo.builtin import CnnFeatures, load_builtin_cnn
+from camcli.models.zoo.builtin_networks import CnnFeatures, load_builtin_cnn
 from camcli.training.task import AdvanceCallback
 from recipes.vit_lite0.augmentation import DistillationData, create_feature_batch
 from recipes.vit_lite0.feature_cache import compute_view_features

@@ -9,12 +9,12 @@ from torch import Tensor
 
 from camcli.core.errors import UsageError
 from camcli.core.types import Transform
+from camcli.evaluation.datasets.evaluation_samples import create_evaluation_samples
 from camcli.evaluation.datasets.reader import DatasetPaths
-from camcli.evaluation.datasets.registry import read_dataset
-from camcli.evaluation.datasets.samples import create_evaluation_samples
+from camcli.evaluation.datasets.reader_registry import read_dataset
 from camcli.io.labels import create_default_labels
 from camcli.models.model import wrap_network
-from camcli.models.zoo.builtin import (
+from camcli.models.zoo.builtin_networks import (
     BUILTIN_TSCAM,
     BUILTIN_VIT,
     IMAGENET_CLASS_COUNT,

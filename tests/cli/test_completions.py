@@ -10,7 +10,7 @@ import pytest
 
 from camcli.cli import completions
 from camcli.methods.registry import METHODS
-from camcli.models.zoo.builtin import BUILTIN_NAMES
+from camcli.models.zoo.builtin_networks import BUILTIN_NAMES
 
 PROGRAM = """
 import sys

@@ -28,7 +28,7 @@ from camcli.io import discovery as sources
 from camcli.io import labels
 from camcli.io.writers import WRITERS
 from camcli.methods import registry as methods
-from camcli.methods.options import create_variant, parse_methods
+from camcli.methods.option_parsing import create_variant, parse_methods
 from camcli.models.introspection import selectors as layers
 
 T = TypeVar("T")

@@ -20,10 +20,10 @@ from camcli.engine.acceleration import precision
 from camcli.engine.acceleration.bn_folding import fold_batch_norms
 from camcli.engine.acceleration.compilation import compile_network
 from camcli.engine.acceleration.precision import use_bf16
-from camcli.engine.explain import explain_batch
+from camcli.engine.explain_batch import explain_batch
 from camcli.engine.plan import plan_requests
 from camcli.engine.postprocess import BatchExplanation
-from camcli.engine.providers.registry import gather_needs
+from camcli.engine.providers.provider_registry import gather_needs
 from camcli.engine.request import Request
 from camcli.methods.registry import METHODS, find_method
 from camcli.models import model as models

@@ -19,7 +19,7 @@ from torch import Tensor, nn
 from camcli.core.errors import MethodError, ModelError, UsageError
 from camcli.core.types import ImageSource, Transform
 from camcli.engine import smoothing, targets
-from camcli.engine.explain import ExplainOptions, explain_batch
+from camcli.engine.explain_batch import ExplainOptions, explain_batch
 from camcli.engine.plan import plan_requests
 from camcli.engine.postprocess import BatchExplanation
 from camcli.io import labels

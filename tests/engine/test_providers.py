@@ -15,11 +15,11 @@ from torch import Tensor, nn
 
 from camcli.core.errors import MethodError, UsageError
 from camcli.core.types import Layer
-from camcli.engine.explain import ExplainOptions, explain_batch
+from camcli.engine.explain_batch import ExplainOptions, explain_batch
 from camcli.engine.pass_state import PassState
 from camcli.engine.plan import choose_default_model, plan_requests
 from camcli.engine.providers.base import ModelPart, PassNeeds, Provider
-from camcli.engine.providers.registry import PROVIDERS, register_provider
+from camcli.engine.providers.provider_registry import PROVIDERS, register_provider
 from camcli.engine.request import Request
 from camcli.methods.registry import METHODS, find_method, method
 from camcli.models.model import Model
@@ -67,7 +67,7 @@ def test_a_method_that_asks_for_what_nothing_provides_is_refused_at_once() -> No
 
 def test_providers_import_no_torch() -> None:
     program = (
-        "import sys, camcli.engine.providers.registry as r; "
+        "import sys, camcli.engine.providers.provider_registry as r; "
         "sys.exit(len(r.PROVIDERS) < 10 or 'torch' in sys.modules)"
     )
     assert subprocess.run([sys.executable, "-c", program], check=False).returncode == 0

@@ -14,12 +14,12 @@ from camcli.core.geometry import Crops
 from camcli.core.maps import merge_crop_maps
 from camcli.core.types import ImageSource, Result
 from camcli.engine import targets
-from camcli.engine.explain import ExplainOptions, explain_batch
+from camcli.engine.explain_batch import ExplainOptions, explain_batch
 from camcli.engine.plan import plan_requests
 from camcli.io import transforms
 from camcli.methods.registry import find_method
 from camcli.runs import pipeline
-from camcli.runs.config import RunConfig
+from camcli.runs.run_config import RunConfig
 
 
 def given(classes: torch.Tensor, _logits: torch.Tensor) -> torch.Tensor:

@@ -15,10 +15,10 @@ from PIL import Image
 from camcli.core.errors import UsageError
 from camcli.evaluation.datasets.annotations import Annotation, Problem
 from camcli.evaluation.datasets.coco import _decode_runs, _polygons_to_mask
+from camcli.evaluation.datasets.evaluation_samples import create_evaluation_samples
 from camcli.evaluation.datasets.exif import transpose_annotation
 from camcli.evaluation.datasets.reader import DatasetPaths
-from camcli.evaluation.datasets.registry import Dataset, read_dataset
-from camcli.evaluation.datasets.samples import create_evaluation_samples
+from camcli.evaluation.datasets.reader_registry import Dataset, read_dataset
 from camcli.io import images, labels
 
 NAMES = labels.create_labels(["cat", "dog", "tench"], [["n1"], ["n2"], ["n3"]])

@@ -14,7 +14,7 @@ from conftest import SAMPLES, Cli
 from camcli.core.errors import MethodError, ModelError, UsageError
 from camcli.evaluation.datasets.annotations import Problem
 from camcli.evaluation.datasets.reader import DatasetPaths
-from camcli.evaluation.datasets.registry import read_dataset
+from camcli.evaluation.datasets.reader_registry import read_dataset
 from camcli.evaluation.localization import (
     EvaluationReporter,
     LocalizationConfig,

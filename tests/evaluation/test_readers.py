@@ -12,7 +12,7 @@ from conftest import SAMPLES, Cli
 from camcli.core.errors import UsageError
 from camcli.evaluation.datasets.annotations import Annotation, AnnotationOrProblem
 from camcli.evaluation.datasets.reader import DatasetPaths, DatasetReader, TrainingSplit
-from camcli.evaluation.datasets.registry import (
+from camcli.evaluation.datasets.reader_registry import (
     list_readers,
     read_dataset,
     register_reader,

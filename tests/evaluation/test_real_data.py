@@ -13,7 +13,7 @@ import pytest
 import torch
 from conftest import Cli
 
-from camcli.engine.explain import explain_batch
+from camcli.engine.explain_batch import explain_batch
 from camcli.engine.plan import plan_requests
 from camcli.io.images import load_image
 from camcli.io.transforms import compute_view, preprocess_image

@@ -21,7 +21,7 @@ from torch import Tensor
 
 from camcli.core.geometry import Float32Array, View, crop_visible_map
 from camcli.core.maps import normalize_maps
-from camcli.engine.explain import explain_batch
+from camcli.engine.explain_batch import explain_batch
 from camcli.engine.plan import plan_requests
 from camcli.engine.postprocess import BatchExplanation
 from camcli.io import images, transforms

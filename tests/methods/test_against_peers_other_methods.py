@@ -31,7 +31,7 @@ from camcli.core.geometry import Float32Array
 from camcli.core.maps import normalize_maps, normalize_tensor
 from camcli.core.rng import create_normal_noise
 from camcli.core.types import Transform
-from camcli.engine.explain import explain_batch
+from camcli.engine.explain_batch import explain_batch
 from camcli.engine.plan import plan_requests
 from camcli.io import images, transforms
 from camcli.methods.registry import find_method

@@ -36,7 +36,7 @@ from camcli.core.types import Transform
 from camcli.engine.plan import plan_requests
 from camcli.methods._masks import create_channel_masks, create_random_masks
 from camcli.methods.registry import METHODS, find_method
-from camcli.models.introspection.attention import disable_fused_attention
+from camcli.models.introspection.attention_modules import disable_fused_attention
 from camcli.models.model import Model, wrap_network
 
 # Each has a comparison of its own, here or in test_against_reference. The methods of activations

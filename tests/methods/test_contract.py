@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from camcli.core.errors import MethodError
 from camcli.core.maps import normalize_maps
-from camcli.engine.explain import _compute_target_scores, explain_batch
+from camcli.engine.explain_batch import _compute_target_scores, explain_batch
 from camcli.engine.plan import plan_requests
 from camcli.engine.postprocess import BatchExplanation
 from camcli.methods.registry import METHODS, find_method

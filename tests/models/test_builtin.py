@@ -14,7 +14,7 @@ from camcli.models import model as models
 from camcli.models.introspection import heads
 from camcli.models.introspection.cls_attention import find_cls_row_reader
 from camcli.models.model import Model
-from camcli.models.zoo import builtin
+from camcli.models.zoo import builtin_networks as builtin
 
 
 @pytest.fixture(scope="module")

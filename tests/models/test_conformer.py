@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from camcli.core.errors import CheckpointError
-from camcli.engine.explain import explain_batch
+from camcli.engine.explain_batch import explain_batch
 from camcli.engine.plan import plan_requests
 from camcli.models import model as models
 from camcli.models.zoo.conformer import (

@@ -24,7 +24,7 @@ from torch import Tensor, nn
 
 from camcli.core.errors import LayerError, ModelError
 from camcli.core.types import Transform
-from camcli.engine.explain import explain_batch
+from camcli.engine.explain_batch import explain_batch
 from camcli.engine.plan import plan_requests
 from camcli.io import labels
 from camcli.io.images import load_image

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from camcli.core.errors import ModelError
 from camcli.core.types import Transform
-from camcli.engine.explain import explain_batch
+from camcli.engine.explain_batch import explain_batch
 from camcli.engine.plan import plan_requests
 from camcli.methods.registry import find_method
 from camcli.models.model import Model, load_model, wrap_network

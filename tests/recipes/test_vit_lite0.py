@@ -16,7 +16,7 @@ from camcli.core.types import ImageSource
 from camcli.models.introspection.cls_attention import find_cls_row_reader
 from camcli.models.introspection.hooks import record_outputs
 from camcli.models.model import load_model, wrap_network
-from camcli.models.zoo import builtin
+from camcli.models.zoo import builtin_networks as builtin
 from camcli.models.zoo.checkpoints import load_weights
 from recipes.vit_lite0 import augmentation, losses
 from recipes.vit_lite0.__main__ import main

@@ -19,9 +19,9 @@ from camcli.io.files import create_class_slugs
 from camcli.io.writers import DrawingStyle, write_result
 from camcli.methods.registry import find_method
 from camcli.runs import explain_run
-from camcli.runs.config import RunConfig
 from camcli.runs.explain_run import ExplainRun, ExplainTask
 from camcli.runs.manifest import create_manifest, create_model_entry
+from camcli.runs.run_config import RunConfig
 
 
 def create_task(output: Path, sources: list[ImageSource | Failure], **options: Any) -> ExplainTask:

@@ -19,12 +19,12 @@ from camcli.core.errors import OutputError
 from camcli.core.types import Failure, ImageSource, Result
 from camcli.engine import targets
 from camcli.engine.acceleration import precision
-from camcli.engine.explain import explain_batch
+from camcli.engine.explain_batch import explain_batch
 from camcli.engine.plan import plan_requests
 from camcli.methods.registry import find_method
 from camcli.runs import batch as batches
 from camcli.runs import pipeline
-from camcli.runs.config import RunConfig, RunState
+from camcli.runs.run_config import RunConfig, RunState
 
 
 def job(batch_size: int = 3, target: str = "predicted") -> RunConfig:

@@ -48,7 +48,7 @@ from camcli.io import drawing, writers
 from camcli.models import model
 from camcli.runs import manifest
 from camcli.cli.app import main
-from camcli.cli.runners import explain
+from camcli.cli.runners import run_explain
 for order in sys.stdin:
     said, *arguments = json.loads(order)
     child = os.fork()

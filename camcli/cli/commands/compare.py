@@ -44,12 +44,12 @@ from camcli.core.thresholds import parse_threshold
 from camcli.engine.targets import parse_target
 from camcli.io.discovery import find_image_sources, parse_path_list
 from camcli.io.files import create_class_slugs
-from camcli.methods.options import parse_methods
+from camcli.methods.option_parsing import parse_methods
 from camcli.methods.registry import METHODS, Method, list_cheap_methods
 
 if TYPE_CHECKING:
     from camcli.runs.comparison import ComparisonRow
-    from camcli.runs.config import RunConfig
+    from camcli.runs.run_config import RunConfig
 
 ComparedMethods = Annotated[
     list[str] | None,
@@ -96,9 +96,9 @@ def compare(
     listed = parse_path_list(sys.stdin.read()) if "-" in inputs else []
     sources = find_image_sources(inputs, listed, skip_folder=output.output)
 
-    from camcli.cli.runners.compare import run_compare
+    from camcli.cli.runners.run_compare import run_compare
     from camcli.runs.compare_run import CompareTask
-    from camcli.runs.config import RunConfig
+    from camcli.runs.run_config import RunConfig
 
     specs: Sequence[str | None] = list(dict.fromkeys(layers or [])) or [None]
     rows: list[ComparisonRow] = []

@@ -51,7 +51,7 @@ from camcli.cli.options import (
 from camcli.core.errors import UsageError, format_suggestion, to_one_line
 from camcli.core.thresholds import parse_threshold
 from camcli.evaluation.file_names import IMAGE_SCORES_FILE
-from camcli.methods.options import parse_methods
+from camcli.methods.option_parsing import parse_methods
 
 app = Typer(help="Measure how well maps match ground truth.")
 
@@ -110,19 +110,19 @@ def localization(
     floors = _parse_floors(fail_under or [])
 
     from camcli.evaluation.datasets.reader import DatasetPaths
-    from camcli.evaluation.datasets.registry import read_dataset
+    from camcli.evaluation.datasets.reader_registry import read_dataset
 
     paths = DatasetPaths(dataset, images, annotations, split, output)
     data = read_dataset(paths, allow_missing_images=bool(maps))
     threads = workers or choose_worker_count()
 
-    from camcli.cli.runners.evaluate import run_evaluation
+    from camcli.cli.runners.run_evaluate import run_evaluation
     from camcli.engine.plan import plan_layer_specs
     from camcli.evaluation.localization import LocalizationConfig
     from camcli.evaluation.predictions import ANNOTATED_CLASS, ModelMaps
     from camcli.evaluation.stored_maps import FolderMaps
     from camcli.io.labels import create_default_labels, load_labels
-    from camcli.runs.config import RunConfig
+    from camcli.runs.run_config import RunConfig
 
     def open_folder(folder: Path) -> FolderMaps:
         known = load_labels(model.labels, None) if model.labels else create_default_labels(1000)

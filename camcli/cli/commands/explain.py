@@ -35,13 +35,13 @@ from camcli.core.thresholds import parse_threshold
 from camcli.engine.targets import parse_target
 from camcli.io.discovery import find_image_sources, parse_path_list
 from camcli.io.files import create_class_slugs
-from camcli.methods.options import parse_methods
+from camcli.methods.option_parsing import parse_methods
 
 if TYPE_CHECKING:
     from camcli.core.types import Result
     from camcli.engine.request import Request
     from camcli.models.model import Model
-    from camcli.runs.config import RunConfig
+    from camcli.runs.run_config import RunConfig
 
 # Options that change where and how fast results are written, but not the results.
 NON_RESULT_OPTIONS = {
@@ -92,9 +92,9 @@ def explain(
 
     find_palette(output.colormap)
 
-    from camcli.cli.runners.explain import run_explain
-    from camcli.runs.config import RunConfig
+    from camcli.cli.runners.run_explain import run_explain
     from camcli.runs.explain_run import ExplainTask
+    from camcli.runs.run_config import RunConfig
 
     name = choose_model_name(model.model, model_options, methods)
     network = load_chosen_model(name, model_options)

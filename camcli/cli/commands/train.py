@@ -39,7 +39,7 @@ from camcli.cli.train_declarations import (
     ValidationShare,
 )
 from camcli.core.errors import UsageError
-from camcli.training.config import TSCAM_CUB_RECIPE, ModelChoice, Recipe, TrainingConfig
+from camcli.training.training_config import TSCAM_CUB_RECIPE, ModelChoice, Recipe, TrainingConfig
 
 app = Typer(help="Train a head that makes maps: TS-CAM for a ViT, CAM for a CNN.")
 
@@ -91,7 +91,7 @@ def tscam(
     )
     size_pixels = parse_input_size(size)
 
-    from camcli.cli.runners.train import run_training
+    from camcli.cli.runners.run_train import run_training
     from camcli.evaluation.datasets.reader import DatasetPaths
 
     config = TrainingConfig(
@@ -141,7 +141,7 @@ def gap(
     )
     size_pixels = parse_input_size(size)
 
-    from camcli.cli.runners.train import run_training
+    from camcli.cli.runners.run_train import run_training
     from camcli.evaluation.datasets.reader import DatasetPaths
 
     config = TrainingConfig(

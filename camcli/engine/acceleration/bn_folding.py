@@ -13,7 +13,7 @@ from timm.layers.norm_act import BatchNormAct2d
 from torch import Tensor, nn
 from torch.nn.utils.fusion import fuse_conv_bn_weights
 
-from camcli.engine.providers.registry import gather_needs
+from camcli.engine.providers.provider_registry import gather_needs
 from camcli.engine.request import Request
 from camcli.models.introspection.hooks import find_handoffs, override_forward
 from camcli.models.introspection.probe import create_probe_image

@@ -11,7 +11,7 @@ from torch._dynamo.exc import TorchDynamoException
 
 from camcli.core.errors import UsageError
 from camcli.engine.acceleration.precision import list_classifier_names
-from camcli.engine.providers.registry import gather_needs
+from camcli.engine.providers.provider_registry import gather_needs
 from camcli.engine.request import Request
 from camcli.models.introspection.hooks import list_parent_names, override_forward
 from camcli.models.model import Model

@@ -8,9 +8,9 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
-from camcli.engine.providers.attention import ATTENTION_MATRICES, list_unfused_needs
+from camcli.engine.providers.attention_weights import ATTENTION_MATRICES, list_unfused_needs
 from camcli.engine.providers.base import ModelPart, PassNeeds, Provider
-from camcli.engine.providers.registry import register_provider
+from camcli.engine.providers.provider_registry import register_provider
 
 if TYPE_CHECKING:
     from torch import Tensor, nn

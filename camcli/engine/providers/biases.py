@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
 from camcli.engine.providers.base import ModelPart, PassNeeds, Provider
-from camcli.engine.providers.registry import register_provider
+from camcli.engine.providers.provider_registry import register_provider
 
 if TYPE_CHECKING:
     from torch import Tensor, nn

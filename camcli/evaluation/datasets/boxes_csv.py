@@ -14,7 +14,7 @@ from camcli.core.errors import UsageError
 from camcli.core.types import ImageSource
 from camcli.evaluation.datasets.annotations import Annotation, AnnotationOrProblem, Corners, Problem
 from camcli.evaluation.datasets.reader import DatasetPaths, DatasetReader
-from camcli.evaluation.datasets.registry import register_reader
+from camcli.evaluation.datasets.reader_registry import register_reader
 from camcli.evaluation.datasets.text_files import load_text, parse_size
 from camcli.io.discovery import find_image_sources
 

@@ -13,7 +13,7 @@ from camcli.evaluation.datasets.reader import (
     TrainingSplit,
     count_classes,
 )
-from camcli.evaluation.datasets.registry import register_reader
+from camcli.evaluation.datasets.reader_registry import register_reader
 from camcli.evaluation.datasets.text_files import load_nonempty_lines
 from camcli.io.labels import create_default_labels
 

@@ -11,7 +11,7 @@ from xml.etree import ElementTree
 from camcli.core.errors import UsageError
 from camcli.evaluation.datasets.annotations import Annotation, AnnotationOrProblem, Corners, Problem
 from camcli.evaluation.datasets.reader import DatasetPaths, DatasetReader
-from camcli.evaluation.datasets.registry import register_reader
+from camcli.evaluation.datasets.reader_registry import register_reader
 from camcli.evaluation.datasets.text_files import load_nonempty_lines
 from camcli.io.discovery import IMAGE_SUFFIXES
 

@@ -21,7 +21,7 @@ from camcli.evaluation.datasets.annotations import (
     Problem,
 )
 from camcli.evaluation.datasets.reader import DatasetPaths, DatasetReader
-from camcli.evaluation.datasets.registry import register_reader
+from camcli.evaluation.datasets.reader_registry import register_reader
 from camcli.evaluation.datasets.text_files import load_nonempty_lines, parse_size
 from camcli.io.images import load_image
 

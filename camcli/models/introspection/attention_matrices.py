@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from camcli.core.types import Layer
-from camcli.models.introspection.attention import AttentionModule, has_one_grid
+from camcli.models.introspection.attention_modules import AttentionModule, has_one_grid
 from camcli.models.introspection.hooks import record_outputs
 from camcli.models.introspection.layouts import select_patches
 from camcli.models.introspection.probe import create_probe_image, find_attribute

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from camcli.core.types import Layer
-from camcli.models.introspection.attention import (
+from camcli.models.introspection.attention_modules import (
     AttentionModule,
     disable_fused_attention,
     has_one_grid,

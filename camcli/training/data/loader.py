@@ -19,7 +19,7 @@ from camcli.core.geometry import Float32Array, View
 from camcli.core.types import Failure, Transform
 from camcli.io.images import load_image
 from camcli.io.transforms import preprocess_image
-from camcli.training.data.samples import TrainingSample
+from camcli.training.data.training_samples import TrainingSample
 
 TRAIN_RESIZE_RATIO = 256 / 224  # TS-CAM resizes to 256 and crops 224
 

@@ -9,12 +9,12 @@ from pathlib import Path
 from camcli.core.errors import UsageError
 from camcli.core.types import Failure, ImageSource
 from camcli.evaluation.datasets.annotations import Annotation, Problem, iter_valid_annotations
+from camcli.evaluation.datasets.evaluation_samples import create_evaluation_samples
 from camcli.evaluation.datasets.reader import DatasetPaths, TrainingSplit
-from camcli.evaluation.datasets.registry import Dataset, list_readers
-from camcli.evaluation.datasets.samples import create_evaluation_samples
+from camcli.evaluation.datasets.reader_registry import Dataset, list_readers
 from camcli.io.discovery import find_image_sources
 from camcli.io.labels import create_labels
-from camcli.training.data.samples import TrainingData, TrainingSample
+from camcli.training.data.training_samples import TrainingData, TrainingSample
 
 TRAIN_FOLDER_NAMES, VALIDATION_FOLDER_NAMES = ("train",), ("val", "valid", "validation", "test")
 

@@ -11,12 +11,12 @@ from pathlib import Path
 from camcli.core.errors import UsageError, to_one_line
 from camcli.evaluation.datasets.annotations import hash_image_name, iter_valid_annotations
 from camcli.evaluation.datasets.boxes_csv import read_boxes_csv
+from camcli.evaluation.datasets.evaluation_samples import create_evaluation_samples
 from camcli.evaluation.datasets.reader import DatasetPaths
-from camcli.evaluation.datasets.registry import Dataset
-from camcli.evaluation.datasets.samples import create_evaluation_samples
+from camcli.evaluation.datasets.reader_registry import Dataset
 from camcli.io.labels import Labels
 from camcli.training.data.readers import read_training_data
-from camcli.training.data.samples import TrainingData, TrainingSample, format_few_names
+from camcli.training.data.training_samples import TrainingData, TrainingSample, format_few_names
 
 
 def load_training_data(

@@ -9,7 +9,7 @@ from torch import nn
 
 from camcli.core.errors import ModelError
 from camcli.core.types import Transform
-from camcli.models.zoo.builtin import (
+from camcli.models.zoo.builtin_networks import (
     BUILTIN_CNN,
     BUILTIN_NAMES,
     BUILTIN_TSCAM,

@@ -8,13 +8,17 @@ from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from camcli.evaluation.evaluation_plots import (
+    draw_error_types,
+    draw_iou_curves,
+    draw_threshold_curves,
+)
 from camcli.evaluation.file_names import (
     IMAGE_SCORES_FILE,
     METRICS_FILE,
     PROBLEMS_FILE,
     REPORT_FILE,
 )
-from camcli.evaluation.plots import draw_error_types, draw_iou_curves, draw_threshold_curves
 from camcli.evaluation.predictions import EvaluationRow
 from camcli.evaluation.report import (
     LocalizationReport,

@@ -8,7 +8,7 @@ from functools import cache, partial
 
 from camcli.core.errors import TargetError
 from camcli.evaluation.datasets.annotations import Annotation, Problem, hash_image_name
-from camcli.evaluation.datasets.registry import Dataset
+from camcli.evaluation.datasets.reader_registry import Dataset
 from camcli.io.labels import Labels
 
 

@@ -11,9 +11,9 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from camcli.api.explain import choose_methods, create_run_config
+from camcli.api.explain_images import choose_methods, create_run_config
 from camcli.api.explanation import Explanation
-from camcli.api.images import ImageLike, iter_images
+from camcli.api.image_inputs import ImageLike, iter_images
 from camcli.core.errors import ImageError, MethodError, UsageError
 from camcli.core.types import Failure
 from camcli.engine.plan import iter_method_plans

@@ -10,7 +10,7 @@ from itertools import islice
 from typing import Any, Literal, get_args
 
 from camcli.api.explanation import Explanation
-from camcli.api.images import ImageLike, is_single_image, iter_images
+from camcli.api.image_inputs import ImageLike, is_single_image, iter_images
 from camcli.core.boxes import BoxSelection
 from camcli.core.concurrency import open_thread_pool, prefetch_map
 from camcli.core.errors import ImageError, UsageError
@@ -20,12 +20,12 @@ from camcli.engine.fusion import FUSIONS
 from camcli.engine.plan import PlanOptions, plan_layer_specs
 from camcli.engine.smoothing import parse_smoothing
 from camcli.engine.targets import parse_target
-from camcli.methods.options import parse_methods, parse_options
+from camcli.methods.option_parsing import parse_methods, parse_options
 from camcli.methods.registry import Method
 from camcli.models.model import Model
 from camcli.runs.batch import compute_outcomes
-from camcli.runs.config import RunConfig, RunState
 from camcli.runs.pipeline import add_boxes, load_image_sample
+from camcli.runs.run_config import RunConfig, RunState
 
 READING_THREADS = 2
 

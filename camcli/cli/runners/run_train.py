@@ -10,7 +10,9 @@ from camcli.cli.console import print_error, print_info, show_progress
 from camcli.cli.options import check_file_exists, check_no_existing_run, check_path_exists
 from camcli.core.errors import UsageError, to_one_line
 from camcli.io.labels import Labels, load_labels
-from camcli.training.config import (
+from camcli.training.data.splits import load_training_data
+from camcli.training.data.training_samples import TrainingData
+from camcli.training.training_config import (
     BEST_CHECKPOINT,
     CURVE_FILE,
     LOG_FILE,
@@ -18,8 +20,6 @@ from camcli.training.config import (
     ModelChoice,
     TrainingConfig,
 )
-from camcli.training.data.samples import TrainingData
-from camcli.training.data.splits import load_training_data
 
 if TYPE_CHECKING:
     from camcli.models.model import Model

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from camcli.core.errors import to_one_line
-from camcli.evaluation.datasets.samples import EvaluationSample
+from camcli.evaluation.datasets.evaluation_samples import EvaluationSample
 from camcli.io.labels import Labels
 
 

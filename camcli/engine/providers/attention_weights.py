@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING
 
 from camcli.engine.providers.base import ModelPart, PassNeeds, Provider
-from camcli.engine.providers.registry import register_provider
+from camcli.engine.providers.provider_registry import register_provider
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -38,7 +38,7 @@ def _find_block_reader(model: Model) -> Callable[[Tensor], Tensor] | None:
 
 
 def _describe_missing_attention(model: Model) -> str:
-    from camcli.models.introspection.attention import unsupported_attention_message
+    from camcli.models.introspection.attention_modules import unsupported_attention_message
 
     kind = unsupported_attention_message(model.attention_modules)
     return f"attention over all patch tokens; {model.name} has {kind}"

@@ -27,11 +27,11 @@ from camcli.engine.postprocess import (
 )
 from camcli.engine.providers.base import PassNeeds, ProgressCallback
 from camcli.engine.providers.gradients import GRADIENTS
-from camcli.engine.providers.registry import gather_needs, list_providers, provide_input
+from camcli.engine.providers.provider_registry import gather_needs, list_providers, provide_input
 from camcli.engine.request import Request
 from camcli.engine.smoothing import NO_SMOOTHING, Smoothing
 from camcli.engine.targets import compute_one_hot_weights
-from camcli.models.introspection.attention import disable_fused_attention
+from camcli.models.introspection.attention_modules import disable_fused_attention
 from camcli.models.introspection.hooks import Recording, compute_gradients, record_outputs
 from camcli.models.model import Model
 
