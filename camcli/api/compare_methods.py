@@ -18,6 +18,7 @@ from camcli.core.errors import ImageError, MethodError, UsageError
 from camcli.core.types import Failure
 from camcli.engine.plan import iter_method_plans
 from camcli.methods.registry import list_cheap_methods
+from camcli.models.introspection.gradient_mode import allow_gradients
 from camcli.models.model import Model
 from camcli.runs.comparison import (
     Comparison,
@@ -78,6 +79,7 @@ class MethodComparison:
         return f"MethodComparison({name!r}, {', '.join(self.methods)})"
 
 
+@allow_gradients()
 def compare(
     model: Model,
     image: ImageLike,

@@ -115,8 +115,11 @@ def create_run_config(
     check_choice("fusion", fusion, (None, "none", *FUSIONS))
     if layers is not None and block is not None:
         raise UsageError("layers and block cannot be combined")
-    if batch_size < 1:
-        raise UsageError(f"batch_size is {batch_size}; it must be 1 or more")
+    for name, text in {"layers": layers, "target": target, "smooth": smooth}.items():
+        if not isinstance(text, str | int | None):
+            raise UsageError(f"{name}={text!r}: write a text, such as 'stage1..5'")
+    if type(batch_size) is not int or not 1 <= batch_size <= 2**16:
+        raise UsageError(f"batch_size={batch_size}: write a whole number of 1 or more")
     smoothing = replace(parse_smoothing(smooth, seed), has_crops=fit == "tencrop")
     config = RunConfig(
         model=model,
@@ -141,6 +144,11 @@ def check_choice(name: str, value: object, choices: Sequence[object]) -> None:
         raise UsageError(f"{name}={value!r}: choose from {listed}")
 
 
+def _to_text(value: Any) -> str:
+    """An option's value as the command line writes it; a NumPy number becomes a plain one."""
+    return json.dumps(value.item() if hasattr(value, "item") else value, default=str)
+
+
 def _parse_options(
     method: Method, options: Mapping[str, Any], seed: int, methods: Sequence[Method]
 ) -> dict[str, Any]:
@@ -149,7 +157,7 @@ def _parse_options(
         if not any(key in m.options for m in methods):
             known = ", ".join(o for m in methods for o in m.options) or "none"
             raise UsageError(f"options: {key!r} is not an option of {method.name} (known: {known})")
-    texts = {k: v if isinstance(v, str) else json.dumps(v) for k, v in options.items()}
+    texts = {k: v if isinstance(v, str) else _to_text(v) for k, v in options.items()}
     texts.setdefault("seed", str(seed))
     return parse_options(method, {k: v for k, v in texts.items() if k in method.options})
 

@@ -24,10 +24,12 @@ ImageLike: TypeAlias = "str | os.PathLike[str] | Image.Image | np.ndarray[Any, A
 def is_single_image(images: ImageLike | Iterable[ImageLike]) -> bool:
     """Whether this is one image: a file, a PIL image, (H,W), (H,W,3) or (3,H,W) values."""
     if isinstance(images, str | os.PathLike):
-        return not os.path.isdir(images) and not any(c in os.fspath(images) for c in "*?[")
+        is_glob = any(c in os.fspath(images) for c in "*?[") and not os.path.lexists(images)
+        return not os.path.isdir(images) and not is_glob
     if _is_array(images):
         return int(getattr(images, "ndim", 0)) < 4
-    return isinstance(images, Image.Image) or not isinstance(images, Iterable)
+    is_file = hasattr(images, "read")  # an open file gives lines, not images
+    return isinstance(images, Image.Image) or is_file or not isinstance(images, Iterable)
 
 
 def iter_images(images: ImageLike | Iterable[ImageLike]) -> Iterator[ImageSource | Failure]:
@@ -65,7 +67,7 @@ def to_image(values: Image.Image | np.ndarray[Any, Any] | Tensor) -> Image.Image
         return decode_image(values)
     if not _is_array(values):
         raise ImageError(f"a {type(values).__name__} is not an image; give a path, image or array")
-    array = np.asarray(values if isinstance(values, np.ndarray) else values.detach().cpu())
+    array = values if isinstance(values, np.ndarray) else _tensor_to_array(values)
     if array.ndim == 3 and array.shape[0] in (1, 3) and array.shape[2] not in (1, 3):
         array = array.transpose(1, 2, 0)
     if array.ndim == 3 and array.shape[2] == 1:
@@ -73,6 +75,15 @@ def to_image(values: Image.Image | np.ndarray[Any, Any] | Tensor) -> Image.Image
     if array.ndim not in (2, 3) or 0 in array.shape or array.shape[2:] not in ((), (3,)):
         raise ImageError(f"an array of shape {array.shape} is not an image: give (H, W, 3)")
     return Image.fromarray(_to_bytes(array)).convert("RGB")
+
+
+def _tensor_to_array(values: Tensor) -> np.ndarray[Any, Any]:
+    """A tensor's numbers; NumPy has no bfloat16, so fractions become float32."""
+    try:
+        dense = values.detach().cpu().resolve_conj().resolve_neg()
+        return np.asarray(dense.float() if dense.is_floating_point() else dense)
+    except Exception as error:
+        raise ImageError(f"a tensor of {values.dtype} is not an image: {error}") from error
 
 
 def _to_bytes(array: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
@@ -91,4 +102,4 @@ def _to_bytes(array: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
 
 def _is_array(values: Any) -> bool:
     """Whether the value is an array or a tensor; this does not import torch."""
-    return isinstance(values, np.ndarray) or hasattr(values, "detach")
+    return isinstance(values, np.ndarray) or (hasattr(values, "detach") and hasattr(values, "ndim"))

@@ -5,15 +5,14 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
-from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
-from camcli.core.errors import CamcliError, MethodError
 from camcli.core.geometry import Crops
 from camcli.core.types import Layer
+from camcli.engine.method_call import call_method
 from camcli.engine.pass_state import PassState
 from camcli.engine.postprocess import (
     BatchExplanation,
@@ -32,11 +31,9 @@ from camcli.engine.request import Request
 from camcli.engine.smoothing import NO_SMOOTHING, Smoothing
 from camcli.engine.targets import compute_one_hot_weights
 from camcli.models.introspection.attention_modules import disable_fused_attention
+from camcli.models.introspection.gradient_mode import allow_gradients
 from camcli.models.introspection.hooks import Recording, compute_gradients, record_outputs
 from camcli.models.model import Model
-
-# The shape that a method returns, by its `returns`.
-RETURNED_DIMENSIONS = {"map": "BHW", "terms": "BCHW", "tokens": "BNN", "concepts": "BNHW"}
 
 ClassChooser = Callable[[Tensor], Tensor]
 TargetChooser = Callable[[Tensor], Sequence[TargetScores]]
@@ -58,6 +55,7 @@ class ExplainOptions:
     report_progress: ProgressCallback = lambda _done, _total: None
 
 
+@allow_gradients()
 def explain_batch(
     model: Model,
     inputs: Tensor,
@@ -244,27 +242,7 @@ def _compute_map(request: Request, state: PassState, layer: Layer | None) -> Ten
     providers = list_providers(request.method)
     inputs = [provide_input(provider, state, request, layer) for provider in providers]
     with torch.no_grad():
-        return request.to_map(_call_method(request, inputs))
-
-
-def _call_method(request: Request, inputs: Sequence[Any]) -> Tensor:
-    """Call the method's function; a fault of a user's own method is a MethodError that says so."""
-    method = request.method
-    if method.is_builtin:
-        return method.function(*inputs, **request.options)
-    try:
-        found: Any = method.function(*inputs, **request.options)
-    except CamcliError:
-        raise
-    except Exception as error:
-        raise MethodError(f"{method.name} raised {type(error).__name__}: {error}") from error
-    dimensions = RETURNED_DIMENSIONS[method.returns]
-    if not isinstance(found, Tensor) or found.ndim != len(dimensions):
-        kind = f"shape {tuple(found.shape)}" if isinstance(found, Tensor) else type(found).__name__
-        raise MethodError(
-            f"{method.name} returned {kind}; it must return a tensor ({','.join(dimensions)})"
-        )
-    return found
+        return request.to_map(call_method(request, inputs, len(state.inputs)))
 
 
 def _has_zero_gradient(request: Request, state: PassState, layer: Layer) -> Tensor:

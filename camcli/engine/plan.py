@@ -23,6 +23,7 @@ from camcli.engine.smoothing import NO_SMOOTHING, Smoothing
 from camcli.methods._decomposition import eigen
 from camcli.methods.registry import DEFAULT_METHODS, METHODS, Method, find_method
 from camcli.models.introspection.default_layer import find_default_layer
+from camcli.models.introspection.gradient_mode import allow_gradients
 from camcli.models.introspection.selectors import find_block_layer, parse_layer_spec
 from camcli.models.model import Model
 from camcli.models.zoo.builtin_networks import BUILTIN_CNN, BUILTIN_TSCAM, BUILTIN_VIT
@@ -49,6 +50,7 @@ class PlanOptions:
         return self.layer_spec is not None or self.block is not None
 
 
+@allow_gradients()
 def plan_requests(
     model: Model,
     methods: Sequence[Method],
@@ -74,6 +76,7 @@ def plan_requests(
     return _plan_methods(model, methods, plan_options)
 
 
+@allow_gradients()
 def plan_layer_specs(
     model: Model,
     methods: Sequence[Method],
@@ -230,6 +233,8 @@ def _choose_map_function(
     if method.returns == "terms":
         return eigen if smoothing.uses_eigen else sum_channels
     if method.returns == "tokens":
+        if ATTENTION_MATRICES not in model_parts:
+            raise MethodError(f"{method.name} returns tokens, but asks for no attention matrices")
         matrices = model_parts[ATTENTION_MATRICES]
         return partial(matrices.tokens_to_map, summary=not method.class_specific)
     return lambda maps: maps

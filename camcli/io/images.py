@@ -60,6 +60,8 @@ def decode_image(image: Image.Image) -> Image.Image:
 
 def _decode(image: Image.Image) -> Image.Image:
     image.load()
+    if 0 in image.size:
+        raise ImageError("the image has no pixels")
     return _to_rgb(_apply_exif_orientation(image))
 
 

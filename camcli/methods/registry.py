@@ -168,13 +168,17 @@ def method(
     Raises UsageError for a parameter that no provider offers, an option without a default, a name
     that another function has, or a decorator without parentheses.
     """
+    if name is not None and (not name or set(name) & set(":,=")):
+        raise UsageError(f"method {name!r}: a name must not be empty, and has no colon, comma or =")
     if misplaced is not None:
         raise UsageError("write @method() with parentheses")
     if returns not in get_args(ReturnKind):
         raise UsageError(f"returns={returns!r}: choose from {', '.join(get_args(ReturnKind))}")
 
     def register(function: _MethodFunction) -> _MethodFunction:
-        called = name or function.__name__
+        called = name or getattr(function, "__name__", "")
+        if not called:
+            raise UsageError("a method without a name: write @method(name=...)")
         _check_name_is_free(called, function)
         input_names, options = _read_parameters(called, function)
         METHODS[called] = Method(
@@ -206,14 +210,16 @@ def _check_name_is_free(name: str, function: _MethodFunction) -> None:
     """Refuse the name of another function; a notebook may define the same one again."""
     taken = {normalize_method_name(known): m.function for known, m in METHODS.items()}
     other = taken.get(normalize_method_name(name))
-    if other and (other.__module__, other.__qualname__) != (
-        function.__module__,
-        function.__qualname__,
-    ):
+    if other and _locate(other) != _locate(function):
         raise UsageError(
             f"method {name}: {other.__module__} already has a method with this name; choose "
             f"another with @method(name=...)"
         )
+
+
+def _locate(function: Callable[..., Any]) -> tuple[str, str]:
+    """Where a function is defined; a partial has no place of its own."""
+    return getattr(function, "__module__", ""), getattr(function, "__qualname__", repr(function))
 
 
 def _read_parameters(

@@ -16,6 +16,7 @@ from camcli.core.types import Layer, Transform
 from camcli.io import labels
 from camcli.io.labels import Labels
 from camcli.models.introspection.attention_modules import AttentionModule, find_attention_modules
+from camcli.models.introspection.gradient_mode import allow_gradients
 from camcli.models.introspection.layer_detection import find_layers
 from camcli.models.introspection.logits import find_logits, return_logits
 from camcli.models.introspection.quirks import find_quirks
@@ -58,6 +59,7 @@ class Model:
         return logits.softmax(dim=1) if self.output_activation == "softmax" else logits.sigmoid()
 
 
+@allow_gradients()
 def load_model(
     name: str | None = None,
     checkpoint: Path | None = None,
@@ -99,6 +101,7 @@ def load_model(
     )
 
 
+@allow_gradients()
 def wrap_network(
     name: str,
     network: nn.Module,
@@ -116,6 +119,7 @@ def wrap_network(
     logit z becomes the two logits (-z, z). Raises ModelError if the network is not a classifier,
     cannot be copied or does not run on an input of the transform's size, and LabelsError.
     """
+    network = getattr(network, "_orig_mod", network)  # torch.compile ignores hooks that come later
     device = device or torch.device("cpu")
     with _raise_model_error(name, transform.size):
         if copy:

@@ -65,7 +65,8 @@ def _copy_tensor(tensor: Tensor) -> Tensor:
     if nn.parameter.is_lazy(tensor):
         raise ValueError("its weights are not initialized; run it on one image first")
     if type(tensor) is nn.Parameter:
-        return nn.Parameter(tensor.detach(), requires_grad=False)
+        shared = tensor.clone() if tensor.is_inference() else tensor.detach()
+        return nn.Parameter(shared, requires_grad=False)
     return deepcopy(tensor) if isinstance(tensor, nn.Parameter) else tensor.detach().clone()
 
 

@@ -17,6 +17,7 @@ from camcli.engine.explain_batch import ExplainOptions, explain_batch
 from camcli.engine.postprocess import BatchExplanation
 from camcli.engine.request import Request
 from camcli.engine.targets import choose_target_classes
+from camcli.models.introspection.gradient_mode import allow_gradients
 from camcli.runs.run_config import RunConfig, RunState
 from camcli.runs.transfer import split_by_image, to_host
 
@@ -24,6 +25,7 @@ Outcome = Result | Failure
 OUT_OF_MEMORY_MESSAGE = "not enough memory for this model, even for a single image"
 
 
+@allow_gradients()
 def compute_outcomes(
     config: RunConfig, samples: Sequence[Sample], state: RunState
 ) -> list[list[Outcome]]:

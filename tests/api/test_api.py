@@ -114,6 +114,50 @@ def test_a_pil_image_is_treated_as_its_file(tmp_path: Path) -> None:
         camcli.explain(model, cut)
 
 
+MODES: dict[str, Callable[[], Any]] = {
+    "no_grad": torch.no_grad,
+    "inference_mode": torch.inference_mode,
+}
+
+
+@pytest.mark.parametrize("mode", MODES)
+def test_the_callers_gradient_mode_does_not_matter(mode: str) -> None:
+    methods = ["gradcam", "fullgrad", "saliency"]
+    expected = camcli.explain(small("test_resnet"), CAT, methods)
+    network = nn.Sequential(
+        nn.Conv2d(3, 4, 3), nn.ReLU(), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(4, 2)
+    )
+    with MODES[mode]():
+        found = camcli.explain(small("test_resnet"), CAT, methods)
+        wrapped = camcli.wrap(network, size=32)
+        assert not torch.is_grad_enabled() or torch.is_inference_mode_enabled()
+        assert camcli.compare(wrapped, CAT, ["gradcam"]).explanations[0].status == "ok"
+    assert camcli.explain(wrapped, CAT, "gradcam")[0].status == "ok"
+    for one, other in zip(found, expected, strict=True):
+        assert one.status == other.status == "ok"
+        np.testing.assert_array_equal(one.raw, other.raw)
+
+
+def test_a_compiled_network_is_explained_as_the_plain_one() -> None:
+    plain = small("test_resnet").network
+    size = small("test_resnet").input_size
+    methods = ["gradcam", "fullgrad", "guidedbackprop"]
+    expected = camcli.explain(camcli.wrap(plain, size=size), CAT, methods)
+    compiled = torch.compile(plain, backend="eager")
+    found = camcli.explain(camcli.wrap(compiled, size=size), CAT, methods)  # type: ignore[arg-type]  # a module, too
+    for one, other in zip(found, expected, strict=True):
+        assert one.layers == other.layers
+        np.testing.assert_array_equal(one.raw, other.raw)
+
+
+def test_a_bfloat16_tensor_and_a_name_like_a_pattern_are_images(tmp_path: Path) -> None:
+    model = small("test_efficientnet")
+    assert camcli.explain(model, torch.rand(3, 20, 20).bfloat16())[0].status == "ok"
+    with Image.open(CAT) as image:
+        image.save(tmp_path / "cat[1].jpg")
+    assert isinstance(camcli.explain(model, tmp_path / "cat[1].jpg"), list)
+
+
 def test_gray_values_are_an_image() -> None:
     model = small("test_efficientnet")
     for values in (pixels()[:, :, 0], pixels()[:, :, :1], torch.rand(1, 40, 60)):
@@ -131,6 +175,9 @@ def test_gray_values_are_an_image() -> None:
         (np.zeros(8), "not an image"),
         (np.array([["a"]]), "not an image"),
         (3, "a int is not an image"),
+        (Image.new("RGB", (0, 5)), "no pixels"),
+        (BytesIO(b"x"), "a BytesIO is not an image"),
+        (torch.zeros(3, 8, 8, device="meta"), "is not an image"),
         ("missing.jpg", "no such file"),
     ],
 )
@@ -190,6 +237,8 @@ def test_methods_and_targets_multiply() -> None:
         ({"smooth": "blur"}, camcli.UsageError, "blur"),
         ({"threshold": 2}, camcli.UsageError, "fraction"),
         ({"batch_size": 0}, camcli.UsageError, "1 or more"),
+        ({"batch_size": 2.5}, camcli.UsageError, "1 or more"),
+        ({"layers": ["last"]}, camcli.UsageError, "write a text"),
         ({"on_error": "ignore"}, camcli.UsageError, "choose from stop, continue"),
         ({"method": "rise", "options": {"mask": 3}}, camcli.UsageError, "masks"),
         ({"method": "rise", "options": {"masks": "many"}}, camcli.UsageError, "masks=many"),

@@ -13,10 +13,11 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from conftest import Cli
+from conftest import PHOTOS, Cli, small
 from numpy.typing import NDArray
 from torch import Tensor
 
+import camcli
 from camcli.cli.commands.methods import load_method_costs
 from camcli.core.errors import UsageError
 from camcli.methods import method
@@ -219,8 +220,11 @@ BROKEN = {
 }
 FAULTS = {
     "own_divides": ("return 1 / 0", "own_divides raised ZeroDivisionError: division by zero"),
-    "own_channels": ("return inputs", "own_channels returned shape (1, 3, 224, 224)"),
-    "own_number": ("return 3", "own_number returned int; it must return a tensor (B,H,W)"),
+    "own_channels": ("return inputs", "own_channels returned torch.float32 (1, 3, 224, 224)"),
+    "own_number": ("return 3", "own_number returned int; it must return a tensor of real numbers"),
+    "own_complex": ("return inputs.sum(1) * 1j", "own_complex returned torch.complex64"),
+    "own_empty": ("return inputs.sum(1)[:, :0]", "own_empty returned torch.float32 (1, 0, 224)"),
+    "own_exit": ("raise SystemExit(3)", "own_exit raised SystemExit: 3"),
 }
 
 
@@ -276,6 +280,23 @@ def test_the_users_folder_does_not_hide_modules_afterwards(cli: Cli, tmp_path: P
     before = list(sys.path)
     assert cli("methods", "own_path:mycam").status == 0
     assert sys.path == [*before, str(tmp_path)]
+
+
+def test_a_users_method_cannot_change_what_others_read() -> None:
+    @method()
+    def erasing(activations: Tensor, gradients: Tensor) -> Tensor:
+        return activations.zero_().sum(1) + gradients.zero_().sum(1)
+
+    model = small("test_resnet")
+    _, found = camcli.explain(model, PHOTOS[0], ["erasing", "gradcam"])
+    (expected,) = camcli.explain(model, PHOTOS[0], "gradcam")
+    assert np.array_equal(found.raw, expected.raw)
+
+
+@pytest.mark.parametrize("name", ["", "a:b", "x,y", "x=1"])
+def test_a_name_that_cannot_be_typed_is_refused(name: str) -> None:
+    with pytest.raises(UsageError, match="a name must not be empty"):
+        method(name=name)
 
 
 def test_a_notebook_may_define_a_method_again() -> None:
