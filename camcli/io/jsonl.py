@@ -43,6 +43,8 @@ class ResultsLog:
             if overwrite:
                 with lock_log(path):
                     path.unlink(missing_ok=True)
+            if resume and path.is_symlink():  # dangling: pruning replaced a link to a log
+                path.unlink()
             file = path.open("ab" if resume else "xb", buffering=0)
             try:
                 _lock_file(file, path)

@@ -404,6 +404,14 @@ def test_a_list_that_is_a_link_is_replaced_not_written_through(cli: Cli, tmp_pat
     assert len(read(tmp_path / "o")) == 1
 
 
+def test_resume_writes_through_no_dangling_link(cli: Cli, tmp_path: Path) -> None:
+    (tmp_path / "o").mkdir()
+    (tmp_path / "o" / "results.jsonl").symlink_to(tmp_path / "nowhere")
+    assert cli("explain", PHOTOS[0], "--output", tmp_path / "o", "--resume").status == 0
+    assert not (tmp_path / "nowhere").exists()
+    assert len(read(tmp_path / "o")) == 1
+
+
 def test_an_interrupt_leaves_whole_files(tmp_path: Path) -> None:
     process = program(
         *("explain", many(tmp_path, 200), "--batch-size", 1, "--output", tmp_path / "o"),
