@@ -18,7 +18,7 @@ from camcli.core.thresholds import parse_threshold
 from camcli.core.types import Failure, FitMode, ImageSource, Result, Sample
 from camcli.engine.fusion import FUSIONS
 from camcli.engine.plan import PlanOptions, plan_layer_specs
-from camcli.engine.smoothing import parse_smoothing
+from camcli.engine.smoothing import parse_smoothing_options
 from camcli.engine.targets import parse_target
 from camcli.methods.option_parsing import parse_methods, parse_options
 from camcli.methods.registry import Method
@@ -120,7 +120,7 @@ def create_run_config(
             raise UsageError(f"{name}={text!r}: write a text, such as 'stage1..5'")
     if type(batch_size) is not int or not 1 <= batch_size <= 2**16:
         raise UsageError(f"batch_size={batch_size}: write a whole number of 1 or more")
-    smoothing = replace(parse_smoothing(smooth, seed), has_crops=fit == "tencrop")
+    smoothing = parse_smoothing_options(smooth, seed, fit)
     config = RunConfig(
         model=model,
         requests=(),

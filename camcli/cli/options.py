@@ -5,14 +5,14 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from camcli.core.errors import UsageError, to_one_line
 from camcli.core.types import FitMode
-from camcli.engine.smoothing import Smoothing, parse_smoothing
+from camcli.engine.smoothing import Smoothing, parse_smoothing_options
 from camcli.io.writers import find_writer
 from camcli.methods.option_parsing import parse_options
 from camcli.methods.registry import Method
@@ -161,11 +161,6 @@ def parse_method_settings(
         m.name: parse_options(m, {k: v for k, v in given.items() if k in m.options})
         for m in selected_methods
     }
-
-
-def parse_smoothing_options(spec: str, seed: int, fit: FitMode) -> Smoothing:
-    """Read `--smooth`; ten crops are views of the image too."""
-    return replace(parse_smoothing(spec, seed), has_crops=fit == "tencrop")
 
 
 def check_file_exists(option: str, path: Path | None) -> None:

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from camcli.core.errors import UsageError
+from camcli.core.types import FitMode
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -44,6 +45,11 @@ def parse_smoothing(spec: str, seed: int = 0) -> Smoothing:
     if spec not in known:
         raise UsageError(f"--smooth {spec}: write none, augment, noise:10 or eigen")
     return known[spec]
+
+
+def parse_smoothing_options(spec: str, seed: int, fit: FitMode) -> Smoothing:
+    """Read `--smooth`; ten crops are views of the image too."""
+    return replace(parse_smoothing(spec, seed), has_crops=fit == "tencrop")
 
 
 def _iter_unchanged(inputs: Tensor) -> Iterator[View]:

@@ -12,7 +12,7 @@ from camcli.core.boxes import BoxSelection
 from camcli.core.errors import CamcliError, UsageError
 from camcli.core.types import FitMode
 from camcli.engine.plan import PlanOptions, plan_layer_specs
-from camcli.engine.smoothing import parse_smoothing
+from camcli.engine.smoothing import parse_smoothing_options
 from camcli.evaluation.baselines import BASELINE_NAMES
 from camcli.evaluation.datasets.annotations import Problem
 from camcli.evaluation.datasets.evaluation_samples import (
@@ -103,7 +103,7 @@ def evaluate_localization(
     argument that does not fit the model or the data set, OutputError if files cannot be written.
     """
     methods = parse_methods(_to_list(method)) if method else []
-    smoothing = replace(parse_smoothing(smooth, seed), has_crops=fit == "tencrop")
+    smoothing = parse_smoothing_options(smooth, seed, fit)
     options = {m.name: {"seed": seed} if "seed" in m.options else {} for m in methods}
     plan_options = PlanOptions(block=block, fusion=fusion, options=options, smoothing=smoothing)
     requests = plan_layer_specs(model, methods, _to_list(layers) or [None], plan_options)

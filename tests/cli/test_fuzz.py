@@ -24,6 +24,7 @@ from camcli.core.errors import CamcliError, LabelsError, LayerError, TargetError
 from camcli.core.thresholds import parse_threshold
 from camcli.core.types import ImageSource
 from camcli.engine import targets
+from camcli.engine.smoothing import parse_smoothing_options
 from camcli.io import discovery as sources
 from camcli.io import labels
 from camcli.io.writers import WRITERS
@@ -261,7 +262,7 @@ READERS: dict[str, tuple[Callable[[str], Any], Callable[[Any], bool]]] = {
         lambda s: 0 < min(s) <= 1,
     ),
     "--save": (options.parse_output_kinds, lambda kinds: set(kinds) <= WRITERS.keys()),
-    "--smooth": (lambda t: options.parse_smoothing_options(t, 0, "squash"), bool),
+    "--smooth": (lambda t: parse_smoothing_options(t, 0, "squash"), bool),
     "--target": (
         lambda t: targets.parse_target(t)(CLASSES),
         lambda t: 0 <= t.top_count <= len(NAMES),
