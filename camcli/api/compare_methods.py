@@ -101,7 +101,7 @@ def compare(
     if row.reason_by_method and (methods or not any(row.configs)):
         raise MethodError(next(iter(row.reason_by_method.values())))
     row = row.select_columns([n for n, own in enumerate(row.configs) if own])
-    sources = list(iter_images(image))
+    sources = list(iter_images(image, model.transform.channel_count))
     if len(sources) != 1:
         raise UsageError(f"compare takes one image, not {len(sources)}")
     comparison = compare_methods([row], sources[0])

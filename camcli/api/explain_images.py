@@ -45,15 +45,16 @@ def explain(
     threshold: str | float | None = None,
     boxes: BoxSelection = "largest",
     fit: FitMode = "squash",
+    rgb: Sequence[int] = (),
     batch_size: int = 8,
     on_error: Literal["stop", "continue"] = "stop",
 ) -> Any:
     """Explain what the network looked at in one image or in many.
 
-    `images` is a path, a PIL image, an array (H,W,3), a tensor (3,H,W), or many of these: a list,
-    a generator, a folder, a glob, (B,...) values. One image gives a list of `Explanation`s, one
-    for each method and class. Many images give a generator, in the order of the images, that
-    reads ahead and keeps one batch in memory.
+    `images` is a path, a PIL image, an array (H,W,C), a tensor (C,H,W), or many of these: a list,
+    a generator, a folder, a glob, (B,...) values. C is the network's number of channels. One
+    image gives a list of `Explanation`s, one for each method and class. Many images give a
+    generator, in the order of the images, that reads ahead and keeps one batch in memory.
 
     The arguments are the options of `camcli explain`; `options` has the method's own, such as
     `{"masks": 500}`. Raises UsageError, MethodError, LayerError or TargetError for a wrong
@@ -75,10 +76,12 @@ def explain(
         threshold=threshold,
         boxes=boxes,
         fit=fit,
+        rgb=rgb,
         batch_size=batch_size,
     )
     config = replace(config, requests=plan_layer_specs(model, methods, [layers], plan_options))
-    found = _iter_explanations(config, iter_images(images), on_error)
+    sources = iter_images(images, model.transform.channel_count)
+    found = _iter_explanations(config, sources, on_error)
     return list(found) if is_single_image(images) else found
 
 
@@ -107,6 +110,7 @@ def create_run_config(
     threshold: str | float | None = None,
     boxes: BoxSelection = "largest",
     fit: FitMode = "squash",
+    rgb: Sequence[int] = (),
     batch_size: int = 8,
 ) -> tuple[RunConfig, PlanOptions]:
     """Create the run configuration, without requests yet, and the options to plan them from."""
@@ -120,6 +124,10 @@ def create_run_config(
             raise UsageError(f"{name}={text!r}: write a text, such as 'stage1..5'")
     if type(batch_size) is not int or not 1 <= batch_size <= 2**16:
         raise UsageError(f"batch_size={batch_size}: write a whole number of 1 or more")
+    if len(rgb) not in (0, 1, 3) or any(type(number) is not int or number < 1 for number in rgb):
+        raise UsageError(
+            f"rgb={rgb!r}: give three bands, such as (3, 2, 1), or one; 1 is the first"
+        )
     smoothing = parse_smoothing_options(smooth, seed, fit)
     config = RunConfig(
         model=model,
@@ -130,6 +138,7 @@ def create_run_config(
         threshold=parse_threshold(None if threshold is None else str(threshold)),
         box_selection=boxes,
         smoothing=smoothing,
+        picture_bands=tuple(rgb),
     )
     settings = {m.name: _parse_options(m, options or {}, seed, methods) for m in methods}
     return config, PlanOptions(

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 from camcli.core.errors import LabelsError
 from camcli.core.types import Transform
 from camcli.io.labels import create_labels, load_labels
-from camcli.models.model import Model, choose_device, load_model, wrap_network
+from camcli.models.model import Model, choose_device, load_model, override_transform, wrap_network
 
 if TYPE_CHECKING:
     from torch import nn
@@ -51,8 +51,8 @@ def wrap(
     network: nn.Module,
     *,
     size: int | tuple[int, int] = 224,
-    mean: Sequence[float] = (0.485, 0.456, 0.406),
-    std: Sequence[float] = (0.229, 0.224, 0.225),
+    mean: Sequence[float] | None = None,
+    std: Sequence[float] | None = None,
     interpolation: str = "bilinear",
     labels: LabelsLike | None = None,
     name: str | None = None,
@@ -63,15 +63,16 @@ def wrap(
 
     camcli works on a frozen copy. With `copy=False` it freezes and changes the network itself: that
     saves memory, and it is the way for networks that cannot be copied. `size` is the input size in
-    pixels, one side or (H, W); `mean` and `std` are those of its training, of values in [0,1].
-    Raises ModelError for a network that gives no (B,K) logits.
+    pixels, one side or (H, W); `mean` and `std` are those of its training, of values in [0,1], one
+    for each channel of the network or one for all. Without them they are ImageNet's, or their
+    average where the network does not take three channels. Raises ModelError for a network that
+    gives no (B,K) logits, UsageError for another number of values than channels.
     """
     transform = Transform(
-        size=(size, size) if isinstance(size, int) else size,
-        mean=tuple(mean),
-        std=tuple(std),
-        interpolation=interpolation,
+        size=(size, size) if isinstance(size, int) else size, interpolation=interpolation
     )
+    given = {"mean": mean, "std": std}
+    overrides = {name: tuple(values) for name, values in given.items() if values is not None}
     model = wrap_network(
         name or type(network).__name__,
         network,
@@ -79,6 +80,7 @@ def wrap(
         device=choose_device(device),
         copy=copy,
     )
+    model = replace(model, transform=override_transform(model.transform, overrides))
     return model if labels is None else _with_labels(model, labels)
 
 

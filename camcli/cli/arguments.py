@@ -27,6 +27,7 @@ from camcli.cli.declarations import (
     ModelName,
     OutputFolder,
     Overwrite,
+    PictureBands,
     Seed,
     Settings,
     Size,
@@ -57,6 +58,7 @@ class InputArguments:
     mean: Mean = None
     std: Std = None
     interpolation: Interpolation = None
+    rgb: PictureBands = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -184,7 +184,8 @@ Mean = Annotated[
     str | None,
     Option(
         metavar="M",
-        help="Normalise the input with this mean, such as 0.5 or 0.485,0.456,0.406.",
+        help="Normalise the input with this mean, such as 0.5 or 0.485,0.456,0.406: one number, or"
+        " one per channel.",
         show_default=FROM_MODEL,
         rich_help_panel=INPUT,
     ),
@@ -203,6 +204,16 @@ Interpolation = Annotated[
     Option(
         help="Resize images with this filter.",
         show_default=FROM_MODEL,
+        rich_help_panel=INPUT,
+    ),
+]
+PictureBands = Annotated[
+    str | None,
+    Option(
+        "--rgb",
+        metavar="R,G,B",
+        help="Show these bands of an image with many, such as 3,2,1, or one in grey.",
+        show_default="the first three, or the first",
         rich_help_panel=INPUT,
     ),
 ]

@@ -118,18 +118,26 @@ def parse_transform_options(
 def _parse_channel_values(
     option: str, text: str | None, minimum: float
 ) -> tuple[float, ...] | None:
-    """Read one number for all three channels, or three numbers; 1 is white."""
+    """Read one number for all channels, or one for each; 1 is white."""
     if text is None:
         return None
     try:
         values = tuple(float(part) for part in text.split(","))
     except ValueError:
         values = ()
-    if len(values) not in (1, 3) or not all(minimum <= value <= 1 for value in values):
+    if not values or not all(minimum <= value <= 1 for value in values):
         raise UsageError(
             f"{option} {text}: write one number from 0 to 1, or one per channel: 0.485,0.456,0.406"
         )
-    return values * 3 if len(values) == 1 else values
+    return values
+
+
+def parse_picture_bands(text: str | None) -> tuple[int, ...]:
+    """Read `--rgb`: three bands, or one that is shown in grey; 1 is the first."""
+    parts = [] if text is None else text.split(",")
+    if len(parts) not in (0, 1, 3) or not all(re.fullmatch(r"[1-9]\d{0,3}", p) for p in parts):
+        raise UsageError(f"--rgb {text}: write three bands, such as 3,2,1, or one; 1 is the first")
+    return tuple(map(int, parts))
 
 
 def parse_output_kinds(text: str) -> tuple[str, ...]:

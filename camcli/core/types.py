@@ -7,13 +7,14 @@ Pixel rectangles are half-open: left <= x < right.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal, NamedTuple
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 from camcli.core.layer_names import parse_layer_name
 
 if TYPE_CHECKING:
+    from numpy.typing import NDArray
     from PIL.Image import Image
 
     from camcli.core.geometry import Float32Array, View
@@ -51,13 +52,15 @@ STATUS_TEXTS: Mapping[str, StatusText] = {
 class ImageSource:
     """One image to read: its path, its name relative to the input, its output stem.
 
-    `image` holds an image that is in memory already; its path is only a name.
+    `image` holds an image or an array that is in memory already; its path is only a name.
     """
 
     path: Path
     name: str
     output_stem: str
-    image: Image | None = field(default=None, compare=False, repr=False, kw_only=True)
+    image: Image | NDArray[Any] | None = field(
+        default=None, compare=False, repr=False, kw_only=True
+    )
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,7 +77,10 @@ class Failure:
 
 @dataclass(frozen=True, slots=True)
 class Transform:
-    """The input that a model expects: size (H, W), normalisation, resampling, crop fraction."""
+    """The input that a model expects: size (H, W), normalisation, resampling, crop fraction.
+
+    `mean` and `std` have one value for each channel of the input.
+    """
 
     size: tuple[int, int]
     mean: tuple[float, ...] = (0.485, 0.456, 0.406)
@@ -82,10 +88,25 @@ class Transform:
     interpolation: str = "bilinear"
     crop_pct: float = 1.0
 
+    @property
+    def channel_count(self) -> int:
+        """The number of channels of the input."""
+        return len(self.mean)
+
+    def with_channels(self, count: int) -> Transform:
+        """The transform for `count` channels: other counts get the average of mean and std."""
+        return replace(
+            self, mean=_spread_values(self.mean, count), std=_spread_values(self.std, count)
+        )
+
+
+def _spread_values(values: tuple[float, ...], count: int) -> tuple[float, ...]:
+    return values if len(values) == count else (sum(values) / len(values),) * count
+
 
 @dataclass(frozen=True, slots=True)
 class Sample:
-    """One image, ready for the network: its (V,3,H,W) inputs and its geometry.
+    """One image, ready for the network: its (V,C,H,W) inputs and its geometry.
 
     `view` is the rectangle that a map shows: the view of the input, or of all crops merged.
     `target_classes` are the classes to explain, if the image fixes them. `file_stamp` differs if
@@ -101,7 +122,7 @@ class Sample:
 
     @property
     def image(self) -> Image:
-        """The upright original. A large one is decoded again, which may raise ImageError."""
+        """The upright original in RGB. A large one is decoded again, which may raise ImageError."""
         return self.image_loader()
 
 

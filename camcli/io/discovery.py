@@ -20,6 +20,7 @@ IMAGE_SUFFIXES = frozenset(
         *("ppm", "pgm", "pnm", "avif", "jp2"),
     )
 )
+ARRAY_SUFFIX = ".npy"
 SourceOrFailure = ImageSource | Failure
 
 
@@ -29,7 +30,8 @@ def find_image_sources(
     """Every image that the inputs name, once, in their order; a missing one is a Failure.
 
     An input is a file, a folder (searched recursively, without hidden entries), a glob, or `-` for
-    a list of inputs on stdin. `skip_folder` holds the results and is left out.
+    a list of inputs on stdin. Of a folder or a glob, `.npy` files are images only if it finds no
+    picture. `skip_folder` holds the results and is left out.
     Raises UsageError if there is no image at all.
     """
     listed = (item for given in inputs for item in (stdin_names if given == "-" else (given,)))
@@ -82,6 +84,7 @@ def _has_results(folder: Path, skip_folder: Path) -> bool:
 def _iter_folder_sources(folder: Path, skip_folder: Path) -> Iterator[SourceOrFailure]:
     refused: list[OSError] = []
     seen = 0
+    arrays: list[Path] = []
     for place, folders, files in _iter_folder_tree(folder, refused.append):
         here = Path(place)
         folders[:] = sorted(
@@ -92,9 +95,15 @@ def _iter_folder_sources(folder: Path, skip_folder: Path) -> Iterator[SourceOrFa
         )
         for file in sorted(files):
             path = here / file
-            if path.suffix.lower() in IMAGE_SUFFIXES and not file.startswith("."):
+            suffix = "" if file.startswith(".") else path.suffix.lower()
+            if suffix in IMAGE_SUFFIXES:
                 seen += 1
                 yield ImageSource(path, path.relative_to(folder).as_posix(), "")
+            elif suffix == ARRAY_SUFFIX and not seen:
+                arrays.append(path)
+    for path in [] if seen else arrays:
+        seen += 1
+        yield ImageSource(path, path.relative_to(folder).as_posix(), "")
     for error in refused:
         where = str(error.filename)
         yield Failure(Path(where).name, where, error.strerror or "cannot be read")
@@ -126,11 +135,12 @@ def _iter_glob_sources(pattern: str, skip_folder: Path) -> Iterator[SourceOrFail
     wanted = [
         path
         for path in matches
-        if path.suffix.lower() in IMAGE_SUFFIXES
+        if path.suffix.lower() in {*IMAGE_SUFFIXES, ARRAY_SUFFIX}
         and path.is_file()
         and skip_folder != path.resolve().parent
     ]
-    for path in wanted:
+    pictures = [path for path in wanted if path.suffix.lower() != ARRAY_SUFFIX]
+    for path in pictures or wanted:
         yield ImageSource(path, path.relative_to(root).as_posix(), "")
     if not wanted:
         yield Failure(pattern, pattern, "no image matches this pattern")

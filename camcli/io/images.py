@@ -6,17 +6,19 @@ import logging
 import os
 import stat
 import warnings
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from functools import cache
 from pathlib import Path
-from typing import BinaryIO
+from typing import BinaryIO, TypeVar
 
 import numpy as np
+from numpy.typing import NDArray
 from PIL import Image, UnidentifiedImageError
 
 from camcli.core.errors import ImageError, to_one_line
 
+Out = TypeVar("Out")
 # Only decoders that run no other program and open no other file.
 IMAGE_FORMATS = ("JPEG", "PNG", "GIF", "BMP", "WEBP", "TIFF", "PPM", "AVIF", "JPEG2000")
 # Without a handler, Pillow's log of a broken file would go to standard error without a name.
@@ -39,14 +41,28 @@ def load_image(path: Path) -> Image.Image:
 
     Raises ImageError for a file that is not a complete image in one of IMAGE_FORMATS.
     """
-    if os.path.exists(path) and not os.path.isfile(path):
-        raise ImageError("not a regular file")  # reading a pipe or a device may never end
+    return read_image(path, _decode)
+
+
+def read_image(path: Path, decode: Callable[[Image.Image], Out]) -> Out:
+    """What a function makes of an opened image file, before the file is closed.
+
+    Raises ImageError as `load_image` does.
+    """
     with (
-        _raise_image_errors(),
-        _open_regular_file(path) as file,
+        open_image_file(path) as file,
         Image.open(file, formats=_list_supported_formats()) as opened,
     ):
-        return _decode(opened)
+        return decode(opened)
+
+
+@contextmanager
+def open_image_file(path: Path) -> Iterator[BinaryIO]:
+    """Open a regular file; whatever reading it raises becomes an ImageError of one line."""
+    if os.path.exists(path) and not os.path.isfile(path):
+        raise ImageError("not a regular file")  # reading a pipe or a device may never end
+    with raise_image_errors(), _open_regular_file(path) as file:
+        yield file
 
 
 def decode_image(image: Image.Image) -> Image.Image:
@@ -54,19 +70,24 @@ def decode_image(image: Image.Image) -> Image.Image:
 
     Raises ImageError for a file that is not complete.
     """
-    with _raise_image_errors():
+    with raise_image_errors():
         return _decode(image)
 
 
 def _decode(image: Image.Image) -> Image.Image:
+    return to_rgb(load_upright(image))
+
+
+def load_upright(image: Image.Image) -> Image.Image:
+    """The pixels of an opened image, rotated as EXIF says, in the mode of the file."""
     image.load()
     if 0 in image.size:
         raise ImageError("the image has no pixels")
-    return _to_rgb(_apply_exif_orientation(image))
+    return _apply_exif_orientation(image)
 
 
 @contextmanager
-def _raise_image_errors() -> Iterator[None]:
+def raise_image_errors() -> Iterator[None]:
     """Turn whatever a decoder raises into an ImageError of one line."""
     try:
         with warnings.catch_warnings():
@@ -128,15 +149,17 @@ def load_exif_transpose(path: Path) -> Image.Transpose | None:
     """The rotation that `load_image` applies to an existing file; annotations need it too."""
     if not os.path.isfile(path):
         return None
-    with warnings.catch_warnings():
+    with warnings.catch_warnings(), suppress(UnidentifiedImageError):  # an array has no EXIF
         warnings.simplefilter("ignore")
         with Image.open(path, formats=_list_supported_formats()) as opened:
             return _read_exif_transpose(opened)
+    return None
 
 
-def _to_rgb(image: Image.Image) -> Image.Image:
-    if image.mode in ("I", "F") or image.mode.startswith("I;16"):
-        image = _to_eight_bit(image)
+def to_rgb(image: Image.Image) -> Image.Image:
+    """An image of any mode as 8-bit RGB; transparent pixels become white."""
+    if is_deep_grey(image):
+        image = Image.fromarray(np.rint(scale_deep_grey(image)).astype(np.uint8))
     if image.has_transparency_data:
         layered = image.convert("RGBA")
         white = Image.new("RGBA", layered.size, "white")
@@ -144,8 +167,13 @@ def _to_rgb(image: Image.Image) -> Image.Image:
     return image.convert("RGB")
 
 
-def _to_eight_bit(image: Image.Image) -> Image.Image:
-    """Scale grey values of 16 or 32 bits to 8 bits; Pillow's own conversion would clip them."""
+def is_deep_grey(image: Image.Image) -> bool:
+    """Whether an image has grey values of more than 8 bits."""
+    return image.mode in ("I", "F") or image.mode.startswith("I;16")
+
+
+def scale_deep_grey(image: Image.Image) -> NDArray[np.float64]:
+    """Scale grey values of 16 or 32 bits to 0..255; Pillow's own conversion would clip them."""
     values = np.asarray(image, dtype=np.float64)
     if not np.isfinite(values).all() or values.min() < 0 or values.max() > 65535:
         raise ImageError(
@@ -159,4 +187,4 @@ def _to_eight_bit(image: Image.Image) -> Image.Image:
         raise ImageError(
             "floating-point values above 255 have no standard scale; save the image with 16 bits"
         )
-    return Image.fromarray(np.rint(values).astype(np.uint8))
+    return values

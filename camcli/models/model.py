@@ -19,6 +19,7 @@ from camcli.models.introspection.attention_modules import AttentionModule, find_
 from camcli.models.introspection.gradient_mode import allow_gradients
 from camcli.models.introspection.layer_detection import find_layers
 from camcli.models.introspection.logits import find_logits, return_logits
+from camcli.models.introspection.probe import find_channel_count
 from camcli.models.introspection.quirks import find_quirks
 from camcli.models.introspection.stages import number_layers
 from camcli.models.network_copy import copy_network, freeze_network
@@ -84,11 +85,12 @@ def load_model(
     model = wrap_network(
         loaded.name,
         loaded.network,
-        replace(loaded.transform, **transform_overrides or {}),
+        loaded.transform,
         label_file,
         target_device,
         copy=False,  # nobody else has this network
     )
+    transform = override_transform(model.transform, transform_overrides or {})
     class_names = loaded.class_names or ()
     has_class_names = not label_file and len(class_names) == len(model.labels.names)
     return replace(
@@ -97,7 +99,8 @@ def load_model(
         thresholds=loaded.thresholds,
         architecture=loaded.architecture or loaded.name,
         output_activation=output_activation or model.output_activation,
-        note=loaded.note,
+        note="; ".join(filter(None, (loaded.note, _describe_channels(transform)))),
+        transform=transform,
     )
 
 
@@ -116,8 +119,10 @@ def wrap_network(
     camcli works on a frozen copy that shares the weights, so `network` does not change; wrap it
     again after training. With `copy=False` camcli freezes and changes `network` itself. The
     Model's network returns logits (B,K), whatever the forward pass of `network` returns; a single
-    logit z becomes the two logits (-z, z). Raises ModelError if the network is not a classifier,
-    cannot be copied or does not run on an input of the transform's size, and LabelsError.
+    logit z becomes the two logits (-z, z). A network of another number of channels than those of
+    `transform` gets the average of mean and std in each. Raises ModelError if the network is not a
+    classifier, cannot be copied or does not run on an input of the transform's size, and
+    LabelsError.
     """
     network = getattr(network, "_orig_mod", network)  # torch.compile ignores hooks that come later
     device = device or torch.device("cpu")
@@ -127,6 +132,7 @@ def wrap_network(
         else:
             freeze_network(network, device)
         _check_has_classifier(name, network)
+        transform = transform.with_channels(find_channel_count(network, transform.size))
         quirks = find_quirks(network)
         layers, output = find_layers(network, quirks, transform.size)
         logits = find_logits(output)
@@ -160,6 +166,35 @@ def _raise_model_error(name: str, size: tuple[int, int]) -> Iterator[None]:
         wanted = "x".join(map(str, size))
         reason = str(error).partition("\n")[0] or type(error).__name__
         raise ModelError(f"{name} does not run on a {wanted} input: {reason}") from error
+
+
+def override_transform(transform: Transform, values: Mapping[str, Any]) -> Transform:
+    """The transform with other values; one number of mean or std is for all channels.
+
+    Raises UsageError for another number of numbers than the network has channels.
+    """
+    count = transform.channel_count
+    for key in ("mean", "std"):
+        if len(values.get(key, ())) not in (0, 1, count):
+            raise UsageError(
+                f"{key} has {len(values[key])} numbers, but the network takes {count} "
+                f"channel{'s' * (count != 1)}; give one number for each, or one for all"
+            )
+    return replace(transform, **values).with_channels(count)
+
+
+def _describe_channels(transform: Transform) -> str:
+    """What the user must know about a network that does not take RGB."""
+    count = transform.channel_count
+    if count == 3:
+        return ""
+    images = (
+        "1 channel: images are read as grey"
+        if count == 1
+        else f"{count} channels: images are .npy files or TIFFs of {count} bands"
+    )
+    mean, std = (f"{values[0]:.4g}" for values in (transform.mean, transform.std))
+    return f"the network takes {images}; --mean and --std set the normalisation (now {mean}, {std})"
 
 
 def _load_class_names(label_file: Path | None, class_count: int) -> Labels:

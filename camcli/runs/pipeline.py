@@ -17,7 +17,7 @@ from camcli.core.geometry import Float32Array, View, crop_visible_map
 from camcli.core.types import ClassExplanation, Failure, FileStamp, ImageSource, Result, Sample
 from camcli.engine.acceleration.bn_folding import fold_batch_norms
 from camcli.engine.acceleration.compilation import compile_network
-from camcli.io.images import load_image
+from camcli.io.bands import read_picture, read_pixels
 from camcli.io.transforms import compute_view, preprocess_crops, preprocess_image
 from camcli.runs.batch import Outcome, compute_outcomes
 from camcli.runs.run_config import RunConfig, RunState
@@ -114,15 +114,20 @@ def load_image_sample(config: RunConfig, source: ImageSource | Failure) -> Sampl
     try:
         target_classes = config.target.find_fixed_classes(source)
         stamp = find_file_stamp(source.path)
-        image = source.image or load_image(source.path)
-        view = compute_view(*image.size, config.model.transform, config.fit)
-        inputs = _preprocess(config, image, view)
+        image = source.path if source.image is None else source.image
+        wanted = (config.model.transform.channel_count, config.picture_bands)
+        pixels = read_pixels(image, *wanted)
+        picture = pixels.picture
+        view = compute_view(*picture.size, config.model.transform, config.fit)
+        inputs = _preprocess(config, pixels.planes, view)
     except CamcliError as error:
         return _create_failure(source, error)
-    is_kept = bool(source.image) or image.width * image.height <= config.max_kept_pixels
+    is_kept = source.image is not None or picture.width * picture.height <= config.max_kept_pixels
     return Sample(
         source=source,
-        image_loader=_create_image_getter(image) if is_kept else partial(load_image, source.path),
+        image_loader=_create_image_getter(picture)
+        if is_kept
+        else partial(read_picture, image, *wanted),
         inputs=inputs,
         view=view,
         target_classes=target_classes,
@@ -130,11 +135,11 @@ def load_image_sample(config: RunConfig, source: ImageSource | Failure) -> Sampl
     )
 
 
-def _preprocess(config: RunConfig, image: Image, view: View) -> Float32Array:
-    """Return the inputs (V,3,H,W) of one image: V crops, or the image itself."""
+def _preprocess(config: RunConfig, planes: Sequence[Image], view: View) -> Float32Array:
+    """Return the inputs (V,C,H,W) of one image: V crops, or the image itself."""
     if config.crops:
-        return preprocess_crops(image, config.crops, config.model.transform)
-    return preprocess_image(image, view, config.model.transform)[None]
+        return preprocess_crops(planes, config.crops, config.model.transform)
+    return preprocess_image(planes, view, config.model.transform)[None]
 
 
 def _create_image_getter(image: Image) -> Callable[[], Image]:

@@ -7,6 +7,7 @@ from typing import Literal
 
 from camcli.core.boxes import BoxSelection
 from camcli.core.concurrency import PhaseTimer
+from camcli.core.errors import UsageError
 from camcli.core.geometry import Crops
 from camcli.core.types import FitMode
 from camcli.engine.providers.base import ProgressCallback
@@ -25,7 +26,8 @@ MAX_WAITING_IMAGE_BYTES = 2**31  # memory for decoded images that wait for their
 class RunConfig:
     """The settings for every image of a run.
 
-    `threshold` None means the threshold of the checkpoint, or else of the method.
+    `threshold` None means the threshold of the checkpoint, or else of the method. `picture_bands`
+    are the bands that pictures show, from 1; without them the first three, or the first.
     `report_progress(done, total)` counts the changed inputs of one batch.
     """
 
@@ -40,12 +42,19 @@ class RunConfig:
     smoothing: Smoothing = NO_SMOOTHING
     precision: Precision | Literal["auto"] = "fp32"
     is_compiled: bool = False
+    picture_bands: tuple[int, ...] = ()
     report_progress: ProgressCallback = lambda _done, _total: None
 
     def find_threshold(self, method: Method) -> str | float:
         """Return the box threshold of a method: the user's, the checkpoint's or the method's."""
         own = self.model.thresholds.get(method.name, method.threshold)
         return own if self.threshold is None else self.threshold
+
+    def __post_init__(self) -> None:
+        """Raise UsageError for a band that the network's images do not have."""
+        count = self.model.transform.channel_count
+        if self.picture_bands and max(self.picture_bands) > count:
+            raise UsageError(f"--rgb: the network takes {count} channel{'s' * (count != 1)}")
 
     @property
     def read_ahead_count(self) -> int:

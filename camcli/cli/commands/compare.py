@@ -38,6 +38,7 @@ from camcli.cli.options import (
     parse_method_options,
     parse_model_names,
     parse_model_options,
+    parse_picture_bands,
 )
 from camcli.core.errors import MethodError, UsageError
 from camcli.core.thresholds import parse_threshold
@@ -88,6 +89,7 @@ def compare(
     options = parse_method_options(methods, method_arguments, layers, image.fit)
     bind_target = parse_target(target)
     model_options = parse_model_options(model, image, device)
+    picture_bands = parse_picture_bands(image.rgb)
     threshold = parse_threshold(output.threshold)
     names = parse_model_names(model.model, models, model.checkpoint)
     if options.fusion == "none":
@@ -110,6 +112,7 @@ def compare(
             requests=(),
             target=bind_target(network.labels),
             fit=image.fit,
+            picture_bands=picture_bands,
             batch_size=choose_batch_size(batch_size, network.device.type, image.fit),
             workers=1,
             threshold=threshold,

@@ -47,6 +47,7 @@ from camcli.cli.options import (
     parse_method_options,
     parse_model_names,
     parse_model_options,
+    parse_picture_bands,
 )
 from camcli.core.errors import UsageError, format_suggestion, to_one_line
 from camcli.core.thresholds import parse_threshold
@@ -98,6 +99,7 @@ def localization(
     wanted = parse_methods(method) if method else []
     options = parse_method_options(wanted, method_arguments, layers, image.fit)
     model_options = parse_model_options(model, image, device)
+    picture_bands = parse_picture_bands(image.rgb)
     level = parse_threshold(threshold)
     names = parse_model_names(model.model, models, model.checkpoint)
     model_choices = (model.model, models, model.checkpoint, method, layers, options.block)
@@ -145,6 +147,7 @@ def localization(
                 requests=plan_layer_specs(loaded, wanted, layers or [None], plan_options),
                 target=ANNOTATED_CLASS,
                 fit=image.fit,
+                picture_bands=picture_bands,
                 batch_size=choose_batch_size(batch_size, loaded.device.type, image.fit),
                 workers=threads,
                 threshold=level,

@@ -30,6 +30,7 @@ from camcli.cli.options import (
     parse_method_options,
     parse_model_options,
     parse_output_kinds,
+    parse_picture_bands,
 )
 from camcli.core.thresholds import parse_threshold
 from camcli.engine.targets import parse_target
@@ -78,6 +79,7 @@ def explain(
     options = parse_method_options(methods, method_arguments, layers, image.fit)
     bind_target = parse_target(target)
     model_options = parse_model_options(model, image, speed.device)
+    picture_bands = parse_picture_bands(image.rgb)
     kinds = parse_output_kinds(output.save)
     threshold = parse_threshold(output.threshold)
     check_grabcut_available(output.boxes)
@@ -103,6 +105,7 @@ def explain(
         requests=_plan_requests(network, options, layers),
         target=bind_target(network.labels),
         fit=image.fit,
+        picture_bands=picture_bands,
         batch_size=choose_batch_size(speed.batch_size, network.device.type, image.fit),
         workers=speed.workers or choose_worker_count(),
         threshold=threshold,
@@ -183,6 +186,8 @@ def _create_result_settings(params: Mapping[str, Any]) -> dict[str, Any]:
     from camcli.runs.manifest import compute_file_digest
 
     own = {name: value for name, value in params.items() if name not in NON_RESULT_OPTIONS}
+    if own["rgb"] is None:  # a run of before the option existed can be resumed
+        del own["rgb"]
     target = own["target"]
     table = compute_file_digest(Path(target[1:])) if target.startswith("@") else None
     return {**own, "target_sha256": table}

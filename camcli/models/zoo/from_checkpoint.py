@@ -34,6 +34,7 @@ from camcli.models.zoo.conformer import (
     is_original_conformer,
     is_tscam_conformer,
 )
+from camcli.models.zoo.input_channels import count_input_channels
 from camcli.models.zoo.libraries import find_library
 from camcli.models.zoo.libraries.timm import LIBRARY as TIMM
 from camcli.models.zoo.library import LoadedNetwork, Size, check_trained_size
@@ -69,7 +70,7 @@ def load_trained_network(path: Path, card: ModelCard, size: Size | None) -> Load
     trained_at = card.transform.size
     if card.head == "tscam":
         check_trained_size(size, trained_at, path)
-    plain = create_untrained(card.model, trained_at)
+    plain = create_untrained(card.model, trained_at, card.transform.channel_count)
     network = HEAD_ATTACHERS[card.head](plain.network, len(card.classes), trained_at, card.model)
     load_into_network(network, load_weights(path), path, f"{card.head} {card.model}")
     transform = replace(card.transform, size=size or trained_at)
@@ -138,13 +139,13 @@ def _recognition_message(
     differ = [
         name
         for name in others
-        if _format_library_normalization(name) != _format_normalization(transform)
+        if _format_library_normalization(name, transform) != _format_normalization(transform)
     ]
     if not differ or {"mean", "std"} <= metadata.transform_settings.keys():
         return note
     return (
         f"{note}; images are normalised with {_format_normalization(transform)}. It may also be "
-        f"{differ[0]} with {_format_library_normalization(differ[0])}: if so, use "
+        f"{differ[0]} with {_format_library_normalization(differ[0], transform)}: if so, use "
         f"--model {differ[0]} --checkpoint, or --mean and --std"
     )
 
@@ -154,9 +155,10 @@ def _format_normalization(transform: Transform) -> str:
     return f"mean {mean}, std {std}"
 
 
-def _format_library_normalization(name: str) -> str:
-    """The normalisation that the library has for a network."""
-    return _format_normalization(find_library(name).find_transform(name, None))
+def _format_library_normalization(name: str, like: Transform) -> str:
+    """The normalisation that the library has for a network, for as many channels."""
+    own = find_library(name).find_transform(name, None)
+    return _format_normalization(own.with_channels(like.channel_count))
 
 
 def _load_architecture(
@@ -171,11 +173,15 @@ def _load_architecture(
     _check_patch_size(path, name, plain, state)
     trained_at = size or _find_trained_size(plain, state)
     classes = _count_head_classes(plain, state)
+    channels = count_input_channels(plain, state)
     options = {} if classes is None else {"num_classes": classes}
+    if channels != 3:
+        options["in_chans"] = channels
     network = create_network(name, trained_at, **options)
     load_into_network(network, _convert_layout(network, state), path, name)
     settings = {**library.find_checkpoint_settings(name), **metadata.transform_settings}
     transform = replace(library.find_transform(name, trained_at, network), **settings)
+    transform = transform.with_channels(channels)
     return LoadedNetwork(name, network, transform, metadata.class_names)
 
 
@@ -261,7 +267,10 @@ def load_tscam_vit(path: Path, state: StateDict, size: Size | None) -> LoadedNet
     trained_at = (grid * 16, grid * 16)
     check_trained_size(size, trained_at, path)
     plain = f"{variants[width]}_patch16_224"
-    network = create_network(plain, None, num_classes=0, global_pool="", img_size=trained_at)
+    options: dict[str, Any] = {"num_classes": 0, "global_pool": "", "img_size": trained_at}
+    with torch.device("meta"):
+        channels = count_input_channels(create_network(plain, None), state)
+    network = create_network(plain, None, in_chans=channels, **options)
     network.head = ConvHead(width, classes, (grid, grid), prefix=1)
     # SCM, TS-CAM's successor, also saves `layers.*`, which only its training uses.
     kept = {_to_conv_key(k): v for k, v in state.items() if not k.startswith("layers.")}

@@ -59,8 +59,8 @@ class Library(ABC):
     def create(self, name: str, size: Size | None, **options: Any) -> nn.Module:
         """A network without pretrained weights, for this input size where the network has one size.
 
-        `num_classes` is the number of classes; other options are the library's own. May raise any
-        of BUILD_ERRORS.
+        `num_classes` is the number of classes and `in_chans` that of input channels, if it is not
+        3; other options are the library's own. May raise any of BUILD_ERRORS.
         """
 
     @abstractmethod

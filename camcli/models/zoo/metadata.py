@@ -136,7 +136,7 @@ def find_transform_settings(table: Mapping[str, Any]) -> dict[str, Any]:
     found: dict[str, Any] = {}
     for key in ("mean", "std"):
         value = table.get(key)
-        if isinstance(value, list | tuple) and len(value) == 3 and all(map(_is_fraction, value)):
+        if isinstance(value, list | tuple) and value and all(map(_is_fraction, value)):
             found[key] = tuple(float(v) for v in value)
     if min(found.get("std", (1,))) < MIN_STD:
         del found["std"]

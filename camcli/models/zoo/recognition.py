@@ -9,8 +9,9 @@ import json
 import re
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cache
+from itertools import chain
 from pathlib import Path
 
 from camcli.models.zoo.signatures import (
@@ -57,10 +58,14 @@ class ArchitectureEntry:
 
 @dataclass(frozen=True, slots=True)
 class SignatureIndex:
-    """Every architecture by its trunk, best name first, and all sets of classifier layers."""
+    """Every architecture by its trunk, best name first; all sets of classifier layers and stems.
+
+    A stem is the convolutions that read the image; they have three input channels in the index.
+    """
 
     versions: Mapping[str, str]
     classifier_layers: tuple[tuple[str, ...], ...]
+    stems: tuple[tuple[str, ...], ...]
     entries_by_trunk: Mapping[str, tuple[ArchitectureEntry, ...]]
 
     def find_entries(self, mark: Signature) -> tuple[ArchitectureEntry, ...]:
@@ -85,6 +90,7 @@ def load_signature_index() -> SignatureIndex:
     return SignatureIndex(
         content["versions"],
         tuple(tuple(layers) for layers in content["classifiers"]),
+        tuple(tuple(layers) for layers in content["stems"]),
         {
             trunk: tuple(ArchitectureEntry(*row) for row in rows)
             for trunk, rows in content["trunks"].items()
@@ -96,11 +102,14 @@ def find_architecture(shapes: Shapes, hints: Sequence[str] = ()) -> Architecture
     """The architecture with these keys and shapes, or None.
 
     Hints are texts that may contain its name, the most reliable first: metadata, then the name of
-    the file. They only choose among the architectures that the shapes allow.
+    the file. They only choose among the architectures that the shapes allow. A network for another
+    number of channels than three is recognised too.
     """
     if len(shapes) > MAX_KEYS:
         return None
-    for view in iter_state_views(shapes):
+    views = list(iter_state_views(shapes))
+    recoloured = (other for view in views for other in _iter_three_channel_views(view))
+    for view in chain(views, recoloured):
         kept = create_signature_rows(view.shapes)
         for dropped in iter_classifier_keys(view.shapes):
             found = load_signature_index().find_entries(rows_to_signature(kept, dropped))
@@ -147,6 +156,16 @@ def _iter_inner_views(view: StateView) -> Iterator[StateView]:
             beside = {key: view.shapes[key] for key in view.shapes if key not in inner}
             bare = {key.removeprefix(start): shape for key, shape in inner.items()}
             yield StateView(view.prefix + start, bare, {**view.other_shapes, **beside})
+
+
+def _iter_three_channel_views(view: StateView) -> Iterator[StateView]:
+    """The view with three input channels in each stem that it may have with another number."""
+    for stem in load_signature_index().stems:
+        keys = [f"{layer}.weight" for layer in stem]
+        own = [view.shapes.get(key, ()) for key in keys]
+        if all(len(shape) == 4 and shape[1] != 3 for shape in own):
+            three = {key: (shape[0], 3, *shape[2:]) for key, shape in zip(keys, own, strict=True)}
+            yield replace(view, shapes={**view.shapes, **three})
 
 
 def iter_classifier_keys(shapes: Shapes) -> Iterator[tuple[str, ...]]:
