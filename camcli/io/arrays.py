@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import math
 import os
 from collections.abc import Sequence
@@ -18,6 +19,8 @@ from camcli.core.geometry import Float32Array
 from camcli.io.images import open_image_file
 
 Array = NDArray[Any]
+# Without a handler, tifffile's log of a broken file would go to standard error without a name.
+logging.getLogger("tifffile").addHandler(logging.NullHandler())
 MAX_VALUES = 2**28  # 1 GiB as float32
 HEADER_READERS = {
     (1, 0): npy_format.read_array_header_1_0,
@@ -60,6 +63,8 @@ def load_tiff(path: Path) -> Array:
     import tifffile
 
     with open_image_file(path) as file, tifffile.TiffFile(file) as opened:
+        if not opened.series:
+            raise ImageError("not an image in a format that camcli reads")
         first = opened.series[0]
         check_array(first.shape, np.dtype(first.dtype))
         return np.asarray(first.asarray())
@@ -98,10 +103,9 @@ def order_bands(values: Array, channel_count: int) -> Array:
 
 def create_band_error(count: int, channel_count: int) -> ImageError:
     """The error of an image with another number of bands than the network has channels."""
-    return ImageError(
-        f"has {count} band{'s' * (count != 1)}, the network takes {channel_count}; use a .npy file "
-        f"or a TIFF of {channel_count} bands"
-    )
+    bands = f"has {count} band{'s' * (count != 1)}, the network takes {channel_count}"
+    files = f"; give a .npy file or a TIFF of {channel_count} bands"
+    return ImageError(bands + files if channel_count not in (1, 3) else bands)
 
 
 def check_finite(values: Array) -> Float32Array:

@@ -54,7 +54,10 @@ class RunConfig:
         """Raise UsageError for a band that the network's images do not have."""
         count = self.model.transform.channel_count
         if self.picture_bands and max(self.picture_bands) > count:
-            raise UsageError(f"--rgb: the network takes {count} channel{'s' * (count != 1)}")
+            raise UsageError(
+                f"--rgb: there is no band {max(self.picture_bands)}; the network takes {count} "
+                f"channel{'s' * (count != 1)}"
+            )
 
     @property
     def read_ahead_count(self) -> int:
