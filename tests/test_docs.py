@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from urllib.parse import unquote
 
+import numpy as np
 import pytest
 import timm
 import torch
@@ -115,6 +116,10 @@ def workplace(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]
     (tmp_path / "my_networks.py").write_text(
         "import timm\ndef small():\n    return timm.create_model('resnet10t', num_classes=4)\n"
     )
+    for file, channels in (("xray.pth", 1), ("satellite.pth", 5)):
+        network = timm.create_model("resnet10t", in_chans=channels, num_classes=3)
+        torch.save(lively(network).state_dict(), tmp_path / file)
+    np.save(tmp_path / "field.npy", np.random.default_rng(0).random((60, 80, 5)))
     (tmp_path / "names.txt").write_text("cup\nsaucer\nspoon\n")
     trunk = lively(timm.create_model("deit_tiny_patch16_224", num_classes=0)).state_dict()
     head = torch.nn.Conv2d(192, 5, 3, padding=1).state_dict()
