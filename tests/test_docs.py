@@ -82,6 +82,11 @@ def _commands() -> dict[str, list[str]]:
 COMMANDS = _commands()
 
 
+def _save_channels(path: Path, channels: int) -> None:
+    network = lively(timm.create_model("resnet10t", in_chans=channels, num_classes=3))
+    torch.save(network.state_dict(), path)
+
+
 @pytest.fixture
 def workplace(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     """A folder with the files that the pages name; published weights are random here."""
@@ -116,9 +121,8 @@ def workplace(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]
     (tmp_path / "my_networks.py").write_text(
         "import timm\ndef small():\n    return timm.create_model('resnet10t', num_classes=4)\n"
     )
-    for file, channels in (("xray.pth", 1), ("satellite.pth", 5)):
-        network = timm.create_model("resnet10t", in_chans=channels, num_classes=3)
-        torch.save(lively(network).state_dict(), tmp_path / file)
+    _save_channels(tmp_path / "xray.pth", 1)
+    _save_channels(tmp_path / "satellite.pth", 5)
     np.save(tmp_path / "field.npy", np.random.default_rng(0).random((60, 80, 5)))
     (tmp_path / "names.txt").write_text("cup\nsaucer\nspoon\n")
     trunk = lively(timm.create_model("deit_tiny_patch16_224", num_classes=0)).state_dict()

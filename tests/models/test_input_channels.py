@@ -52,6 +52,17 @@ class Late(nn.Module):
         return self.last(self.first(images).relu()).mean(dim=(2, 3))
 
 
+class Adapted(nn.Module):
+    """Makes three channels of one for a network that it declares first."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.trunk, self.adapter = nn.Conv2d(3, 4, 3), nn.Conv2d(1, 3, 1)
+
+    def forward(self, images: Tensor) -> Any:
+        return self.trunk(self.adapter(images)).mean(dim=(2, 3))
+
+
 class Linear(nn.Module):
     """Has no convolution: its first layer reads all pixels of two bands, or one patch of five."""
 
@@ -81,7 +92,14 @@ def five_bands(rows: int = 20, cols: int = 30) -> Any:
 @pytest.mark.parametrize(
     ("network", "count"),
     [(BandMeans(n), n) for n in (1, 2, 3, 4, 5, 13)]
-    + [(Late(), 2), (Linear(2 * 64), 2), (Linear(5 * 64), 5), (Linear(3 * 64), 3), (AnyNumber(), 3)]
+    + [
+        (Late(), 2),
+        (Adapted(), 1),
+        (Linear(2 * 64), 2),
+        (Linear(5 * 64), 5),
+        (Linear(3 * 64), 3),
+        (AnyNumber(), 3),
+    ]
     + [(nn.Sequential(nn.Conv2d(4, 4, 3, groups=4), nn.Flatten()), 4)],
 )
 def test_the_first_convolution_that_meets_the_input_counts(network: nn.Module, count: int) -> None:

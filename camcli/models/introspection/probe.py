@@ -29,28 +29,30 @@ def _create_noise(network: nn.Module, channel_count: int, size: tuple[int, int])
 def find_channel_count(network: nn.Module, size: tuple[int, int]) -> int:
     """The number of channels of the input that a network in eval mode takes: 3 if it can.
 
-    The first convolution says so. Unless it takes three, camcli tries the number, because modules
-    may be declared in another order than they run in. 3 if the network runs on none.
+    The first convolution says so, or one that makes three channels for it. Unless all take three,
+    camcli tries the numbers, because modules may be declared in another order than they run in. 3
+    if the network runs on none.
     """
     if network not in _channel_counts:
-        first, *others = dict.fromkeys(_iter_channel_counts(network, size))
-        counts = (3, first, *others)
+        declared = {*_iter_declared_counts(network, size)}
+        counts = dict.fromkeys((3, *_iter_declared_counts(network, size), *USUAL_CHANNEL_COUNTS))
         _channel_counts[network] = (
-            3 if first == 3 else next((n for n in counts if _accepts(network, n, size)), 3)
+            3 if declared == {3} else next((n for n in counts if _accepts(network, n, size)), 3)
         )
     return _channel_counts[network]
 
 
-def _iter_channel_counts(network: nn.Module, size: tuple[int, int]) -> Iterator[int]:
-    """Possible numbers of channels, the likeliest first."""
+def _iter_declared_counts(network: nn.Module, size: tuple[int, int]) -> Iterator[int]:
+    """The numbers of channels that the modules allow, the likeliest first."""
     modules = list(network.modules())
-    declared = [m.in_channels for m in modules if isinstance(m, nn.Conv2d)][:1]
-    # The modules of a program are hidden, but its weights are not.
-    declared += [p.shape[1] for p in network.parameters() if p.ndim == 4][:1]
-    pixels = math.prod(size)
-    declared += [m.in_features // pixels for m in modules if isinstance(m, nn.Linear)][:1]
-    yield from (count for count in declared if 0 < count <= MAX_CHANNELS)
-    yield from USUAL_CHANNEL_COUNTS
+    convolutions = [m for m in modules if isinstance(m, nn.Conv2d)]
+    found = [m.in_channels for m in convolutions[:1]]
+    found += [m.in_channels for m in convolutions if m.out_channels == 3]
+    if not convolutions:  # the modules of a program are hidden, but its weights are not
+        found += [p.shape[1] for p in network.parameters() if p.ndim == 4][:1]
+        linear = (m.in_features for m in modules if isinstance(m, nn.Linear))
+        found += [next(linear, 0) // math.prod(size)]
+    yield from (count for count in found if 0 < count <= MAX_CHANNELS)
 
 
 def _accepts(network: nn.Module, channel_count: int, size: tuple[int, int]) -> bool:
