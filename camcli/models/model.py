@@ -96,6 +96,8 @@ def load_model(
         class_count=class_count or _count_class_names(label_file, loaded.class_names),
     )
     class_names = loaded.class_names or ()
+    is_given = {"mean", "std"} <= (transform_overrides or {}).keys()
+    normalization_note = "" if is_given else loaded.normalization_note
     has_class_names = not label_file and len(class_names) == len(model.labels.names)
     return replace(
         model,
@@ -103,7 +105,7 @@ def load_model(
         thresholds=loaded.thresholds,
         architecture=loaded.architecture or loaded.name,
         output_activation=output_activation or model.output_activation,
-        note="; ".join(filter(None, (loaded.note, model.note))),
+        note="; ".join(filter(None, (loaded.note, normalization_note, model.note))),
     )
 
 

@@ -19,7 +19,6 @@ from camcli.models.introspection.heads import ConvHead
 from camcli.models.zoo.architectures import create_network, create_untrained
 from camcli.models.zoo.checkpoints import (
     CheckpointFile,
-    StateDict,
     align_keys,
     find_classifier_layers,
     has_same_shapes,
@@ -42,6 +41,8 @@ from camcli.models.zoo.model_card import MAX_INPUT_SIDE, ModelCard, read_model_c
 from camcli.models.zoo.recognition import ArchitectureMatch, find_architecture
 from camcli.models.zoo.replace_head import HEAD_ATTACHERS
 from camcli.models.zoo.signatures import AUXILIARY_HEADS, find_layer_keys
+from camcli.models.zoo.state_tables import StateDict
+from camcli.models.zoo.wrapper_prefix import strip_wrapper
 
 
 def load_checkpoint_network(path: Path, name: str | None, size: Size | None) -> LoadedNetwork:
@@ -167,6 +168,7 @@ def _load_architecture(
     with torch.device("meta"):  # only keys and shapes are needed
         plain = create_network(library.remove_tag(name), size)
     state = {k: v for k, v in state.items() if k.partition(".")[0] not in AUXILIARY_HEADS}
+    state, note = strip_wrapper(state, plain)
     state = align_keys(state, plain)
     _check_patch_size(path, name, plain, state)
     trained_at = size or _find_trained_size(plain, state)
@@ -176,7 +178,7 @@ def _load_architecture(
     load_into_network(network, _convert_layout(network, state), path, name)
     settings = {**library.find_checkpoint_settings(name), **metadata.transform_settings}
     transform = replace(library.find_transform(name, trained_at, network), **settings)
-    return LoadedNetwork(name, network, transform, metadata.class_names)
+    return LoadedNetwork(name, network, transform, metadata.class_names, note=note)
 
 
 def _check_patch_size(path: Path, name: str, plain: nn.Module, state: StateDict) -> None:
