@@ -23,6 +23,7 @@ from camcli.models.introspection.quirks import find_quirks
 from camcli.models.introspection.stages import number_layers
 from camcli.models.network_copy import copy_network, freeze_network
 from camcli.models.zoo.architectures import create_untrained, has_no_classifier
+from camcli.models.zoo.library import join_notes
 from camcli.models.zoo.resolve import is_library_name, load_network
 
 OutputActivation = Literal["softmax", "sigmoid"]
@@ -105,7 +106,7 @@ def load_model(
         thresholds=loaded.thresholds,
         architecture=loaded.architecture or loaded.name,
         output_activation=output_activation or model.output_activation,
-        note="; ".join(filter(None, (loaded.note, normalization_note, model.note))),
+        note=join_notes(loaded.note, normalization_note, model.note),
     )
 
 

@@ -195,10 +195,13 @@ def _state_to_shapes(state: Mapping[str, Tensor]) -> dict[str, tuple[int, ...]]:
     return {key: tuple(value.shape) for key, value in state.items()}
 
 
-def load_into_network(network: nn.Module, state: StateDict, path: Path, name: str) -> None:
+def load_into_network(
+    network: nn.Module, state: StateDict, path: Path, name: str, head_function: str = ""
+) -> None:
     """Load the weights into the network; all keys and shapes must match.
 
-    Raises CheckpointError that counts and names the keys that do not match.
+    Raises CheckpointError that counts and names the keys that do not match. If these are only those
+    of the classifier, `head_function` is its note: the lines that build another classifier.
     """
     has, wants = _state_to_shapes(state), _state_to_shapes(network.state_dict())
     shapes = [k for k in wants if k in has and has[k] != wants[k]]
@@ -213,15 +216,26 @@ def load_into_network(network: nn.Module, state: StateDict, path: Path, name: st
                 [f"{k} {_format_shape(has[k])}, not {_format_shape(wants[k])}" for k in shapes],
             ),
         )
-        misfit = "; ".join(filter(None, found))
-        raise CheckpointError(
-            f"{path} does not fit {name}: {misfit}. {_misfit_message(shapes, missing)}"
+        misfit = f"{path} does not fit {name}: {'; '.join(filter(None, found))}"
+        head = _find_only_misfit(network, [*shapes, *missing, *unknown])
+        if head is None or not head_function:
+            raise CheckpointError(f"{misfit}. {_misfit_message(shapes, missing)}")
+        error = CheckpointError(
+            f"{misfit}. All but the classifier {head} fits; give it by the function below"
         )
+        error.add_note(head_function)
+        raise error
     try:
         network.load_state_dict(state, strict=False)
     except RuntimeError as error:
         reason = str(error).partition("\n")[0]
         raise CheckpointError(f"{path} does not fit {name}: {reason}") from None
+
+
+def _find_only_misfit(network: nn.Module, keys: list[str]) -> str | None:
+    """The layer of the classifier, if all these keys are its own."""
+    layers = find_classifier_layers(network)
+    return next((la for la in layers if all(key.startswith(f"{la}.") for key in keys)), None)
 
 
 def _format_keys(what: str, keys: list[str], total: int | None = None) -> str:

@@ -33,12 +33,19 @@ from camcli.models.zoo.conformer import (
     is_original_conformer,
     is_tscam_conformer,
 )
+from camcli.models.zoo.deep_heads import attach_deep_head, write_head_function
+from camcli.models.zoo.fastai_layout import is_fastai_layout, load_fastai
 from camcli.models.zoo.libraries import find_library
 from camcli.models.zoo.libraries.timm import LIBRARY as TIMM
-from camcli.models.zoo.library import LoadedNetwork, Size, check_trained_size
+from camcli.models.zoo.library import LoadedNetwork, Size, check_trained_size, join_notes
 from camcli.models.zoo.metadata import CheckpointMetadata, read_metadata
 from camcli.models.zoo.model_card import MAX_INPUT_SIDE, ModelCard, read_model_card
 from camcli.models.zoo.recognition import ArchitectureMatch, find_architecture
+from camcli.models.zoo.recognition_notes import (
+    check_not_transformers,
+    describe_recognition,
+    format_names,
+)
 from camcli.models.zoo.replace_head import HEAD_ATTACHERS
 from camcli.models.zoo.signatures import AUXILIARY_HEADS, find_layer_keys
 from camcli.models.zoo.state_tables import StateDict
@@ -58,6 +65,8 @@ def load_checkpoint_network(path: Path, name: str | None, size: Size | None) -> 
         return load_tscam_vit(path, checkpoint.load_state(), size)
     if is_tscam_conformer(checkpoint.shapes) or is_original_conformer(checkpoint.shapes):
         return load_conformer(path, checkpoint, size)
+    if is_fastai_layout(checkpoint.shapes):
+        return load_fastai(path, checkpoint.load_state(), size)
     metadata = read_metadata(path, checkpoint.content)
     if name is None:
         return _load_recognized(path, checkpoint, metadata, size)
@@ -89,6 +98,7 @@ def _load_recognized(
         known_name = next(filter(TIMM.has_name, named), None)
         if known_name:
             return _load_architecture(path, known_name, checkpoint.load_state(), metadata, size)
+        check_not_transformers(path)
         raise ModelError(
             f"{path}: its tensor shapes match no known architecture; name it with "
             f"--model NAME or --model package.module:function, and --checkpoint {path}"
@@ -96,7 +106,7 @@ def _load_recognized(
     if found.name is None:
         raise ModelError(
             f"{path} fits several architectures that compute different things: "
-            f"{_format_names(found.candidates)}; choose one with --model NAME --checkpoint {path}"
+            f"{format_names(found.candidates)}; choose one with --model NAME --checkpoint {path}"
         )
     if found.class_count is None:
         raise ModelError(
@@ -106,7 +116,8 @@ def _load_recognized(
     built = _load_architecture(
         path, name, _extract_inner_state(checkpoint.load_state(), found), metadata, size
     )
-    return replace(built, note=_recognition_message(path, found, built.transform, metadata))
+    said = describe_recognition(path, found, built.transform, metadata)
+    return replace(built, note=join_notes(said, built.note))
 
 
 def _add_weights_tag(name: str, hints: Sequence[str]) -> str:
@@ -115,49 +126,12 @@ def _add_weights_tag(name: str, hints: Sequence[str]) -> str:
     return next(iter(sorted(tags & {*find_library(name).list_tagged_names(name)})), name)
 
 
-def _format_names(names: Sequence[str]) -> str:
-    more = f" and {len(names) - 6} more" if len(names) > 6 else ""
-    return ", ".join(names[:6]) + more
-
-
 def _extract_inner_state(state: StateDict, found: ArchitectureMatch) -> StateDict:
     """The architecture's keys without their prefix, and a classifier that has no prefix."""
     inside = {k: v for k, v in state.items() if k.startswith(found.prefix)}
     own = {k.removeprefix(found.prefix): v for k, v in inside.items()}
     beside = {k: v for k, v in state.items() if k not in inside}
     return {**{k: beside[k] for k in find_layer_keys(beside, found.head_layers)}, **own}
-
-
-def _recognition_message(
-    path: Path, found: ArchitectureMatch, transform: Transform, metadata: CheckpointMetadata
-) -> str:
-    """Name the recognised network, and others whose images would need another transform."""
-    others = [name for name in found.candidates if name != found.name]
-    note = f"{path.name} is a {found.name} of {found.class_count} classes"
-    if found.extra_parts:
-        note += f" (parts outside {found.prefix} are ignored: {_format_names(found.extra_parts)})"
-    differ = [
-        name
-        for name in others
-        if _format_library_normalization(name) != _format_normalization(transform)
-    ]
-    if not differ or {"mean", "std"} <= metadata.transform_settings.keys():
-        return note
-    return (
-        f"{note}; images are normalised with {_format_normalization(transform)}. It may also be "
-        f"{differ[0]} with {_format_library_normalization(differ[0])}: if so, use "
-        f"--model {differ[0]} --checkpoint, or --mean and --std"
-    )
-
-
-def _format_normalization(transform: Transform) -> str:
-    mean, std = (",".join(f"{v:.4g}" for v in values) for values in (transform.mean, transform.std))
-    return f"mean {mean}, std {std}"
-
-
-def _format_library_normalization(name: str) -> str:
-    """The normalisation that the library has for a network."""
-    return _format_normalization(find_library(name).find_transform(name, None))
 
 
 def _load_architecture(
@@ -175,10 +149,19 @@ def _load_architecture(
     classes = _count_head_classes(plain, state)
     options = {} if classes is None else {"num_classes": classes}
     network = create_network(name, trained_at, **options)
-    load_into_network(network, _convert_layout(network, state), path, name)
+    head_note = attach_deep_head(network, state)
+    load_into_network(
+        network,
+        _convert_layout(network, state),
+        path,
+        name,
+        write_head_function(name, find_classifier_layers(network)),
+    )
     settings = {**library.find_checkpoint_settings(name), **metadata.transform_settings}
     transform = replace(library.find_transform(name, trained_at, network), **settings)
-    return LoadedNetwork(name, network, transform, metadata.class_names, note=note)
+    return LoadedNetwork(
+        name, network, transform, metadata.class_names, note=join_notes(note, head_note)
+    )
 
 
 def _check_patch_size(path: Path, name: str, plain: nn.Module, state: StateDict) -> None:

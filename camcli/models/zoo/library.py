@@ -42,6 +42,11 @@ class LoadedNetwork:
     normalization_note: str = ""
 
 
+def join_notes(*notes: str) -> str:
+    """The notes that are not empty, as one line."""
+    return "; ".join(filter(None, notes))
+
+
 class Library(ABC):
     """A source of named networks, such as timm. A subclass needs the five abstract methods.
 

@@ -62,9 +62,17 @@ def find_network_settings(network: nn.Module) -> NetworkSettings:
 
 def describe_normalization(transform: Transform, source: str) -> str:
     """Say with which mean and std images are normalised, and where the values come from."""
-    mean, std = (",".join(f"{v:.4g}" for v in values) for values in (transform.mean, transform.std))
     origin = f"from {source}" if source else "ImageNet's, because the network does not say"
-    return f"images are normalised with mean {mean}, std {std} ({origin}; or use --mean and --std)"
+    return (
+        f"images are normalised with {format_normalization(transform)} "
+        f"({origin}; or use --mean and --std)"
+    )
+
+
+def format_normalization(transform: Transform) -> str:
+    """Mean and std as one text."""
+    mean, std = (",".join(f"{v:.4g}" for v in values) for values in (transform.mean, transform.std))
+    return f"mean {mean}, std {std}"
 
 
 def _to_table(network: nn.Module, attribute: str) -> Mapping[str, Any]:
