@@ -18,7 +18,8 @@ from camcli.models.forward_errors import raise_model_error
 from camcli.models.introspection.attention_modules import AttentionModule, find_attention_modules
 from camcli.models.introspection.gradient_mode import allow_gradients
 from camcli.models.introspection.layer_detection import find_layers
-from camcli.models.introspection.logits import choose_logits, list_score_tensors, return_logits
+from camcli.models.introspection.logits import find_logits, return_logits
+from camcli.models.introspection.output_choice import describe_output, select_logits
 from camcli.models.introspection.quirks import find_quirks
 from camcli.models.introspection.stages import number_layers
 from camcli.models.network_copy import copy_network, freeze_network
@@ -140,13 +141,17 @@ def wrap_network(
         _check_has_classifier(name, network)
         quirks = find_quirks(network)
         layers, output = find_layers(network, quirks, transform.size)
-    source = choose_logits(name, output, logits, class_count)
-    scores = list_score_tensors(output)
-    single = scores[source].shape[1] == 1
-    if single or scores[source] is not output:
-        return_logits(network, source)
-    chosen = logits is None and len(scores) > 1
-    class_count = 2 if single else scores[source].shape[1]
+        output, note = select_logits(name, network, output, logits, class_count)
+        scores = find_logits(output)
+    if scores is None:
+        raise ModelError(
+            f"{name} is not a classifier: it does not return logits of shape (B, K), but "
+            f"{describe_output(output)}"
+        )
+    single = scores.shape[1] == 1
+    if single or scores is not output:
+        return_logits(network)
+    class_count = 2 if single else scores.shape[1]
     layers = number_layers(network, quirks, layers, class_count)
     return Model(
         name=name,
@@ -157,7 +162,7 @@ def wrap_network(
         attention_modules=find_attention_modules(network, quirks, layers, transform.size),
         device=device,
         output_activation="sigmoid" if single else "softmax",
-        note=f"{name}: the logits are `{source}` of its outputs" if chosen else "",
+        note=note,
     )
 
 

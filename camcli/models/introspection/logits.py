@@ -3,99 +3,44 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import fields, is_dataclass
-from functools import partial
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from camcli.core.errors import ModelError
 from camcli.models.introspection.hooks import convert_output
 
-MAX_OUTPUT_DEPTH = 3  # of dicts and tuples inside each other
 
+def find_logits(output: Any) -> Tensor | None:
+    """The logits (B,K) in the output of a network, or None.
 
-def list_score_tensors(output: Any, prefix: str = "", depth: int = 0) -> dict[str, Tensor]:
-    """The tensors (B,K) in what a network returns, also in dicts, tuples and objects inside it.
-
-    A name is the path of keys and indices, such as `1` or `heads.breed`; it is `output` for a
-    tensor that is returned as it is. A tensor (B,) counts as (B,1).
+    The output may be a tensor (B,K) or (B,); an object or dict with `logits`; a tuple or list,
+    whose first such tensor counts; or a dict with exactly one such tensor.
     """
     if isinstance(output, Tensor):
         flat = output[:, None] if output.ndim == 1 else output
-        fits = flat.ndim == 2 and flat.numel() and flat.is_floating_point()
-        return {prefix or "output": flat} if fits else {}
-    found: dict[str, Tensor] = {}
-    for key, value in _list_parts(output) if depth < MAX_OUTPUT_DEPTH else ():
-        found |= list_score_tensors(value, f"{prefix}.{key}" if prefix else str(key), depth + 1)
-    return found
+        return flat if flat.ndim == 2 and flat.numel() and flat.is_floating_point() else None
+    named = output.get("logits") if isinstance(output, Mapping) else _find_logits_attribute(output)
+    if named is not None:
+        return find_logits(named)
+    inside = [
+        part
+        for part in _list_output_values(output)
+        if isinstance(part, Tensor) and part.ndim in (1, 2)
+    ]
+    if not inside or (isinstance(output, Mapping) and len(inside) > 1):
+        return None
+    return find_logits(inside[0])
 
 
-def _list_parts(output: Any) -> list[tuple[Any, Any]]:
-    """The named parts of a dict, tuple, list, dataclass or object; none of anything else."""
+def _find_logits_attribute(output: Any) -> Any:
+    return getattr(output, "logits", None)
+
+
+def _list_output_values(output: Any) -> list[Any]:
     if isinstance(output, Mapping):
-        return list(output.items())
-    if isinstance(output, tuple | list):
-        return list(zip(getattr(output, "_fields", range(len(output))), output, strict=True))
-    if is_dataclass(output):
-        return [(field.name, getattr(output, field.name)) for field in fields(output)]
-    own = {name: getattr(output, name) for name in ("logits",) if hasattr(output, name)}
-    return list({**own, **getattr(output, "__dict__", {})}.items())
-
-
-def choose_logits(
-    model: str, output: Any, wanted: str | None = None, class_count: int | None = None
-) -> str:
-    """The name of the logits among the tensors (1,K) that a network returns for one image.
-
-    `wanted` is a name or index that the user gave. Otherwise it is the only tensor, or the one
-    that is named `logits`, or the one with `class_count` columns. Probabilities do not count where
-    their logits are there too. Raises ModelError, which lists the tensors, where none or several
-    fit.
-    """
-    found = {name: t for name, t in list_score_tensors(output).items() if len(t) == 1}
-    if not found:
-        raise ModelError(
-            f"{model} is not a classifier: it does not return logits of shape (B, K), but "
-            f"{_describe(output)}"
-        )
-    listed = ", ".join(f"{name} (B,{t.shape[1]})" for name, t in found.items())
-    if wanted is not None:
-        if wanted not in found:
-            raise ModelError(f"{model} returns no {wanted!r}; --logits is one of {listed}")
-        return wanted
-    scores = {name: t for name, t in found.items() if not _is_function_of_another(t, found)}
-    named = [name for name in scores if name.rpartition(".")[2] == "logits"]
-    counts = {class_count} | ({1} if class_count == 2 else set())
-    fitting = [name for name, t in scores.items() if t.shape[1] in counts]
-    for names in (list(scores), fitting, named):
-        if len(names) == 1:
-            return names[0]
-    raise ModelError(
-        f"{model} returns several tensors that may be logits: {listed}; choose one with "
-        f"--logits NAME, or give the class names with --labels"
-    )
-
-
-def _is_function_of_another(tensor: Tensor, others: Mapping[str, Tensor]) -> bool:
-    """Whether these are the probabilities of another of the tensors."""
-    same = [t for t in others.values() if t is not tensor and t.shape == tensor.shape]
-    return any(
-        torch.allclose(tensor, probabilities, atol=1e-5)
-        for t in same
-        for probabilities in (t.softmax(dim=1), t.log_softmax(dim=1), t.sigmoid())
-        if not torch.equal(t, tensor)
-    )
-
-
-def _describe(output: Any) -> str:
-    """The shapes of the tensors in an output, or else its type."""
-    if isinstance(output, Tensor):
-        return f"a tensor of shape {tuple(output.shape)}"
-    shapes = [f"{k} {tuple(v.shape)}" for k, v in _list_parts(output) if isinstance(v, Tensor)]
-    kind = type(output).__name__
-    return f"an object of type {kind}" + (f" with {', '.join(shapes[:6])}" if shapes else "")
+        return list(output.values())
+    return list(output) if isinstance(output, tuple | list) else []
 
 
 def to_two_class_logits(logits: Tensor) -> Tensor:
@@ -106,13 +51,15 @@ def to_two_class_logits(logits: Tensor) -> Tensor:
     return torch.cat([-logits, logits], dim=1) if logits.shape[1] == 1 else logits
 
 
-def return_logits(network: nn.Module, name: str) -> None:
-    """Make a network that camcli owns return logits (B,K): the tensor with this name.
+def return_logits(network: nn.Module) -> None:
+    """Make a network that camcli owns return logits (B,K), for any output of its forward pass.
 
     A hook does it, because a module around the network would change the names of its layers.
     """
-    convert_output(network, partial(_output_to_logits, name=name))
+    convert_output(network, _output_to_logits)
 
 
-def _output_to_logits(output: Any, name: str) -> Tensor:
-    return to_two_class_logits(list_score_tensors(output)[name])
+def _output_to_logits(output: Any) -> Tensor:
+    logits = find_logits(output)
+    assert logits is not None
+    return to_two_class_logits(logits)
