@@ -8,7 +8,7 @@ from contextlib import contextmanager, suppress
 
 from torch import nn
 
-from camcli.core.errors import ModelError, to_one_line
+from camcli.core.errors import ModelError, UsageError, to_one_line
 
 # What a network raises that expects something else than one tensor of images.
 INPUT_ERRORS = (TypeError, LookupError, AttributeError, ValueError)
@@ -22,7 +22,7 @@ def raise_model_error(name: str, network: nn.Module, size: tuple[int, int]) -> I
     """
     try:
         yield
-    except ModelError:
+    except UsageError:
         raise
     except (Exception, SystemExit) as error:
         others = _list_further_inputs(network) if isinstance(error, TypeError) else []

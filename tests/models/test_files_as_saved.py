@@ -48,6 +48,11 @@ def agree(name: str | None, checkpoint: Path | None, expected: nn.Module) -> Non
     assert torch.allclose(found, wanted, atol=1e-4)
 
 
+def choose(name: str | None, path: Path) -> tuple[str, Path | None]:
+    """The arguments of `load_model`: a name and its file, or the file alone."""
+    return (name, path) if name else (str(path), None)
+
+
 def under(prefix: str) -> Callable[[State], State]:
     return lambda s: {prefix + key: value for key, value in s.items()}
 
@@ -65,7 +70,7 @@ NESTED: dict[str, Callable[[State], Any]] = {
 @pytest.mark.parametrize("kind", NESTED)
 def test_any_key_is_searched_for_the_largest_table(kind: str, name: str | None) -> None:
     path = saved(NESTED[kind](network().state_dict()))
-    agree(*((name, path) if name else (str(path), None)), network())
+    agree(*choose(name, path), network())
 
 
 def test_a_table_that_contains_itself() -> None:
@@ -83,9 +88,8 @@ PREFIXES = ("net.", "classifier_model.", "student.inner.", "0.", "model.net.")
 def test_any_prefix_is_understood_with_and_without_a_name(prefix: str, name: str | None) -> None:
     state = under(prefix)(network().state_dict()) | {"criterion.weight": STRAY}
     path = saved({"state_dict": state, "hyper_parameters": {"lr": 0.1}})
-    chosen = (name, path) if name else (str(path), None)
-    agree(*chosen, network())
-    assert "ignored: criterion" in load_model(*chosen, size=SIZE).note
+    agree(*choose(name, path), network())
+    assert "ignored: criterion" in load_model(*choose(name, path), size=SIZE).note
 
 
 def test_the_weights_of_user_code_have_any_prefix() -> None:

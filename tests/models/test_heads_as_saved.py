@@ -17,6 +17,7 @@ from torchvision.models import mobilenet_v2, resnet18
 
 from camcli.core.errors import CheckpointError, ModelError
 from camcli.models.model import load_model
+from camcli.models.zoo.deep_heads import write_head_function
 
 SIZE = (64, 64)
 
@@ -110,6 +111,14 @@ def test_a_classifier_that_cannot_be_built_is_named_with_a_function(
     monkeypatch.setattr(sys, "dont_write_bytecode", True)
     monkeypatch.delitem(sys.modules, "my_network", raising=False)
     agree(("my_network:network", Path("best.pth")), network)
+
+
+@pytest.mark.parametrize("name", ["torchvision:mobilenet_v2", "resnet18.a1_in1k"])
+def test_the_function_of_a_head_runs(name: str) -> None:
+    layer = "classifier.1" if "torchvision" in name else "fc"
+    scope: dict[str, Any] = {}
+    exec(write_head_function(name, [layer]).replace("...", "nn.Identity()"), scope)
+    assert isinstance(scope["network"]().get_submodule(layer), nn.Sequential)
 
 
 def test_weights_without_a_name_are_the_common_network() -> None:

@@ -63,7 +63,7 @@ def agree(model: Any, network: Any) -> bool:
 @pytest.mark.parametrize("kind", SEVERAL)
 def test_several_tensors_are_told_by_the_labels_or_by_name(kind: str) -> None:
     answer, name = SEVERAL[kind]
-    network = lively(Net(answer))
+    network: Any = lively(Net(answer))
     with pytest.raises(ModelError, match=r"\(B,6\).*\(B,4\).*--logits NAME.*--labels"):
         camcli.wrap(network, size=32)
     told = camcli.wrap(network, size=32, labels=NAMES)
@@ -96,7 +96,7 @@ PROBABILITIES: dict[str, Callable[..., Any]] = {
 
 @pytest.mark.parametrize("kind", PROBABILITIES)
 def test_probabilities_beside_their_logits(kind: str) -> None:
-    network = lively(Net(PROBABILITIES[kind]))
+    network: Any = lively(Net(PROBABILITIES[kind]))
     model = camcli.wrap(network, size=32)
     assert agree(model, network)
     (found,) = camcli.explain(model, torch.rand(3, 32, 32))

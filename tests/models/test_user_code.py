@@ -163,7 +163,7 @@ def test_any_precision_is_read_as_float32(given: Any, dtype: torch.dtype) -> Non
 
 
 def test_wrapping_leaves_the_precision_of_the_callers_network() -> None:
-    network = lively(Net()).half()
+    network: Any = lively(Net()).half()
     before = network.conv.weight
     camcli.wrap(network, size=64)
     assert network.conv.weight is before

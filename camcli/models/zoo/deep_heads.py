@@ -119,24 +119,28 @@ def describe_head(name: str, head: nn.Sequential) -> str:
         for module in head
         if (kind := type(module).__name__) != "Identity"
     ]
-    return (
-        f"its classifier {name} is taken to be {', '.join(parts)}: that the activation is ReLU "
-        f"is assumed; if it is another, use --model package.module:function"
-    )
+    said = f"its classifier {name} is taken to be {', '.join(parts)}"
+    if "ReLU" not in parts:
+        return said
+    return f"{said}: ReLU is assumed; for another activation use --model package.module:function"
 
 
 def write_head_function(architecture: str, layers: Sequence[str]) -> str:
     """The lines of a function that gives a network of a library other classifiers."""
-    library, _, bare = architecture.rpartition(":")
-    create = f"timm.create_model({bare!r})" if not library else f"models.get_model({bare!r})"
+    is_torchvision = architecture.startswith("torchvision:")
+    create = "models.get_model" if is_torchvision else "timm.create_model"
+    bare = architecture.removeprefix("torchvision:")
     return "\n".join(
         (
             "# my_network.py, then: --model my_network:network --checkpoint FILE",
-            "from torchvision import models" if library else "import timm",
+            "from torchvision import models" if is_torchvision else "import timm",
             "from torch import nn",
             "def network():",
-            f"    network = {create}",
-            *(f"    network.{la} = nn.Sequential(...)  # as it was trained" for la in layers),
+            f"    network = {create}({bare!r})",
+            *(
+                f"    network.set_submodule({layer!r}, nn.Sequential(...))  # as it was trained"
+                for layer in layers
+            ),
             "    return network",
         )
     )

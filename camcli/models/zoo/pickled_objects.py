@@ -73,7 +73,7 @@ def create_pickle_error(path: Path) -> CheckpointError:
     remedy = _choose_remedy(operations)
     error = CheckpointError(
         f"{path} contains pickled objects besides weights, which could run code: it looks like "
-        f"{remedy.kind}. If you trust it, run the lines below"
+        f"{remedy.kind}. If you trust it, use the lines below"
     )
     lines = remedy.code.format(path=str(path), key=_find_key(operations)).splitlines()
     error.add_note("\n".join(map(to_one_line, lines)))
