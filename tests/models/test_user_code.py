@@ -26,6 +26,7 @@ print("on standard output"); import sys; print("on standard error", file=sys.std
 class Net(torch.nn.Module):
     def __init__(self):
         super().__init__()
+        torch.manual_seed(0)
         self.conv, self.fc = torch.nn.Conv2d(3, 6, 3, 2, 1), torch.nn.Linear(6, 4)
     def features(self, x): return self.conv(x).relu()
     def forward(self, x): return self.fc(self.features(x).mean(dim=(2, 3)))
@@ -169,6 +170,21 @@ def test_wrapping_leaves_the_precision_of_the_callers_network() -> None:
     assert network.conv.weight is before
     assert before.dtype == torch.float16
     assert before.requires_grad
+
+
+def test_a_network_in_a_users_module_stays_as_it_is(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    network: Any = lively(Net()).train()
+    before = {key: value.clone() for key, value in network.state_dict().items()}
+    monkeypatch.setitem(sys.modules, "given", SimpleNamespace(network=network))
+    torch.save(lively(Net(), seed=3).state_dict(), tmp_path / "other.pth")
+    model = camcli.load("given:network", checkpoint=tmp_path / "other.pth", size=64)
+    expected = lively(Net(), seed=3).state_dict()["fc.bias"]
+    assert torch.equal(model.network.state_dict()["fc.bias"], expected)
+    assert network.training
+    assert all(parameter.requires_grad for parameter in network.parameters())
+    assert all(torch.equal(value, before[key]) for key, value in network.state_dict().items())
 
 
 @pytest.mark.parametrize("name", ["Frozen", "Detached"])

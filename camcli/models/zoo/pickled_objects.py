@@ -35,7 +35,10 @@ class _Remedy(NamedTuple):
     code: str
 
 
-SAVE = 'torch.save({state}, "weights.pth")  # then: --checkpoint weights.pth'
+SAVE = (
+    'torch.save({state}, "weights.pth")\n'
+    "# then: --model weights.pth, or --model NAME --checkpoint weights.pth"
+)
 LOAD = 'torch.load({path!r}, map_location="cpu", weights_only=False)'
 ULTRALYTICS = _Remedy(
     "a network of ultralytics",

@@ -5,7 +5,8 @@ from __future__ import annotations
 import io
 import sys
 from collections.abc import Iterator
-from contextlib import contextmanager, redirect_stderr, redirect_stdout
+from contextlib import contextmanager, redirect_stderr, redirect_stdout, suppress
+from copy import deepcopy
 from importlib import import_module
 from pathlib import Path
 from types import ModuleType
@@ -97,9 +98,19 @@ def _find_member(module: ModuleType, function: str, name: str) -> Any:
     return found
 
 
+def _copy_instance(network: nn.Module) -> nn.Module:
+    """A copy with its own weights: camcli freezes it, and may load a checkpoint into it.
+
+    A network that cannot be copied is used itself.
+    """
+    with suppress(Exception):  # a module may hold anything
+        return deepcopy(network)
+    return network
+
+
 def _call_network_factory(name: str, maker: Any) -> nn.Module:
     if isinstance(maker, nn.Module):
-        return maker
+        return _copy_instance(maker)
     try:
         network = maker()
     except (Exception, SystemExit, GeneratorExit) as error:
