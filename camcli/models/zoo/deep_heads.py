@@ -24,17 +24,18 @@ class ConcatPool(nn.Module):
         return torch.cat([features.amax(dim=(2, 3)), features.mean(dim=(2, 3))], dim=1)
 
 
-def attach_deep_head(network: nn.Module, state: StateDict) -> str:
+def attach_deep_head(network: nn.Module, plain: nn.Module, state: StateDict) -> str:
     """Replace a network's linear classifier if the file has several layers in its place.
 
+    `plain` is the architecture as its library makes it, which says where the classifier is.
     Returns a note that says what was assumed; "" if the classifier is left as it is, because the
     file has no such layers or they do not follow each other.
     """
-    named = find_classifier_layers(network)
+    named = find_classifier_layers(plain)
     if len(named) != 1 or f"{named[0]}.weight" in state:
         return ""
     for name in (named[0], named[0].rpartition(".")[0]):
-        head = build_head(select_layers(state, f"{name}."), _find_input_width(network, name))
+        head = build_head(select_layers(state, f"{name}."), _find_input_width(plain, name))
         if name and head is not None:
             network.set_submodule(name, head)
             return describe_head(name, head)

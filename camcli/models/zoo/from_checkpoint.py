@@ -149,7 +149,7 @@ def _load_architecture(
     classes = _count_head_classes(plain, state)
     options = {} if classes is None else {"num_classes": classes}
     network = create_network(name, trained_at, **options)
-    head_note = attach_deep_head(network, state)
+    head_note = attach_deep_head(network, plain, state)
     load_into_network(
         network,
         _convert_layout(network, state),
