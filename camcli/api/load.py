@@ -29,12 +29,14 @@ def load(
     size: int | tuple[int, int] | None = None,
     device: str = "auto",
     head: OutputActivation | None = None,
+    logits: str | int | None = None,
 ) -> Model:
     """Load a model by name, file, folder or `package.module:function`.
 
     Without a name it is the built-in EfficientNet-Lite0, which needs no download. `checkpoint`
     has weights for a named architecture, `labels` the class names (a file, or a list), `size`
-    the input size in pixels, one side or (H, W), and `head` is `softmax` or `sigmoid`. Raises
+    the input size in pixels, one side or (H, W), and `head` is `softmax` or `sigmoid`. `logits`
+    is the key or index of the logits, for networks that return several tensors. Raises
     ModelError, CheckpointError, LabelsError or UsageError; each message says what to do.
     """
     model = load_model(
@@ -43,6 +45,8 @@ def load(
         size=(size, size) if isinstance(size, int) else size,
         device=device,
         output_activation=head,
+        logits=None if logits is None else str(logits),
+        class_count=_count_labels(labels),
     )
     return model if labels is None else _with_labels(model, labels)
 
@@ -58,6 +62,7 @@ def wrap(
     name: str | None = None,
     device: str = "cpu",
     copy: bool = True,
+    logits: str | int | None = None,
 ) -> Model:
     """Wrap a classifier that is already in memory. The network itself is not changed.
 
@@ -65,7 +70,9 @@ def wrap(
     saves memory, and it is the way for networks that cannot be copied. `size` is the input size in
     pixels, one side or (H, W); `mean` and `std` are those of its training, of values in [0,1], one
     for each channel of the network or one for all. Without them they are ImageNet's, or their
-    average where the network does not take three channels. Raises ModelError for a network that
+    average where the network does not take three channels. `logits` is the key or index of the
+    logits, if the network returns several tensors; otherwise the number of labels may tell them.
+    Raises ModelError for a network that
     gives no (B,K) logits, UsageError for another number of values than channels.
     """
     transform = Transform(
@@ -79,9 +86,18 @@ def wrap(
         transform,
         device=choose_device(device),
         copy=copy,
+        logits=None if logits is None else str(logits),
+        class_count=_count_labels(labels),
     )
     model = replace(model, transform=override_transform(model.transform, overrides))
     return model if labels is None else _with_labels(model, labels)
+
+
+def _count_labels(labels: LabelsLike | None) -> int | None:
+    """The number of names in a file or a list of class names."""
+    if isinstance(labels, str | os.PathLike):
+        return len(load_labels(Path(labels), None).names)
+    return None if labels is None else len(labels)
 
 
 def _with_labels(model: Model, labels: LabelsLike) -> Model:

@@ -14,7 +14,7 @@ import typer
 from typer import TyperException
 
 from camcli import __version__
-from camcli.cli.console import flush_output, prepare_streams, print_data, print_error
+from camcli.cli.console import flush_output, prepare_streams, print_data, print_error, print_info
 from camcli.cli.lazy_commands import LazyGroup
 from camcli.cli.malloc import keep_freed_memory
 from camcli.core.errors import CamcliError, StorageError
@@ -67,6 +67,8 @@ def main() -> int:
         message = message.replace("Value error, ", "")  # pydantic's, in front of Typer's own words
         if message:  # without arguments, Typer prints the help page and gives no message
             print_error(message)
+        for note in getattr(error, "__notes__", ()):  # lines of Python that mend it
+            print_info(note)
         return 1 if isinstance(error, StorageError) else 2
     except (KeyboardInterrupt, typer.Abort):
         print_error(INTERRUPTED_MESSAGE)

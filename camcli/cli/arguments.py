@@ -23,6 +23,7 @@ from camcli.cli.declarations import (
     HeadName,
     Interpolation,
     LabelFile,
+    LogitsName,
     Mean,
     ModelName,
     OutputFolder,
@@ -47,6 +48,7 @@ class ModelArguments:
     checkpoint: Checkpoint = None
     labels: LabelFile = None
     head: HeadName = None
+    logits: LogitsName = None
 
 
 @dataclass(frozen=True, slots=True)

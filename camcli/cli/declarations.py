@@ -65,6 +65,16 @@ HeadName = Annotated[
         rich_help_panel=MODEL,
     ),
 ]
+LogitsName = Annotated[
+    str | None,
+    Option(
+        "--logits",
+        metavar="NAME",
+        help="Explain this output of a network that returns several: a key, or an index from 0.",
+        show_default="the one that fits the class names",
+        rich_help_panel=MODEL,
+    ),
+]
 MethodNames = Annotated[
     list[str] | None,
     Option(

@@ -34,6 +34,7 @@ def load_chosen_model(name: str | None, options: ModelOptions) -> Model:
         device=options.device,
         output_activation=options.head,
         transform_overrides=options.transform_overrides,
+        logits=options.logits,
     )
     print_notice(model.note)
     return model

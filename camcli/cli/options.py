@@ -34,6 +34,7 @@ class ModelOptions:
     checkpoint: Path | None
     labels: Path | None
     head: OutputActivation | None
+    logits: str | None
     input_size: tuple[int, int] | None
     transform_overrides: Mapping[str, Any]
     device: str
@@ -70,6 +71,7 @@ def parse_model_options(model: ModelArguments, image: InputArguments, device: st
         checkpoint=model.checkpoint,
         labels=model.labels,
         head=model.head,
+        logits=model.logits,
         input_size=parse_input_size(image.size),
         transform_overrides=parse_transform_options(image.mean, image.std, image.interpolation),
         device=device,

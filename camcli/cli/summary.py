@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import time
-from contextlib import suppress
 
 from camcli.cli.console import print_error, print_info
 from camcli.core.errors import LayerError, to_one_line
@@ -60,9 +59,11 @@ def _format_reasons(counts: RunCounts) -> str:
 
 
 def _print_zero_gradient_hint(run: ExplainRun) -> None:
-    with suppress(LayerError):  # a model without a suitable layer has no hint
+    try:
         layer = find_model_default_layer(run.task.config.model).name
         print_info(
             "zero gradient: the class score does not depend on this layer's patch tokens. "
             f"Try --layers {layer}"
         )
+    except LayerError as error:
+        print_info(f"zero gradient: {error}")

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal
@@ -15,15 +14,18 @@ from camcli.core.errors import ModelError, UsageError
 from camcli.core.types import Layer, Transform
 from camcli.io import labels
 from camcli.io.labels import Labels
+from camcli.models.forward_errors import raise_model_error
 from camcli.models.introspection.attention_modules import AttentionModule, find_attention_modules
 from camcli.models.introspection.gradient_mode import allow_gradients
 from camcli.models.introspection.layer_detection import find_layers
 from camcli.models.introspection.logits import find_logits, return_logits
+from camcli.models.introspection.output_choice import describe_output, select_logits
 from camcli.models.introspection.probe import find_channel_count
 from camcli.models.introspection.quirks import find_quirks
 from camcli.models.introspection.stages import number_layers
 from camcli.models.network_copy import copy_network, freeze_network
 from camcli.models.zoo.architectures import create_untrained, has_no_classifier
+from camcli.models.zoo.library import join_notes
 from camcli.models.zoo.resolve import is_library_name, load_network
 
 OutputActivation = Literal["softmax", "sigmoid"]
@@ -70,12 +72,16 @@ def load_model(
     pretrained: bool = True,
     output_activation: OutputActivation | None = None,
     transform_overrides: Mapping[str, Any] | None = None,
+    logits: str | None = None,
+    class_count: int | None = None,
 ) -> Model:
     """Load a model by name or from a checkpoint file; without either, the built-in default.
 
     `pretrained=False` gives random weights, to list layers without a download.
-    `transform_overrides` replaces fields of the model's transform. Raises ModelError,
-    CheckpointError, LabelsError or UsageError; each message says what to do.
+    `transform_overrides` replaces fields of the model's transform. `logits` names the logits where
+    the network returns several tensors; otherwise `class_count` or the number of class names may
+    tell them. Raises ModelError, CheckpointError, LabelsError or UsageError; each message says what
+    to do.
     """
     target_device = choose_device(device)
     if name is not None and not pretrained and is_library_name(name):
@@ -89,9 +95,13 @@ def load_model(
         label_file,
         target_device,
         copy=False,  # nobody else has this network
+        logits=logits,
+        class_count=class_count or _count_class_names(label_file, loaded.class_names),
     )
     transform = override_transform(model.transform, transform_overrides or {})
     class_names = loaded.class_names or ()
+    is_given = {"mean", "std"} <= (transform_overrides or {}).keys()
+    normalization_note = "" if is_given else loaded.normalization_note
     has_class_names = not label_file and len(class_names) == len(model.labels.names)
     return replace(
         model,
@@ -99,7 +109,7 @@ def load_model(
         thresholds=loaded.thresholds,
         architecture=loaded.architecture or loaded.name,
         output_activation=output_activation or model.output_activation,
-        note="; ".join(filter(None, (loaded.note, _describe_channels(transform)))),
+        note=join_notes(loaded.note, normalization_note, model.note, _describe_channels(transform)),
         transform=transform,
     )
 
@@ -113,6 +123,8 @@ def wrap_network(
     device: torch.device | None = None,
     *,
     copy: bool = True,
+    logits: str | None = None,
+    class_count: int | None = None,
 ) -> Model:
     """Make a Model of any classifier: find its layers, its attention and the names of its classes.
 
@@ -126,7 +138,7 @@ def wrap_network(
     """
     network = getattr(network, "_orig_mod", network)  # torch.compile ignores hooks that come later
     device = device or torch.device("cpu")
-    with _raise_model_error(name, transform.size):
+    with raise_model_error(name, network, transform.size):
         if copy:
             network = copy_network(name, network, device)
         else:
@@ -135,13 +147,17 @@ def wrap_network(
         transform = transform.with_channels(find_channel_count(network, transform.size))
         quirks = find_quirks(network)
         layers, output = find_layers(network, quirks, transform.size)
-        logits = find_logits(output)
-    if logits is None:
-        raise ModelError(f"{name} is not a classifier: it does not return logits of shape (B, K)")
-    single = logits.shape[1] == 1
-    if single or logits is not output:
+        output, note = select_logits(name, network, output, logits, class_count)
+        scores = find_logits(output)
+    if scores is None:
+        raise ModelError(
+            f"{name} is not a classifier: it does not return logits of shape (B, K), but "
+            f"{describe_output(output)}"
+        )
+    single = scores.shape[1] == 1
+    if single or scores is not output:
         return_logits(network)
-    class_count = 2 if single else logits.shape[1]
+    class_count = 2 if single else scores.shape[1]
     layers = number_layers(network, quirks, layers, class_count)
     return Model(
         name=name,
@@ -152,20 +168,14 @@ def wrap_network(
         attention_modules=find_attention_modules(network, quirks, layers, transform.size),
         device=device,
         output_activation="sigmoid" if single else "softmax",
+        note=note,
     )
 
 
-@contextmanager
-def _raise_model_error(name: str, size: tuple[int, int]) -> Iterator[None]:
-    """Turn any error into a ModelError of one line: the code of a network may be a user's own."""
-    try:
-        yield
-    except ModelError:
-        raise
-    except (Exception, SystemExit) as error:
-        wanted = "x".join(map(str, size))
-        reason = str(error).partition("\n")[0] or type(error).__name__
-        raise ModelError(f"{name} does not run on a {wanted} input: {reason}") from error
+def _count_class_names(label_file: Path | None, class_names: Sequence[str] | None) -> int | None:
+    """The number of class names in a file, or else that the weights bring; None without names."""
+    names = labels.load_labels(label_file, None).names if label_file else class_names
+    return len(names) if names else None
 
 
 def override_transform(transform: Transform, values: Mapping[str, Any]) -> Transform:

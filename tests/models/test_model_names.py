@@ -292,7 +292,6 @@ def home(cli: Cli, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Cli:
     saved("run/tie.pth", state(TIE[0]))
     saved("headless.pth", {k: v for k, v in bare.items() if "fc" not in k})
     saved("unknown.pth", {**bare, "extra.conv.weight": torch.ones(2, 2)})
-    saved("deeper.pth", {**headed("", "fc.3.")(bare), "fc.0.weight": torch.ones(9, 9)})
     return cli
 
 
@@ -300,7 +299,6 @@ REFUSED: dict[str, tuple[str, ...]] = {
     "run/tie.pth": (*TIE, "--model NAME --checkpoint run/tie.pth"),
     "headless.pth": ("without its classifier",),
     "unknown.pth": ("package.module:function", "--checkpoint unknown.pth"),
-    "deeper.pth": ("does not fit",),
     "empty": ("model.safetensors",),
     "best.pt": ("no such file",),
     "nowhere/model.safetensors": ("no such file",),

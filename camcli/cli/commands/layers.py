@@ -11,7 +11,16 @@ from typer import Argument, Option
 
 from camcli.cli.completions import complete_models
 from camcli.cli.console import print_data, print_info, print_notice, print_table
-from camcli.cli.declarations import MODEL, NO_TYPE, OUTPUT, Checkpoint, Device, ModelName, Size
+from camcli.cli.declarations import (
+    MODEL,
+    NO_TYPE,
+    OUTPUT,
+    Checkpoint,
+    Device,
+    LogitsName,
+    ModelName,
+    Size,
+)
 from camcli.cli.layer_tree import print_layer_tree
 from camcli.cli.options import check_file_exists, parse_input_size
 from camcli.core.errors import LayerError, UsageError
@@ -60,6 +69,7 @@ def layers(
         Literal["table", "jsonl"],
         Option("--format", help="Print a table or JSON lines.", rich_help_panel=OUTPUT),
     ] = "table",
+    logits: LogitsName = None,
     device: Device = "auto",
 ) -> int:
     """List the layers of a model that can be explained.
@@ -76,7 +86,12 @@ def layers(
     from camcli.models.model import load_model
 
     loaded = load_model(
-        name or model, checkpoint, size=input_size, device=device, pretrained=weights
+        name or model,
+        checkpoint,
+        size=input_size,
+        device=device,
+        pretrained=weights,
+        logits=logits,
     )
     print_notice(loaded.note)
     default = None
