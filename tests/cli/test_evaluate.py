@@ -155,6 +155,29 @@ def test_maps_on_disk_score_as_the_same_maps_from_a_model(
     assert "cls_1" not in maps.lines[0]["metrics"]
 
 
+def test_maps_of_several_methods_score_as_those_of_the_chosen_ones(
+    cli: Cli, dataset: Path, tmp_path: Path
+) -> None:
+    table = "image,class\n" + "".join(f"{name},{label}\n" for name, (label, _) in BOXES.items())
+    (tmp_path / "targets.csv").write_text(table)
+    both = ("--method", "gradcam,layercam")
+    cli("explain", dataset, "--target", "@targets.csv", "--save", "array", *both, "--output", "a")
+    command = ("evaluate", "localization", dataset, "--resamples", "0")
+    model = cli(*command, *both, "--output", "m")
+    maps = cli(*command, *both, "--maps", "a", "--output", "d")
+    assert maps.status == 0, maps.err
+    for method in ("gradcam", "layercam"):
+        one, other = (
+            next(line for line in ran.lines if line["method"] == method) for ran in (model, maps)
+        )
+        assert one["metrics"]["gt_known"]["value"] == pytest.approx(
+            other["metrics"]["gt_known"]["value"], abs=1e-4
+        )
+    asked = cli(*command, "--maps", "a", "--output", "e")
+    assert asked.status == 2
+    assert "several maps (gradcam, layercam in a; choose one with --method NAME)" in asked.err
+
+
 def test_anybodys_maps_and_those_that_cannot_be_read(
     cli: Cli, dataset: Path, tmp_path: Path
 ) -> None:
@@ -185,7 +208,7 @@ def test_anybodys_maps_and_those_that_cannot_be_read(
         (["set", "--method", "gradcamm"], "gradcam"),
         (["set", "--model", "a", "--models", "b"], "--models"),
         (["set", "--models", "a,b", "--checkpoint", "set/boxes.csv"], "--checkpoint"),
-        (["set", "--maps", "set", "--method", "cam"], "--maps"),
+        (["set", "--maps", "set", "--layers", "last"], "--maps"),
         (["set", "--layers", "last", "--block", "1"], "--block"),
         (["set", "--fail-under", "gt_known=high"], "gt_known=0.6"),
         (["set", "--fail-under", "gt_known=nan"], "gt_known=0.6"),

@@ -141,7 +141,7 @@ def test_tscam_on_a_plain_vit_says_that_its_head_is_linear(cli: Cli, tmp_path: P
     (line,) = ran.lines
     assert valid(line)["head"] == "linear"
     index = line["explanations"][0]["class_index"]
-    with np.load(tmp_path / "camcli-out" / "chelsea.npz") as arrays:
+    with np.load(tmp_path / "camcli-out" / "chelsea.tscam.npz") as arrays:
         parts = [arrays[f"{index}/{name}"] for name in ("attention", "semantic", "fused")]
         blocks = [arrays[f"{index}/blocks.{n}"] for n in range(6)]
     assert np.allclose(parts[0] * parts[1], parts[2], atol=1e-5)
@@ -208,7 +208,7 @@ def test_two_files_of_one_stem_keep_their_suffixes(cli: Cli, tmp_path: Path) -> 
         picture.save(folder / "a.jpg")
     ran = cli("explain", folder, "--save", "overlay")
     files = [line["explanations"][0]["files"]["overlay"] for line in ran.lines]
-    assert files == ["a.jpg.egyptian-cat.overlay.jpg", "a.png.egyptian-cat.overlay.jpg"]
+    assert files == [f"a.{e}.egyptian-cat.gradcam.overlay.jpg" for e in ("jpg", "png")]
 
 
 def test_a_map_that_varies_in_the_padding_only_is_no_answer(

@@ -6,6 +6,7 @@ import os
 import re
 from collections.abc import Sequence
 from dataclasses import replace
+from itertools import product, starmap
 from pathlib import Path
 
 from typer import Typer
@@ -52,6 +53,7 @@ from camcli.core.errors import UsageError, format_suggestion, to_one_line
 from camcli.core.thresholds import parse_threshold
 from camcli.evaluation.file_names import IMAGE_SCORES_FILE
 from camcli.methods.option_parsing import parse_methods
+from camcli.methods.registry import Method
 
 app = Typer(help="Measure how well maps match ground truth.")
 
@@ -100,7 +102,7 @@ def localization(
     model_options = parse_model_options(model, image, device)
     level = parse_threshold(threshold)
     names = parse_model_names(model.model, models, model.checkpoint)
-    model_choices = (model.model, models, model.checkpoint, method, layers, options.block)
+    model_choices = (model.model, models, model.checkpoint, layers, options.block)
     _check_map_folders(maps or [], model_choices)
     check_grabcut_available(boxes)
     check_path_exists("--images", images)
@@ -124,14 +126,15 @@ def localization(
     from camcli.io.labels import create_default_labels, load_labels
     from camcli.runs.run_config import RunConfig
 
-    def open_folder(folder: Path) -> FolderMaps:
+    def open_folder(folder: Path, of_method: Method | None) -> FolderMaps:
         known = load_labels(model.labels, None) if model.labels else create_default_labels(1000)
         return FolderMaps(
             folder=folder,
             labels=known,
-            threshold=0.2 if level is None else level,
+            threshold=level if level is not None else of_method.threshold if of_method else 0.2,
             box_selection=boxes,
             workers=threads,
+            method=of_method.name if of_method else None,
         )
 
     def open_model(name: str | None) -> ModelMaps:
@@ -166,13 +169,15 @@ def localization(
         overwrite=overwrite,
     )
     # Lazy, so that a model is loaded only after the one before it is evaluated.
-    sources = map(open_folder, dict.fromkeys(maps)) if maps else map(open_model, names)
+    chosen: list[Method | None] = [*wanted] or [None]
+    stored = product(dict.fromkeys(maps or []), chosen)
+    sources = starmap(open_folder, stored) if maps else map(open_model, names)
     return run_evaluation(config, sources, floors, format_)
 
 
 def _check_map_folders(maps: Sequence[Path], model_choices: Sequence[object]) -> None:
     if maps and any(choice not in (None, []) for choice in model_choices):
-        raise UsageError("--maps cannot be combined with --model, --method or --layers")
+        raise UsageError("--maps cannot be combined with --model or --layers")
     for folder in maps:
         if not os.path.isdir(folder):
             raise UsageError(f"--maps {folder}: no such folder")
