@@ -206,16 +206,6 @@ Interpolation = Annotated[
         rich_help_panel=INPUT,
     ),
 ]
-OutputFolder = Annotated[
-    Path,
-    Option(
-        "--output",
-        "-o",
-        metavar="DIR",
-        help="Write all files into this folder.",
-        rich_help_panel=OUTPUT,
-    ),
-]
 Overwrite = Annotated[
     bool,
     Option(

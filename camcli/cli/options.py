@@ -201,10 +201,13 @@ def choose_worker_count() -> int:
 
 
 def check_no_existing_run(
-    output: Path, allowed: bool, file_name: str = "results.jsonl", remedy: str = "--overwrite"
+    output: Path | None,
+    allowed: bool,
+    file_name: str = "results.jsonl",
+    remedy: str = "--overwrite",
 ) -> None:
     """Refuse to write into a folder that holds a run, unless the user allows it."""
-    if not allowed and os.path.lexists(output / file_name):
+    if output is not None and not allowed and os.path.lexists(output / file_name):
         where = to_one_line(output)
         raise UsageError(f"{where} already holds a run: choose another --output, or add {remedy}")
 

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import shlex
 import time
+from collections.abc import Mapping
 from contextlib import suppress
+from pathlib import Path
 
 from camcli.cli.console import print_error, print_info
 from camcli.core.errors import LayerError, to_one_line
@@ -13,6 +16,7 @@ from camcli.runs.counts import ResultLine, RunCounts, list_blank_maps
 from camcli.runs.explain_run import ExplainRun
 
 TIMED_PHASES = ("reading", "computing", "writing")  # the phases that the summary names
+PICTURE_KINDS = ("compare", "overlay", "grid", "heatmap")  # the best to look at first
 MAX_SUMMARY_REASONS = 3  # the most frequent reasons that the summary names
 
 
@@ -35,9 +39,20 @@ def print_summary(run: ExplainRun) -> None:
     if counts.failure_reasons:
         parts.append(f"{counts.failure_reasons.total()} failed ({_format_reasons(counts)})")
     parts += [f"{n} without a map ({status})" for status, n in counts.blank_map_counts.items()]
-    print_info(f"{', '.join(parts)}; written to {to_one_line(run.task.output)}/")
+    print_info(", ".join(parts))
     if counts.blank_map_counts["zero_gradient"]:
         _print_zero_gradient_hint(run)
+
+
+def print_results_folder(folder: Path, files: Mapping[str, str]) -> None:
+    """Print where the results are, and which picture to open first."""
+    picture = next((files[kind] for kind in PICTURE_KINDS if kind in files), None)
+    how = f" (open {_quote_path(folder / picture)})" if picture else ""
+    print_info(f"results in {_quote_path(folder)}{how}")
+
+
+def _quote_path(path: Path) -> str:
+    return to_one_line(shlex.quote(str(path)))
 
 
 def _format_speed(run: ExplainRun) -> str:

@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 from itertools import product, starmap
 from pathlib import Path
+from typing import Annotated
 
 from typer import Typer
 
@@ -20,7 +21,6 @@ from camcli.cli.declarations import (
     LayerSpecs,
     MethodNames,
     ModelList,
-    OutputFolder,
     Overwrite,
     Threshold,
     Workers,
@@ -49,13 +49,20 @@ from camcli.cli.options import (
     parse_model_names,
     parse_model_options,
 )
+from camcli.cli.output_folder import (
+    choose_output_folder,
+    declare_output_folder,
+    open_output_folder,
+)
+from camcli.cli.strict_command import CommandGroup, StrictCommand
 from camcli.core.errors import UsageError, format_suggestion, to_one_line
 from camcli.core.thresholds import parse_threshold
 from camcli.evaluation.file_names import IMAGE_SCORES_FILE
+from camcli.io.run_folders import EVALUATE_FOLDER
 from camcli.methods.option_parsing import parse_methods
 from camcli.methods.registry import Method
 
-app = Typer(help="Measure how well maps match ground truth.")
+app = Typer(cls=CommandGroup, help="Measure how well maps match ground truth.")
 
 
 @app.callback()
@@ -63,7 +70,7 @@ def evaluate() -> None:
     """Measure how well maps match ground truth."""
 
 
-@app.command()
+@app.command(cls=StrictCommand)
 @expand_option_groups
 def localization(
     dataset: DatasetPath,
@@ -81,7 +88,7 @@ def localization(
     classes: ClassList = None,
     strict: Strict = False,
     image: InputArguments,
-    output: OutputFolder = Path("camcli-eval"),
+    output: Annotated[Path | None, declare_output_folder(EVALUATE_FOLDER)] = None,
     overwrite: Overwrite = False,
     threshold: Threshold = None,
     boxes: Boxes = "largest",
@@ -107,14 +114,15 @@ def localization(
     check_grabcut_available(boxes)
     check_path_exists("--images", images)
     check_path_exists("--annotations", annotations)
-    check_no_existing_run(output, overwrite, IMAGE_SCORES_FILE)
+    folder = choose_output_folder(output, EVALUATE_FOLDER, continues=overwrite)
+    check_no_existing_run(folder, overwrite, IMAGE_SCORES_FILE)
 
     floors = _parse_floors(fail_under or [])
 
     from camcli.evaluation.datasets.reader import DatasetPaths
     from camcli.evaluation.datasets.reader_registry import read_dataset
 
-    paths = DatasetPaths(dataset, images, annotations, split, output)
+    paths = DatasetPaths(dataset, images, annotations, split, folder or Path(os.devnull))
     data = read_dataset(paths, allow_missing_images=bool(maps))
     threads = workers or choose_worker_count()
 
@@ -165,14 +173,14 @@ def localization(
         fit=image.fit,
         resamples=resamples,
         seed=method_arguments.seed,
-        output=output,
         overwrite=overwrite,
     )
     # Lazy, so that a model is loaded only after the one before it is evaluated.
     chosen: list[Method | None] = [*wanted] or [None]
     stored = product(dict.fromkeys(maps or []), chosen)
     sources = starmap(open_folder, stored) if maps else map(open_model, names)
-    return run_evaluation(config, sources, floors, format_)
+    with open_output_folder(folder, EVALUATE_FOLDER) as own_folder:
+        return run_evaluation(replace(config, output=own_folder), sources, floors, format_)
 
 
 def _check_map_folders(maps: Sequence[Path], model_choices: Sequence[object]) -> None:
