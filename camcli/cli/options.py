@@ -16,6 +16,7 @@ from camcli.engine.smoothing import Smoothing, parse_smoothing_options
 from camcli.io.writers import find_writer
 from camcli.methods.option_parsing import parse_options
 from camcli.methods.registry import Method
+from camcli.models.zoo.model_files import check_model_file
 
 if TYPE_CHECKING:
     from camcli.cli.arguments import InputArguments, MethodArguments, ModelArguments
@@ -64,6 +65,7 @@ class MethodOptions:
 
 def parse_model_options(model: ModelArguments, image: InputArguments, device: str) -> ModelOptions:
     """Read the options of a network. Raises UsageError for a wrong value or a missing file."""
+    check_model_file(model.model)
     check_file_exists("--checkpoint", model.checkpoint)
     check_file_exists("--labels", model.labels)
     return ModelOptions(
@@ -225,6 +227,8 @@ def parse_model_names(
     listed = [part.strip() for part in (models or "").split(",") if part.strip()]
     if models is not None and not listed:
         raise UsageError("--models is empty; write the names of models, separated by commas")
+    for name in listed:
+        check_model_file(name, "--models")
     if model and listed:
         raise UsageError("--model and --models cannot be combined")
     if checkpoint and len(listed) > 1:
