@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from contextlib import suppress
 from pathlib import Path
 
+from camcli.cli.clock import measure_waited_seconds
 from camcli.cli.console import print_error, print_info
 from camcli.core.errors import LayerError, to_one_line
 from camcli.core.types import STATUS_TEXTS
@@ -56,15 +57,17 @@ def _quote_path(path: Path) -> str:
 
 
 def _format_speed(run: ExplainRun) -> str:
-    count, took = run.counts.done_count, time.monotonic() - run.start_time
-    text = f"{count} image{'s' * (count != 1)} in {took:.1f} s"
+    """The seconds that the user waited, those of the network, and where the run's own went."""
+    count, seconds = run.counts.done_count, run.state.timer.seconds
+    text = f"{count} image{'s' * (count != 1)} in {measure_waited_seconds():.1f} s"
     if not count:
         return text
-    seconds = run.state.timer.seconds
+    took = time.monotonic() - run.start_time
     shares = ", ".join(
         f"{100 * seconds[phase] / took:.0f} % {phase}" for phase in TIMED_PHASES if phase in seconds
     )
-    return f"{text} ({count / took:.1f} a second: {shares})"
+    speed = f"{count / took:.1f} a second after the start: {shares}"
+    return f"{text} (network {seconds.get('computing', 0):.1f} s; {speed})"
 
 
 def _format_reasons(counts: RunCounts) -> str:
