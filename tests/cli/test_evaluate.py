@@ -81,10 +81,11 @@ def test_a_table_a_document_and_pictures(cli: Cli, dataset: Path, tmp_path: Path
 def test_a_finished_run_is_not_overwritten_unasked(cli: Cli, dataset: Path) -> None:
     command = ("evaluate", "localization", dataset, "--resamples", "0")
     assert cli(*command).status == 0
-    again = cli(*command)
+    again = cli(*command, "--output", "camcli-eval")
     assert again.status == 2
     assert "--overwrite" in again.err
-    assert cli(*command, "--overwrite").status == 0
+    assert cli(*command).err.endswith("written to camcli-eval-2/\n")
+    assert cli(*command, "--overwrite").err.endswith("written to camcli-eval-2/\n")
 
 
 def test_ci_can_ask_for_a_least_value(cli: Cli, dataset: Path) -> None:
