@@ -220,7 +220,7 @@ Threshold = Annotated[
     Option(
         metavar="T",
         help="Draw boxes around values above T: a fraction of the maximum, otsu, or a percentile"
-        " such as p90.",
+        " such as p90; none: no boxes.",
         show_default="the method's own",
         rich_help_panel=OUTPUT,
     ),

@@ -264,6 +264,25 @@ def test_camcli_out_may_be_a_file(cli: Cli, tmp_path: Path) -> None:
     assert (tmp_path / "camcli-out").read_text() == "mine"
 
 
+def test_without_a_threshold_there_are_no_boxes(cli: Cli, tmp_path: Path) -> None:
+    ran = cli("explain", PHOTOS[0], "--threshold", "none")
+    assert ran.status == 0, ran.err
+    (found,) = valid(ran.lines[0])["explanations"]
+    assert (found["map_status"], found["boxes"]) == ("ok", [])
+    assert ran.lines[0]["threshold"] == "none"
+    assert (tmp_path / "camcli-out" / found["files"]["overlay"]).is_file()
+
+
+def test_models_on_this_machine_are_counted_with_the_files_here(cli: Cli, tmp_path: Path) -> None:
+    (tmp_path / "vit_best.pth").touch()
+    ran = cli("models", "lite0", "--loadable")
+    names = ran.out.split("\n")[:-1]
+    assert "vit_lite0  (embedded)" in names
+    assert ran.err == f"{len(names)} models\n"
+    assert "vit_best.pth  (a file here)" in cli("models", "vit*", "--loadable").out.splitlines()
+    assert "lists those with vit in the name; --loadable" in cli("models").err
+
+
 def test_class_names_cannot_leave_the_output_folder(cli: Cli, tmp_path: Path) -> None:
     names = ["../../evil", "/etc/passwd", "a/b\\c", "", "CON\n", "x" * 300, "漢" * 90, "猫-9"]
     names += ["猫"] * (1000 - len(names))

@@ -108,6 +108,8 @@ def localization(
     options = parse_method_options(wanted, method_arguments, layers, image.fit)
     model_options = parse_model_options(model, image, device)
     level = parse_threshold(threshold)
+    if level == "none":
+        raise UsageError("--threshold none leaves no boxes to evaluate; omit it")
     names = parse_model_names(model.model, models, model.checkpoint)
     model_choices = (model.model, models, model.checkpoint, layers, options.block)
     _check_map_folders(maps or [], model_choices)
