@@ -288,10 +288,13 @@ def test_checkpoints_of_one_architecture_are_rows_of_their_own(
     for name in ("a.pth", "b.pth"):
         head = {"head.weight": torch.randn(1000, 192, 3, 3), "head.bias": torch.zeros(1000)}
         torch.save({"state_dict": network.state_dict() | head}, tmp_path / name)
-    ran = cli("evaluate", "localization", dataset, "--models", "a.pth,b.pth", "--limit", "1",
+    first = str(tmp_path / "a.pth")
+    ran = cli("evaluate", "localization", dataset, "--models", f"{first},b.pth", "--limit", "1",
               "--resamples", "0")  # fmt: skip
-    assert [line["model"] for line in ran.lines] == ["a.pth"] * 3 + ["b.pth"] * 3
+    assert [line["model"] for line in ran.lines] == [first] * 3 + ["b.pth"] * 3
     assert {line["images"] for line in ran.lines} == {1}
+    galleries = sorted(path.name for path in Path("camcli-eval").glob("gallery.*"))
+    assert [name.partition("-")[0] for name in galleries] == ["gallery.a.pth", "gallery.b.pth"]
 
 
 def savez(path: Path, arrays: dict[str, Any]) -> None:
