@@ -51,4 +51,4 @@ docs: $(VENV)/installed
 	$(BIN)/python docs/tables.py
 
 clean:
-	rm -rf $(VENV) camcli-demo camcli-out build *.egg-info
+	rm -rf $(VENV) camcli-demo camcli-out* build *.egg-info

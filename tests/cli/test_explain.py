@@ -392,7 +392,9 @@ def test_a_summary_says_why_images_failed_and_where_the_time_went(cli: Cli, tmp_
         (tmp_path / f"{n}.jpg").write_bytes(b"" if n else b"no picture")
     said = cli("explain", PHOTOS[0], *tmp_path.glob("*.jpg"), "--save", "boxes").err
     summary = said.splitlines()[-2]
-    assert re.match(r"1 image in .* s \(.* a second: \d+ % reading, \d+ % computing, ", summary)
+    assert re.match(
+        r"1 image in .* s \(.* a second after the start: \d+ % reading, \d+ % computing, ", summary
+    )
     assert "3 failed (2: the file is empty; 1: not an image in a format" in summary
 
 
