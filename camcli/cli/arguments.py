@@ -26,7 +26,6 @@ from camcli.cli.declarations import (
     LogitsName,
     Mean,
     ModelName,
-    OutputFolder,
     Overwrite,
     PictureBands,
     Seed,
@@ -37,6 +36,8 @@ from camcli.cli.declarations import (
     Threshold,
     Workers,
 )
+from camcli.cli.output_folder import declare_output_folder
+from camcli.io.run_folders import COMPARE_FOLDER, EXPLAIN_FOLDER
 from camcli.io.writers import describe_writers
 
 
@@ -78,7 +79,9 @@ class MethodArguments:
 class ExplainOutputArguments:
     """Which files to write and where, as typed."""
 
-    output: OutputFolder = Path("camcli-out")
+    output: Annotated[
+        Path | None, declare_output_folder(EXPLAIN_FOLDER, "--resume or --overwrite")
+    ] = None
     overwrite: Overwrite = False
     resume: Annotated[
         bool,
@@ -161,7 +164,7 @@ class ExplainSpeedArguments:
 class CompareOutputArguments:
     """Which files to write and where, as typed."""
 
-    output: OutputFolder = Path("camcli-compare")
+    output: Annotated[Path | None, declare_output_folder(COMPARE_FOLDER)] = None
     overwrite: Overwrite = False
     threshold: Threshold = None
     format_: FormatName = "auto"

@@ -227,16 +227,6 @@ PictureBands = Annotated[
         rich_help_panel=INPUT,
     ),
 ]
-OutputFolder = Annotated[
-    Path,
-    Option(
-        "--output",
-        "-o",
-        metavar="DIR",
-        help="Write all files into this folder.",
-        rich_help_panel=OUTPUT,
-    ),
-]
 Overwrite = Annotated[
     bool,
     Option(
@@ -251,7 +241,7 @@ Threshold = Annotated[
     Option(
         metavar="T",
         help="Draw boxes around values above T: a fraction of the maximum, otsu, or a percentile"
-        " such as p90.",
+        " such as p90; none: no boxes.",
         show_default="the method's own",
         rich_help_panel=OUTPUT,
     ),

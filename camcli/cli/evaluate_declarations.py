@@ -75,7 +75,7 @@ MapFolders = Annotated[
     Option(
         metavar="DIR",
         help="Score maps from this folder instead of a model: .npy files, or .npz files of"
-        " --save array.",
+        " --save array; --method chooses among several.",
         rich_help_panel=INPUT,
     ),
 ]

@@ -16,6 +16,7 @@ from camcli.engine.smoothing import Smoothing, parse_smoothing_options
 from camcli.io.writers import find_writer
 from camcli.methods.option_parsing import parse_options
 from camcli.methods.registry import Method
+from camcli.models.zoo.model_files import check_model_file
 
 if TYPE_CHECKING:
     from camcli.cli.arguments import InputArguments, MethodArguments, ModelArguments
@@ -65,6 +66,7 @@ class MethodOptions:
 
 def parse_model_options(model: ModelArguments, image: InputArguments, device: str) -> ModelOptions:
     """Read the options of a network. Raises UsageError for a wrong value or a missing file."""
+    check_model_file(model.model)
     check_file_exists("--checkpoint", model.checkpoint)
     check_file_exists("--labels", model.labels)
     return ModelOptions(
@@ -211,10 +213,13 @@ def choose_worker_count() -> int:
 
 
 def check_no_existing_run(
-    output: Path, allowed: bool, file_name: str = "results.jsonl", remedy: str = "--overwrite"
+    output: Path | None,
+    allowed: bool,
+    file_name: str = "results.jsonl",
+    remedy: str = "--overwrite",
 ) -> None:
     """Refuse to write into a folder that holds a run, unless the user allows it."""
-    if not allowed and os.path.lexists(output / file_name):
+    if output is not None and not allowed and os.path.lexists(output / file_name):
         where = to_one_line(output)
         raise UsageError(f"{where} already holds a run: choose another --output, or add {remedy}")
 
@@ -232,6 +237,8 @@ def parse_model_names(
     listed = [part.strip() for part in (models or "").split(",") if part.strip()]
     if models is not None and not listed:
         raise UsageError("--models is empty; write the names of models, separated by commas")
+    for name in listed:
+        check_model_file(name, "--models")
     if model and listed:
         raise UsageError("--model and --models cannot be combined")
     if checkpoint and len(listed) > 1:

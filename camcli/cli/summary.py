@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import shlex
 import time
+from collections.abc import Mapping
+from pathlib import Path
 
+from camcli.cli.clock import measure_waited_seconds
 from camcli.cli.console import print_error, print_info
 from camcli.core.errors import LayerError, to_one_line
 from camcli.core.types import STATUS_TEXTS
@@ -12,6 +16,7 @@ from camcli.runs.counts import ResultLine, RunCounts, list_blank_maps
 from camcli.runs.explain_run import ExplainRun
 
 TIMED_PHASES = ("reading", "computing", "writing")  # the phases that the summary names
+PICTURE_KINDS = ("compare", "overlay", "grid", "heatmap")  # the best to look at first
 MAX_SUMMARY_REASONS = 3  # the most frequent reasons that the summary names
 
 
@@ -34,21 +39,34 @@ def print_summary(run: ExplainRun) -> None:
     if counts.failure_reasons:
         parts.append(f"{counts.failure_reasons.total()} failed ({_format_reasons(counts)})")
     parts += [f"{n} without a map ({status})" for status, n in counts.blank_map_counts.items()]
-    print_info(f"{', '.join(parts)}; written to {to_one_line(run.task.output)}/")
+    print_info(", ".join(parts))
     if counts.blank_map_counts["zero_gradient"]:
         _print_zero_gradient_hint(run)
 
 
+def print_results_folder(folder: Path, files: Mapping[str, str]) -> None:
+    """Print where the results are, and which picture to open first."""
+    picture = next((files[kind] for kind in PICTURE_KINDS if kind in files), None)
+    how = f" (open {_quote_path(folder / picture)})" if picture else ""
+    print_info(f"results in {_quote_path(folder)}{how}")
+
+
+def _quote_path(path: Path) -> str:
+    return to_one_line(shlex.quote(str(path)))
+
+
 def _format_speed(run: ExplainRun) -> str:
-    count, took = run.counts.done_count, time.monotonic() - run.start_time
-    text = f"{count} image{'s' * (count != 1)} in {took:.1f} s"
+    """The seconds that the user waited, those of the network, and where the run's own went."""
+    count, seconds = run.counts.done_count, run.state.timer.seconds
+    text = f"{count} image{'s' * (count != 1)} in {measure_waited_seconds():.1f} s"
     if not count:
         return text
-    seconds = run.state.timer.seconds
+    took = time.monotonic() - run.start_time
     shares = ", ".join(
         f"{100 * seconds[phase] / took:.0f} % {phase}" for phase in TIMED_PHASES if phase in seconds
     )
-    return f"{text} ({count / took:.1f} a second: {shares})"
+    speed = f"{count / took:.1f} a second after the start: {shares}"
+    return f"{text} (network {seconds.get('computing', 0):.1f} s; {speed})"
 
 
 def _format_reasons(counts: RunCounts) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Literal
 
 import numpy as np
@@ -17,9 +18,11 @@ MAX_GRABCUT_SIDE = 500
 
 
 def compute_cutoff(heatmap: Float32Array, threshold: str | float) -> float:
-    """The map value above which a pixel belongs to a region."""
+    """The map value above which a pixel belongs to a region; with "none", no pixel does."""
     if isinstance(threshold, float):
         return threshold * float(heatmap.max())
+    if threshold == "none":
+        return math.inf
     if threshold == "otsu":
         return compute_otsu_threshold(heatmap)
     return float(np.percentile(heatmap, float(threshold[1:])))

@@ -216,8 +216,9 @@ def format_class_label(class_name: str, rival_names: Sequence[str]) -> str:
 class Result:
     """The explanations of one method for one image, and the output files of each class.
 
-    `map_captions` are the texts under the layers and parts of a grid. `file_tag` keeps file names
-    apart if one run has several methods. `has_concepts` means that the parts are the answer.
+    `map_captions` are the texts under the layers and parts of a grid. `file_tag` is the part of
+    a file name for the method and, where it has several results, the layer. `has_concepts` means
+    that the parts are the answer.
     """
 
     sample: Sample
@@ -226,7 +227,7 @@ class Result:
     explanations: tuple[ClassExplanation, ...]
     threshold: str | float
     map_captions: Mapping[str, str]
-    file_tag: str = ""
+    file_tag: str
     head_kind: str | None = None
     has_concepts: bool = False
     output_files: tuple[dict[str, str], ...] = ()

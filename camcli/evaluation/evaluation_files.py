@@ -93,7 +93,8 @@ def remove_old_report(folder: Path) -> None:
 
 
 def _create_gallery_name(row: EvaluationRow, taken_names: list[str]) -> str:
-    words = re.findall(r"[A-Za-z0-9_+.]+", f"{row.model} {row.name}")
+    model = Path(row.model).name  # a checkpoint may have a long path
+    words = re.findall(r"[A-Za-z0-9_+.]+", f"{model} {row.name}")
     slug = "-".join(words).strip(".")[-80:]
     name, number = f"gallery.{slug}.jpg", 1
     while name in taken_names:

@@ -12,6 +12,7 @@ from pathlib import Path, PurePosixPath
 
 from camcli.core.errors import UsageError, to_one_line
 from camcli.core.types import Failure, ImageSource
+from camcli.io.run_folders import is_run_folder_name
 
 IMAGE_SUFFIXES = frozenset(
     f".{name}"
@@ -25,17 +26,19 @@ SourceOrFailure = ImageSource | Failure
 
 
 def find_image_sources(
-    inputs: Sequence[str], stdin_names: Iterable[str], skip_folder: Path
+    inputs: Sequence[str], stdin_names: Iterable[str], skip_folder: Path | None
 ) -> list[SourceOrFailure]:
     """Every image that the inputs name, once, in their order; a missing one is a Failure.
 
     An input is a file, a folder (searched recursively, without hidden entries), a glob, or `-` for
     a list of inputs on stdin. Of a folder or a glob, `.npy` files are images only if it finds no
-    picture. `skip_folder` holds the results and is left out.
+    picture. `skip_folder` holds the results and is left out, and so are folders below an input
+    that have the name of a run's folder, such as `camcli-out-2`.
     Raises UsageError if there is no image at all.
     """
     listed = (item for given in inputs for item in (stdin_names if given == "-" else (given,)))
-    skip_folder = Path(os.path.realpath(skip_folder))  # Path.resolve raises on circular links
+    # Path.resolve raises on circular links
+    skip_folder = Path(os.path.realpath(skip_folder or os.devnull))
     found = list(
         _iter_unique_sources(item for given in listed for item in _expand_input(given, skip_folder))
     )
@@ -91,6 +94,7 @@ def _iter_folder_sources(folder: Path, skip_folder: Path) -> Iterator[SourceOrFa
             f
             for f in folders
             if not f.startswith(".")
+            and not is_run_folder_name(f)
             and not (f == skip_folder.name and (here / f).resolve() == skip_folder)
         )
         for file in sorted(files):
@@ -138,6 +142,7 @@ def _iter_glob_sources(pattern: str, skip_folder: Path) -> Iterator[SourceOrFail
         if path.suffix.lower() in {*IMAGE_SUFFIXES, ARRAY_SUFFIX}
         and path.is_file()
         and skip_folder != path.resolve().parent
+        and not any(map(is_run_folder_name, path.relative_to(root).parts[:-1]))
     ]
     pictures = [path for path in wanted if path.suffix.lower() != ARRAY_SUFFIX]
     for path in pictures or wanted:

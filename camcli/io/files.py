@@ -78,6 +78,11 @@ def format_explanation_slug(explanation: ClassExplanation, slugs: Sequence[str])
     return f"{own}-vs-{others[0] if len(others) == 1 else f'{len(others)}-nearest'}"
 
 
+def format_method_slug(name: str) -> str:
+    """The part of a file name for a method: `gradcam`, `tscam-part-attention`."""
+    return re.sub(r"[^\w.+]+", "-", name)
+
+
 def _number_slug(slug: str, index: int, taken: set[str]) -> str:
     candidate = f"{slug or 'class'}-{index}"
     while candidate in taken:

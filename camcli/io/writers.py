@@ -153,12 +153,11 @@ def write_result(
     that is not registered.
     """
     stem = shorten_stem(result.sample.source.output_stem)
-    tag = f".{result.file_tag}" if result.file_tag else ""
     chosen = [find_writer(kind) for kind in kinds]
 
     def write(start: str, encoded: EncodedFile) -> str:
         ending, content = encoded
-        name = f"{start}{tag}.{ending}"
+        name = f"{start}.{result.file_tag}.{ending}"
         write_file(output / name, content)
         return name
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Sequence
 from dataclasses import replace
 from functools import partial
@@ -17,6 +16,7 @@ from camcli.engine.explain_batch import ExplainOptions, explain_batch
 from camcli.engine.postprocess import BatchExplanation
 from camcli.engine.request import Request
 from camcli.engine.targets import choose_target_classes
+from camcli.io.files import format_method_slug
 from camcli.models.introspection.gradient_mode import allow_gradients
 from camcli.runs.run_config import RunConfig, RunState
 from camcli.runs.transfer import split_by_image, to_host
@@ -138,11 +138,12 @@ def _create_results(
 
 
 def _format_file_tag(config: RunConfig, request: Request) -> str:
-    """Return what keeps the file names of several requests apart: the method, then the layer."""
-    if len(config.requests) == 1:
-        return ""
+    """Return the method, which every file name carries, and the layer where a method has several.
+
+    So the files of two runs can lie in one folder.
+    """
     same_method_count = sum(other.method is request.method for other in config.requests)
-    name = re.sub(r"[^\w.+]+", "-", request.method.name)
+    name = format_method_slug(request.method.name)
     return name + (f".{request.source_layers[0].name}" if same_method_count > 1 else "")
 
 

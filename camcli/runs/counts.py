@@ -13,7 +13,10 @@ MAX_LISTED_FAILURES = 1000  # failures that run.json lists; results.jsonl has al
 
 @dataclass(slots=True)
 class RunCounts:
-    """Images that are done, done by an earlier run, or failed; and maps without an answer."""
+    """Images that are done, done by an earlier run, or failed; and maps without an answer.
+
+    `first_files` are the files of the first explanation that has any, by their kind.
+    """
 
     done_count: int = 0
     earlier_count: int = 0
@@ -21,6 +24,7 @@ class RunCounts:
     failure_reasons: Counter[str] = field(default_factory=Counter)
     failures: list[dict[str, str]] = field(default_factory=list)
     last_path: str | None = None
+    first_files: Mapping[str, str] = field(default_factory=dict)
 
     def add_earlier_line(self, line: ResultLine) -> None:
         """Count a line that an earlier run wrote."""
@@ -37,6 +41,7 @@ class RunCounts:
             return
         self.done_count += is_new
         self._count_blank_maps(line)
+        self.first_files = self.first_files or line["explanations"][0]["files"]
 
     def _count_blank_maps(self, line: ResultLine) -> None:
         self.blank_map_counts.update(status for _, _, status in list_blank_maps(line))

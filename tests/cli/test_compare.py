@@ -196,12 +196,12 @@ def test_a_contrast_names_both_classes(cli: Cli, picture: Path, tmp_path: Path) 
     (found,) = line["explanations"]
     assert found["class_name"] == "tabby"
     assert [rival["class_name"] for rival in found["against"]] == ["lynx"]
-    assert found["files"]["overlay"] == "photo.tabby-vs-lynx.overlay.jpg"
+    assert found["files"]["overlay"] == "photo.tabby-vs-lynx.gradcam.overlay.jpg"
     finer = cli("explain", picture, "--target", "finer:4", "--size", "96", "--output", "f")
     (found,) = finer.lines[0]["explanations"]
     jsonschema.validate(finer.lines[0], schema)
     assert len(found["against"]) == 4
-    assert found["files"]["overlay"].endswith("-vs-4-nearest.overlay.jpg")
+    assert found["files"]["overlay"].endswith("-vs-4-nearest.gradcam.overlay.jpg")
 
 
 def test_concepts_have_a_picture_and_no_boxes(cli: Cli, picture: Path, tmp_path: Path) -> None:

@@ -28,6 +28,8 @@ READS_DATA = {
     "nothing to learn from",
     "no class",
     "no such metric",
+    "no such weights to train",
+    "no such teacher",
 }
 
 QUICK = {
@@ -57,6 +59,18 @@ QUICK = {
     "bad target list": (["explain", "{photo}", "--target", "@missing.csv"], 2),
     "two ways to a layer": (["explain", "{photo}", "--layers", "last", "--block", "1"], 2),
     "no input": (["explain"], 2),
+    "an image": (["{photo}"], 2),
+    "an option twice": (["explain", "{photo}", "--fit", "pad", "--fit", "crop"], 2),
+    "no such weights": (["explain", "{photo}", "--model", "best.pth"], 2),
+    "no such program": (["explain", "{photo}", "--model", "program:net.bin"], 2),
+    "no such checkpoint": (["explain", "{photo}", "--checkpoint", "best.pth"], 2),
+    "no such labels": (["explain", "{photo}", "--labels", "names.txt"], 2),
+    "no such weights of several": (["compare", "{photo}", "--models", "a.pth,b.pth"], 2),
+    "no such weights to list": (["layers", "best.pth"], 2),
+    "no such weights to train": (["train", "tscam", "{empty}", "--model", "best.pth"], 2),
+    "no such teacher": (["train", "tscam", "{empty}", "--teacher", "best.pth"], 2),
+    "no training": (["train", "{empty}"], 2),
+    "no evaluation": (["evaluate", "{empty}"], 2),
     "every method": (["methods", "--format", "markdown"], 0),
     "no such smoothing": (["explain", "{photo}", "--smooth", "blur"], 2),
     "too few masks": (["explain", "{photo}", "--method", "rise:masks=0"], 2),

@@ -40,11 +40,13 @@ from camcli.cli.options import (
     parse_model_options,
     parse_picture_bands,
 )
+from camcli.cli.output_folder import choose_output_folder, open_output_folder
 from camcli.core.errors import MethodError, UsageError
 from camcli.core.thresholds import parse_threshold
 from camcli.engine.targets import parse_target
 from camcli.io.discovery import find_image_sources, parse_path_list
 from camcli.io.files import create_class_slugs
+from camcli.io.run_folders import COMPARE_FOLDER
 from camcli.methods.option_parsing import parse_methods
 from camcli.methods.registry import METHODS, Method, list_cheap_methods
 
@@ -94,9 +96,10 @@ def compare(
     names = parse_model_names(model.model, models, model.checkpoint)
     if options.fusion == "none":
         raise UsageError("--fusion none does not work here; repeat --layers for each layer")
-    check_no_existing_run(output.output, output.overwrite, COMPARISON_FILE)
+    folder = choose_output_folder(output.output, COMPARE_FOLDER, continues=output.overwrite)
+    check_no_existing_run(folder, output.overwrite, COMPARISON_FILE)
     listed = parse_path_list(sys.stdin.read()) if "-" in inputs else []
-    sources = find_image_sources(inputs, listed, skip_folder=output.output)
+    sources = find_image_sources(inputs, listed, skip_folder=folder)
 
     from camcli.cli.runners.run_compare import run_compare
     from camcli.runs.compare_run import CompareTask
@@ -122,16 +125,17 @@ def compare(
         rows += [_create_row(config, options, specs, spec, label) for spec in specs]
     _check_refusals(rows, methods, all_must_apply)
     columns = _find_used_columns(rows, methods)
-    task = CompareTask(
-        method_names=tuple(methods[column].name for column in columns),
-        rows=tuple(row.select_columns(columns) for row in rows),
-        sources=sources,
-        output=output.output,
-        class_slugs=create_class_slugs(rows[0].base_config.model.labels),
-    )
-    return run_compare(
-        task, output.overwrite, fail_on_blank=all_must_apply, output_format=output.format_
-    )
+    with open_output_folder(folder, COMPARE_FOLDER) as own_folder:
+        task = CompareTask(
+            method_names=tuple(methods[column].name for column in columns),
+            rows=tuple(row.select_columns(columns) for row in rows),
+            sources=sources,
+            output=own_folder,
+            class_slugs=create_class_slugs(rows[0].base_config.model.labels),
+        )
+        return run_compare(
+            task, output.overwrite, fail_on_blank=all_must_apply, output_format=output.format_
+        )
 
 
 def _create_row(

@@ -32,10 +32,12 @@ from camcli.cli.options import (
     parse_output_kinds,
     parse_picture_bands,
 )
+from camcli.cli.output_folder import choose_output_folder, open_output_folder
 from camcli.core.thresholds import parse_threshold
 from camcli.engine.targets import parse_target
 from camcli.io.discovery import find_image_sources, parse_path_list
 from camcli.io.files import create_class_slugs
+from camcli.io.run_folders import EXPLAIN_FOLDER
 from camcli.methods.option_parsing import parse_methods
 
 if TYPE_CHECKING:
@@ -85,10 +87,10 @@ def explain(
     check_grabcut_available(output.boxes)
     check_resume_options(output.overwrite, output.resume)
     listed = parse_path_list(sys.stdin.read()) if "-" in inputs else []
-    sources = find_image_sources(inputs, listed, skip_folder=output.output)
-    check_no_existing_run(
-        output.output, output.overwrite or output.resume, remedy="--resume or --overwrite"
-    )
+    continues = output.overwrite or output.resume
+    folder = choose_output_folder(output.output, EXPLAIN_FOLDER, continues=continues)
+    sources = find_image_sources(inputs, listed, skip_folder=folder)
+    check_no_existing_run(folder, continues, remedy="--resume or --overwrite")
 
     from camcli.io.drawing import find_palette
 
@@ -115,17 +117,19 @@ def explain(
         is_compiled=speed.compile_,
     )
     weights_file = model.checkpoint or _find_model_file(name)
-    task = ExplainTask(
-        config=config,
-        sources=sources,
-        write_files=_create_writer(network, kinds, output),
-        output=output.output,
-        manifest=_create_document(config, context.params, weights_file, len(sources)),
-        overwrite=output.overwrite,
-        resume=output.resume,
-        stop_on_error=output.on_error == "stop",
-    )
-    return run_explain(task, output.format_)
+    manifest = _create_document(config, context.params, weights_file, len(sources))
+    with open_output_folder(folder, EXPLAIN_FOLDER) as own_folder:
+        task = ExplainTask(
+            config=config,
+            sources=sources,
+            write_files=_create_writer(network, kinds, output, own_folder),
+            output=own_folder,
+            manifest=manifest,
+            overwrite=output.overwrite,
+            resume=output.resume,
+            stop_on_error=output.on_error == "stop",
+        )
+        return run_explain(task, output.format_)
 
 
 def _plan_requests(
@@ -145,7 +149,7 @@ def _plan_requests(
 
 
 def _create_writer(
-    network: Model, kinds: Sequence[str], output: ExplainOutputArguments
+    network: Model, kinds: Sequence[str], output: ExplainOutputArguments, folder: Path
 ) -> Callable[[Result], Result]:
     """Create the function that writes the files of one result."""
     from camcli.io.writers import DrawingStyle, write_result
@@ -158,7 +162,7 @@ def _create_writer(
         with_boxes="boxes" in kinds,
     )
     slugs = create_class_slugs(network.labels)
-    return partial(write_result, kinds=kinds, style=style, output=output.output, slugs=slugs)
+    return partial(write_result, kinds=kinds, style=style, output=folder, slugs=slugs)
 
 
 def _create_document(

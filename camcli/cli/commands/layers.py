@@ -24,6 +24,7 @@ from camcli.cli.declarations import (
 from camcli.cli.layer_tree import print_layer_tree
 from camcli.cli.options import check_file_exists, parse_input_size
 from camcli.core.errors import LayerError, UsageError
+from camcli.models.zoo.model_files import check_model_file
 
 
 def layers(
@@ -77,6 +78,7 @@ def layers(
     camcli shows each layer's name, stage or block, shape and layout, and marks the default.
     """
     input_size = parse_input_size(size)
+    check_model_file(name or model)
     check_file_exists("--checkpoint", checkpoint)
     if name and model:
         raise UsageError("MODEL and --model cannot be combined")

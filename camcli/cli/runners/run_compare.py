@@ -17,7 +17,7 @@ from camcli.cli.console import (
     show_progress,
 )
 from camcli.cli.options import COMPARISON_FILE, OutputFormat
-from camcli.core.errors import to_one_line
+from camcli.cli.summary import print_results_folder
 from camcli.core.types import STATUS_TEXTS
 from camcli.io.jsonl import ResultsLog
 from camcli.runs.compare_run import CompareTask, ComparisonLine, iter_comparison_lines
@@ -45,7 +45,8 @@ def run_compare(
             bar.advance()
     if statistics.milliseconds and not is_jsonl and not is_quiet:
         print_table(list(statistics.iter_table_rows()))
-    print_info(f"{statistics.format_summary()}; written to {to_one_line(task.output)}/")
+    print_info(statistics.format_summary())
+    print_results_folder(task.output, statistics.first_files)
     counts = statistics.counts
     return int(bool(counts["failed"] or (fail_on_blank and counts["blank"])))
 
@@ -57,12 +58,14 @@ class _Statistics:
     milliseconds: dict[str, list[float]] = field(default_factory=lambda: defaultdict(list))
     correlations: dict[str, list[float]] = field(default_factory=lambda: defaultdict(list))
     counts: Counter[str] = field(default_factory=Counter)
+    first_files: dict[str, str] = field(default_factory=dict)
 
     def add_line(self, line: ComparisonLine) -> None:
         if line["status"] == "failed":
             self.counts["failed"] += 1
             return
         self.counts["pictures"] += 1
+        self.first_files.setdefault("compare", line["file"])
         for n, (label, shown) in enumerate(_iter_labelled_maps(line)):
             self.counts["blank"] += shown["map_status"] != "ok"
             self.milliseconds[label].append(shown["milliseconds"])

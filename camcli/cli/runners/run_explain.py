@@ -5,12 +5,13 @@ from __future__ import annotations
 import shlex
 import sys
 from itertools import groupby
+from pathlib import Path
 
 from camcli.cli.console import print_error, print_notice, show_progress
 from camcli.cli.interrupts import StopFlag, handle_interrupts
 from camcli.cli.options import OutputFormat
 from camcli.cli.result_rows import create_result_printer
-from camcli.cli.summary import print_problems, print_summary
+from camcli.cli.summary import print_problems, print_results_folder, print_summary
 from camcli.core.errors import OutputError, to_one_line
 from camcli.io.jsonl import ResultsLog
 from camcli.runs.explain_run import ExplainRun, ExplainTask
@@ -59,13 +60,16 @@ def _print_lines(
 
 def _print_ending(run: ExplainRun) -> None:
     print_summary(run)
+    print_results_folder(run.task.output, run.counts.first_files)
     if run.ending != "done":
-        print_error(f"{run.ending}; to continue: {_format_resume_command()}")
+        print_error(f"{run.ending}; to continue: {_format_resume_command(run.task.output)}")
 
 
-def _format_resume_command() -> str:
+def _format_resume_command(output: Path) -> str:
     arguments = [a for a in sys.argv[1:] if a not in ("--overwrite", "--resume")]
+    if not any(a.startswith(("-o", "--output")) for a in arguments):
+        arguments += ["--output", str(output)]
     command = shlex.join(["camcli", *arguments, "--resume"])
     if len(command) > MAX_COMMAND_CHARACTERS:
-        return "repeat the command with --resume"
+        return f"repeat the command with --resume and --output {shlex.quote(str(output))}"
     return to_one_line(command)

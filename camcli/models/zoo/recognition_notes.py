@@ -56,11 +56,19 @@ def describe_recognition(
     ]
     if not differ or {"mean", "std"} <= metadata.transform_settings.keys():
         return note
+    other = find_library(differ[0]).find_transform(differ[0], None)
+    other = other.with_channels(transform.channel_count)
+    field = "mean" if other.mean != transform.mean else "std"
+    own, its = (_format_values(getattr(each, field)) for each in (transform, other))
     return (
-        f"{note}; images are normalised with {format_normalization(transform)}. It may also be "
-        f"{differ[0]} with {_format_library_normalization(differ[0], transform)}: if so, use "
-        f"--model {differ[0]} --checkpoint, or --mean and --std"
+        f"{note}, {field} {own}. It may also be {differ[0]}, {field} {its}: if so, "
+        f"write --model {differ[0]} --checkpoint"
     )
+
+
+def _format_values(values: Sequence[float]) -> str:
+    shown = [f"{value:.4g}" for value in values]
+    return ",".join(shown if len({*shown}) > 1 else shown[:1])
 
 
 def _format_library_normalization(name: str, like: Transform) -> str:

@@ -14,6 +14,7 @@ from camcli.evaluation.datasets.reader import DatasetPaths, TrainingSplit
 from camcli.evaluation.datasets.reader_registry import Dataset, list_readers
 from camcli.io.discovery import find_image_sources
 from camcli.io.labels import create_labels
+from camcli.io.run_folders import is_run_folder_name
 from camcli.training.data.training_samples import TrainingData, TrainingSample
 
 TRAIN_FOLDER_NAMES, VALIDATION_FOLDER_NAMES = ("train",), ("val", "valid", "validation", "test")
@@ -81,7 +82,10 @@ def _read_class_folders(paths: DatasetPaths) -> TrainingData:
     names = sorted(
         p.name
         for p in train.iterdir()
-        if p.is_dir() and not p.name.startswith(".") and os.path.realpath(p) != skip
+        if p.is_dir()
+        and not p.name.startswith(".")
+        and not is_run_folder_name(p.name)
+        and os.path.realpath(p) != skip
     )
     samples, left_out = _find_class_samples(train, paths.skip_folder, names)
     validation, also = (
