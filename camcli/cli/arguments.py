@@ -23,6 +23,7 @@ from camcli.cli.declarations import (
     HeadName,
     Interpolation,
     LabelFile,
+    MaxPixels,
     Mean,
     ModelName,
     OutputFolder,
@@ -35,6 +36,7 @@ from camcli.cli.declarations import (
     Threshold,
     Workers,
 )
+from camcli.core.types import DEFAULT_MAX_PIXELS
 from camcli.io.writers import describe_writers
 
 
@@ -57,6 +59,7 @@ class InputArguments:
     mean: Mean = None
     std: Std = None
     interpolation: Interpolation = None
+    max_pixels: MaxPixels = DEFAULT_MAX_PIXELS
 
 
 @dataclass(frozen=True, slots=True)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import glob
 import os
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from itertools import islice
 from pathlib import Path, PurePosixPath
@@ -20,29 +20,55 @@ IMAGE_SUFFIXES = frozenset(
         *("ppm", "pgm", "pnm", "avif", "jp2"),
     )
 )
+# Pictures in formats that camcli does not read; it tells how many it leaves out.
+OTHER_PICTURE_SUFFIXES = frozenset(
+    f".{name}"
+    for name in (
+        *("heic", "heif", "jxl", "dcm", "dicom", "nii", "svg", "psd", "eps", "tga", "ico", "exr"),
+        *("hdr", "dng", "cr2", "cr3", "nef", "arw", "raf", "orf", "rw2", "j2k", "jp2k", "jpx"),
+    )
+)
 SourceOrFailure = ImageSource | Failure
 
 
 def find_image_sources(
-    inputs: Sequence[str], stdin_names: Iterable[str], skip_folder: Path
+    inputs: Sequence[str],
+    stdin_names: Iterable[str],
+    skip_folder: Path,
+    count_unread: Callable[[Mapping[str, int]], None] = lambda _counts: None,
 ) -> list[SourceOrFailure]:
     """Every image that the inputs name, once, in their order; a missing one is a Failure.
 
     An input is a file, a folder (searched recursively, without hidden entries), a glob, or `-` for
     a list of inputs on stdin. `skip_folder` holds the results and is left out.
+    For each folder, `count_unread` gets the number of pictures of other formats by suffix.
     Raises UsageError if there is no image at all.
     """
     listed = (item for given in inputs for item in (stdin_names if given == "-" else (given,)))
     skip_folder = Path(os.path.realpath(skip_folder))  # Path.resolve raises on circular links
     found = list(
-        _iter_unique_sources(item for given in listed for item in _expand_input(given, skip_folder))
+        _iter_unique_sources(
+            item for given in listed for item in _expand_input(given, skip_folder, count_unread)
+        )
     )
     stem = iter(create_output_stems([item.name for item in found if isinstance(item, ImageSource)]))
     found = [replace(i, output_stem=next(stem)) if isinstance(i, ImageSource) else i for i in found]
     if not any(isinstance(item, ImageSource) for item in found):
         reasons = [f"{to_one_line(f.path)}: {f.reason}" for f in found if isinstance(f, Failure)]
-        raise UsageError("; ".join(reasons[:3]) or "no input: name an image, a folder or a glob")
+        empty = "the list on standard input is empty" if "-" in inputs else "no input"
+        raise UsageError("; ".join(reasons[:3]) or f"{empty}: name an image, a folder or a glob")
     return found
+
+
+def format_unread_notice(counts: Mapping[str, int]) -> str:
+    """What camcli leaves out and what to do, as one sentence; "" if there is nothing."""
+    found = format_suffix_counts(counts)
+    return f"left out {found}: camcli does not read these; convert them to .png" if found else ""
+
+
+def format_suffix_counts(counts: Mapping[str, int]) -> str:
+    """Counts of files by suffix, the most frequent first: "12 .heic, 3 .dcm"."""
+    return ", ".join(f"{count} {suffix}" for suffix, count in Counter(counts).most_common())
 
 
 def parse_path_list(text: str) -> list[str]:
@@ -52,7 +78,9 @@ def parse_path_list(text: str) -> list[str]:
     return [line.removesuffix("\r") for line in text.split("\n") if line.strip()]
 
 
-def _expand_input(input_text: str, skip_folder: Path) -> Iterator[SourceOrFailure]:
+def _expand_input(
+    input_text: str, skip_folder: Path, count_unread: Callable[[Mapping[str, int]], None]
+) -> Iterator[SourceOrFailure]:
     path = Path(input_text)
     if not input_text.strip():
         yield Failure(input_text, input_text, "the name is empty")
@@ -63,7 +91,7 @@ def _expand_input(input_text: str, skip_folder: Path) -> Iterator[SourceOrFailur
             "this is the output folder; name another input folder or another --output",
         )
     elif os.path.isdir(path):
-        yield from _iter_folder_sources(path, skip_folder)
+        yield from _iter_folder_sources(path, skip_folder, count_unread)
     elif os.path.lexists(path):
         yield ImageSource(path, path.name, "")
     elif glob.has_magic(input_text):
@@ -79,9 +107,11 @@ def _has_results(folder: Path, skip_folder: Path) -> bool:
     )
 
 
-def _iter_folder_sources(folder: Path, skip_folder: Path) -> Iterator[SourceOrFailure]:
+def _iter_folder_sources(
+    folder: Path, skip_folder: Path, count_unread: Callable[[Mapping[str, int]], None]
+) -> Iterator[SourceOrFailure]:
     refused: list[OSError] = []
-    seen = 0
+    seen, unread = 0, Counter[str]()
     for place, folders, files in _iter_folder_tree(folder, refused.append):
         here = Path(place)
         folders[:] = sorted(
@@ -95,11 +125,15 @@ def _iter_folder_sources(folder: Path, skip_folder: Path) -> Iterator[SourceOrFa
             if path.suffix.lower() in IMAGE_SUFFIXES and not file.startswith("."):
                 seen += 1
                 yield ImageSource(path, path.relative_to(folder).as_posix(), "")
+            elif path.suffix.lower() in OTHER_PICTURE_SUFFIXES and not file.startswith("."):
+                unread[path.suffix.lower()] += 1
     for error in refused:
         where = str(error.filename)
         yield Failure(Path(where).name, where, error.strerror or "cannot be read")
     if not seen and not refused:
-        yield Failure(folder.name, str(folder), "no images in this folder")
+        others = f" that camcli reads (but {format_suffix_counts(unread)})" if unread else ""
+        yield Failure(folder.name, str(folder), f"no images in this folder{others}")
+    count_unread(unread)
 
 
 def _iter_folder_tree(

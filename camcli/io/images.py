@@ -5,9 +5,11 @@ from __future__ import annotations
 import logging
 import os
 import stat
-import warnings
+import struct
+import threading
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
+from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 from typing import BinaryIO
@@ -15,12 +17,22 @@ from typing import BinaryIO
 import numpy as np
 from PIL import Image, UnidentifiedImageError
 
-from camcli.core.errors import ImageError, to_one_line
+from camcli.core.errors import CamcliError, ImageError, to_one_line
+from camcli.core.types import DEFAULT_MAX_PIXELS
+from camcli.io.decoder_messages import collect_decoder_messages
 
 # Only decoders that run no other program and open no other file.
 IMAGE_FORMATS = ("JPEG", "PNG", "GIF", "BMP", "WEBP", "TIFF", "PPM", "AVIF", "JPEG2000")
 # Without a handler, Pillow's log of a broken file would go to standard error without a name.
 logging.getLogger("PIL").addHandler(logging.NullHandler())
+
+# What NumPy and Pillow raise on an image that is too large or too odd for them; not a bug.
+ODD_IMAGE_ERRORS = (
+    *(MemoryError, RecursionError, OSError, ValueError),
+    *(OverflowError, SystemError, struct.error),
+)
+LARGE_IMAGE_PIXELS = 2**25  # larger images are decoded and drawn one at a time
+_large_image_lock = threading.RLock()
 
 EXIF_ORIENTATION_TAG = 0x0112
 EXIF_TRANSPOSES = {
@@ -34,11 +46,25 @@ EXIF_TRANSPOSES = {
 }
 
 
-def load_image(path: Path) -> Image.Image:
+@dataclass(frozen=True, slots=True)
+class DecodedImage:
+    """The first frame of an image file, and whether the file has more frames or pages."""
+
+    image: Image.Image
+    has_more_frames: bool
+
+
+def load_image(path: Path, max_pixels: int = DEFAULT_MAX_PIXELS) -> Image.Image:
     """The first frame of an image file, upright, as 8-bit RGB; transparent pixels become white.
 
-    Raises ImageError for a file that is not a complete image in one of IMAGE_FORMATS.
+    Raises ImageError for a file that is not a complete image in one of IMAGE_FORMATS, or that has
+    more than `max_pixels`.
     """
+    return load_first_frame(path, max_pixels).image
+
+
+def load_first_frame(path: Path, max_pixels: int = DEFAULT_MAX_PIXELS) -> DecodedImage:
+    """As `load_image`, and whether there are more frames."""
     if os.path.exists(path) and not os.path.isfile(path):
         raise ImageError("not a regular file")  # reading a pipe or a device may never end
     with (
@@ -46,7 +72,9 @@ def load_image(path: Path) -> Image.Image:
         _open_regular_file(path) as file,
         Image.open(file, formats=_list_supported_formats()) as opened,
     ):
-        return _decode(opened)
+        _check_pixel_count(opened, max_pixels)
+        with take_turns_if_large(*opened.size):
+            return DecodedImage(_decode(opened), _has_more_frames(opened))
 
 
 def decode_image(image: Image.Image) -> Image.Image:
@@ -56,6 +84,40 @@ def decode_image(image: Image.Image) -> Image.Image:
     """
     with _raise_image_errors():
         return _decode(image)
+
+
+@contextmanager
+def take_turns_if_large(width: int, height: int) -> Iterator[None]:
+    """Let one thread at a time work on large images, so that memory does not grow with threads."""
+    with _large_image_lock if width * height > LARGE_IMAGE_PIXELS else nullcontext():
+        yield
+
+
+def describe_image_error(error: BaseException) -> str:
+    """Why an image failed, in the words of camcli, the decoder, Pillow or NumPy, as one line."""
+    if isinstance(error, CamcliError):
+        return str(error)
+    if isinstance(error, MemoryError):
+        return "not enough memory for an image of this size"
+    said = getattr(error, "strerror", None) or str(error) or type(error).__name__
+    return to_one_line(said)  # decoders quote the file's content
+
+
+def _check_pixel_count(image: Image.Image, max_pixels: int) -> None:
+    count = image.width * image.height
+    if count > max_pixels:
+        raise ImageError(
+            f"it has {count} pixels ({image.width} x {image.height}), more than {max_pixels}; "
+            f"scale it down, or add --max-pixels {count} if there is memory for it"
+        )
+
+
+def _has_more_frames(image: Image.Image) -> bool:
+    """Whether a file has more frames or pages; Pillow looks at the second one at most."""
+    try:
+        return bool(getattr(image, "is_animated", False))
+    except Exception:  # noqa: BLE001 - the first frame is good even if the second one is not
+        return False
 
 
 def _decode(image: Image.Image) -> Image.Image:
@@ -68,19 +130,20 @@ def _decode(image: Image.Image) -> Image.Image:
 @contextmanager
 def _raise_image_errors() -> Iterator[None]:
     """Turn whatever a decoder raises into an ImageError of one line."""
-    try:
-        with warnings.catch_warnings():
-            # Odd metadata, and large sizes that Pillow still opens, do not change the pixels.
-            warnings.simplefilter("ignore")
+    with collect_decoder_messages() as messages:
+        try:
             yield
-    except UnidentifiedImageError:
-        raise ImageError("not an image in a format that camcli reads") from None
-    except ImageError:
-        raise
-    except Image.DecompressionBombError:
-        raise ImageError("too many pixels to decode safely; scale the image down first") from None
-    except Exception as error:  # noqa: BLE001 - decoders raise anything on a broken file
-        raise ImageError(_decode_error_message(error)) from None
+        except UnidentifiedImageError:
+            raise ImageError("not an image in a format that camcli reads") from None
+        except ImageError:
+            raise
+        except Image.DecompressionBombError:
+            reason = "too many pixels to decode safely; scale the image down first"
+            raise ImageError(reason) from None
+        except Exception as error:  # noqa: BLE001 - decoders raise anything on a broken file
+            reason = describe_image_error(error)
+            detail = f" ({to_one_line(messages[0])})" if messages else ""
+            raise ImageError(f"{reason}{detail}") from None
 
 
 @contextmanager
@@ -106,11 +169,6 @@ def _list_supported_formats() -> tuple[str, ...]:
     return tuple(name for name in IMAGE_FORMATS if name in Image.OPEN)
 
 
-def _decode_error_message(error: BaseException) -> str:
-    said = getattr(error, "strerror", None) or str(error) or type(error).__name__
-    return to_one_line(said)  # decoders quote the file's content
-
-
 def _apply_exif_orientation(image: Image.Image) -> Image.Image:
     """Rotate an image as EXIF says. Reads only that tag: Pillow fails on other, broken tags."""
     turn = _read_exif_transpose(image)
@@ -128,10 +186,8 @@ def load_exif_transpose(path: Path) -> Image.Transpose | None:
     """The rotation that `load_image` applies to an existing file; annotations need it too."""
     if not os.path.isfile(path):
         return None
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        with Image.open(path, formats=_list_supported_formats()) as opened:
-            return _read_exif_transpose(opened)
+    with collect_decoder_messages(), Image.open(path, formats=_list_supported_formats()) as opened:
+        return _read_exif_transpose(opened)
 
 
 def _to_rgb(image: Image.Image) -> Image.Image:

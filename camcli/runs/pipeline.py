@@ -17,7 +17,14 @@ from camcli.core.geometry import Float32Array, View, crop_visible_map
 from camcli.core.types import ClassExplanation, Failure, FileStamp, ImageSource, Result, Sample
 from camcli.engine.acceleration.bn_folding import fold_batch_norms
 from camcli.engine.acceleration.compilation import compile_network
-from camcli.io.images import load_image
+from camcli.io.images import (
+    ODD_IMAGE_ERRORS,
+    DecodedImage,
+    describe_image_error,
+    load_first_frame,
+    load_image,
+    take_turns_if_large,
+)
 from camcli.io.transforms import compute_view, preprocess_crops, preprocess_image
 from camcli.runs.batch import Outcome, compute_outcomes
 from camcli.runs.run_config import RunConfig, RunState
@@ -112,21 +119,31 @@ def load_image_sample(config: RunConfig, source: ImageSource | Failure) -> Sampl
     if isinstance(source, Failure):
         return source
     try:
-        target_classes = config.target.find_fixed_classes(source)
-        stamp = find_file_stamp(source.path)
-        image = source.image or load_image(source.path)
-        view = compute_view(*image.size, config.model.transform, config.fit)
-        inputs = _preprocess(config, image, view)
-    except CamcliError as error:
-        return _create_failure(source, error)
+        return _load_sample(config, source)
+    except (CamcliError, *ODD_IMAGE_ERRORS) as error:  # such as a row that is too long to resize
+        return create_failure(source, describe_image_error(error))
+
+
+def _load_sample(config: RunConfig, source: ImageSource) -> Sample:
+    target_classes = config.target.find_fixed_classes(source)
+    stamp = find_file_stamp(source.path)
+    frame = (
+        DecodedImage(source.image, has_more_frames=False)
+        if source.image
+        else load_first_frame(source.path, config.max_pixels)
+    )
+    image = frame.image
+    view = compute_view(*image.size, config.model.transform, config.fit)
     is_kept = bool(source.image) or image.width * image.height <= config.max_kept_pixels
+    reload_image = partial(load_image, source.path, config.max_pixels)
     return Sample(
         source=source,
-        image_loader=_create_image_getter(image) if is_kept else partial(load_image, source.path),
-        inputs=inputs,
+        image_loader=_create_image_getter(image) if is_kept else reload_image,
+        inputs=_preprocess(config, image, view),
         view=view,
         target_classes=target_classes,
         file_stamp=stamp,
+        has_more_frames=frame.has_more_frames,
     )
 
 
@@ -150,8 +167,9 @@ def find_file_stamp(path: Path) -> FileStamp | None:
     return found.st_size, found.st_mtime_ns
 
 
-def _create_failure(source: ImageSource, error: CamcliError) -> Failure:
-    return Failure(name=source.name, path=str(source.path), reason=str(error))
+def create_failure(source: ImageSource, reason: str) -> Failure:
+    """Return the failure of an image."""
+    return Failure(name=source.name, path=str(source.path), reason=reason)
 
 
 def _iter_batches(
@@ -187,12 +205,14 @@ def _finish_outcome(
         return outcome
     sample = outcome.sample
     try:
-        decoded = replace(sample, image_loader=_create_image_getter(sample.image))
-        return finish_result(add_boxes(config, replace(outcome, sample=decoded)))
+        with take_turns_if_large(*sample.view.image_size):
+            decoded = replace(sample, image_loader=_create_image_getter(sample.image))
+            return finish_result(add_boxes(config, replace(outcome, sample=decoded)))
     except StorageError:
         raise
-    except (OutputError, ImageError) as error:
-        return _create_failure(sample.source, OutputError(f"{outcome.method_name}: {error}"))
+    except (OutputError, ImageError, *ODD_IMAGE_ERRORS) as error:
+        reason = f"{outcome.method_name}: {describe_image_error(error)}"
+        return create_failure(sample.source, reason)
 
 
 def add_boxes(config: RunConfig, result: Result) -> Result:

@@ -8,7 +8,7 @@ from typing import Literal
 from camcli.core.boxes import BoxSelection
 from camcli.core.concurrency import PhaseTimer
 from camcli.core.geometry import Crops
-from camcli.core.types import FitMode
+from camcli.core.types import DEFAULT_MAX_PIXELS, FitMode
 from camcli.engine.providers.base import ProgressCallback
 from camcli.engine.request import Request
 from camcli.engine.smoothing import NO_SMOOTHING, Smoothing
@@ -25,7 +25,8 @@ MAX_WAITING_IMAGE_BYTES = 2**31  # memory for decoded images that wait for their
 class RunConfig:
     """The settings for every image of a run.
 
-    `threshold` None means the threshold of the checkpoint, or else of the method.
+    `threshold` None means the threshold of the checkpoint, or else of the method. An image file of
+    more than `max_pixels` fails.
     `report_progress(done, total)` counts the changed inputs of one batch.
     """
 
@@ -35,6 +36,7 @@ class RunConfig:
     fit: FitMode = "squash"
     batch_size: int = 8
     workers: int = 2
+    max_pixels: int = DEFAULT_MAX_PIXELS
     threshold: str | float | None = None
     box_selection: BoxSelection = "largest"
     smoothing: Smoothing = NO_SMOOTHING

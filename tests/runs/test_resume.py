@@ -455,7 +455,7 @@ def boom() -> None:
 
 
 PARTS = [
-    (pipeline, "load_image"),
+    (pipeline, "load_first_frame"),
     (pipeline, "compute_outcomes"),
     (writers, "write_result"),
     (jsonl, "_append_line"),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from collections import Counter
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Annotated
 
@@ -19,7 +20,7 @@ from camcli.cli.completions import (
     CHEAP_KEYWORD,
     complete_compared_methods,
 )
-from camcli.cli.console import print_info
+from camcli.cli.console import print_info, print_notice
 from camcli.cli.declarations import (
     METHOD,
     BatchSize,
@@ -42,7 +43,7 @@ from camcli.cli.options import (
 from camcli.core.errors import MethodError, UsageError
 from camcli.core.thresholds import parse_threshold
 from camcli.engine.targets import parse_target
-from camcli.io.discovery import find_image_sources, parse_path_list
+from camcli.io.discovery import find_image_sources, format_unread_notice, parse_path_list
 from camcli.io.files import create_class_slugs
 from camcli.methods.option_parsing import parse_methods
 from camcli.methods.registry import METHODS, Method, list_cheap_methods
@@ -94,7 +95,9 @@ def compare(
         raise UsageError("--fusion none does not work here; repeat --layers for each layer")
     check_no_existing_run(output.output, output.overwrite, COMPARISON_FILE)
     listed = parse_path_list(sys.stdin.read()) if "-" in inputs else []
-    sources = find_image_sources(inputs, listed, skip_folder=output.output)
+    unread = Counter[str]()
+    sources = find_image_sources(inputs, listed, output.output, unread.update)
+    print_notice(format_unread_notice(unread))
 
     from camcli.cli.runners.run_compare import run_compare
     from camcli.runs.compare_run import CompareTask
@@ -110,6 +113,7 @@ def compare(
             requests=(),
             target=bind_target(network.labels),
             fit=image.fit,
+            max_pixels=image.max_pixels,
             batch_size=choose_batch_size(batch_size, network.device.type, image.fit),
             workers=1,
             threshold=threshold,

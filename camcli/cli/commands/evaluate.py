@@ -145,6 +145,7 @@ def localization(
                 requests=plan_layer_specs(loaded, wanted, layers or [None], plan_options),
                 target=ANNOTATED_CLASS,
                 fit=image.fit,
+                max_pixels=image.max_pixels,
                 batch_size=choose_batch_size(batch_size, loaded.device.type, image.fit),
                 workers=threads,
                 threshold=level,

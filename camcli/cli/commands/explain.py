@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
@@ -18,6 +19,7 @@ from camcli.cli.arguments import (
     MethodArguments,
     ModelArguments,
 )
+from camcli.cli.console import print_notice
 from camcli.cli.declarations import Inputs, LayerSpec, MethodNames, TargetSpec
 from camcli.cli.loading import choose_model_name, load_chosen_model
 from camcli.cli.options import (
@@ -33,7 +35,7 @@ from camcli.cli.options import (
 )
 from camcli.core.thresholds import parse_threshold
 from camcli.engine.targets import parse_target
-from camcli.io.discovery import find_image_sources, parse_path_list
+from camcli.io.discovery import find_image_sources, format_unread_notice, parse_path_list
 from camcli.io.files import create_class_slugs
 from camcli.methods.option_parsing import parse_methods
 
@@ -54,6 +56,7 @@ NON_RESULT_OPTIONS = {
     "checkpoint",
     "labels",
     "batch_size",
+    "max_pixels",
     "device",
     "workers",
     "compile_",
@@ -83,7 +86,9 @@ def explain(
     check_grabcut_available(output.boxes)
     check_resume_options(output.overwrite, output.resume)
     listed = parse_path_list(sys.stdin.read()) if "-" in inputs else []
-    sources = find_image_sources(inputs, listed, skip_folder=output.output)
+    unread = Counter[str]()
+    sources = find_image_sources(inputs, listed, output.output, unread.update)
+    print_notice(format_unread_notice(unread))
     check_no_existing_run(
         output.output, output.overwrite or output.resume, remedy="--resume or --overwrite"
     )
@@ -103,6 +108,7 @@ def explain(
         requests=_plan_requests(network, options, layers),
         target=bind_target(network.labels),
         fit=image.fit,
+        max_pixels=image.max_pixels,
         batch_size=choose_batch_size(speed.batch_size, network.device.type, image.fit),
         workers=speed.workers or choose_worker_count(),
         threshold=threshold,

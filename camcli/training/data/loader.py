@@ -17,7 +17,7 @@ from camcli.core.concurrency import prefetch_map
 from camcli.core.errors import ImageError
 from camcli.core.geometry import Float32Array, View
 from camcli.core.types import Failure, Transform
-from camcli.io.images import load_image
+from camcli.io.images import ODD_IMAGE_ERRORS, describe_image_error, load_image
 from camcli.io.transforms import preprocess_image
 from camcli.training.data.training_samples import TrainingSample
 
@@ -93,12 +93,12 @@ def _load_sample(
     number, sample = item
     try:
         image = load_image(sample.path)
-    except ImageError as error:
-        return Failure(sample.name, str(sample.path), str(error))
-    if augment is None:
-        return sample, preprocess_whole(image, transform)
-    generator = np.random.default_rng([augment.seed, augment.epoch, number])
-    return sample, preprocess_random_crop(image, transform, generator)
+        if augment is None:
+            return sample, preprocess_whole(image, transform)
+        generator = np.random.default_rng([augment.seed, augment.epoch, number])
+        return sample, preprocess_random_crop(image, transform, generator)
+    except (ImageError, *ODD_IMAGE_ERRORS) as error:
+        return Failure(sample.name, str(sample.path), describe_image_error(error))
 
 
 def shuffle_samples(
