@@ -169,6 +169,20 @@ def test_numpy_without_memory_halves_the_batch_as_torch_does(
     assert sizes == [4, 2, 2]
 
 
+def test_ablations_are_counted_over_the_batch_and_not_from_zero_for_each_image() -> None:
+    model = small("test_resnet")
+    calls: list[tuple[int, int]] = []
+    work = replace(
+        job(batch_size=4),
+        requests=plan_requests(model, [find_method("ablationcam")]),
+        report_progress=lambda done, total: calls.append((done, total)),
+    )
+    run(work, found(*NAMES))
+    ablations = [done for done, total in calls if total > len(NAMES)]
+    assert ablations == sorted(set(ablations))
+    assert ablations[-1] == max(total for _, total in calls)
+
+
 def test_each_image_has_the_class_that_its_own_rule_gives(tmp_path: Path) -> None:
     file = tmp_path / "t.csv"
     wanted = dict(zip(NAMES, ("3", "1", "4", "1"), strict=True))
