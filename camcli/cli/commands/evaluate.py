@@ -29,6 +29,7 @@ from camcli.cli.evaluate_declarations import (
     ClassList,
     DatasetPath,
     Floors,
+    Gallery,
     ImageFolder,
     Limit,
     MapFolders,
@@ -84,6 +85,7 @@ def localization(
     threshold: Threshold = None,
     boxes: Boxes = "largest",
     resamples: Resamples = 1000,
+    gallery: Gallery = "examples",
     fail_under: Floors = None,
     format_: FormatName = "auto",
     batch_size: BatchSize = None,
@@ -165,6 +167,7 @@ def localization(
         seed=method_arguments.seed,
         output=output,
         overwrite=overwrite,
+        gallery=gallery,
     )
     # Lazy, so that a model is loaded only after the one before it is evaluated.
     sources = map(open_folder, dict.fromkeys(maps)) if maps else map(open_model, names)
