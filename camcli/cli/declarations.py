@@ -204,7 +204,7 @@ MaxPixels = Annotated[
         metavar="N",
         min=1,
         max=MAX_READABLE_PIXELS,
-        help="Refuse an image of more than N pixels. Reading and drawing take up to 35 bytes of"
+        help="Refuse an image of more than N pixels. Reading and drawing take up to 25 bytes of"
         " memory per pixel.",
         rich_help_panel=INPUT,
     ),
