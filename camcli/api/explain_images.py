@@ -59,7 +59,8 @@ def explain(
     The arguments are the options of `camcli explain`; `options` has the method's own, such as
     `{"masks": 500}`. `max_pixels` limits files, not images in memory. Raises UsageError,
     MethodError, LayerError or TargetError for a wrong argument, at once. An image that
-    cannot be read raises ImageError; with `on_error="continue"` its place is taken by a `Failure`, which has `name` and `reason`.
+    cannot be read raises ImageError; with `on_error="continue"` its place is taken by a `Failure`,
+    which has `name` and `reason`.
     """
     check_choice("on_error", on_error, ("stop", "continue"))
     methods = choose_methods(method)
