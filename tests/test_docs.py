@@ -110,6 +110,13 @@ def workplace(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]
     (tmp_path / "birds" / "boxes.csv").write_text(
         "image,class_index,x1,y1,x2,y2\nrocket.jpg,3,308,125,338,405\n"
     )
+    imagenet = tmp_path / "ImageNet_ILSVRC2012"
+    (imagenet / "val" / "n04090263").mkdir(parents=True)
+    (imagenet / "ILSVRC2012_list").mkdir()
+    shutil.copy(SAMPLES / "rocket.jpg", imagenet / "val" / "n04090263")
+    (imagenet / "ILSVRC2012_list" / "val_folder_new.txt").write_text(
+        "n04090263/rocket.jpg 3 308 125 338 405\n"
+    )
     for name in ("chelsea", "coffee"):
         (tmp_path / "photos" / name).mkdir(parents=True)
         for copy in range(2):

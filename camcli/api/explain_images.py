@@ -15,7 +15,7 @@ from camcli.core.boxes import BoxSelection
 from camcli.core.concurrency import open_thread_pool, prefetch_map
 from camcli.core.errors import ImageError, UsageError
 from camcli.core.thresholds import parse_threshold
-from camcli.core.types import Failure, FitMode, ImageSource, Result, Sample
+from camcli.core.types import DEFAULT_MAX_PIXELS, Failure, FitMode, ImageSource, Result, Sample
 from camcli.engine.fusion import FUSIONS
 from camcli.engine.plan import PlanOptions, plan_layer_specs
 from camcli.engine.smoothing import parse_smoothing_options
@@ -47,6 +47,7 @@ def explain(
     fit: FitMode = "squash",
     rgb: Sequence[int] = (),
     batch_size: int = 8,
+    max_pixels: int = DEFAULT_MAX_PIXELS,
     on_error: Literal["stop", "continue"] = "stop",
 ) -> Any:
     """Explain what the network looked at in one image or in many.
@@ -57,9 +58,10 @@ def explain(
     generator, in the order of the images, that reads ahead and keeps one batch in memory.
 
     The arguments are the options of `camcli explain`; `options` has the method's own, such as
-    `{"masks": 500}`. Raises UsageError, MethodError, LayerError or TargetError for a wrong
-    argument, at once. An image that cannot be read raises ImageError; with
-    `on_error="continue"` its place is taken by a `Failure`, which has `name` and `reason`.
+    `{"masks": 500}`. `max_pixels` limits files, not images in memory. Raises UsageError,
+    MethodError, LayerError or TargetError for a wrong argument, at once. An image that
+    cannot be read raises ImageError; with `on_error="continue"` its place is taken by a `Failure`,
+    which has `name` and `reason`.
     """
     check_choice("on_error", on_error, ("stop", "continue"))
     methods = choose_methods(method)
@@ -79,7 +81,8 @@ def explain(
         rgb=rgb,
         batch_size=batch_size,
     )
-    config = replace(config, requests=plan_layer_specs(model, methods, [layers], plan_options))
+    requests = plan_layer_specs(model, methods, [layers], plan_options)
+    config = replace(config, requests=requests, max_pixels=max_pixels)
     sources = iter_images(images, model.transform.channel_count)
     found = _iter_explanations(config, sources, on_error)
     return list(found) if is_single_image(images) else found

@@ -24,6 +24,7 @@ from camcli.cli.declarations import (
     Interpolation,
     LabelFile,
     LogitsName,
+    MaxPixels,
     Mean,
     ModelName,
     Overwrite,
@@ -37,6 +38,7 @@ from camcli.cli.declarations import (
     Workers,
 )
 from camcli.cli.output_folder import declare_output_folder
+from camcli.core.types import DEFAULT_MAX_PIXELS
 from camcli.io.run_folders import COMPARE_FOLDER, EXPLAIN_FOLDER
 from camcli.io.writers import describe_writers
 
@@ -62,6 +64,7 @@ class InputArguments:
     std: Std = None
     interpolation: Interpolation = None
     rgb: PictureBands = None
+    max_pixels: MaxPixels = DEFAULT_MAX_PIXELS
 
 
 @dataclass(frozen=True, slots=True)

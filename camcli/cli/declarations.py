@@ -9,7 +9,7 @@ from typer import Argument, Option
 
 from camcli.cli.completions import complete_layers, complete_methods, complete_models
 from camcli.cli.options import OutputFormat
-from camcli.core.types import FitMode
+from camcli.core.types import MAX_READABLE_PIXELS, FitMode
 
 MODEL, METHOD, INPUT, OUTPUT, SPEED = "Model", "Method", "Input", "Output", "Speed"  # help panels
 NO_TYPE = ""  # Typer would show `<bool>` after a flag
@@ -206,6 +206,17 @@ Std = Annotated[
         metavar="S",
         help="Normalise the input with this standard deviation.",
         show_default=FROM_MODEL,
+        rich_help_panel=INPUT,
+    ),
+]
+MaxPixels = Annotated[
+    int,
+    Option(
+        metavar="N",
+        min=1,
+        max=MAX_READABLE_PIXELS,
+        help="Refuse an image of more than N pixels. Reading and drawing take up to 25 bytes of"
+        " memory per pixel.",
         rich_help_panel=INPUT,
     ),
 ]

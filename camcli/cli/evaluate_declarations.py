@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 from typer import Argument, Option
 
@@ -86,6 +86,14 @@ Resamples = Annotated[
         min=0,
         max=10000,
         help="Compute confidence intervals from N bootstrap resamples; 0: no intervals.",
+        rich_help_panel=OUTPUT,
+    ),
+]
+Gallery = Annotated[
+    Literal["examples", "all"],
+    Option(
+        help="Draw examples of each row, or all images too: the map, the true boxes, the box and"
+        " its IoU.",
         rich_help_panel=OUTPUT,
     ),
 ]

@@ -8,7 +8,8 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from camcli.cli.clock import measure_waited_seconds
-from camcli.cli.console import print_error, print_info
+from camcli.cli.console import print_info
+from camcli.cli.problem_lines import ProblemLines
 from camcli.core.errors import LayerError, to_one_line
 from camcli.core.types import STATUS_TEXTS
 from camcli.engine.plan import find_model_default_layer
@@ -20,14 +21,18 @@ PICTURE_KINDS = ("compare", "overlay", "grid", "heatmap")  # the best to look at
 MAX_SUMMARY_REASONS = 3  # the most frequent reasons that the summary names
 
 
-def print_problems(line: ResultLine) -> None:
+def print_problems(line: ResultLine, problems: ProblemLines) -> None:
     """Print the failure of an image, or each of its maps that shows no answer."""
     if line["status"] == "failed":
-        print_error(f"{line['path']}: {line['error']}")
+        problems.print_problem(line["path"], line["error"])
         return
     for label, layer, status in list_blank_maps(line):
-        map_name = f"{line['method']} of {label}, {layer}"
-        print_error(f"{line['path']}: no map ({map_name}): {STATUS_TEXTS[status].message}")
+        method, message = line["method"], STATUS_TEXTS[status].message
+        problems.print_problem(
+            line["path"],
+            f"no map ({method} of {label}, {layer}): {message}",
+            kind=f"no map ({method}, {layer}): {message}",
+        )
 
 
 def print_summary(run: ExplainRun) -> None:
@@ -39,6 +44,8 @@ def print_summary(run: ExplainRun) -> None:
     if counts.failure_reasons:
         parts.append(f"{counts.failure_reasons.total()} failed ({_format_reasons(counts)})")
     parts += [f"{n} without a map ({status})" for status, n in counts.blank_map_counts.items()]
+    if counts.first_frame_count:
+        parts.append(f"only the first frame or page of {counts.first_frame_count}")
     print_info(", ".join(parts))
     if counts.blank_map_counts["zero_gradient"]:
         _print_zero_gradient_hint(run)

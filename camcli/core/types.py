@@ -22,6 +22,8 @@ if TYPE_CHECKING:
 FitMode = Literal["squash", "crop", "pad", "tencrop"]
 Layout = Literal["NCHW", "NHWC", "NLC"]
 FileStamp = tuple[int, int]  # a file's size in bytes, and its modification time in nanoseconds
+DEFAULT_MAX_PIXELS = 128_000_000  # of an image file; a photograph of 100 megapixels has less
+MAX_READABLE_PIXELS = 178_956_970  # Pillow takes larger images for decompression bombs
 MapStatus = Literal["ok", "constant", "zero_gradient", "non_finite"]
 
 
@@ -110,7 +112,8 @@ class Sample:
 
     `view` is the rectangle that a map shows: the view of the input, or of all crops merged.
     `target_classes` are the classes to explain, if the image fixes them. `file_stamp` differs if
-    the file changes later.
+    the file changes later. `has_more_frames` means that the file has frames or pages after the one
+    that is explained.
     """
 
     source: ImageSource
@@ -119,6 +122,7 @@ class Sample:
     view: View
     target_classes: tuple[int, ...] = ()
     file_stamp: FileStamp | None = None
+    has_more_frames: bool = False
 
     @property
     def image(self) -> Image:

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 
 from camcli.core.errors import TargetError, UsageError
 from camcli.core.types import ImageSource
+from camcli.io.cub_tables import load_cub_classes
 from camcli.io.labels import Labels
 
 if TYPE_CHECKING:
@@ -160,7 +161,12 @@ def _load_class_list(path: Path) -> Mapping[str, str]:
         next((header.index(n) for n in names if n in header), None) for names in TARGET_CSV_COLUMNS
     )
     if image is None or label is None:
-        raise UsageError(f"--target @{path}: the first row must name the columns `image,class`")
+        if of_cub := load_cub_classes(path):
+            return of_cub
+        raise UsageError(
+            f"--target @{path}: the first row must name the columns `image,class`"
+            " (or give CUB's image_class_labels.txt, with its images.txt beside it)"
+        )
     listed: dict[str, str] = {}
     for number, row in enumerate(rows[1:], start=2):
         if len(row) <= max(image, label):

@@ -1,4 +1,5 @@
 """The names of the files that an evaluation writes."""
 
 IMAGE_SCORES_FILE = "images.jsonl"
+GALLERY_FOLDER = "gallery"  # of `--gallery all`
 REPORT_FILE, METRICS_FILE, PROBLEMS_FILE = "localization.json", "localization.csv", "problems.csv"

@@ -55,6 +55,15 @@ def draw_examples(
     return buffer.getvalue()
 
 
+def encode_boxed_picture(prediction: Prediction, iou: float, class_name: str) -> bytes:
+    """Draw one prediction under its class, IoU and file name, as a JPEG file."""
+    file_name = prediction.sample.annotation.image_name.rpartition("/")[2]
+    cell = GridCell(file_name, draw_prediction(prediction))
+    buffer = io.BytesIO()
+    draw_grid(f"IoU {iou:.2f} · {class_name}", [[cell]]).save(buffer, "JPEG", quality=88)
+    return buffer.getvalue()
+
+
 def draw_prediction(prediction: Prediction) -> Image:
     """Draw the map over its image, with ground-truth boxes in green and its own in white."""
     size = prediction.image.size

@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager, closing, contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import Literal
 
 from camcli.core.boxes import BoxSelection
 from camcli.core.errors import CamcliError, UsageError
@@ -21,15 +22,17 @@ from camcli.evaluation.datasets.evaluation_samples import (
 )
 from camcli.evaluation.datasets.reader import DatasetPaths
 from camcli.evaluation.datasets.reader_registry import Dataset, read_dataset
-from camcli.evaluation.evaluation_files import EvaluationFiles
-from camcli.evaluation.gallery import draw_examples
-from camcli.evaluation.predictions import ANNOTATED_CLASS, MapSource, ModelMaps
+from camcli.evaluation.evaluation_files import EvaluationFiles, create_picture_stems
+from camcli.evaluation.gallery import draw_examples, encode_boxed_picture
+from camcli.evaluation.predictions import ANNOTATED_CLASS, MapSource, ModelMaps, Prediction
 from camcli.evaluation.report import LocalizationReport, summarize_rows
 from camcli.evaluation.scoreboard import Scoreboard
 from camcli.evaluation.scores import ImageScore, score_predictions
 from camcli.methods.option_parsing import parse_methods
 from camcli.models.model import Model
 from camcli.runs.run_config import RunConfig
+
+GalleryChoice = Literal["examples", "all"]
 
 
 @contextmanager
@@ -56,7 +59,7 @@ class LocalizationConfig:
     """The data set and settings of an evaluation. `strict` stops at the first problem.
 
     `class_filter` keeps the classes of these names or indices, `limit` N images of a fixed shuffle.
-    Without `output` nothing is written.
+    Without `output` nothing is written. With the gallery "all", every image is drawn.
     """
 
     paths: DatasetPaths
@@ -69,6 +72,7 @@ class LocalizationConfig:
     seed: int = 0
     output: Path | None = None
     overwrite: bool = False
+    gallery: GalleryChoice = "examples"
 
 
 def evaluate_localization(
@@ -92,6 +96,7 @@ def evaluate_localization(
     seed: int = 0,
     output: str | Path | None = None,
     overwrite: bool = False,
+    gallery: GalleryChoice = "examples",
 ) -> LocalizationReport:
     """Evaluate the maps and boxes of a model against the ground truth of a data set.
 
@@ -133,6 +138,7 @@ def evaluate_localization(
         seed=seed,
         output=folder,
         overwrite=overwrite,
+        gallery=gallery,
     )
     return run_localization(config, [ModelMaps(run_config)])
 
@@ -187,13 +193,31 @@ class _LocalizationRun:
             self.files.start()
         total = len(samples) * (len(source.rows) + len(BASELINE_NAMES))
         with self.reporter.track_progress(total) as advance:
-            for found in score_predictions(source, samples, self.config.seed):
+            for found in score_predictions(
+                source, samples, self.config.seed, self._create_picture_writer(source, samples)
+            ):
                 self._add_outcome(found)
                 advance()
         for row in source.rows:
             if self.files and row in self.scoreboard.ious:
                 ious = self.scoreboard.ious[row]
                 self.files.write_gallery(row, draw_examples(source, samples, row, ious))
+
+    def _create_picture_writer(
+        self, source: MapSource, samples: Sequence[EvaluationSample]
+    ) -> Callable[[Prediction, ImageScore], None]:
+        """The function that writes the picture of one prediction, if all are asked for."""
+        files = self.files
+        if files is None or self.config.gallery == "examples":
+            return lambda _prediction, _score: None
+        names, stems = source.labels.names, create_picture_stems(samples, source.labels)
+
+        def write(prediction: Prediction, found: ImageScore) -> None:
+            class_name = names[prediction.sample.class_index]
+            picture = encode_boxed_picture(prediction, found.score.iou, class_name)
+            files.write_boxed_picture(prediction.row, stems[prediction.sample.index], picture)
+
+        return write
 
     def _create_samples(self, source: MapSource) -> list[EvaluationSample]:
         samples, problems = create_evaluation_samples(

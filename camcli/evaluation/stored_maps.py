@@ -24,7 +24,7 @@ from camcli.evaluation.map_files import MapFolder
 from camcli.evaluation.metrics.scoring import CANVAS_SIDE
 from camcli.evaluation.predictions import EvaluationRow, Prediction
 from camcli.io.files import format_method_slug
-from camcli.io.images import load_image
+from camcli.io.images import ODD_IMAGE_ERRORS, describe_image_error, load_image
 from camcli.io.labels import Labels
 
 T = TypeVar("T")
@@ -83,8 +83,8 @@ class FolderMaps:
             return Problem("map cannot be read", name, f"{file.name}: {to_one_line(error)}")
         try:
             image = _load_image_or_blank(sample)
-        except ImageError as error:
-            return Problem("image cannot be read", name, str(error))
+        except (ImageError, *ODD_IMAGE_ERRORS) as error:
+            return Problem("image cannot be read", name, describe_image_error(error))
         heatmap, status = _map_to_canvas(raw)
         view = View.from_whole_image(*image.size)
         boxes: tuple[Box, ...] = ()

@@ -9,7 +9,9 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -18,14 +20,15 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from camcli.core.errors import ImageError
+from camcli.core.types import DEFAULT_MAX_PIXELS
 from camcli.io.arrays import check_finite, create_band_error, load_npy, load_tiff, order_bands
 from camcli.io.discovery import ARRAY_SUFFIX
 from camcli.io.images import (
+    FirstFrame,
     is_deep_grey,
-    load_image,
     load_upright,
     raise_image_errors,
-    read_image,
+    read_first_frame,
     scale_deep_grey,
     to_rgb,
 )
@@ -37,6 +40,7 @@ MAX_STRETCH_VALUES = 2**20  # percentiles are of at most about this many values
 LUMA_WEIGHTS = (0.299, 0.587, 0.114)
 
 Array = NDArray[Any]
+PlanesAndPicture = tuple[tuple[Image.Image, ...], Image.Image | None]
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,58 +48,78 @@ class Pixels:
     """An upright image: planes for the network, and an RGB picture of the same size for people.
 
     The planes' bands are the network's channels, in order. Planes of bytes count from 0 to 255;
-    planes of mode F hold the values that are normalised next.
+    planes of mode F hold the values that are normalised next. `has_more_frames` means that the
+    file has more frames or pages than the first.
     """
 
     planes: tuple[Image.Image, ...]
     picture: Image.Image
+    has_more_frames: bool = False
 
 
 def read_pixels(
-    image: Path | Image.Image | Array, channel_count: int, picture_bands: Sequence[int] = ()
+    image: Path | Image.Image | Array,
+    channel_count: int,
+    picture_bands: Sequence[int] = (),
+    max_pixels: int = DEFAULT_MAX_PIXELS,
 ) -> Pixels:
     """The pixels of a file, an image or an array for a network of so many channels.
 
     `picture_bands` are the numbers, from 1, of the bands that the picture shows: three, or one as
     grey. Without them it shows the first three, or the first. A picture of values that are no bytes
     is stretched between the 2nd and the 98th percentile of each band. Raises ImageError, also for
-    an image with another number of bands.
+    an image with another number of bands, or a file of more than `max_pixels`.
     """
-    planes, picture = _read_planes(image, channel_count)
+    if isinstance(image, Path) and image.suffix.lower() != ARRAY_SUFFIX:
+        frame = _read_file_planes(image, channel_count, max_pixels)
+        (planes, picture), more = frame.content, frame.has_more_frames
+    else:
+        (planes, picture), more = _read_planes(image, channel_count), False
     if picture is None or picture_bands:
         picture = _draw_bands(planes, picture_bands)
-    return Pixels(planes, picture)
+    return Pixels(planes, picture, more)
 
 
 def read_picture(
-    image: Path | Image.Image | Array, channel_count: int, picture_bands: Sequence[int] = ()
+    image: Path | Image.Image | Array,
+    channel_count: int,
+    picture_bands: Sequence[int] = (),
+    max_pixels: int = DEFAULT_MAX_PIXELS,
 ) -> Image.Image:
     """The picture of `read_pixels` alone."""
-    return read_pixels(image, channel_count, picture_bands).picture
+    return read_pixels(image, channel_count, picture_bands, max_pixels).picture
 
 
-def _read_planes(
-    image: Path | Image.Image | Array, channel_count: int
-) -> tuple[tuple[Image.Image, ...], Image.Image | None]:
+def _read_planes(image: Path | Image.Image | Array, channel_count: int) -> PlanesAndPicture:
     """The planes, and the picture if the image is one that people can look at as it is."""
     if isinstance(image, np.ndarray):
         return _array_to_planes(image, channel_count), None
-    if isinstance(image, Path) and image.suffix.lower() == ARRAY_SUFFIX:
+    if isinstance(image, Path):
         return _array_to_planes(load_npy(image), channel_count), None
     if channel_count == 3:
-        picture = image if isinstance(image, Image.Image) else load_image(image)
-        return (picture,), picture
-    if isinstance(image, Image.Image):
-        with raise_image_errors():
-            return _to_planes(load_upright(image), channel_count)
-    if channel_count > 1 and image.suffix.lower() in TIFF_SUFFIXES:
-        return _read_tiff_planes(image, channel_count), None
-    return read_image(image, lambda opened: _to_planes(load_upright(opened), channel_count))
+        return (image,), image
+    with raise_image_errors():
+        return _to_planes(load_upright(image), channel_count)
 
 
-def _to_planes(
-    image: Image.Image, channel_count: int
-) -> tuple[tuple[Image.Image, ...], Image.Image | None]:
+def _read_file_planes(
+    path: Path, channel_count: int, max_pixels: int
+) -> FirstFrame[PlanesAndPicture]:
+    if channel_count in (1, 3) or path.suffix.lower() not in TIFF_SUFFIXES:
+        decode = partial(_decode_planes, channel_count=channel_count)
+        return read_first_frame(path, decode, max_pixels)
+    return _read_tiff_planes(path, channel_count, max_pixels)
+
+
+def _decode_planes(opened: Image.Image, channel_count: int) -> PlanesAndPicture:
+    upright = load_upright(opened)
+    if channel_count != 3:
+        return _to_planes(upright, channel_count)
+    picture = to_rgb(upright)
+    return (picture,), picture
+
+
+def _to_planes(image: Image.Image, channel_count: int) -> PlanesAndPicture:
     if channel_count > 1:
         return _check_band_count(_split_bands(image), channel_count), None
     if is_deep_grey(image):
@@ -121,15 +145,18 @@ def _check_band_count(
     return bands
 
 
-def _read_tiff_planes(path: Path, channel_count: int) -> tuple[Image.Image, ...]:
+def _read_tiff_planes(
+    path: Path, channel_count: int, max_pixels: int
+) -> FirstFrame[PlanesAndPicture]:
     """The bands of a TIFF. Pillow has no modes for most, and leaves out a fifth band silently."""
-    try:
-        bands = read_image(path, _split_whole_tiff)
-    except ImageError:
-        bands = None
-    if bands is not None:
-        return _check_band_count(bands, channel_count)
-    return _array_to_planes(load_tiff(path), channel_count)
+    frame = None
+    with suppress(ImageError):
+        frame = read_first_frame(path, _split_whole_tiff, max_pixels)
+    if frame is not None and frame.content is not None:
+        planes = _check_band_count(frame.content, channel_count)
+        return FirstFrame((planes, None), frame.has_more_frames)
+    planes = _array_to_planes(load_tiff(path), channel_count)
+    return FirstFrame((planes, None), has_more_frames=False)
 
 
 def _split_whole_tiff(image: Any) -> tuple[Image.Image, ...] | None:

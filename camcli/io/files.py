@@ -8,14 +8,14 @@ import re
 from collections import Counter
 from collections.abc import Sequence
 from contextlib import suppress
-from errno import EDQUOT, EEXIST, ENOSPC, EROFS
+from errno import EEXIST, EROFS
 from pathlib import Path
 
-from camcli.core.errors import OutputError, StorageError
+from camcli.core.errors import FULL_ERRNOS, OutputError, StorageError
 from camcli.core.types import ClassExplanation
 from camcli.io.labels import Labels
 
-DISK_FULL_ERRNOS = (ENOSPC, EDQUOT, EROFS)  # errors of the disk, not of one file
+DISK_ERRNOS = (*FULL_ERRNOS, EROFS)  # errors of the disk, not of one file
 
 
 def write_file(path: Path, content: bytes) -> None:
@@ -33,7 +33,7 @@ def write_file(path: Path, content: bytes) -> None:
     except OSError as error:
         with suppress(OSError):
             temporary.unlink()
-        kind = StorageError if error.errno in DISK_FULL_ERRNOS else OutputError
+        kind = StorageError if error.errno in DISK_ERRNOS else OutputError
         raise kind(f"cannot write {path}: {error.strerror}") from None
 
 

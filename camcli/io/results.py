@@ -32,7 +32,7 @@ def compute_result_key(run_key: str, file_stamp: FileStamp | None) -> str:
 
 def sample_to_json(sample: Sample) -> dict[str, Any]:
     """The first fields of every line about a readable image."""
-    return {
+    line = {
         "schema_version": RESULTS_SCHEMA_VERSION,
         "image": sample.source.name,
         "path": str(sample.source.path),
@@ -40,6 +40,7 @@ def sample_to_json(sample: Sample) -> dict[str, Any]:
         "height": sample.view.image_height,
         "status": "ok",
     }
+    return line | ({"has_more_frames": True} if sample.has_more_frames else {})
 
 
 def failure_to_json(item: Failure) -> dict[str, Any]:

@@ -47,7 +47,7 @@ def _try_compute_outcomes(
     chunk_size = max(1, min(state.max_images_at_once, config.batch_size))
     try:
         return _compute_batch_outcomes(config, samples, state, chunk_size)
-    except RuntimeError as error:
+    except (RuntimeError, MemoryError) as error:
         if not _is_out_of_memory(error):
             raise
     # Outside the handler, because the exception keeps the tensors of the attempt alive.
@@ -60,10 +60,11 @@ def _try_compute_outcomes(
     return []
 
 
-def _is_out_of_memory(error: RuntimeError) -> bool:
+def _is_out_of_memory(error: RuntimeError | MemoryError) -> bool:
     # The CPU and MPS allocators raise a plain RuntimeError, each with its own message.
     messages = ("can't allocate memory", "not enough memory", "out of memory")
-    return isinstance(error, torch.OutOfMemoryError) or any(m in str(error) for m in messages)
+    known = (torch.OutOfMemoryError, MemoryError)
+    return isinstance(error, known) or any(m in str(error) for m in messages)
 
 
 def _compute_batch_outcomes(

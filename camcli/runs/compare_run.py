@@ -10,6 +10,7 @@ from typing import Any
 from camcli.core.types import Failure, ImageSource
 from camcli.engine.providers.base import ProgressCallback
 from camcli.io.files import format_explanation_slug, shorten_stem, write_file
+from camcli.io.images import ODD_IMAGE_ERRORS, describe_image_error
 from camcli.io.jsonl import ResultsLog
 from camcli.io.results import failure_to_json
 from camcli.runs.comparison import (
@@ -19,6 +20,7 @@ from camcli.runs.comparison import (
     comparison_to_json,
     draw_comparison,
 )
+from camcli.runs.pipeline import create_failure
 
 ComparisonLine = Mapping[str, Any]
 
@@ -56,7 +58,13 @@ def iter_comparison_lines(
         return
     for target in range(len(found.spearman)):
         file = _format_picture_name(task, found, target)
-        picture = draw_comparison(found, target, task.method_names, task.rows)
+        try:
+            picture = draw_comparison(found, target, task.method_names, task.rows)
+        except ODD_IMAGE_ERRORS as error:
+            line = failure_to_json(create_failure(found.source, describe_image_error(error)))
+            log.append(line)
+            yield line
+            return
         write_file(task.output / file, picture)
         line = comparison_to_json(found, target, task.method_names, task.rows) | {"file": file}
         log.append(line)

@@ -18,6 +18,7 @@ from camcli.core.types import ClassExplanation, Failure, FileStamp, ImageSource,
 from camcli.engine.acceleration.bn_folding import fold_batch_norms
 from camcli.engine.acceleration.compilation import compile_network
 from camcli.io.bands import read_picture, read_pixels
+from camcli.io.images import ODD_IMAGE_ERRORS, describe_image_error, take_turns_if_large
 from camcli.io.transforms import compute_view, preprocess_crops, preprocess_image
 from camcli.runs.batch import Outcome, compute_outcomes
 from camcli.runs.run_config import RunConfig, RunState
@@ -112,26 +113,30 @@ def load_image_sample(config: RunConfig, source: ImageSource | Failure) -> Sampl
     if isinstance(source, Failure):
         return source
     try:
-        target_classes = config.target.find_fixed_classes(source)
-        stamp = find_file_stamp(source.path)
-        image = source.path if source.image is None else source.image
-        wanted = (config.model.transform.channel_count, config.picture_bands)
-        pixels = read_pixels(image, *wanted)
-        picture = pixels.picture
-        view = compute_view(*picture.size, config.model.transform, config.fit)
-        inputs = _preprocess(config, pixels.planes, view)
-    except CamcliError as error:
-        return _create_failure(source, error)
+        return _load_sample(config, source)
+    except (CamcliError, *ODD_IMAGE_ERRORS) as error:  # such as a row that is too long to resize
+        return create_failure(source, describe_image_error(error))
+
+
+def _load_sample(config: RunConfig, source: ImageSource) -> Sample:
+    target_classes = config.target.find_fixed_classes(source)
+    stamp = find_file_stamp(source.path)
+    image = source.path if source.image is None else source.image
+    wanted = (config.model.transform.channel_count, config.picture_bands, config.max_pixels)
+    pixels = read_pixels(image, *wanted)
+    picture = pixels.picture
+    view = compute_view(*picture.size, config.model.transform, config.fit)
     is_kept = source.image is not None or picture.width * picture.height <= config.max_kept_pixels
     return Sample(
         source=source,
         image_loader=_create_image_getter(picture)
         if is_kept
         else partial(read_picture, image, *wanted),
-        inputs=inputs,
+        inputs=_preprocess(config, pixels.planes, view),
         view=view,
         target_classes=target_classes,
         file_stamp=stamp,
+        has_more_frames=pixels.has_more_frames,
     )
 
 
@@ -155,8 +160,9 @@ def find_file_stamp(path: Path) -> FileStamp | None:
     return found.st_size, found.st_mtime_ns
 
 
-def _create_failure(source: ImageSource, error: CamcliError) -> Failure:
-    return Failure(name=source.name, path=str(source.path), reason=str(error))
+def create_failure(source: ImageSource, reason: str) -> Failure:
+    """Return the failure of an image."""
+    return Failure(name=source.name, path=str(source.path), reason=reason)
 
 
 def _iter_batches(
@@ -192,12 +198,14 @@ def _finish_outcome(
         return outcome
     sample = outcome.sample
     try:
-        decoded = replace(sample, image_loader=_create_image_getter(sample.image))
-        return finish_result(add_boxes(config, replace(outcome, sample=decoded)))
+        with take_turns_if_large(*sample.view.image_size):
+            decoded = replace(sample, image_loader=_create_image_getter(sample.image))
+            return finish_result(add_boxes(config, replace(outcome, sample=decoded)))
     except StorageError:
         raise
-    except (OutputError, ImageError) as error:
-        return _create_failure(sample.source, OutputError(f"{outcome.method_name}: {error}"))
+    except (OutputError, ImageError, *ODD_IMAGE_ERRORS) as error:
+        reason = f"{outcome.method_name}: {describe_image_error(error)}"
+        return create_failure(sample.source, reason)
 
 
 def add_boxes(config: RunConfig, result: Result) -> Result:

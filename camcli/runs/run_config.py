@@ -9,7 +9,7 @@ from camcli.core.boxes import BoxSelection
 from camcli.core.concurrency import PhaseTimer
 from camcli.core.errors import UsageError
 from camcli.core.geometry import Crops
-from camcli.core.types import FitMode
+from camcli.core.types import DEFAULT_MAX_PIXELS, FitMode
 from camcli.engine.providers.base import ProgressCallback
 from camcli.engine.request import Request
 from camcli.engine.smoothing import NO_SMOOTHING, Smoothing
@@ -27,7 +27,8 @@ class RunConfig:
     """The settings for every image of a run.
 
     `threshold` None means the threshold of the checkpoint, or else of the method. `picture_bands`
-    are the bands that pictures show, from 1; without them the first three, or the first.
+    are the bands that pictures show, from 1; without them the first three, or the first. An image
+    file of more than `max_pixels` fails.
     `report_progress(done, total)` counts the changed inputs of one batch.
     """
 
@@ -37,6 +38,7 @@ class RunConfig:
     fit: FitMode = "squash"
     batch_size: int = 8
     workers: int = 2
+    max_pixels: int = DEFAULT_MAX_PIXELS
     threshold: str | float | None = None
     box_selection: BoxSelection = "largest"
     smoothing: Smoothing = NO_SMOOTHING

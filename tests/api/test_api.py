@@ -264,6 +264,8 @@ def test_an_unreadable_image_stops_or_takes_its_place(tmp_path: Path) -> None:
         torch.randn(3, 8, 8),
         PHOTOS[1],
     ]
+    with pytest.raises(camcli.ImageError, match=r"it has \d+ pixels .*, more than 1000;"):
+        camcli.explain(model, PHOTOS[0], max_pixels=1000)
     found = list(camcli.explain(model, images, on_error="continue"))
     kinds = [type(item).__name__ for item in found]
     assert kinds == ["Explanation", "Failure", "Failure", "Failure", "Explanation"]

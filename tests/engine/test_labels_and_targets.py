@@ -102,6 +102,52 @@ def test_an_image_in_a_folder_of_no_class_has_no_target() -> None:
         targets.parse_target("folder")(THREE).find_fixed_classes(source("data/jay/1.jpg"))
 
 
+@pytest.mark.parametrize(
+    ("folder", "name"),
+    [
+        ("001.Laysan_Albatross", "Laysan Albatross"),
+        ("12.crow", "crow"),
+        ("great_tit", "great tit"),
+        *((same, same) for same in ("n02124075", "crow.1", "1.5", "2.", "0.5mg", ".crow")),
+    ],
+)
+def test_the_class_that_a_folder_is_named_after(folder: str, name: str) -> None:
+    assert labels.folder_to_class_name(folder) == name
+
+
+def test_folders_that_only_a_number_tells_apart_keep_it() -> None:
+    names = labels.create_folder_labels(["001.crow", "002.crow", "003.great_tit"]).names
+    assert names == ("001.crow", "002.crow", "great tit")
+
+
+def test_a_number_before_a_class_is_read_alike_on_both_sides() -> None:
+    target = targets.parse_target("folder")
+    for names in (["great tit", "crow"], ["001.great_tit", "002.crow"]):
+        known = labels.create_labels(names)
+        found = target(known).find_fixed_classes
+        assert [found(source(f"{f}/x.jpg")) for f in ("001.great_tit", "002.crow")] == [(0,), (1,)]
+        assert [known.find_class(text) for text in ("crow", "002.crow", "002.Crow")] == [1, 1, 1]
+    exact = labels.create_labels(["crow", "2.crow"])  # names as they are come first
+    assert [exact.find_class(text) for text in ("crow", "2.crow")] == [0, 1]
+
+
+@pytest.mark.parametrize("with_names", [True, False])
+def test_cubs_own_table_of_classes_is_a_list_of_targets(tmp_path: Path, with_names: bool) -> None:
+    images = ["001.great_tit/a b.jpg", "003.blue_tit/c.jpg"]
+    (tmp_path / "images.txt").write_text("".join(f"{n} {i}\n" for n, i in enumerate(images, 1)))
+    (tmp_path / "image_class_labels.txt").write_text("1 1\n2 3\n")
+    if with_names:
+        (tmp_path / "classes.txt").write_text("1 001.great_tit\n2 002.crow\n3 003.blue_tit\n")
+    target = targets.parse_target(f"@{tmp_path / 'image_class_labels.txt'}")(THREE)
+    paths = [tmp_path / "images" / image for image in images]
+    assert [target.find_fixed_classes(source(str(path))) for path in paths] == [(0,), (2,)]
+    below = ImageSource(Path("/elsewhere/c.jpg"), images[1], "")  # the input was CUB's images/
+    assert target.find_fixed_classes(below) == (2,)
+    (tmp_path / "images.txt").unlink()
+    with pytest.raises(UsageError, match=r"image_class_labels\.txt, with its images\.txt"):
+        targets.parse_target(f"@{tmp_path / 'image_class_labels.txt'}")
+
+
 @pytest.mark.parametrize("header", ["image,class", "class_index,width,image"])
 def test_a_list_of_targets(tmp_path: Path, header: str) -> None:
     row = {"image": "b/1.jpg", "class": "crow", "class_index": "1", "width": "5"}

@@ -476,7 +476,7 @@ def boom() -> None:
 
 
 PARTS = [
-    (pipeline, "load_image"),
+    (pipeline, "read_pixels"),
     (pipeline, "compute_outcomes"),
     (writers, "write_result"),
     (jsonl, "_append_line"),

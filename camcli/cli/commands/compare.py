@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from collections import Counter
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Annotated
 
@@ -19,7 +20,7 @@ from camcli.cli.completions import (
     CHEAP_KEYWORD,
     complete_compared_methods,
 )
-from camcli.cli.console import print_info
+from camcli.cli.console import print_info, print_notice
 from camcli.cli.declarations import (
     METHOD,
     BatchSize,
@@ -44,7 +45,7 @@ from camcli.cli.output_folder import choose_output_folder, open_output_folder
 from camcli.core.errors import MethodError, UsageError
 from camcli.core.thresholds import parse_threshold
 from camcli.engine.targets import parse_target
-from camcli.io.discovery import find_image_sources, parse_path_list
+from camcli.io.discovery import find_image_sources, format_unread_notice, parse_path_list
 from camcli.io.files import create_class_slugs
 from camcli.io.run_folders import COMPARE_FOLDER
 from camcli.methods.option_parsing import parse_methods
@@ -99,7 +100,9 @@ def compare(
     folder = choose_output_folder(output.output, COMPARE_FOLDER, continues=output.overwrite)
     check_no_existing_run(folder, output.overwrite, COMPARISON_FILE)
     listed = parse_path_list(sys.stdin.read()) if "-" in inputs else []
-    sources = find_image_sources(inputs, listed, skip_folder=folder)
+    unread = Counter[str]()
+    sources = find_image_sources(inputs, listed, folder, unread.update)
+    print_notice(format_unread_notice(unread))
 
     from camcli.cli.runners.run_compare import run_compare
     from camcli.runs.compare_run import CompareTask
@@ -116,6 +119,7 @@ def compare(
             target=bind_target(network.labels),
             fit=image.fit,
             picture_bands=picture_bands,
+            max_pixels=image.max_pixels,
             batch_size=choose_batch_size(batch_size, network.device.type, image.fit),
             workers=1,
             threshold=threshold,

@@ -30,6 +30,7 @@ from camcli.cli.evaluate_declarations import (
     ClassList,
     DatasetPath,
     Floors,
+    Gallery,
     ImageFolder,
     Limit,
     MapFolders,
@@ -94,6 +95,7 @@ def localization(
     threshold: Threshold = None,
     boxes: Boxes = "largest",
     resamples: Resamples = 1000,
+    gallery: Gallery = "examples",
     fail_under: Floors = None,
     format_: FormatName = "auto",
     batch_size: BatchSize = None,
@@ -161,6 +163,7 @@ def localization(
                 target=ANNOTATED_CLASS,
                 fit=image.fit,
                 picture_bands=picture_bands,
+                max_pixels=image.max_pixels,
                 batch_size=choose_batch_size(batch_size, loaded.device.type, image.fit),
                 workers=threads,
                 threshold=level,
@@ -179,6 +182,7 @@ def localization(
         resamples=resamples,
         seed=method_arguments.seed,
         overwrite=overwrite,
+        gallery=gallery,
     )
     # Lazy, so that a model is loaded only after the one before it is evaluated.
     chosen: list[Method | None] = [*wanted] or [None]

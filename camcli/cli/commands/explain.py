@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
@@ -18,6 +19,7 @@ from camcli.cli.arguments import (
     MethodArguments,
     ModelArguments,
 )
+from camcli.cli.console import print_notice
 from camcli.cli.declarations import Inputs, LayerSpec, MethodNames, TargetSpec
 from camcli.cli.loading import choose_model_name, load_chosen_model
 from camcli.cli.options import (
@@ -35,7 +37,7 @@ from camcli.cli.options import (
 from camcli.cli.output_folder import choose_output_folder, open_output_folder
 from camcli.core.thresholds import parse_threshold
 from camcli.engine.targets import parse_target
-from camcli.io.discovery import find_image_sources, parse_path_list
+from camcli.io.discovery import find_image_sources, format_unread_notice, parse_path_list
 from camcli.io.files import create_class_slugs
 from camcli.io.run_folders import EXPLAIN_FOLDER
 from camcli.methods.option_parsing import parse_methods
@@ -57,6 +59,7 @@ NON_RESULT_OPTIONS = {
     "checkpoint",
     "labels",
     "batch_size",
+    "max_pixels",
     "device",
     "workers",
     "compile_",
@@ -89,7 +92,9 @@ def explain(
     listed = parse_path_list(sys.stdin.read()) if "-" in inputs else []
     continues = output.overwrite or output.resume
     folder = choose_output_folder(output.output, EXPLAIN_FOLDER, continues=continues)
-    sources = find_image_sources(inputs, listed, skip_folder=folder)
+    unread = Counter[str]()
+    sources = find_image_sources(inputs, listed, folder, unread.update)
+    print_notice(format_unread_notice(unread))
     check_no_existing_run(folder, continues, remedy="--resume or --overwrite")
 
     from camcli.io.drawing import find_palette
@@ -108,6 +113,7 @@ def explain(
         target=bind_target(network.labels),
         fit=image.fit,
         picture_bands=picture_bands,
+        max_pixels=image.max_pixels,
         batch_size=choose_batch_size(speed.batch_size, network.device.type, image.fit),
         workers=speed.workers or choose_worker_count(),
         threshold=threshold,

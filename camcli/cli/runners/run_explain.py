@@ -10,10 +10,12 @@ from pathlib import Path
 from camcli.cli.console import print_error, print_notice, show_progress
 from camcli.cli.interrupts import StopFlag, handle_interrupts
 from camcli.cli.options import OutputFormat
+from camcli.cli.problem_lines import ProblemLines
 from camcli.cli.result_rows import create_result_printer
 from camcli.cli.summary import print_problems, print_results_folder, print_summary
 from camcli.core.errors import OutputError, to_one_line
 from camcli.io.jsonl import ResultsLog
+from camcli.io.results import RESULTS_FILE
 from camcli.runs.explain_run import ExplainRun, ExplainTask
 
 MAX_COMMAND_CHARACTERS = 300  # the longest command that is repeated to the user
@@ -21,16 +23,17 @@ MAX_COMMAND_CHARACTERS = 300  # the longest command that is repeated to the user
 
 def run_explain(task: ExplainTask, output_format: OutputFormat) -> int:
     """Explain every image that has no result yet, and print. Returns the exit status."""
-    run = ExplainRun.from_task(task)
+    run, problems = ExplainRun.from_task(task), ProblemLines()
     try:
         with handle_interrupts() as stop, run.open_folder() as log:
-            _print_lines(run, log, stop, output_format)
+            _print_lines(run, log, stop, output_format, problems)
     except OutputError as error:
         if run.ending is None:  # the run did not begin
             raise
         print_error(error)
     finally:
         if run.counts.has_lines and run.ending is not None:
+            problems.print_repeats(to_one_line(task.output / RESULTS_FILE))
             _print_ending(run)
     if run.ending == "done":
         return 0 if run.counts.is_complete else 1
@@ -38,7 +41,11 @@ def run_explain(task: ExplainTask, output_format: OutputFormat) -> int:
 
 
 def _print_lines(
-    run: ExplainRun, log: ResultsLog, stop: StopFlag, output_format: OutputFormat
+    run: ExplainRun,
+    log: ResultsLog,
+    stop: StopFlag,
+    output_format: OutputFormat,
+    problems: ProblemLines,
 ) -> None:
     method_names = [request.method.name for request in run.task.config.requests]
     print_result = create_result_printer(output_format, run.task.sources, method_names)
@@ -51,7 +58,7 @@ def _print_lines(
         for _, image_lines in groupby(lines, key=lambda line: line["path"]):
             bar.advance()
             for line in image_lines:
-                print_problems(line)
+                print_problems(line, problems)
                 print_result(line)
                 for note in run.state.notes[printed_notes:]:
                     print_notice(note)

@@ -18,6 +18,7 @@ from camcli.core.errors import ImageError
 from camcli.core.geometry import Float32Array, View
 from camcli.core.types import Failure, Transform
 from camcli.io.bands import read_pixels
+from camcli.io.images import ODD_IMAGE_ERRORS, describe_image_error
 from camcli.io.transforms import preprocess_image
 from camcli.training.data.training_samples import TrainingSample
 
@@ -95,12 +96,12 @@ def _load_sample(
     number, sample = item
     try:
         planes = read_pixels(sample.path, transform.channel_count).planes
-    except ImageError as error:
-        return Failure(sample.name, str(sample.path), str(error))
-    if augment is None:
-        return sample, preprocess_whole(planes, transform)
-    generator = np.random.default_rng([augment.seed, augment.epoch, number])
-    return sample, preprocess_random_crop(planes, transform, generator)
+        if augment is None:
+            return sample, preprocess_whole(planes, transform)
+        generator = np.random.default_rng([augment.seed, augment.epoch, number])
+        return sample, preprocess_random_crop(planes, transform, generator)
+    except (ImageError, *ODD_IMAGE_ERRORS) as error:
+        return Failure(sample.name, str(sample.path), describe_image_error(error))
 
 
 def shuffle_samples(

@@ -13,7 +13,7 @@ from camcli.evaluation.datasets.evaluation_samples import create_evaluation_samp
 from camcli.evaluation.datasets.reader import DatasetPaths, TrainingSplit
 from camcli.evaluation.datasets.reader_registry import Dataset, list_readers
 from camcli.io.discovery import find_image_sources
-from camcli.io.labels import create_labels
+from camcli.io.labels import create_folder_labels, create_labels
 from camcli.io.run_folders import is_run_folder_name
 from camcli.training.data.training_samples import TrainingData, TrainingSample
 
@@ -93,7 +93,7 @@ def _read_class_folders(paths: DatasetPaths) -> TrainingData:
     )
     return TrainingData(
         "folder by class",
-        create_labels(names),
+        create_folder_labels(names),
         tuple(samples),
         tuple(validation),
         (),
