@@ -43,7 +43,11 @@ def tscam(
     return parts[part]
 
 
-@method(paper="https://arxiv.org/abs/2010.11929", works_on=("ViT",))
+@method(
+    paper="https://arxiv.org/abs/2010.11929",
+    works_on=("ViT",),
+    options_for_chosen_blocks={"block": "mean"},
+)
 def attention(attention: Tensor, *, block: str = "last") -> Tensor:
     """Raw attention: the CLS attention of one block, averaged over heads.
 

@@ -71,8 +71,8 @@ def layers(
     if name and model:
         raise UsageError("MODEL and --model cannot be combined")
 
+    from camcli.engine.chosen_layers import find_model_default_layer
     from camcli.engine.compatibility import find_model_live_layers
-    from camcli.engine.plan import find_model_default_layer
     from camcli.models.model import load_model
 
     loaded = load_model(

@@ -39,8 +39,8 @@ def run_explain(task: ExplainTask, output_format: OutputFormat) -> int:
 def _print_lines(
     run: ExplainRun, log: ResultsLog, stop: StopFlag, output_format: OutputFormat
 ) -> None:
-    method_names = [request.method.name for request in run.task.config.requests]
-    print_result = create_result_printer(output_format, run.task.sources, method_names)
+    requests = run.task.config.requests
+    print_result = create_result_printer(output_format, run.task.sources, requests)
     is_quiet = output_format == "quiet"
     printed_notes = 0
     with show_progress("explaining", run.remaining_count, is_quiet) as bar:
