@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import re
+import shlex
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import suppress
 from fnmatch import fnmatchcase
 
 from camcli.core.errors import LayerError, UsageError, format_suggestion
@@ -216,3 +218,17 @@ def find_block_layer(number: int, layers: Sequence[Layer]) -> Layer:
     if not feeding:
         raise LayerError(f"--block {number}: this block has no attention; use --layers")
     return feeding[-1]
+
+
+def list_layer_options(layers: Sequence[Layer]) -> dict[str, str]:
+    """For each layer's name, the option that selects exactly its output.
+
+    It is `--block N` for the input of a block's attention, `--layers stageN` for a stage, and
+    `--layers NAME` for every other layer.
+    """
+    found = {la.name: f"--layers {shlex.quote(la.name)}" for la in layers}
+    found |= {la.name: f"--layers stage{la.stage}" for la in layers if la.stage is not None}
+    for number in (la.block for la in layers if la.block is not None):
+        with suppress(LayerError):  # a block without attention
+            found[find_block_layer(number, layers).name] = f"--block {number}"
+    return found
