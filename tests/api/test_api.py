@@ -335,3 +335,18 @@ def test_a_comparison_of_all_leaves_out_what_does_not_apply() -> None:
     assert "gradcam" in found.methods
     assert "rollout" in found.left_out
     assert not {"rise", "scorecam"} & {*found.methods}
+
+
+def test_several_layers_and_blocks_are_explanations_of_their_own() -> None:
+    model = small("test_vit")
+    found = camcli.explain(model, CAT, "eigencam", layers=["blocks.1", "-2"], block=[0, "2..3"])
+    assert [e.layers for e in found] == [
+        *(("blocks.1",), ("blocks.4.norm1",), ("blocks.0.norm1",)),
+        ("blocks.2.norm1", "blocks.3.norm1"),
+    ]
+    (rolled,) = camcli.explain(model, CAT, "rollout", block="2..3")
+    assert rolled.layers == ("blocks.2", "blocks.3")
+    with pytest.raises(camcli.UsageError, match="one map of each method"):
+        camcli.compare(model, CAT, "eigencam", block=[0, 1])
+    with pytest.raises(camcli.UsageError, match="one map of each method"):
+        camcli.compare(model, CAT, "eigencam", block="0..1", fusion="none")
