@@ -78,6 +78,7 @@ def explain(
     options = parse_method_options(methods, method_arguments, layers, image.fit)
     bind_target = parse_target(target)
     model_options = parse_model_options(model, image, speed.device)
+    name = choose_model_name(model.model, model_options, methods, options.layer_specs)
     kinds = parse_output_kinds(output.save)
     threshold = parse_threshold(output.threshold)
     check_grabcut_available(output.boxes)
@@ -91,7 +92,6 @@ def explain(
     from camcli.io.drawing import find_palette
 
     find_palette(output.colormap)
-    name = choose_model_name(model.model, model_options, methods, options.layer_specs)
 
     from camcli.cli.runners.run_explain import run_explain
     from camcli.engine.plan import plan_suitable_methods
