@@ -20,8 +20,9 @@ from typing import Any
 
 import torch
 
+from camcli.engine.default_model import choose_default_model
 from camcli.engine.explain_batch import explain_batch
-from camcli.engine.plan import choose_default_model, plan_requests
+from camcli.engine.plan import plan_requests
 from camcli.engine.targets import choose_target_classes, parse_target
 from camcli.methods.registry import METHODS, Method
 from camcli.models.model import Model, load_model

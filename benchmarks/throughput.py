@@ -46,6 +46,7 @@ from camcli.engine.plan import plan_requests
 from camcli.engine.request import Request
 from camcli.engine.targets import choose_target_classes
 from camcli.methods.registry import find_method
+from camcli.models.introspection.selectors import create_layer_specs
 from camcli.models.model import Model, load_model
 
 Run = Callable[[], Any]
@@ -107,7 +108,8 @@ def _create_contenders(case: Case, batch: int) -> dict[str, Run]:
     torch.manual_seed(0)
     model = load_model(case.network, size=(224, 224), device="cpu", pretrained=False)
     inputs = torch.randn(batch, 3, *model.input_size)
-    requests = plan_requests(model, [find_method(case.method)], case.layers, case.block)
+    (layer_spec,) = create_layer_specs(case.layers, case.block)
+    requests = plan_requests(model, [find_method(case.method)], layer_spec)
     top = partial(choose_target_classes, fixed_classes=(), top_count=1)
     runs: dict[str, Run] = {
         "forward": torch.no_grad()(partial(model.network, inputs)),

@@ -93,10 +93,9 @@ def compare(
     are those of `explain`. Raises ImageError for an image that cannot be read.
     """
     chosen = choose_methods(methods) or list_cheap_methods()
-    config, plan_options = create_run_config(model, chosen, **options)
-    plans = dict(
-        zip((m.name for m in chosen), iter_method_plans(model, chosen, plan_options), strict=True)
-    )
+    config, plan_options, layer_specs = create_run_config(model, chosen, **options)
+    found = iter_method_plans(model, chosen, plan_options, layer_specs)
+    plans = dict(zip((m.name for m in chosen), found, strict=True))
     row = create_comparison_row("", "", config, chosen, plans)
     if row.reason_by_method and (methods or not any(row.configs)):
         raise MethodError(next(iter(row.reason_by_method.values())))

@@ -22,6 +22,7 @@ from camcli.engine.smoothing import parse_smoothing_options
 from camcli.engine.targets import parse_target
 from camcli.methods.option_parsing import parse_methods, parse_options
 from camcli.methods.registry import Method
+from camcli.models.introspection.selectors import BlockChoice, LayerChoice, create_layer_specs
 from camcli.models.model import Model
 from camcli.runs.batch import compute_outcomes
 from camcli.runs.pipeline import add_boxes, load_image_sample
@@ -35,8 +36,8 @@ def explain(
     images: ImageLike | Iterable[ImageLike],
     method: str | Sequence[str] | None = None,
     *,
-    layers: str | None = None,
-    block: int | None = None,
+    layers: LayerChoice = None,
+    block: BlockChoice = None,
     target: str | int = "predicted",
     fusion: str | None = None,
     smooth: str = "none",
@@ -54,8 +55,9 @@ def explain(
 
     `images` is a path, a PIL image, an array (H,W,C), a tensor (C,H,W), or many of these: a list,
     a generator, a folder, a glob, (B,...) values. C is the network's number of channels. One
-    image gives a list of `Explanation`s, one for each method and class. Many images give a
-    generator, in the order of the images, that reads ahead and keeps one batch in memory.
+    image gives a list of `Explanation`s, one for each method, choice of layers, and class. Many
+    images give a generator, in the order of the images, that reads ahead and keeps one batch in
+    memory.
 
     The arguments are the options of `camcli explain`; `options` has the method's own, such as
     `{"masks": 500}`. `max_pixels` limits files, not images in memory. Raises UsageError,
@@ -65,7 +67,7 @@ def explain(
     """
     check_choice("on_error", on_error, ("stop", "continue"))
     methods = choose_methods(method)
-    config, plan_options = create_run_config(
+    config, plan_options, layer_specs = create_run_config(
         model,
         methods,
         layers=layers,
@@ -81,7 +83,7 @@ def explain(
         rgb=rgb,
         batch_size=batch_size,
     )
-    requests = plan_layer_specs(model, methods, [layers], plan_options)
+    requests = plan_layer_specs(model, methods, layer_specs, plan_options)
     config = replace(config, requests=requests, max_pixels=max_pixels)
     sources = iter_images(images, model.transform.channel_count)
     found = _iter_explanations(config, sources, on_error)
@@ -103,8 +105,8 @@ def create_run_config(
     model: Model,
     methods: Sequence[Method],
     *,
-    layers: str | None = None,
-    block: int | None = None,
+    layers: LayerChoice = None,
+    block: BlockChoice = None,
     target: str | int = "predicted",
     fusion: str | None = None,
     smooth: str = "none",
@@ -115,16 +117,16 @@ def create_run_config(
     fit: FitMode = "squash",
     rgb: Sequence[int] = (),
     batch_size: int = 8,
-) -> tuple[RunConfig, PlanOptions]:
-    """Create the run configuration, without requests yet, and the options to plan them from."""
+) -> tuple[RunConfig, PlanOptions, tuple[str | None, ...]]:
+    """Create the run configuration, and the options and layers from which to plan requests."""
     check_choice("fit", fit, get_args(FitMode))
     check_choice("boxes", boxes, get_args(BoxSelection))
     check_choice("fusion", fusion, (None, "none", *FUSIONS))
-    if layers is not None and block is not None:
-        raise UsageError("layers and block cannot be combined")
-    for name, text in {"layers": layers, "target": target, "smooth": smooth}.items():
+    for name, text in {"target": target, "smooth": smooth}.items():
         if not isinstance(text, str | int | None):
-            raise UsageError(f"{name}={text!r}: write a text, such as 'stage1..5'")
+            raise UsageError(f"{name}={text!r}: write a text, such as 'top:5'")
+    _check_layer_choice("layers", layers, str, "'stage1..5'")
+    _check_layer_choice("block", block, int | str, "11 or '0..11'")
     if type(batch_size) is not int or not 1 <= batch_size <= 2**16:
         raise UsageError(f"batch_size={batch_size}: write a whole number of 1 or more")
     if len(rgb) not in (0, 1, 3) or any(type(number) is not int or number < 1 for number in rgb):
@@ -144,9 +146,16 @@ def create_run_config(
         picture_bands=tuple(rgb),
     )
     settings = {m.name: _parse_options(m, options or {}, seed, methods) for m in methods}
-    return config, PlanOptions(
-        layer_spec=layers, block=block, fusion=fusion, options=settings, smoothing=smoothing
-    )
+    plan_options = PlanOptions(fusion=fusion, options=settings, smoothing=smoothing)
+    return config, plan_options, create_layer_specs(layers, block)
+
+
+def _check_layer_choice(name: str, given: object, kind: Any, example: str) -> None:
+    """Raise UsageError unless it is None, one of the kind, or a list or tuple of these."""
+    listed = given if isinstance(given, list | tuple) else [] if given is None else [given]
+    for each in listed:
+        if not isinstance(each, kind) or isinstance(each, bool):
+            raise UsageError(f"{name}={each!r}: write {example}, or a list of such")
 
 
 def check_choice(name: str, value: object, choices: Sequence[object]) -> None:

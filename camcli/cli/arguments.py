@@ -13,7 +13,7 @@ from camcli.cli.declarations import (
     OUTPUT,
     SPEED,
     BatchSize,
-    Block,
+    BlockSpecs,
     Boxes,
     Checkpoint,
     Device,
@@ -71,7 +71,7 @@ class InputArguments:
 class MethodArguments:
     """How camcli applies every method, as typed; each command declares its own `--method`."""
 
-    block: Block = None
+    block: BlockSpecs = None
     fusion: FusionName = None
     set_: Settings = None
     smooth: Smooth = "none"

@@ -7,10 +7,12 @@ from collections.abc import Iterable
 from importlib.resources import files
 
 from camcli.methods.registry import METHODS
+from camcli.models.zoo.builtin_names import BUILTIN_NAMES
 
-# As BUILTIN_NAMES of models/zoo/builtin_networks.py, which imports torch; a test compares them.
-BUILTIN_MODELS = ("tf_efficientnet_lite0", "tscam_vit_lite0", "vit_lite0")
-LAYER_SPECS = ("last", "all", *(f"stage{n}" for n in range(1, 6)), "stage1..5", "stage3..5")
+LAYER_SPECS = (
+    *("last", "all", *(f"stage{n}" for n in range(1, 6))),
+    *("stage1..5", "stage3..5", "each:stage1..5"),
+)
 ALL_KEYWORD, CHEAP_KEYWORD = "all", "all-cheap"
 
 
@@ -26,7 +28,7 @@ def complete_compared_methods(incomplete: str) -> list[str]:
 
 def complete_models(incomplete: str) -> list[str]:
     """Names of networks: built-in ones, and those of timm and torchvision in camcli's index."""
-    return _complete_list([*BUILTIN_MODELS, *load_architecture_names()], incomplete)
+    return _complete_list([*BUILTIN_NAMES, *load_architecture_names()], incomplete)
 
 
 def complete_layers(incomplete: str) -> list[str]:

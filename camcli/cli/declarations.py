@@ -88,39 +88,28 @@ MethodNames = Annotated[
         autocompletion=complete_methods,
     ),
 ]
-LayerSpec = Annotated[
-    str | None,
-    Option(
-        "--layers",
-        "-l",
-        metavar="SPEC",
-        help="Explain these layers: stage4, stage1..5, last, all, or names; see `camcli layers`.",
-        show_default="the method's own",
-        rich_help_panel=METHOD,
-        autocompletion=complete_layers,
-    ),
-]
 LayerSpecs = Annotated[
     list[str] | None,
     Option(
         "--layers",
         "-l",
         metavar="SPEC",
-        help="Explain these layers: stage4, stage1..5, last, all, or names; repeat the option to"
-        " add a row.",
+        help="Explain these layers: stage4, stage1..5, last, -2 (the second last stage or block),"
+        " all, or names; see `camcli layers`. Repeat the option to add a row of results; each:SPEC"
+        " adds one for every layer.",
         show_default="the method's own",
         rich_help_panel=METHOD,
         autocompletion=complete_layers,
     ),
 ]
-Block = Annotated[
-    int | None,
+BlockSpecs = Annotated[
+    list[str] | None,
     Option(
         "--block",
         "-b",
         metavar="N",
         help="Explain transformer block N, at the input of its attention; 0 is the first block, -1"
-        " the last.",
+        " the last. Also 0,5,11, 0..11, all, and each:0..11. Repeat the option to add a row.",
         rich_help_panel=METHOD,
     ),
 ]

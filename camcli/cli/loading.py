@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
-from camcli.cli.console import print_notice
+from camcli.cli.console import print_error, print_notice
 from camcli.cli.options import ModelOptions
+from camcli.engine.default_model import check_builtin_blocks, choose_default_model
 from camcli.methods.registry import Method
 
 if TYPE_CHECKING:
@@ -14,12 +15,18 @@ if TYPE_CHECKING:
 
 
 def choose_model_name(
-    name: str | None, options: ModelOptions, methods: Sequence[Method]
+    name: str | None,
+    options: ModelOptions,
+    methods: Sequence[Method],
+    layer_specs: Sequence[str | None] = (None,),
 ) -> str | None:
-    """The name as given; without name and checkpoint, the built-in network for these methods."""
-    from camcli.engine.plan import choose_default_model
+    """The name as given; without name and checkpoint, the built-in network for methods and layers.
 
-    return name if name or options.checkpoint else choose_default_model(methods)
+    Raises LayerError for a block that a built-in network does not have.
+    """
+    chosen = name if name or options.checkpoint else choose_default_model(methods, layer_specs)
+    check_builtin_blocks(chosen, layer_specs)
+    return chosen
 
 
 def load_chosen_model(name: str | None, options: ModelOptions) -> Model:
@@ -38,3 +45,10 @@ def load_chosen_model(name: str | None, options: ModelOptions) -> Model:
     )
     print_notice(model.note)
     return model
+
+
+def print_left_out(reason_by_method: Mapping[str, str]) -> None:
+    """Print each named method that does not suit the network, and why."""
+    for name, reason in reason_by_method.items():
+        text = reason if reason.startswith(name) else f"{name}: {reason}"
+        print_error(f"left out: {text}")

@@ -16,6 +16,7 @@ from camcli.engine.smoothing import Smoothing, parse_smoothing_options
 from camcli.io.writers import find_writer
 from camcli.methods.option_parsing import parse_options
 from camcli.methods.registry import Method
+from camcli.models.introspection.selectors import create_layer_specs
 from camcli.models.zoo.model_files import check_model_file
 
 if TYPE_CHECKING:
@@ -43,11 +44,14 @@ class ModelOptions:
 
 @dataclass(frozen=True, slots=True)
 class MethodOptions:
-    """The methods, their own options, and the options that all methods share."""
+    """The methods, their own options, and the options that all methods share.
+
+    `layer_specs` are the rows of layers: each `--layers` and `--block`, or only None.
+    """
 
     methods: Sequence[Method]
     settings: Mapping[str, Mapping[str, Any]]
-    block: int | None
+    layer_specs: Sequence[str | None]
     fusion: str | None
     smoothing: Smoothing
 
@@ -57,7 +61,6 @@ class MethodOptions:
 
         return PlanOptions(
             layer_spec=layer_spec,
-            block=self.block,
             fusion=self.fusion,
             options=self.settings,
             smoothing=self.smoothing,
@@ -81,14 +84,13 @@ def parse_model_options(model: ModelArguments, image: InputArguments, device: st
 
 
 def parse_method_options(
-    methods: Sequence[Method], given: MethodArguments, layers: object, fit: FitMode
+    methods: Sequence[Method], given: MethodArguments, layers: Sequence[str] | None, fit: FitMode
 ) -> MethodOptions:
     """Read the options of these methods. Raises UsageError for a wrong value."""
-    check_layer_options(layers, given.block)
     return MethodOptions(
         methods=methods,
         settings=parse_method_settings(given.set_ or [], methods, given.seed),
-        block=given.block,
+        layer_specs=create_layer_specs(layers, given.block),
         fusion=given.fusion,
         smoothing=parse_smoothing_options(given.smooth, given.seed, fit),
     )
@@ -185,12 +187,6 @@ def check_path_exists(option: str, path: Path | None) -> None:
     """Refuse an option whose file or folder does not exist."""
     if path is not None and not os.path.exists(path):
         raise UsageError(f"{option} {path}: no such file or folder")
-
-
-def check_layer_options(layers: object, block: int | None) -> None:
-    """Refuse `--layers` together with `--block`."""
-    if layers is not None and block is not None:
-        raise UsageError("--layers and --block cannot be combined")
 
 
 def check_grabcut_available(boxes: str) -> None:

@@ -12,7 +12,7 @@ from camcli.cli.console import print_info
 from camcli.cli.problem_lines import ProblemLines
 from camcli.core.errors import LayerError, to_one_line
 from camcli.core.types import STATUS_TEXTS
-from camcli.engine.plan import find_model_default_layer
+from camcli.engine.chosen_layers import find_model_default_layer
 from camcli.runs.counts import ResultLine, RunCounts, list_blank_maps
 from camcli.runs.explain_run import ExplainRun
 

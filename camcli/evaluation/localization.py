@@ -29,6 +29,7 @@ from camcli.evaluation.report import LocalizationReport, summarize_rows
 from camcli.evaluation.scoreboard import Scoreboard
 from camcli.evaluation.scores import ImageScore, score_predictions
 from camcli.methods.option_parsing import parse_methods
+from camcli.models.introspection.selectors import BlockChoice, create_layer_specs
 from camcli.models.model import Model
 from camcli.runs.run_config import RunConfig
 
@@ -81,7 +82,7 @@ def evaluate_localization(
     *,
     method: str | Sequence[str] | None = None,
     layers: str | Sequence[str] | None = None,
-    block: int | None = None,
+    block: BlockChoice = None,
     fusion: str | None = None,
     smooth: str = "none",
     classes: Sequence[str] = (),
@@ -110,8 +111,9 @@ def evaluate_localization(
     methods = parse_methods(_to_list(method)) if method else []
     smoothing = parse_smoothing_options(smooth, seed, fit)
     options = {m.name: {"seed": seed} if "seed" in m.options else {} for m in methods}
-    plan_options = PlanOptions(block=block, fusion=fusion, options=options, smoothing=smoothing)
-    requests = plan_layer_specs(model, methods, _to_list(layers) or [None], plan_options)
+    plan_options = PlanOptions(fusion=fusion, options=options, smoothing=smoothing)
+    layer_specs = create_layer_specs(layers, block)
+    requests = plan_layer_specs(model, methods, layer_specs, plan_options)
     run_config = RunConfig(
         model=model,
         requests=requests,
@@ -143,8 +145,8 @@ def evaluate_localization(
     return run_localization(config, [ModelMaps(run_config)])
 
 
-def _to_list(value: str | Sequence[str] | None) -> list[str]:
-    return [value] if isinstance(value, str) else list(value or ())
+def _to_list(value: str | Sequence[str]) -> list[str]:
+    return [value] if isinstance(value, str) else list(value)
 
 
 def run_localization(

@@ -5,11 +5,13 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import replace
 from functools import partial
+from hashlib import sha256
 
 import numpy as np
 import torch
 from torch import Tensor
 
+from camcli.core.layer_names import format_layer_list
 from camcli.core.types import Failure, Result, Sample
 from camcli.engine.acceleration.precision import choose_precision, use_bf16
 from camcli.engine.explain_batch import ExplainOptions, explain_batch
@@ -22,6 +24,7 @@ from camcli.runs.run_config import RunConfig, RunState
 from camcli.runs.transfer import split_by_image, to_host
 
 Outcome = Result | Failure
+MAX_LAYER_TAG = 60  # characters of a file name
 OUT_OF_MEMORY_MESSAGE = "not enough memory for this model, even for a single image"
 
 
@@ -145,7 +148,16 @@ def _format_file_tag(config: RunConfig, request: Request) -> str:
     """
     same_method_count = sum(other.method is request.method for other in config.requests)
     name = format_method_slug(request.method.name)
-    return name + (f".{request.source_layers[0].name}" if same_method_count > 1 else "")
+    return name + (f".{_format_layer_tag(request)}" if same_method_count > 1 else "")
+
+
+def _format_layer_tag(request: Request) -> str:
+    """Return the layers in a file name: `blocks.5`, `stage1..5`; many names end in a digest."""
+    layers = request.source_layers
+    text = layers[0].name if len(layers) == 1 else format_layer_list(layers).replace(",", "+")
+    if len(text) <= MAX_LAYER_TAG:
+        return text
+    return f"{text[:MAX_LAYER_TAG]}-{sha256(text.encode()).hexdigest()[:8]}"
 
 
 def _create_map_captions(request: Request) -> dict[str, str]:

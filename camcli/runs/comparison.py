@@ -13,10 +13,11 @@ from numpy.typing import NDArray
 from PIL import Image
 from scipy.stats import rankdata
 
-from camcli.core.errors import MethodError
+from camcli.core.errors import MethodError, UsageError
 from camcli.core.geometry import Float32Array, crop_visible_map, resize_map
 from camcli.core.types import ClassExplanation, Failure, ImageSource, Result
 from camcli.engine.providers.base import ProgressCallback
+from camcli.engine.providers.provider_registry import takes_layers
 from camcli.engine.request import Request
 from camcli.io.drawing import GridCell, compute_cell_size, draw_grid, draw_matrix, stack_images
 from camcli.io.pictures import draw_explanation
@@ -62,15 +63,19 @@ def create_comparison_row(
     methods: Sequence[Method],
     plan_by_method: Mapping[str, tuple[Request, ...] | MethodError],
 ) -> ComparisonRow:
-    """Give each method a configuration with its own plan; None where it has no plan."""
+    """Give each method a configuration with its own plan; None where it has no plan.
+
+    Raises UsageError for a plan with several maps.
+    """
+    if any(isinstance(plan, tuple) and len(plan) > 1 for plan in plan_by_method.values()):
+        raise UsageError("one row of a comparison has one map of each method; name layers once")
     plans = [plan_by_method.get(method.name) for method in methods]
     return ComparisonRow(
         model_label=model_label,
         layers_label=layers_label,
         base_config=config,
         configs=tuple(
-            replace(config, requests=plan[:1]) if isinstance(plan, tuple) else None
-            for plan in plans
+            replace(config, requests=plan) if isinstance(plan, tuple) else None for plan in plans
         ),
         reason_by_method={
             name: str(plan)
@@ -262,7 +267,7 @@ def _map_to_json(
 def _format_row_label(timed_result: TimedResult, row: ComparisonRow) -> str:
     """Return the row's label, without the layers if the method chooses its layers itself."""
     config = row.configs[timed_result.column_index]
-    uses_row_layers = config is not None and config.requests[0].method.per_layer
+    uses_row_layers = config is not None and takes_layers(config.requests[0].method)
     return _join_labels(row.model_label, row.layers_label if uses_row_layers else "")
 
 

@@ -229,7 +229,8 @@ def test_methods_and_targets_multiply() -> None:
         ({"method": "gradcan"}, camcli.UsageError, "did you mean gradcam"),
         ({"method": "rollout"}, camcli.MethodError, "rollout"),
         ({"layers": "stage9"}, camcli.LayerError, "stage9"),
-        ({"layers": "last", "block": 1}, camcli.UsageError, "cannot be combined"),
+        ({"block": 1.5}, camcli.UsageError, "block=1.5: write 11"),
+        ({"block": "one"}, camcli.UsageError, "write a number such as 11"),
         ({"target": "unicorn"}, camcli.UsageError, "unicorn"),
         ({"fusion": "sum"}, camcli.UsageError, "choose from none, max, mean, product"),
         ({"fit": "stretch"}, camcli.UsageError, "choose from squash"),
@@ -238,7 +239,7 @@ def test_methods_and_targets_multiply() -> None:
         ({"threshold": 2}, camcli.UsageError, "fraction"),
         ({"batch_size": 0}, camcli.UsageError, "1 or more"),
         ({"batch_size": 2.5}, camcli.UsageError, "1 or more"),
-        ({"layers": ["last"]}, camcli.UsageError, "write a text"),
+        ({"layers": [5]}, camcli.UsageError, "layers=5: write 'stage1..5'"),
         ({"on_error": "ignore"}, camcli.UsageError, "choose from stop, continue"),
         ({"method": "rise", "options": {"mask": 3}}, camcli.UsageError, "masks"),
         ({"method": "rise", "options": {"masks": "many"}}, camcli.UsageError, "masks=many"),
@@ -336,3 +337,18 @@ def test_a_comparison_of_all_leaves_out_what_does_not_apply() -> None:
     assert "gradcam" in found.methods
     assert "rollout" in found.left_out
     assert not {"rise", "scorecam"} & {*found.methods}
+
+
+def test_several_layers_and_blocks_are_explanations_of_their_own() -> None:
+    model = small("test_vit")
+    found = camcli.explain(model, CAT, "eigencam", layers=["blocks.1", "-2"], block=[0, "2..3"])
+    assert [e.layers for e in found] == [
+        *(("blocks.1",), ("blocks.4.norm1",), ("blocks.0.norm1",)),
+        ("blocks.2.norm1", "blocks.3.norm1"),
+    ]
+    (rolled,) = camcli.explain(model, CAT, "rollout", block="2..3")
+    assert rolled.layers == ("blocks.2", "blocks.3")
+    with pytest.raises(camcli.UsageError, match="one map of each method"):
+        camcli.compare(model, CAT, "eigencam", block=[0, 1])
+    with pytest.raises(camcli.UsageError, match="one map of each method"):
+        camcli.compare(model, CAT, "eigencam", block="0..1", fusion="none")

@@ -157,7 +157,7 @@ def test_blank_maps_have_no_correlation(cli: Cli, picture: Path, tmp_path: Path)
         (["--model", "a", "--models", "b"], "cannot be combined"),
         (["--smooth", "augment", "--method", "dff"], "different concepts in each view"),
         (["--fit", "tencrop", "--method", "dff"], "omit --smooth and --fit tencrop"),
-        (["--fusion", "none"], "repeat --layers for each"),
+        (["--fusion", "none"], "write --layers each:stage1..5"),
         (["--models", ","], "--models is empty"),
         (["--method", "occlusion:window=8:stride=9"], "leave gaps"),
     ],

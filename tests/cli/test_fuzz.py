@@ -81,7 +81,8 @@ def test_any_layers_are_some_of_the_models_each_once(name: str, spec: str) -> No
 def test_a_range_of_stages_is_those_in_order(first: int, until: int, word: str) -> None:
     known, spec = small("test_resnet").layers, f"stage{first}..{word}{until}"
     found = tried(lambda: layers.parse_layer_spec(spec, known, lambda: known[-1]), LayerError) or ()
-    wanted = range(first, until + 1) if 1 <= first <= until <= 5 else ()
+    ends = [number + 6 if number < 0 else number for number in (first, until)]  # -1 is stage5
+    wanted = range(ends[0], ends[1] + 1) if 1 <= ends[0] <= ends[1] <= 5 else ()
     assert [layer.stage for layer in found] == list(wanted)
 
 

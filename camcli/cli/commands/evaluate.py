@@ -114,8 +114,11 @@ def localization(
     level = parse_threshold(threshold)
     if level == "none":
         raise UsageError("--threshold none leaves no boxes to evaluate; omit it")
-    names = parse_model_names(model.model, models, model.checkpoint)
-    model_choices = (model.model, models, model.checkpoint, layers, options.block)
+    names = [
+        choose_model_name(name, model_options, wanted, options.layer_specs)
+        for name in parse_model_names(model.model, models, model.checkpoint)
+    ]
+    model_choices = (model.model, models, model.checkpoint, layers, method_arguments.block)
     _check_map_folders(maps or [], model_choices)
     check_grabcut_available(boxes)
     check_path_exists("--images", images)
@@ -152,14 +155,14 @@ def localization(
         )
 
     def open_model(name: str | None) -> ModelMaps:
-        loaded = load_chosen_model(choose_model_name(name, model_options, wanted), model_options)
+        loaded = load_chosen_model(name, model_options)
         if name and os.path.isfile(name):  # tells checkpoints of one architecture apart
             loaded = replace(loaded, name=to_one_line(name))
         plan_options = options.create_plan_options()
         return ModelMaps(
             RunConfig(
                 model=loaded,
-                requests=plan_layer_specs(loaded, wanted, layers or [None], plan_options),
+                requests=plan_layer_specs(loaded, wanted, options.layer_specs, plan_options),
                 target=ANNOTATED_CLASS,
                 fit=image.fit,
                 picture_bands=picture_bands,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import sys
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
@@ -20,10 +21,9 @@ from camcli.cli.arguments import (
     ModelArguments,
 )
 from camcli.cli.console import print_notice
-from camcli.cli.declarations import Inputs, LayerSpec, MethodNames, TargetSpec
-from camcli.cli.loading import choose_model_name, load_chosen_model
+from camcli.cli.declarations import Inputs, LayerSpecs, MethodNames, TargetSpec
+from camcli.cli.loading import choose_model_name, load_chosen_model, print_left_out
 from camcli.cli.options import (
-    MethodOptions,
     check_grabcut_available,
     check_no_existing_run,
     check_resume_options,
@@ -44,7 +44,7 @@ from camcli.methods.option_parsing import parse_methods
 
 if TYPE_CHECKING:
     from camcli.core.types import Result
-    from camcli.engine.request import Request
+    from camcli.engine.plan import SuitablePlan
     from camcli.models.model import Model
     from camcli.runs.run_config import RunConfig
 
@@ -72,7 +72,7 @@ def explain(
     *,
     model: ModelArguments,
     method: MethodNames = None,
-    layers: LayerSpec = None,
+    layers: LayerSpecs = None,
     target: TargetSpec = "predicted",
     method_arguments: MethodArguments,
     image: InputArguments,
@@ -85,6 +85,7 @@ def explain(
     bind_target = parse_target(target)
     model_options = parse_model_options(model, image, speed.device)
     picture_bands = parse_picture_bands(image.rgb)
+    name = choose_model_name(model.model, model_options, methods, options.layer_specs)
     kinds = parse_output_kinds(output.save)
     threshold = parse_threshold(output.threshold)
     check_grabcut_available(output.boxes)
@@ -102,14 +103,18 @@ def explain(
     find_palette(output.colormap)
 
     from camcli.cli.runners.run_explain import run_explain
+    from camcli.engine.plan import plan_suitable_methods
     from camcli.runs.explain_run import ExplainTask
     from camcli.runs.run_config import RunConfig
 
-    name = choose_model_name(model.model, model_options, methods)
     network = load_chosen_model(name, model_options)
+    plan = plan_suitable_methods(
+        network, methods, options.layer_specs, options.create_plan_options()
+    )
+    print_left_out(plan.left_out)
     config = RunConfig(
         model=network,
-        requests=_plan_requests(network, options, layers),
+        requests=plan.requests,
         target=bind_target(network.labels),
         fit=image.fit,
         picture_bands=picture_bands,
@@ -123,7 +128,7 @@ def explain(
         is_compiled=speed.compile_,
     )
     weights_file = model.checkpoint or _find_model_file(name)
-    manifest = _create_document(config, context.params, weights_file, len(sources))
+    manifest = _create_document(config, plan, context.params, weights_file, len(sources))
     with open_output_folder(folder, EXPLAIN_FOLDER) as own_folder:
         task = ExplainTask(
             config=config,
@@ -135,23 +140,7 @@ def explain(
             resume=output.resume,
             stop_on_error=output.on_error == "stop",
         )
-        return run_explain(task, output.format_)
-
-
-def _plan_requests(
-    network: Model, options: MethodOptions, layers: str | None
-) -> tuple[Request, ...]:
-    from camcli.engine.plan import plan_requests
-
-    return plan_requests(
-        network,
-        options.methods,
-        layer_spec=layers,
-        block=options.block,
-        fusion=options.fusion,
-        options=options.settings,
-        smoothing=options.smoothing,
-    )
+        return run_explain(task, output.format_) or int(bool(plan.left_out))
 
 
 def _create_writer(
@@ -172,17 +161,36 @@ def _create_writer(
 
 
 def _create_document(
-    config: RunConfig, params: Mapping[str, Any], weights_file: Path | None, image_count: int
+    config: RunConfig,
+    plan: SuitablePlan,
+    params: Mapping[str, Any],
+    weights_file: Path | None,
+    image_count: int,
 ) -> dict[str, Any]:
-    """The start of run.json: the network, and the options that decide the results."""
+    """The start of run.json: the network, the options that decide the results, what is left out."""
     from camcli.runs.manifest import create_manifest, create_model_entry
 
     settings = _create_result_settings(params) | {
         "model": config.model.name,
         "method": [request.method.name for request in config.requests],
+        **_create_block_settings(config),
     }
     entry = create_model_entry(config.model, weights_file)
-    return create_manifest(config, entry, settings, sys.argv[1:], image_count)
+    manifest = create_manifest(config, entry, settings, sys.argv[1:], image_count)
+    return {**manifest, "left_out": dict(plan.left_out)}
+
+
+def _create_block_settings(config: RunConfig) -> dict[str, Any]:
+    """The blocks that the user chose for methods that join blocks by themselves.
+
+    Earlier versions ignored the choice, so their runs must not be resumed.
+    """
+    chosen = [
+        [request.method.name, [layer.name for layer in request.source_layers]]
+        for request in config.requests
+        if request.has_chosen_blocks
+    ]
+    return {"chosen_blocks": chosen} if chosen else {}
 
 
 def _find_model_file(name: str | None) -> Path | None:
@@ -200,4 +208,17 @@ def _create_result_settings(params: Mapping[str, Any]) -> dict[str, Any]:
         del own["rgb"]
     target = own["target"]
     table = compute_file_digest(Path(target[1:])) if target.startswith("@") else None
-    return {**own, "target_sha256": table}
+    layers = {
+        "layers": _unwrap_single(own["layers"] or []),
+        "block": _unwrap_single([_to_number(block) for block in own["block"] or []]),
+    }
+    return {**own, **layers, "target_sha256": table}
+
+
+def _unwrap_single(values: Sequence[Any]) -> Any:
+    """A repeatable option as run.json has it: one value alone, as before it was repeatable."""
+    return values[0] if len(values) == 1 else list(values) or None
+
+
+def _to_number(block: str) -> int | str:
+    return int(block) if re.fullmatch(r"-?\d+", block) else block

@@ -47,8 +47,8 @@ def _print_lines(
     output_format: OutputFormat,
     problems: ProblemLines,
 ) -> None:
-    method_names = [request.method.name for request in run.task.config.requests]
-    print_result = create_result_printer(output_format, run.task.sources, method_names)
+    requests = run.task.config.requests
+    print_result = create_result_printer(output_format, run.task.sources, requests)
     is_quiet = output_format == "quiet"
     printed_notes = 0
     with show_progress("explaining", run.remaining_count, is_quiet) as bar:

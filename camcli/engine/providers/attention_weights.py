@@ -44,8 +44,16 @@ def _describe_missing_attention(model: Model) -> str:
     return f"attention over all patch tokens; {model.name} has {kind}"
 
 
-CLS_ROWS = ModelPart(_find_cls_rows, _describe_missing_attention)
-ATTENTION_MATRICES = ModelPart(_find_matrices, _describe_missing_attention)
+CLS_ROWS = ModelPart(
+    _find_cls_rows,
+    _describe_missing_attention,
+    select_blocks=lambda reader, layers: reader.select_blocks(layers),
+)
+ATTENTION_MATRICES = ModelPart(
+    _find_matrices,
+    _describe_missing_attention,
+    select_blocks=lambda reader, layers: reader.select_blocks(layers),
+)
 BLOCK_READER = ModelPart(
     _find_block_reader,
     lambda model: (

@@ -6,7 +6,7 @@ import os
 from pathlib import Path
 
 from camcli.core.errors import ModelError
-from camcli.models.zoo.builtin_networks import BUILTIN_CNN
+from camcli.models.zoo.builtin_names import BUILTIN_CNN
 from camcli.models.zoo.downloads import WEIGHTS_FILE_NAMES
 from camcli.models.zoo.exported import check_not_program, load_program
 from camcli.models.zoo.from_checkpoint import load_checkpoint_network
