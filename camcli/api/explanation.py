@@ -50,8 +50,8 @@ class Explanation:
         return self.result.layer_names
 
     @property
-    def class_index(self) -> int:
-        """The index of the explained class."""
+    def class_index(self) -> int | None:
+        """The index of the explained class; None for a network without classes."""
         return self.found.class_index
 
     @property
@@ -61,8 +61,21 @@ class Explanation:
 
     @property
     def score(self) -> float:
-        """The probability of the class, from 0 to 1."""
+        """The probability of the class, from 0 to 1; of a regression the value.
+
+        The cosine with `target="like:..."`, and NaN for a network without classes.
+        """
         return self.found.score
+
+    @property
+    def targets(self) -> tuple[str, ...]:
+        """The targets that chose the class, such as ("predicted", "folder")."""
+        return self.found.targets
+
+    @property
+    def is_predicted(self) -> bool:
+        """Whether the network predicts the class."""
+        return self.found.is_predicted
 
     @property
     def status(self) -> MapStatus:

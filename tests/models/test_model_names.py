@@ -32,7 +32,7 @@ from camcli.io.transforms import compute_view, preprocess_image
 from camcli.methods.registry import find_method
 from camcli.models import model as models
 from camcli.models.model import Model
-from camcli.models.zoo import architectures, memory
+from camcli.models.zoo import memory
 from camcli.models.zoo.resolve import CHECKPOINT_FILE_NAMES, load_network
 
 State = dict[str, Tensor]
@@ -340,17 +340,11 @@ def test_functions_from_the_current_folder(home: Cli) -> None:
     assert list(model.labels.names) == NAMES
     assert agree(model, made(CNN))
     for maker, head in (("Pair", "softmax"), ("one", "sigmoid")):
-        asked = ("--model", f"mine:{maker}", "--size", "64", "--output", maker)
+        asked = ("--model", f"mine:{maker}", "--size", "64", "--output", maker, "--head", head)
         ran = home("explain", PHOTO, *asked, "--method", "eigencam,saliency")
         assert (ran.status, len(ran.lines)) == (0, 2), ran.err
-        assert models.load_model(f"mine:{maker}", size=(64, 64)).output_activation == head
-
-
-def test_a_timm_network_without_a_classifier() -> None:
-    with pytest.raises(ModelError, match=r"has no classifier.*--checkpoint FILE"):
-        models.wrap_network(
-            "bare", architectures.create_network(VIT, None, num_classes=0), Transform((160, 160))
-        )
+        loaded = models.load_model(f"mine:{maker}", size=(64, 64))
+        assert loaded.output_kind == {"Pair": "softmax", "one": "undecided"}[maker]
 
 
 def test_torchvision_from_its_own_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
