@@ -298,7 +298,6 @@ def home(cli: Cli, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Cli:
 
 REFUSED: dict[str, tuple[str, ...]] = {
     "run/tie.pth": (*TIE, "--model NAME --checkpoint run/tie.pth"),
-    "headless.pth": ("without its classifier",),
     "unknown.pth": ("package.module:function", "--checkpoint unknown.pth"),
     "deeper.pth": ("does not fit",),
     "empty": ("model.safetensors",),
@@ -345,6 +344,20 @@ def test_functions_from_the_current_folder(home: Cli) -> None:
         assert (ran.status, len(ran.lines)) == (0, 2), ran.err
         loaded = models.load_model(f"mine:{maker}", size=(64, 64))
         assert loaded.output_kind == {"Pair": "softmax", "one": "undecided"}[maker]
+
+
+def test_weights_without_their_classifier_are_an_embedding(home: Cli) -> None:
+    model = models.load_model("headless.pth", size=(64, 64))
+    assert (model.output_kind, model.labels.names) == ("embedding", ())
+    assert "without a classifier" in model.note
+    network: Any = made(CNN)
+    pooled = network.forward_features(noise(1, (64, 64))).mean(dim=(2, 3))
+    assert torch.allclose(model.network(noise(1, (64, 64))), pooled, atol=1e-4)
+    refused(
+        home("explain", PHOTO, "--model", "headless.pth", "--size", "64", "-m", "gradcam"),
+        "--target like:REFERENCE.jpg",
+        "eigencam",
+    )
 
 
 def test_torchvision_from_its_own_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

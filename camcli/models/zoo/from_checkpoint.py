@@ -24,6 +24,7 @@ from camcli.models.zoo.checkpoints import (
     find_classifier_layers,
     has_same_shapes,
     is_tscam_vit,
+    lacks_classifier,
     load_into_network,
     load_weights,
     read_checkpoint,
@@ -174,7 +175,7 @@ def _load_architecture(
     _check_patch_size(path, name, plain, state)
     trained_at = size or _find_trained_size(plain, state)
     classes = _count_head_classes(plain, state)
-    if classes is None and _lacks_classifier(plain, state) and TIMM.owns(name):
+    if classes is None and lacks_classifier(plain, state) and TIMM.owns(name):
         classes = 0
     options = {} if classes is None else {"num_classes": classes}
     network = create_network(name, trained_at, **options)
@@ -207,13 +208,6 @@ def _count_head_classes(plain: nn.Module, state: StateDict) -> int | None:
     heads = [(state[key].shape, own[key].shape) for key in keys if key in state and key in own]
     counts = {theirs[0] for theirs, ours in heads if theirs[1:] == ours[1:] and theirs.numel()}
     return counts.pop() if counts else None
-
-
-def _lacks_classifier(plain: nn.Module, state: StateDict) -> bool:
-    """Whether the weights have all layers of a network but its classifier."""
-    heads = tuple(f"{layer}." for layer in find_classifier_layers(plain))
-    missing = plain.state_dict().keys() - state.keys()
-    return bool(missing) and all(key.startswith(heads) for key in missing)
 
 
 def _find_trained_size(network: Any, state: StateDict) -> Size | None:
