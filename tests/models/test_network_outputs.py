@@ -35,7 +35,7 @@ class Ending(nn.Sequential):
         torch.manual_seed(3)
         for parameter in self.parameters():
             nn.init.normal_(parameter, std=0.3)
-        self[6].bias.data.fill_(bias)  # type: ignore[operator, union-attr]
+        self[6].bias.data.fill_(bias)  # type: ignore[operator]
         self.end = [end]
 
     def forward(self, images: Tensor) -> Any:
