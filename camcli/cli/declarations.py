@@ -130,11 +130,8 @@ TargetSpecs = Annotated[
         "--target",
         "-t",
         metavar="SPEC",
-        help="Choose the class to explain: predicted, top:5, all, above:P (every class of at least"
-        " probability P), an index, a name, folder, @targets.csv, or CLASS-vs-CLASS; finer:N"
-        " contrasts the predicted class with the N nearest ones. Of a regression: high or low."
-        " like:REFERENCE.jpg: the similarity to an image or a folder of images. Repeat --target for"
-        " more classes.",
+        help="Choose the classes to explain: predicted, top:5, all, above:P, an index, a name,"
+        " folder, @targets.csv, CLASS-vs-CLASS, finer:N, high, low or like:IMAGE; repeat for more.",
         show_default="predicted",
         rich_help_panel=METHOD,
     ),

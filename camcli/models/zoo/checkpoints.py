@@ -220,7 +220,8 @@ def lacks_classifier(plain: nn.Module, state: StateDict) -> bool:
     """Whether the weights have all layers of a network but its classifier."""
     heads = tuple(f"{layer}." for layer in find_classifier_layers(plain))
     missing = plain.state_dict().keys() - state.keys()
-    return bool(missing) and all(key.startswith(heads) for key in missing)
+    has_part = any(key.startswith(heads) for key in state)
+    return bool(missing) and not has_part and all(key.startswith(heads) for key in missing)
 
 
 def is_tscam_vit(shapes: Mapping[str, tuple[int, ...]]) -> bool:
