@@ -143,7 +143,5 @@ class Explanation:
 
     def __repr__(self) -> str:
         where = ", ".join(f"{b.x1},{b.y1}-{b.x2},{b.y2}" for b in self.boxes)
-        return (
-            f"Explanation({self.name!r}, {self.method}, {self.class_name!r} {self.score:.2f}, "
-            f"{self.status}, boxes [{where}])"
-        )
+        shown = f"{self.class_name!r} {self.score:.2f}" if self.class_name else "no class"
+        return f"Explanation({self.name!r}, {self.method}, {shown}, {self.status}, boxes [{where}])"

@@ -202,6 +202,7 @@ def test_a_timm_network_without_a_classifier_runs_what_needs_no_class(name: str)
         np.testing.assert_allclose(bare.raw, own.raw, rtol=1e-3, atol=1e-4)
     line = bare.to_dict()
     assert (line["class_index"], line["class_name"], line["score"]) == (None, None, None)
+    assert "no class" in repr(bare)
     with pytest.raises(MethodError, match=r"has no classes: write --target like:.*eigencam"):
         camcli.explain(model, PHOTO, "gradcam")
     with pytest.raises(UsageError, match="the model has no classes"):
