@@ -94,7 +94,7 @@ def compare(
     """
     chosen = choose_methods(methods) or list_cheap_methods()
     config, plan_options, layer_specs = create_run_config(model, chosen, **options)
-    found = iter_method_plans(model, chosen, plan_options, layer_specs)
+    found = iter_method_plans(config.model, chosen, plan_options, layer_specs)
     plans = dict(zip((m.name for m in chosen), found, strict=True))
     row = create_comparison_row("", "", config, chosen, plans)
     if row.reason_by_method and (methods or not any(row.configs)):

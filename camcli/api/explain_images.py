@@ -19,7 +19,6 @@ from camcli.core.types import DEFAULT_MAX_PIXELS, Failure, FitMode, ImageSource,
 from camcli.engine.fusion import FUSIONS
 from camcli.engine.plan import PlanOptions, plan_layer_specs
 from camcli.engine.smoothing import parse_smoothing_options
-from camcli.engine.targets import parse_target
 from camcli.methods.option_parsing import parse_methods, parse_options
 from camcli.methods.registry import Method
 from camcli.models.introspection.selectors import BlockChoice, LayerChoice, create_layer_specs
@@ -27,6 +26,7 @@ from camcli.models.model import Model
 from camcli.runs.batch import compute_outcomes
 from camcli.runs.pipeline import add_boxes, load_image_sample
 from camcli.runs.run_config import RunConfig, RunState
+from camcli.runs.similarity import bind_target
 
 READING_THREADS = 2
 
@@ -38,7 +38,7 @@ def explain(
     *,
     layers: LayerChoice = None,
     block: BlockChoice = None,
-    target: str | int = "predicted",
+    target: str | int | Sequence[str | int] = "predicted",
     fusion: str | None = None,
     smooth: str = "none",
     options: Mapping[str, Any] | None = None,
@@ -83,7 +83,7 @@ def explain(
         rgb=rgb,
         batch_size=batch_size,
     )
-    requests = plan_layer_specs(model, methods, layer_specs, plan_options)
+    requests = plan_layer_specs(config.model, methods, layer_specs, plan_options)
     config = replace(config, requests=requests, max_pixels=max_pixels)
     sources = iter_images(images, model.transform.channel_count)
     found = _iter_explanations(config, sources, on_error)
@@ -107,7 +107,7 @@ def create_run_config(
     *,
     layers: LayerChoice = None,
     block: BlockChoice = None,
-    target: str | int = "predicted",
+    target: str | int | Sequence[str | int] = "predicted",
     fusion: str | None = None,
     smooth: str = "none",
     options: Mapping[str, Any] | None = None,
@@ -122,7 +122,8 @@ def create_run_config(
     check_choice("fit", fit, get_args(FitMode))
     check_choice("boxes", boxes, get_args(BoxSelection))
     check_choice("fusion", fusion, (None, "none", *FUSIONS))
-    for name, text in {"target": target, "smooth": smooth}.items():
+    targets = [target] if isinstance(target, str | int) or target is None else list(target)
+    for name, text in [("smooth", smooth), *(("target", each) for each in targets)]:
         if not isinstance(text, str | int | None):
             raise UsageError(f"{name}={text!r}: write a text, such as 'top:5'")
     _check_layer_choice("layers", layers, str, "'stage1..5'")
@@ -134,10 +135,11 @@ def create_run_config(
             f"rgb={rgb!r}: give three bands, such as (3, 2, 1), or one; 1 is the first"
         )
     smoothing = parse_smoothing_options(smooth, seed, fit)
+    model, bound = bind_target(model, [str(each) for each in targets], fit)
     config = RunConfig(
         model=model,
         requests=(),
-        target=parse_target(str(target))(model.labels),
+        target=bound,
         fit=fit,
         batch_size=batch_size,
         threshold=parse_threshold(None if threshold is None else str(threshold)),

@@ -20,7 +20,13 @@ from camcli.engine.providers.provider_registry import (
 )
 from camcli.engine.request import Request
 from camcli.engine.smoothing import NO_SMOOTHING, Smoothing
-from camcli.methods.registry import DEFAULT_METHODS, METHODS, Method, find_method
+from camcli.methods.registry import (
+    DEFAULT_CLASS_BLIND_METHODS,
+    DEFAULT_METHODS,
+    METHODS,
+    Method,
+    find_method,
+)
 from camcli.models.introspection.gradient_mode import allow_gradients
 from camcli.models.introspection.selectors import (
     EACH_PREFIX,
@@ -167,9 +173,11 @@ def _check_layers_matter(methods: Sequence[Method], layer_specs: Sequence[str | 
 def _plan_default_method(
     model: Model, layer_specs: Sequence[str | None], plan_options: PlanOptions
 ) -> tuple[Request, ...]:
-    """The first of `DEFAULT_METHODS` that suits; for chosen layers, the first that is per layer."""
+    """The first default method that suits; for chosen layers, the first that is per layer."""
     named = [*layer_specs] != [None]
-    *first, last = (m for m in map(find_method, DEFAULT_METHODS) if m.per_layer or not named)
+    has_classes = model.output_kind != "embedding"
+    names = DEFAULT_METHODS if has_classes else DEFAULT_CLASS_BLIND_METHODS
+    *first, last = (m for m in map(find_method, names) if m.per_layer or not named)
     for method in first:
         with suppress(MethodError):
             requests = plan_layer_specs(model, [method], layer_specs, plan_options)
@@ -204,6 +212,7 @@ class _Planner:
 
     def create_requests(self, method: Method) -> tuple[Request, ...]:
         """One request for all layers, or one for each."""
+        self._check_has_target(method)
         parts = {part: self._find_part(part, method) for part in list_model_parts(method)}
         if method.per_layer:
             layers = self._choose_layers(method.default_layer, find_block_layer)
@@ -248,6 +257,15 @@ class _Planner:
             to_map=choose_map_function(method, chosen.smoothing, parts),
             model_parts=parts,
         )
+
+    def _check_has_target(self, method: Method) -> None:
+        if method.class_specific and self.model.output_kind == "embedding":
+            blind = [name for name, other in METHODS.items() if not other.class_specific]
+            raise MethodError(
+                f"{method.name} explains a class, and {self.model.name} has no classes: write "
+                f"--target like:REFERENCE.jpg, or choose a method that needs no class: "
+                f"{', '.join(blind)}"
+            )
 
     def _find_part(self, part: ModelPart[Any], method: Method) -> Any:
         if part not in self.found_parts:

@@ -28,7 +28,7 @@ from camcli.cli.declarations import (
     Inputs,
     LayerSpecs,
     ModelList,
-    TargetSpec,
+    TargetSpecs,
 )
 from camcli.cli.loading import choose_model_name, load_chosen_model, print_left_out
 from camcli.cli.options import (
@@ -45,7 +45,7 @@ from camcli.cli.output_folder import choose_output_folder, open_output_folder
 from camcli.core.errors import MethodError, UsageError
 from camcli.core.thresholds import parse_threshold
 from camcli.engine.providers.provider_registry import takes_layers
-from camcli.engine.targets import parse_target
+from camcli.engine.targets import DEFAULT_TARGET, parse_target
 from camcli.io.discovery import find_image_sources, format_unread_notice, parse_path_list
 from camcli.io.files import create_class_slugs
 from camcli.io.run_folders import COMPARE_FOLDER
@@ -78,7 +78,7 @@ def compare(
     models: ModelList = None,
     method: ComparedMethods = None,
     layers: LayerSpecs = None,
-    target: TargetSpec = "predicted",
+    target: TargetSpecs = None,
     method_arguments: MethodArguments,
     image: InputArguments,
     output: CompareOutputArguments,
@@ -91,7 +91,8 @@ def compare(
     """
     methods, all_must_apply = _choose_methods(method or [CHEAP_KEYWORD])
     options = parse_method_options(methods, method_arguments, layers, image.fit)
-    bind_target = parse_target(target)
+    targets = target or [DEFAULT_TARGET]
+    parse_target(targets)  # a wrong one is told before the network is loaded
     model_options = parse_model_options(model, image, device)
     picture_bands = parse_picture_bands(image.rgb)
     threshold = parse_threshold(output.threshold)
@@ -113,15 +114,16 @@ def compare(
     from camcli.engine.chosen_layers import split_layer_specs
     from camcli.runs.compare_run import CompareTask
     from camcli.runs.run_config import RunConfig
+    from camcli.runs.similarity import bind_target
 
     rows: list[ComparisonRow] = []
     for name in names:
-        network = load_chosen_model(name, model_options)
+        network, bound = bind_target(load_chosen_model(name, model_options), targets, image.fit)
         specs = split_layer_specs(network, options.layer_specs)
         config = RunConfig(
             model=network,
             requests=(),
-            target=bind_target(network.labels),
+            target=bound,
             fit=image.fit,
             picture_bands=picture_bands,
             max_pixels=image.max_pixels,

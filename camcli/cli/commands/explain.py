@@ -21,8 +21,14 @@ from camcli.cli.arguments import (
     ModelArguments,
 )
 from camcli.cli.console import print_notice
-from camcli.cli.declarations import Inputs, LayerSpecs, MethodNames, TargetSpec
-from camcli.cli.loading import choose_model_name, load_chosen_model, print_left_out
+from camcli.cli.declarations import Inputs, LayerSpecs, MethodNames, TargetSpecs
+from camcli.cli.loading import (
+    choose_model_name,
+    limit_batch_size,
+    load_chosen_model,
+    print_left_out,
+    print_many_classes_notice,
+)
 from camcli.cli.options import (
     check_grabcut_available,
     check_no_existing_run,
@@ -36,7 +42,7 @@ from camcli.cli.options import (
 )
 from camcli.cli.output_folder import choose_output_folder, open_output_folder
 from camcli.core.thresholds import parse_threshold
-from camcli.engine.targets import parse_target
+from camcli.engine.targets import DEFAULT_TARGET, list_references, parse_target
 from camcli.io.discovery import find_image_sources, format_unread_notice, parse_path_list
 from camcli.io.files import create_class_slugs
 from camcli.io.run_folders import EXPLAIN_FOLDER
@@ -73,7 +79,7 @@ def explain(
     model: ModelArguments,
     method: MethodNames = None,
     layers: LayerSpecs = None,
-    target: TargetSpec = "predicted",
+    target: TargetSpecs = None,
     method_arguments: MethodArguments,
     image: InputArguments,
     output: ExplainOutputArguments,
@@ -82,7 +88,8 @@ def explain(
     """Draw heatmaps and boxes that show what the network looked at."""
     methods = parse_methods(method) if method else []
     options = parse_method_options(methods, method_arguments, layers, image.fit)
-    bind_target = parse_target(target)
+    targets = target or [DEFAULT_TARGET]
+    parse_target(targets)  # a wrong one is told before the network is loaded
     model_options = parse_model_options(model, image, speed.device)
     picture_bands = parse_picture_bands(image.rgb)
     name = choose_model_name(model.model, model_options, methods, options.layer_specs)
@@ -106,8 +113,10 @@ def explain(
     from camcli.engine.plan import plan_suitable_methods
     from camcli.runs.explain_run import ExplainTask
     from camcli.runs.run_config import RunConfig
+    from camcli.runs.similarity import bind_target
 
-    network = load_chosen_model(name, model_options)
+    network, bound = bind_target(load_chosen_model(name, model_options), targets, image.fit)
+    print_many_classes_notice(bound, len(kinds))
     plan = plan_suitable_methods(
         network, methods, options.layer_specs, options.create_plan_options()
     )
@@ -115,11 +124,13 @@ def explain(
     config = RunConfig(
         model=network,
         requests=plan.requests,
-        target=bind_target(network.labels),
+        target=bound,
         fit=image.fit,
         picture_bands=picture_bands,
         max_pixels=image.max_pixels,
-        batch_size=choose_batch_size(speed.batch_size, network.device.type, image.fit),
+        batch_size=choose_batch_size(
+            speed.batch_size or limit_batch_size(bound), network.device.type, image.fit
+        ),
         workers=speed.workers or choose_worker_count(),
         threshold=threshold,
         box_selection=output.boxes,
@@ -200,19 +211,28 @@ def _find_model_file(name: str | None) -> Path | None:
 
 
 def _create_result_settings(params: Mapping[str, Any]) -> dict[str, Any]:
-    """The options that decide the results, and a digest of a table of targets."""
+    """The options that decide the results, and digests of the files that targets name."""
     from camcli.runs.manifest import compute_file_digest
 
     own = {name: value for name, value in params.items() if name not in NON_RESULT_OPTIONS}
     if own["rgb"] is None:  # a run of before the option existed can be resumed
         del own["rgb"]
-    target = own["target"]
-    table = compute_file_digest(Path(target[1:])) if target.startswith("@") else None
-    layers = {
+    targets = own["target"] or [DEFAULT_TARGET]
+    tables = [Path(spec[1:]) for spec in targets if spec.startswith("@")]
+    files = [file for path in (*tables, *list_references(targets)) for file in _list_files(path)]
+    digests = [compute_file_digest(file) for file in files]
+    return {
+        **own,
         "layers": _unwrap_single(own["layers"] or []),
         "block": _unwrap_single([_to_number(block) for block in own["block"] or []]),
+        "target": _unwrap_single(targets),
+        "target_sha256": _unwrap_single(digests),
     }
-    return {**own, **layers, "target_sha256": table}
+
+
+def _list_files(path: Path) -> list[Path]:
+    """The file itself, or the files in a folder."""
+    return sorted(file for file in path.rglob("*") if file.is_file()) if path.is_dir() else [path]
 
 
 def _unwrap_single(values: Sequence[Any]) -> Any:

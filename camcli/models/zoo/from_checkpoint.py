@@ -23,6 +23,7 @@ from camcli.models.zoo.checkpoints import (
     find_classifier_layers,
     has_same_shapes,
     is_tscam_vit,
+    lacks_classifier,
     load_into_network,
     load_weights,
     read_checkpoint,
@@ -109,7 +110,7 @@ def _load_recognized(
             f"{path} fits several architectures that compute different things: "
             f"{format_names(found.candidates)}; choose one with --model NAME --checkpoint {path}"
         )
-    if found.class_count is None:
+    if found.class_count is None and not TIMM.has_name(found.name):
         raise ModelError(
             f"{path} is a {found.name} without its classifier, so no class can be explained"
         )
@@ -148,6 +149,8 @@ def _load_architecture(
     _check_patch_size(path, name, plain, state)
     trained_at = size or _find_trained_size(plain, state)
     classes = _count_head_classes(plain, state)
+    if classes is None and lacks_classifier(plain, state) and TIMM.owns(name):
+        classes = 0
     channels = count_input_channels(plain, state)
     options = {} if classes is None else {"num_classes": classes}
     if channels != 3:

@@ -41,7 +41,10 @@ def describe_recognition(
 ) -> str:
     """Name the recognised network, and others whose images would need another transform."""
     others = [name for name in found.candidates if name != found.name]
-    note = f"{path.name} is a {found.name} of {found.class_count} classes"
+    classes = (
+        "without a classifier" if found.class_count is None else f"of {found.class_count} classes"
+    )
+    note = f"{path.name} is a {found.name} {classes}"
     if found.rare_names:
         note += (
             f" (rarely it is {format_names(found.rare_names)}, of the same shapes: if so, "
