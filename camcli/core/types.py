@@ -14,6 +14,8 @@ from typing import TYPE_CHECKING, Literal, NamedTuple
 from camcli.core.layer_names import parse_layer_name
 
 if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
     from PIL.Image import Image
 
     from camcli.core.geometry import Float32Array, View
@@ -166,7 +168,8 @@ class ClassExplanation:
     """The maps and boxes of one method for one class of one image.
 
     `score` is the probability of the class, and `rank` the number of classes with a higher logit.
-    `rival_classes` are the index and name of each class that a contrast compares it with.
+    `rival_classes` are the index and name of each class that a contrast compares it with. `region`
+    (h,w) marks what the boxes bound, on the grid of the map's visible part.
     """
 
     class_index: int
@@ -177,6 +180,7 @@ class ClassExplanation:
     layer_maps: tuple[ImageMap, ...]
     part_maps: tuple[ImageMap, ...] = ()
     boxes: tuple[Box, ...] = ()
+    region: NDArray[np.bool_] | None = field(default=None, compare=False, repr=False)
     rival_classes: tuple[tuple[int, str], ...] = ()
 
     @property
@@ -197,6 +201,8 @@ class Result:
 
     `map_captions` are the texts under the layers and parts of a grid. `file_tag` keeps file names
     apart if one run has several methods. `has_concepts` means that the parts are the answer.
+    `is_pixel_level` means that a map has a value for each pixel of the input, as saliency has;
+    `is_class_specific`, that it depends on the class.
     """
 
     sample: Sample
@@ -208,4 +214,6 @@ class Result:
     file_tag: str = ""
     head_kind: str | None = None
     has_concepts: bool = False
+    is_pixel_level: bool = False
+    is_class_specific: bool = True
     output_files: tuple[dict[str, str], ...] = ()
