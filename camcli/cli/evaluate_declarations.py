@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 from typer import Argument, Option
 
@@ -88,6 +88,10 @@ Resamples = Annotated[
         help="Compute confidence intervals from N bootstrap resamples; 0: no intervals.",
         rich_help_panel=OUTPUT,
     ),
+]
+ChartFormatName = Annotated[
+    Literal["png", "svg", "pdf"],
+    Option("--chart-format", help="Save charts in this format.", rich_help_panel=OUTPUT),
 ]
 Floors = Annotated[
     list[str] | None,

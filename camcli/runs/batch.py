@@ -132,6 +132,8 @@ def _create_results(
             file_tag=_format_file_tag(config, request),
             head_kind=request.head.kind if request.head else None,
             has_concepts=request.method.returns == "concepts",
+            is_pixel_level=request.method.family == "saliency",
+            is_class_specific=request.method.class_specific,
         )
         for sample, of_image in zip(samples, zip(*by_target, strict=True), strict=True)
     ]

@@ -33,11 +33,18 @@ from camcli.cli.loading import choose_model_name, load_chosen_model
 from camcli.cli.options import (
     COMPARISON_FILE,
     MethodOptions,
+    check_grabcut_available,
     check_no_existing_run,
     choose_batch_size,
     parse_method_options,
     parse_model_names,
     parse_model_options,
+)
+from camcli.cli.picture_arguments import (
+    PictureArguments,
+    check_colors,
+    create_drawing_style,
+    warn_of_undrawable_names,
 )
 from camcli.core.errors import MethodError, UsageError
 from camcli.core.thresholds import parse_threshold
@@ -77,6 +84,7 @@ def compare(
     method_arguments: MethodArguments,
     image: InputArguments,
     output: CompareOutputArguments,
+    pictures: PictureArguments,
     batch_size: BatchSize = None,
     device: Device = "auto",
 ) -> int:
@@ -96,6 +104,9 @@ def compare(
     listed = parse_path_list(sys.stdin.read()) if "-" in inputs else []
     sources = find_image_sources(inputs, listed, skip_folder=output.output)
 
+    check_colors(pictures)
+    check_grabcut_available(output.boxes)
+
     from camcli.cli.runners.run_compare import run_compare
     from camcli.runs.compare_run import CompareTask
     from camcli.runs.run_config import RunConfig
@@ -113,18 +124,22 @@ def compare(
             batch_size=choose_batch_size(batch_size, network.device.type, image.fit),
             workers=1,
             threshold=threshold,
+            box_selection="largest" if output.boxes == "none" else output.boxes,
             smoothing=options.smoothing,
         )
         label = network.name if len(names) > 1 else ""
         rows += [_create_row(config, options, specs, spec, label) for spec in specs]
     _check_refusals(rows, methods, all_must_apply)
     columns = _find_used_columns(rows, methods)
+    network = rows[0].base_config.model
+    warn_of_undrawable_names(network.labels.names, ["compare"])
     task = CompareTask(
         method_names=tuple(methods[column].name for column in columns),
         rows=tuple(row.select_columns(columns) for row in rows),
         sources=sources,
         output=output.output,
-        class_slugs=create_class_slugs(rows[0].base_config.model.labels),
+        class_slugs=create_class_slugs(network.labels),
+        style=create_drawing_style(pictures, network.input_size, with_boxes=output.boxes != "none"),
     )
     return run_compare(
         task, output.overwrite, fail_on_blank=all_must_apply, output_format=output.format_

@@ -26,6 +26,7 @@ from camcli.cli.declarations import (
 )
 from camcli.cli.evaluate_declarations import (
     AnnotationPath,
+    ChartFormatName,
     ClassList,
     DatasetPath,
     Floors,
@@ -84,6 +85,7 @@ def localization(
     threshold: Threshold = None,
     boxes: Boxes = "largest",
     resamples: Resamples = 1000,
+    chart_format: ChartFormatName = "png",
     fail_under: Floors = None,
     format_: FormatName = "auto",
     batch_size: BatchSize = None,
@@ -164,6 +166,7 @@ def localization(
         seed=method_arguments.seed,
         output=output,
         overwrite=overwrite,
+        chart_format=chart_format,
     )
     # Lazy, so that a model is loaded only after the one before it is evaluated.
     sources = map(open_folder, dict.fromkeys(maps)) if maps else map(open_model, names)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -31,14 +31,21 @@ from camcli.cli.options import (
     parse_model_options,
     parse_output_kinds,
 )
+from camcli.cli.picture_arguments import (
+    PictureArguments,
+    check_colors,
+    create_drawing_style,
+    warn_of_undrawable_names,
+)
 from camcli.core.thresholds import parse_threshold
 from camcli.engine.targets import parse_target
 from camcli.io.discovery import find_image_sources, parse_path_list
 from camcli.io.files import create_class_slugs
+from camcli.io.value_ranges import parse_scale
+from camcli.io.writers import write_result
 from camcli.methods.option_parsing import parse_methods
 
 if TYPE_CHECKING:
-    from camcli.core.types import Result
     from camcli.engine.request import Request
     from camcli.models.model import Model
     from camcli.runs.run_config import RunConfig
@@ -71,6 +78,7 @@ def explain(
     method_arguments: MethodArguments,
     image: InputArguments,
     output: ExplainOutputArguments,
+    pictures: PictureArguments,
     speed: ExplainSpeedArguments,
 ) -> int:
     """Draw heatmaps and boxes that show what the network looked at."""
@@ -80,6 +88,7 @@ def explain(
     model_options = parse_model_options(model, image, speed.device)
     kinds = parse_output_kinds(output.save)
     threshold = parse_threshold(output.threshold)
+    scale = parse_scale(output.scale)
     check_grabcut_available(output.boxes)
     check_resume_options(output.overwrite, output.resume)
     listed = parse_path_list(sys.stdin.read()) if "-" in inputs else []
@@ -88,10 +97,9 @@ def explain(
         output.output, output.overwrite or output.resume, remedy="--resume or --overwrite"
     )
 
-    from camcli.io.drawing import find_palette
+    check_colors(pictures)
 
-    find_palette(output.colormap)
-
+    from camcli.cli.runners.measure_scale import measure_scale
     from camcli.cli.runners.run_explain import run_explain
     from camcli.runs.explain_run import ExplainTask
     from camcli.runs.run_config import RunConfig
@@ -111,11 +119,25 @@ def explain(
         precision=speed.precision,
         is_compiled=speed.compile_,
     )
+    style = create_drawing_style(
+        pictures,
+        network.input_size,
+        caption=output.caption,
+        with_boxes="boxes" in kinds,
+        value_range=measure_scale(config, sources, scale, output.format_),
+    )
+    warn_of_undrawable_names(network.labels.names, kinds)
     weights_file = model.checkpoint or _find_model_file(name)
     task = ExplainTask(
         config=config,
         sources=sources,
-        write_files=_create_writer(network, kinds, output),
+        write_files=partial(
+            write_result,
+            kinds=kinds,
+            style=style,
+            output=output.output,
+            slugs=create_class_slugs(network.labels),
+        ),
         output=output.output,
         manifest=_create_document(config, context.params, weights_file, len(sources)),
         overwrite=output.overwrite,
@@ -139,23 +161,6 @@ def _plan_requests(
         options=options.settings,
         smoothing=options.smoothing,
     )
-
-
-def _create_writer(
-    network: Model, kinds: Sequence[str], output: ExplainOutputArguments
-) -> Callable[[Result], Result]:
-    """Create the function that writes the files of one result."""
-    from camcli.io.writers import DrawingStyle, write_result
-
-    style = DrawingStyle(
-        network.input_size,
-        colormap=output.colormap,
-        alpha=output.alpha,
-        image_format=output.image_format,
-        with_boxes="boxes" in kinds,
-    )
-    slugs = create_class_slugs(network.labels)
-    return partial(write_result, kinds=kinds, style=style, output=output.output, slugs=slugs)
 
 
 def _create_document(
