@@ -27,6 +27,7 @@ from camcli.evaluation.predictions import ANNOTATED_CLASS, MapSource, ModelMaps
 from camcli.evaluation.report import LocalizationReport, summarize_rows
 from camcli.evaluation.scoreboard import Scoreboard
 from camcli.evaluation.scores import ImageScore, score_predictions
+from camcli.io.charts import ChartFormat
 from camcli.methods.option_parsing import parse_methods
 from camcli.models.model import Model
 from camcli.runs.run_config import RunConfig
@@ -69,6 +70,7 @@ class LocalizationConfig:
     seed: int = 0
     output: Path | None = None
     overwrite: bool = False
+    chart_format: ChartFormat = "png"
 
 
 def evaluate_localization(
@@ -155,7 +157,7 @@ def run_localization(
     run = _LocalizationRun(
         config=config,
         reporter=reporter or EvaluationReporter(),
-        files=EvaluationFiles(config.output, config.overwrite) if config.output else None,
+        files=_create_files(config),
         scoreboard=Scoreboard(config.resamples, config.seed),
     )
     with closing(run):
@@ -168,6 +170,12 @@ def run_localization(
                 run.finish(complete=False)
             raise
         return run.finish(complete=True)
+
+
+def _create_files(config: LocalizationConfig) -> EvaluationFiles | None:
+    if config.output is None:
+        return None
+    return EvaluationFiles(config.output, config.overwrite, config.chart_format)
 
 
 @dataclass(slots=True)
