@@ -74,12 +74,18 @@ def draw_heatmap(visible_map: Float32Array, view: View, colormap: str) -> Image.
 
 
 def draw_transparent_heatmap(
-    visible_map: Float32Array, view: View, colormap: str, alpha: float, blend: BlendName
+    visible_map: Float32Array,
+    view: View,
+    colormap: str,
+    alpha: float,
+    blend: BlendName,
+    *,
+    is_signed: bool = False,
 ) -> Image.Image:
     """The heatmap as RGBA: laid over the image it gives the overlay."""
     levels = draw_levels(visible_map, view)
     colored = _color_levels(levels, colormap)
-    colored.putalpha(_find_opacity(levels, alpha, blend))
+    colored.putalpha(_find_opacity(levels, alpha, blend, is_signed))
     return _place_in_view(colored, view, lambda: Image.new("RGBA", view.image_size, (0, 0, 0, 0)))
 
 
@@ -90,17 +96,20 @@ def draw_overlay(
     colormap: str,
     alpha: float,
     blend: BlendName = "value",
+    *,
+    is_signed: bool = False,
 ) -> Image.Image:
     """Blend the heatmap over the image; darken the image outside the view.
 
     With blend "value" the opacity of a pixel is alpha times the map: where the map is 0, the image
-    stays as it is. With "constant" it is alpha everywhere; with "none" only the map is drawn.
+    stays as it is. With "constant" it is alpha everywhere; with "none" only the map is drawn. A
+    signed map has its zero at 0.5, where it is transparent.
     """
     levels = draw_levels(visible_map, view)
     inside = _color_levels(levels, colormap)
     if blend != "none":
         covered = image if inside.size == image.size else image.crop(view.visible_pixels)
-        inside = Image.composite(inside, covered, _find_opacity(levels, alpha, blend))
+        inside = Image.composite(inside, covered, _find_opacity(levels, alpha, blend, is_signed))
     return _place_in_view(inside, view, lambda: image.point(lambda level: level // 3))
 
 
@@ -110,13 +119,16 @@ def _color_levels(levels: Image.Image, colormap: str) -> Image.Image:
     return indexed.convert("RGB")
 
 
-def _find_opacity(levels: Image.Image, alpha: float, blend: BlendName) -> Image.Image:
+def _find_opacity(
+    levels: Image.Image, alpha: float, blend: BlendName, is_signed: bool
+) -> Image.Image:
     """The opacity of each pixel, from 0 to 255."""
     if blend == "none":
         return Image.new("L", levels.size, 255)
     if blend == "constant":
         return Image.new("L", levels.size, round(255 * alpha))
-    return levels.point([round(alpha * level) for level in range(256)])
+    strengths = [abs(2 * level - 255) if is_signed else level for level in range(256)]
+    return levels.point([round(alpha * strength) for strength in strengths])
 
 
 def _place_in_view(

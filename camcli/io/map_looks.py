@@ -41,11 +41,14 @@ def choose_look(image_map: ImageMap, style: DrawingStyle, result: Result | None)
         and image_map.status == "ok"
         and float(image_map.values.min()) < 0
     )
+    shared = _find_range(image_map, style, result)
+    if is_signed and shared:
+        shared = (-max(map(abs, shared)), max(map(abs, shared)))
     own = SIGNED_COLORMAP if is_signed else PIXEL_COLORMAP if is_pixel_level else OVERLAY_COLORMAP
     return MapLook(
         colormap=style.colormap or own,
         blend=style.blend or ("none" if is_pixel_level else "value"),
-        value_range=_find_range(image_map, style, result),
+        value_range=shared,
         is_signed=is_signed,
     )
 
@@ -66,11 +69,11 @@ def find_display_map(
     """
     if image_map.status != "ok":
         return None
+    if look.value_range is not None:
+        return _crop_map(_scale_values(image_map.values, look.value_range), view, style.input_size)
     if look.is_signed:
         limit = float(np.percentile(np.abs(image_map.values), min(style.clip, SIGNED_PERCENTILE)))
         return _crop_map(_scale_values(image_map.values, (-limit, limit)), view, style.input_size)
-    if look.value_range is not None:
-        return _crop_map(_scale_values(image_map.values, look.value_range), view, style.input_size)
     part = normalize_array(_crop_map(image_map.normalized, view, style.input_size))
     if not part.any():
         return None
@@ -110,7 +113,7 @@ def format_values(image_map: ImageMap, style: DrawingStyle, result: Result | Non
     if image_map.status != "ok":
         return ""
     own = format_range((float(image_map.values.min()), float(image_map.values.max())))
-    shared = _find_range(image_map, style, result)
+    shared = choose_look(image_map, style, result).value_range
     return f"{own} (colours {format_range(shared)})" if shared else own
 
 

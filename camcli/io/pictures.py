@@ -90,7 +90,9 @@ def draw_result_transparent(
     if part is None:
         return Image.new("RGBA", view.image_size, (0, 0, 0, 0))
     blend = "value" if look.blend == "none" else look.blend
-    return draw_transparent_heatmap(part, view, look.colormap, style.alpha, blend)
+    return draw_transparent_heatmap(
+        part, view, look.colormap, style.alpha, blend, is_signed=look.is_signed
+    )
 
 
 def draw_result_cutout(
@@ -180,7 +182,9 @@ def draw_map(
     if part is None:
         blank = "constant" if image_map.status == "ok" else image_map.status
         return draw_missing_map(image, STATUS_TEXTS[blank].caption)
-    return draw_overlay(image, part, view, look.colormap, style.alpha, look.blend)
+    return draw_overlay(
+        image, part, view, look.colormap, style.alpha, look.blend, is_signed=look.is_signed
+    )
 
 
 def mark_region(
@@ -205,14 +209,15 @@ def _add_result_caption(
     if style.caption == "none":
         return picture
     look = choose_look(explanation.fused_map, style, result)
+    scale = None if result.has_concepts else look.value_range
     title = _format_title(result, explanation)
-    if style.clip < 100 and look.value_range is None:
+    if style.clip < 100 and scale is None and not result.has_concepts:
         title += f" · clipped at p{style.clip:g}"
     if style.caption == "on":
-        shared = f" · {format_range(look.value_range)}" if look.value_range else ""
+        shared = f" · {format_range(scale)}" if scale else ""
         draw_caption(picture, title + shared)
         return picture
-    bar = ColorBar(look.colormap, *look.value_range) if look.value_range else None
+    bar = ColorBar(look.colormap, *scale) if scale else None
     return add_caption(picture, title, bar)
 
 

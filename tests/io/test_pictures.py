@@ -207,6 +207,16 @@ def test_pixel_level_maps_are_grey_and_signed_ones_have_two_colours(
     assert np.median(distance) < 30  # the photo is below it
 
 
+def test_a_signed_map_is_transparent_where_it_is_zero(cli: Cli, tmp_path: Path) -> None:
+    method = ("--method", "integratedgradients:absolute=false:steps=2")
+    options = ("--save", "transparent,array", "--scale", "-2..1")
+    (line,) = explain(cli, tmp_path / "o", CAT, *method, *options, "--alpha", "1")
+    raw = Image.fromarray(np.clip(read_fused(line) / 2, -1, 1))
+    shown = np.asarray(raw.resize((451, 300), Image.Resampling.BICUBIC)).clip(-1, 1)
+    opacity = read(line["paths"]["transparent"])[..., 3]
+    assert np.abs(opacity - 255 * np.abs(shown)).max() <= 2
+
+
 def test_a_map_that_depends_on_no_class_names_none(
     cli: Cli, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
