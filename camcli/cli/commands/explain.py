@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -42,11 +42,12 @@ from camcli.engine.targets import parse_target
 from camcli.io.discovery import find_image_sources, parse_path_list
 from camcli.io.files import create_class_slugs
 from camcli.io.value_ranges import parse_scale
-from camcli.io.writers import write_result
 from camcli.methods.option_parsing import parse_methods
 
 if TYPE_CHECKING:
+    from camcli.core.types import Result
     from camcli.engine.request import Request
+    from camcli.io.writers import DrawingStyle
     from camcli.models.model import Model
     from camcli.runs.run_config import RunConfig
 
@@ -131,13 +132,7 @@ def explain(
     task = ExplainTask(
         config=config,
         sources=sources,
-        write_files=partial(
-            write_result,
-            kinds=kinds,
-            style=style,
-            output=output.output,
-            slugs=create_class_slugs(network.labels),
-        ),
+        write_files=_create_writer(network, kinds, output, style),
         output=output.output,
         manifest=_create_document(config, context.params, weights_file, len(sources)),
         overwrite=output.overwrite,
@@ -161,6 +156,16 @@ def _plan_requests(
         options=options.settings,
         smoothing=options.smoothing,
     )
+
+
+def _create_writer(
+    network: Model, kinds: Sequence[str], output: ExplainOutputArguments, style: DrawingStyle
+) -> Callable[[Result], Result]:
+    """Create the function that writes the files of one result."""
+    from camcli.io.writers import write_result
+
+    slugs = create_class_slugs(network.labels)
+    return partial(write_result, kinds=kinds, style=style, output=output.output, slugs=slugs)
 
 
 def _create_document(
