@@ -21,6 +21,12 @@ class ValueRange:
         """The lowest and the highest value of the scale, or None if the map has its own."""
         return self.fixed or self.ranges.get((method_name, map_name))
 
+    def __str__(self) -> str:
+        """The ranges as text, which tells one run's scale from another's."""
+        named = {" ".join(key): own for key, own in sorted(self.ranges.items())}
+        own = {"": self.fixed} if self.fixed else named
+        return ", ".join(f"{name} {low:g}..{high:g}".strip() for name, (low, high) in own.items())
+
 
 def parse_scale(text: str) -> ValueRange | None:
     """Read `image`, `run` or `LOW..HIGH`; None for `image`. Raises UsageError.

@@ -44,9 +44,8 @@ def test_ties_of_the_best_are_a_range(values: list[float], found: tuple[int, int
 def test_the_best_threshold_and_the_one_in_use_are_marked() -> None:
     chart = draw_threshold_curves([line("a", [0.2, 0.6, 0.6, 0.6, 0.0])], ["a"])
     (axes,) = chart.axes
-    points: list[Any] = [
-        mark.get_xydata().tolist()[0] for mark in axes.get_lines() if len(mark.get_xdata()) == 1
-    ]
+    lines = [np.asarray(mark.get_xydata()) for mark in axes.get_lines()]
+    points = [found[0].tolist() for found in lines if len(found) == 1]
     assert points == [[0.5, 0.6], [0.25, 0.6]]  # the middle of the ties, then the one in use
     texts = [text.get_text() for text in chart.legends[0].get_texts()]
     assert texts == ["a: 0.600 at 0.25 to 0.75", "best threshold", "threshold in use"]

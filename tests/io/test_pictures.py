@@ -278,6 +278,16 @@ def test_values_are_written_short() -> None:
     assert format_range((-0.1132, 2.7)) == "-0.113 … 2.7"
 
 
+def test_a_run_with_a_shared_scale_is_not_resumed_with_other_images(
+    cli: Cli, tmp_path: Path
+) -> None:
+    plain = ("--scale", "run", "--output", "o", "--resume")
+    assert cli("explain", CAT, *plain).status == 0
+    ran = cli("explain", CAT, CUP, *plain)
+    assert ran.status == 2
+    assert "scale was" in ran.err
+
+
 def test_results_with_masks_are_resumed(cli: Cli, tmp_path: Path) -> None:
     cli("explain", CAT, "--save", "mask", "--output", "o")
     before = (tmp_path / "o/results.jsonl").read_text()

@@ -23,6 +23,13 @@ def test_other_scales_are_refused(text: str) -> None:
         parse_scale(text)
 
 
+def test_ranges_are_told_apart_by_their_text() -> None:
+    assert str(ValueRange((0.0, 3.2))) == "0..3.2"
+    assert str(ValueRange(ranges={("a", "x"): (0.0, 2.0), ("a", "w"): (1.0, 2.0)})) == (
+        "a w 1..2, a x 0..2"
+    )
+
+
 def test_a_range_is_found_by_method_and_map() -> None:
     found = ValueRange(ranges={("gradcam", "bn2"): (0.0, 2.0)})
     assert found.find("gradcam", "bn2") == (0.0, 2.0)

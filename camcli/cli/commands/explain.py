@@ -128,13 +128,15 @@ def explain(
         value_range=measure_scale(config, sources, scale, output.format_),
     )
     warn_of_undrawable_names(network.labels.names, kinds)
+    # The scale of a run depends on its images: a resumed run with others would differ.
+    params = {**context.params, "scale": str(style.value_range or output.scale)}
     weights_file = model.checkpoint or _find_model_file(name)
     task = ExplainTask(
         config=config,
         sources=sources,
         write_files=_create_writer(network, kinds, output, style),
         output=output.output,
-        manifest=_create_document(config, context.params, weights_file, len(sources)),
+        manifest=_create_document(config, params, weights_file, len(sources)),
         overwrite=output.overwrite,
         resume=output.resume,
         stop_on_error=output.on_error == "stop",
