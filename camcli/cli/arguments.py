@@ -38,6 +38,7 @@ from camcli.cli.declarations import (
     Workers,
 )
 from camcli.cli.output_folder import declare_output_folder
+from camcli.cli.picture_arguments import Caption, Scale
 from camcli.core.types import DEFAULT_MAX_PIXELS
 from camcli.io.run_folders import COMPARE_FOLDER, EXPLAIN_FOLDER
 from camcli.io.writers import describe_writers
@@ -110,30 +111,10 @@ class ExplainOutputArguments:
             rich_help_panel=OUTPUT,
         ),
     ] = "overlay,boxes"
-    image_format: Annotated[
-        Literal["jpg", "png", "webp"],
-        Option(help="Save overlays and grids in this format.", rich_help_panel=OUTPUT),
-    ] = "jpg"
     threshold: Threshold = None
     boxes: Boxes = "largest"
-    colormap: Annotated[
-        str,
-        Option(
-            metavar="NAME",
-            help="Colour heatmaps with this matplotlib colormap.",
-            rich_help_panel=OUTPUT,
-        ),
-    ] = "jet"
-    alpha: Annotated[
-        float,
-        Option(
-            metavar="A",
-            min=0,
-            max=1,
-            help="Draw the heatmap over the image with this opacity.",
-            rich_help_panel=OUTPUT,
-        ),
-    ] = 0.5
+    caption: Caption = "below"
+    scale: Scale = "image"
     format_: FormatName = "auto"
 
 
@@ -170,4 +151,11 @@ class CompareOutputArguments:
     output: Annotated[Path | None, declare_output_folder(COMPARE_FOLDER)] = None
     overwrite: Overwrite = False
     threshold: Threshold = None
+    boxes: Annotated[
+        Literal["none", "largest", "all", "grabcut"],
+        Option(
+            help="Draw a box around the largest region, all regions, or the largest after GrabCut.",
+            rich_help_panel=OUTPUT,
+        ),
+    ] = "none"
     format_: FormatName = "auto"

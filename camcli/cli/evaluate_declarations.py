@@ -97,6 +97,10 @@ Gallery = Annotated[
         rich_help_panel=OUTPUT,
     ),
 ]
+ChartFormatName = Annotated[
+    Literal["png", "svg", "pdf"],
+    Option("--chart-format", help="Save charts in this format.", rich_help_panel=OUTPUT),
+]
 Floors = Annotated[
     list[str] | None,
     Option(

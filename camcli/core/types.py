@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 from camcli.core.layer_names import parse_layer_name
 
 if TYPE_CHECKING:
+    import numpy as np
     from numpy.typing import NDArray
     from PIL.Image import Image
 
@@ -195,10 +196,11 @@ class ClassExplanation:
 
     `score` is the probability of the class, and `rank` the number of classes with a higher logit.
     `score_kind` tells if it is the value of a regression or a cosine similarity instead; a network
-    without classes has neither index nor name nor score. `rival_classes` are the index and name of
-    each class that a contrast compares it with. `targets` are the rules that asked for the class.
-    `is_predicted` means that the network predicts it: the highest logit, or with a sigmoid a
-    probability of at least 0.5. `is_low` marks the map of -y.
+    without classes has neither index nor name nor score. `region` (h,w) marks what the boxes bound,
+    on the grid of the map's visible part. `rival_classes` are the index and name of each class that
+    a contrast compares it with. `targets` are the rules that asked for the class. `is_predicted`
+    means that the network predicts it: the highest logit, or with a sigmoid a probability of at
+    least 0.5. `is_low` marks the map of -y.
     """
 
     class_index: int | None
@@ -209,6 +211,7 @@ class ClassExplanation:
     layer_maps: tuple[ImageMap, ...]
     part_maps: tuple[ImageMap, ...] = ()
     boxes: tuple[Box, ...] = ()
+    region: NDArray[np.bool_] | None = field(default=None, compare=False, repr=False)
     rival_classes: tuple[tuple[int, str], ...] = ()
     targets: tuple[str, ...] = ()
     is_predicted: bool = False
@@ -246,7 +249,8 @@ class Result:
 
     `map_captions` are the texts under the layers and parts of a grid. `file_tag` is the part of
     a file name for the method and, where it has several results, the layer. `has_concepts` means
-    that the parts are the answer.
+    that the parts are the answer. `is_pixel_level` means that a map has a value for each pixel of
+    the input, as saliency has; `is_class_specific`, that it depends on the class.
     """
 
     sample: Sample
@@ -258,4 +262,6 @@ class Result:
     file_tag: str
     head_kind: str | None = None
     has_concepts: bool = False
+    is_pixel_level: bool = False
+    is_class_specific: bool = True
     output_files: tuple[dict[str, str], ...] = ()

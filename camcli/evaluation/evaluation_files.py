@@ -11,6 +11,7 @@ from contextlib import suppress
 from dataclasses import dataclass, field
 from itertools import count
 from pathlib import Path, PurePosixPath
+from typing import get_args
 
 from camcli.evaluation.datasets.evaluation_samples import EvaluationSample
 from camcli.evaluation.evaluation_plots import (
@@ -33,15 +34,16 @@ from camcli.evaluation.report import (
     rows_to_csv,
 )
 from camcli.evaluation.scores import ImageScore
+from camcli.io.charts import ChartFormat, encode_chart
 from camcli.io.discovery import create_output_stems
 from camcli.io.files import shorten_stem, write_file
 from camcli.io.jsonl import ResultsLog
 from camcli.io.labels import Labels
 
 PLOTS = {
-    "thresholds.png": draw_threshold_curves,
-    "overlaps.png": draw_iou_curves,
-    "splits.png": draw_error_types,
+    "thresholds": draw_threshold_curves,
+    "overlaps": draw_iou_curves,
+    "splits": draw_error_types,
 }
 
 
@@ -51,6 +53,7 @@ class EvaluationFiles:
 
     folder: Path
     overwrite: bool = False
+    chart_format: ChartFormat = "png"
     _log: ResultsLog | None = None
     _slugs: dict[EvaluationRow, str] = field(default_factory=dict)
 
@@ -91,8 +94,9 @@ class EvaluationFiles:
         if report.problems:
             write_file(self.folder / PROBLEMS_FILE, _encode_csv(problems_to_csv(report.problems)))
         for name, draw in PLOTS.items():
-            if picture := draw(report.rows, report.row_names):
-                write_file(self.folder / name, picture)
+            if chart := draw(report.rows, report.row_names):
+                content = encode_chart(chart, self.chart_format)
+                write_file(self.folder / f"{name}.{self.chart_format}", content)
 
 
 def _encode_csv(text: str) -> bytes:
@@ -101,7 +105,8 @@ def _encode_csv(text: str) -> bytes:
 
 def remove_old_report(folder: Path) -> None:
     """Remove the files of an earlier evaluation, so that they are not mistaken for new ones."""
-    names = (REPORT_FILE, METRICS_FILE, PROBLEMS_FILE, *PLOTS)
+    charts = (f"{name}.{ending}" for name in PLOTS for ending in get_args(ChartFormat))
+    names = (REPORT_FILE, METRICS_FILE, PROBLEMS_FILE, *charts)
     pictures = (*folder.glob("gallery.*.jpg"), *_iter_boxed_pictures(folder / GALLERY_FOLDER))
     for path in (*(folder / name for name in names), *pictures):
         with suppress(OSError):

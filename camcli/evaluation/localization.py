@@ -28,6 +28,7 @@ from camcli.evaluation.predictions import ANNOTATED_CLASS, MapSource, ModelMaps,
 from camcli.evaluation.report import LocalizationReport, summarize_rows
 from camcli.evaluation.scoreboard import Scoreboard
 from camcli.evaluation.scores import ImageScore, score_predictions
+from camcli.io.charts import ChartFormat
 from camcli.methods.option_parsing import parse_methods
 from camcli.models.introspection.selectors import BlockChoice, create_layer_specs
 from camcli.models.model import Model
@@ -74,6 +75,7 @@ class LocalizationConfig:
     output: Path | None = None
     overwrite: bool = False
     gallery: GalleryChoice = "examples"
+    chart_format: ChartFormat = "png"
 
 
 def evaluate_localization(
@@ -163,7 +165,7 @@ def run_localization(
     run = _LocalizationRun(
         config=config,
         reporter=reporter or EvaluationReporter(),
-        files=EvaluationFiles(config.output, config.overwrite) if config.output else None,
+        files=_create_files(config),
         scoreboard=Scoreboard(config.resamples, config.seed),
     )
     with closing(run):
@@ -176,6 +178,12 @@ def run_localization(
                 run.finish(complete=False)
             raise
         return run.finish(complete=True)
+
+
+def _create_files(config: LocalizationConfig) -> EvaluationFiles | None:
+    if config.output is None:
+        return None
+    return EvaluationFiles(config.output, config.overwrite, config.chart_format)
 
 
 @dataclass(slots=True)

@@ -17,6 +17,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Literal
 
 from camcli.core.errors import UsageError, format_suggestion
 from camcli.core.types import ClassExplanation, Result
@@ -27,22 +28,39 @@ from camcli.io.files import (
     write_file,
 )
 from camcli.io.jsonl import to_json_line
-from camcli.io.results import explanation_to_json
+from camcli.io.results import create_mask, explanation_to_json
+from camcli.io.value_ranges import ValueRange
 
 # The end of the file name, such as "overlay.jpg", and the content.
 EncodedFile = tuple[str, bytes]
+BlendName = Literal["value", "constant", "none"]
+CaptionPlace = Literal["below", "on", "none"]
+DEFAULT_ALPHA = 0.7
 Encoder = Callable[..., EncodedFile]
 
 
 @dataclass(frozen=True, slots=True)
 class DrawingStyle:
-    """The style of pictures; `input_size` (H, W) is the model's input size, to place maps."""
+    """The style of pictures; `input_size` (H, W) is the model's input size, to place maps.
+
+    Without `colormap` and `blend`, a map is drawn over the image with turbo, its opacity growing
+    with its value; a pixel-level map is drawn alone, in grey. `clip` is the percentile of a map
+    that is drawn as its maximum. `value_range` has the raw values drawn as 0 and 1; without it,
+    they are each map's own minimum and maximum.
+    """
 
     input_size: tuple[int, int]
-    colormap: str = "jet"
-    alpha: float = 0.5
+    colormap: str | None = None
+    alpha: float = DEFAULT_ALPHA
     image_format: str = "jpg"
     with_boxes: bool = True
+    blend: BlendName | None = None
+    contour: bool = False
+    caption: CaptionPlace = "below"
+    box_color: str = "white"
+    clip: float = 100.0
+    value_range: ValueRange | None = None
+    cell_pixels: int = 260
 
 
 @dataclass(frozen=True, slots=True)
@@ -104,13 +122,53 @@ def heatmap(result: Result, explanation: ClassExplanation, style: DrawingStyle) 
     return "heatmap.png", encode_image(draw_result_heatmap(result, explanation, style), "png")
 
 
+@writer(help="the map alone as a transparent PNG, to lay over the image")
+def transparent(result: Result, explanation: ClassExplanation, style: DrawingStyle) -> EncodedFile:
+    """The map in colour with its opacity: RGBA that gives the overlay when laid over the image."""
+    from camcli.io.pictures import draw_result_transparent, encode_image
+
+    picture = draw_result_transparent(result, explanation, style)
+    return "transparent.png", encode_image(picture, "png")
+
+
+@writer(help="the image, dark outside the region above the threshold")
+def cutout(result: Result, explanation: ClassExplanation, style: DrawingStyle) -> EncodedFile:
+    """The image as it is where the boxes' regions are, and dark elsewhere."""
+    from camcli.io.pictures import draw_result_cutout, encode_image
+
+    picture = draw_result_cutout(result, explanation, style)
+    return f"cutout.{style.image_format}", encode_image(picture, style.image_format)
+
+
+@writer(help="the region above the threshold, black and white, and as RLE in the results")
+def mask(result: Result, explanation: ClassExplanation, style: DrawingStyle) -> EncodedFile:
+    """The pixels of the image that the boxes bound: 255 inside, 0 outside; always PNG."""
+    from PIL import Image
+
+    from camcli.io.pictures import encode_image
+
+    pixels = create_mask(explanation, result.sample.view)
+    return "mask.png", encode_image(Image.fromarray(pixels).convert("L"), "png")
+
+
+@writer(help="the map in 8-bit grey at its own size")
+def map(result: Result, explanation: ClassExplanation, style: DrawingStyle) -> EncodedFile:
+    """The normalised map as computed: 0 is its minimum, 255 its maximum; always PNG.
+
+    The PNG names the raw minimum and maximum in its text chunks.
+    """
+    from camcli.io.pictures import encode_map
+
+    return "map.png", encode_map(explanation.fused_map)
+
+
 @writer(help="the image, each layer's map and the fused map")
 def grid(result: Result, explanation: ClassExplanation, style: DrawingStyle) -> EncodedFile:
     """The image, every layer's map and the fused map side by side."""
-    from camcli.io.pictures import draw_result_grid, encode_image
+    from camcli.io.pictures import draw_result_grid, encode_sheet
 
     picture = draw_result_grid(result, explanation, style)
-    return f"grid.{style.image_format}", encode_image(picture, style.image_format)
+    return f"grid.{style.image_format}", encode_sheet(picture, style.image_format)
 
 
 @writer(help="boxes as JSON")

@@ -145,6 +145,8 @@ def _create_outcomes(
             file_tag=_format_file_tag(config, request),
             head_kind=request.head.kind if request.head else None,
             has_concepts=request.method.returns == "concepts",
+            is_pixel_level=request.method.family == "saliency",
+            is_class_specific=request.method.class_specific,
         )
         if of_image
         else _create_no_class_failure(sample, split(columns[0])[number])

@@ -10,7 +10,7 @@ from itertools import groupby
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
 
-from camcli.core.boxes import find_boxes
+from camcli.core.boxes import find_regions
 from camcli.core.concurrency import open_thread_pool, prefetch_map
 from camcli.core.errors import CamcliError, ImageError, OutputError, StorageError
 from camcli.core.geometry import Float32Array, View, crop_visible_map
@@ -233,5 +233,7 @@ def _add_explanation_boxes(
     explanation = replace(explanation, fused_map=fused, layer_maps=layers)
     if fused.status != "ok":
         return explanation
-    boxes = find_boxes(visible, result.threshold, config.box_selection, view, result.sample.image)
-    return replace(explanation, boxes=boxes)
+    boxes, region = find_regions(
+        visible, result.threshold, config.box_selection, view, result.sample.image
+    )
+    return replace(explanation, boxes=boxes, region=region)

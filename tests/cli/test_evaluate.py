@@ -78,6 +78,17 @@ def test_a_table_a_document_and_pictures(cli: Cli, dataset: Path, tmp_path: Path
             assert np.asarray(picture.convert("L")).min() < 100
 
 
+def test_charts_take_a_format_and_replace_those_of_another(
+    cli: Cli, dataset: Path, tmp_path: Path
+) -> None:
+    plain = ("evaluate", "localization", dataset, "--resamples", "0", "--overwrite")
+    for chart_format in ("svg", "png"):
+        assert cli(*plain, "--chart-format", chart_format).status == 0
+        charts = [tmp_path / "camcli-eval" / name for name in ("thresholds", "overlaps", "splits")]
+        found = [[*chart.parent.glob(f"{chart.name}.*")] for chart in charts]
+        assert found == [[chart.with_suffix(f".{chart_format}")] for chart in charts]
+
+
 def test_a_finished_run_is_not_overwritten_unasked(cli: Cli, dataset: Path) -> None:
     command = ("evaluate", "localization", dataset, "--resamples", "0")
     assert cli(*command).status == 0

@@ -34,6 +34,7 @@ from camcli.cli.loading import choose_model_name, load_chosen_model, print_left_
 from camcli.cli.options import (
     COMPARISON_FILE,
     MethodOptions,
+    check_grabcut_available,
     check_no_existing_run,
     choose_batch_size,
     parse_method_options,
@@ -42,6 +43,12 @@ from camcli.cli.options import (
     parse_picture_bands,
 )
 from camcli.cli.output_folder import choose_output_folder, open_output_folder
+from camcli.cli.picture_arguments import (
+    PictureArguments,
+    check_colors,
+    create_drawing_style,
+    warn_of_undrawable_names,
+)
 from camcli.core.errors import MethodError, UsageError
 from camcli.core.thresholds import parse_threshold
 from camcli.engine.providers.provider_registry import takes_layers
@@ -82,6 +89,7 @@ def compare(
     method_arguments: MethodArguments,
     image: InputArguments,
     output: CompareOutputArguments,
+    pictures: PictureArguments,
     batch_size: BatchSize = None,
     device: Device = "auto",
 ) -> int:
@@ -110,6 +118,9 @@ def compare(
     sources = find_image_sources(inputs, listed, folder, unread.update)
     print_notice(format_unread_notice(unread))
 
+    check_colors(pictures)
+    check_grabcut_available(output.boxes)
+
     from camcli.cli.runners.run_compare import run_compare
     from camcli.engine.chosen_layers import split_layer_specs
     from camcli.runs.compare_run import CompareTask
@@ -130,19 +141,24 @@ def compare(
             batch_size=choose_batch_size(batch_size, network.device.type, image.fit),
             workers=1,
             threshold=threshold,
+            box_selection="largest" if output.boxes == "none" else output.boxes,
             smoothing=options.smoothing,
         )
         label = network.name if len(names) > 1 else ""
         rows += [_create_row(config, options, specs, spec, label) for spec in specs]
     has_refusals = _report_refusals(rows, methods, all_must_apply)
     columns = _find_used_columns(rows, methods, is_quiet=all_must_apply)
+    network = rows[0].base_config.model
+    warn_of_undrawable_names(network.labels.names, ["compare"])
+    has_boxes = output.boxes != "none"
     with open_output_folder(folder, COMPARE_FOLDER) as own_folder:
         task = CompareTask(
             method_names=tuple(methods[column].name for column in columns),
             rows=tuple(row.select_columns(columns) for row in rows),
             sources=sources,
             output=own_folder,
-            class_slugs=create_class_slugs(rows[0].base_config.model.labels),
+            class_slugs=create_class_slugs(network.labels),
+            style=create_drawing_style(pictures, network.input_size, with_boxes=has_boxes),
         )
         status = run_compare(
             task, output.overwrite, fail_on_blank=all_must_apply, output_format=output.format_

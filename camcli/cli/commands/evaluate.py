@@ -27,6 +27,7 @@ from camcli.cli.declarations import (
 )
 from camcli.cli.evaluate_declarations import (
     AnnotationPath,
+    ChartFormatName,
     ClassList,
     DatasetPath,
     Floors,
@@ -96,6 +97,7 @@ def localization(
     boxes: Boxes = "largest",
     resamples: Resamples = 1000,
     gallery: Gallery = "examples",
+    chart_format: ChartFormatName = "png",
     fail_under: Floors = None,
     format_: FormatName = "auto",
     batch_size: BatchSize = None,
@@ -186,6 +188,7 @@ def localization(
         seed=method_arguments.seed,
         overwrite=overwrite,
         gallery=gallery,
+        chart_format=chart_format,
     )
     # Lazy, so that a model is loaded only after the one before it is evaluated.
     chosen: list[Method | None] = [*wanted] or [None]

@@ -41,16 +41,24 @@ from camcli.cli.options import (
     parse_picture_bands,
 )
 from camcli.cli.output_folder import choose_output_folder, open_output_folder
+from camcli.cli.picture_arguments import (
+    PictureArguments,
+    check_colors,
+    create_drawing_style,
+    warn_of_undrawable_names,
+)
 from camcli.core.thresholds import parse_threshold
 from camcli.engine.targets import DEFAULT_TARGET, list_references, parse_target
 from camcli.io.discovery import find_image_sources, format_unread_notice, parse_path_list
 from camcli.io.files import create_class_slugs
 from camcli.io.run_folders import EXPLAIN_FOLDER
+from camcli.io.value_ranges import parse_scale
 from camcli.methods.option_parsing import parse_methods
 
 if TYPE_CHECKING:
     from camcli.core.types import Result
     from camcli.engine.plan import SuitablePlan
+    from camcli.io.writers import DrawingStyle
     from camcli.models.model import Model
     from camcli.runs.run_config import RunConfig
 
@@ -83,6 +91,7 @@ def explain(
     method_arguments: MethodArguments,
     image: InputArguments,
     output: ExplainOutputArguments,
+    pictures: PictureArguments,
     speed: ExplainSpeedArguments,
 ) -> int:
     """Draw heatmaps and boxes that show what the network looked at."""
@@ -95,6 +104,7 @@ def explain(
     name = choose_model_name(model.model, model_options, methods, options.layer_specs)
     kinds = parse_output_kinds(output.save)
     threshold = parse_threshold(output.threshold)
+    scale = parse_scale(output.scale)
     check_grabcut_available(output.boxes)
     check_resume_options(output.overwrite, output.resume)
     listed = parse_path_list(sys.stdin.read()) if "-" in inputs else []
@@ -105,10 +115,9 @@ def explain(
     print_notice(format_unread_notice(unread))
     check_no_existing_run(folder, continues, remedy="--resume or --overwrite")
 
-    from camcli.io.drawing import find_palette
+    check_colors(pictures)
 
-    find_palette(output.colormap)
-
+    from camcli.cli.runners.measure_scale import measure_scale
     from camcli.cli.runners.run_explain import run_explain
     from camcli.engine.plan import plan_suitable_methods
     from camcli.runs.explain_run import ExplainTask
@@ -138,13 +147,23 @@ def explain(
         precision=speed.precision,
         is_compiled=speed.compile_,
     )
+    style = create_drawing_style(
+        pictures,
+        network.input_size,
+        caption=output.caption,
+        with_boxes="boxes" in kinds,
+        value_range=measure_scale(config, sources, scale, output.format_),
+    )
+    warn_of_undrawable_names(network.labels.names, kinds)
+    # The scale of a run depends on its images: a resumed run with others would differ.
+    params = {**context.params, "scale": str(style.value_range or output.scale)}
     weights_file = model.checkpoint or _find_model_file(name)
-    manifest = _create_document(config, plan, context.params, weights_file, len(sources))
+    manifest = _create_document(config, plan, params, weights_file, len(sources))
     with open_output_folder(folder, EXPLAIN_FOLDER) as own_folder:
         task = ExplainTask(
             config=config,
             sources=sources,
-            write_files=_create_writer(network, kinds, output, own_folder),
+            write_files=_create_writer(network, kinds, own_folder, style),
             output=own_folder,
             manifest=manifest,
             overwrite=output.overwrite,
@@ -155,18 +174,11 @@ def explain(
 
 
 def _create_writer(
-    network: Model, kinds: Sequence[str], output: ExplainOutputArguments, folder: Path
+    network: Model, kinds: Sequence[str], folder: Path, style: DrawingStyle
 ) -> Callable[[Result], Result]:
     """Create the function that writes the files of one result."""
-    from camcli.io.writers import DrawingStyle, write_result
+    from camcli.io.writers import write_result
 
-    style = DrawingStyle(
-        network.input_size,
-        colormap=output.colormap,
-        alpha=output.alpha,
-        image_format=output.image_format,
-        with_boxes="boxes" in kinds,
-    )
     slugs = create_class_slugs(network.labels)
     return partial(write_result, kinds=kinds, style=style, output=folder, slugs=slugs)
 
