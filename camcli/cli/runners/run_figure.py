@@ -1,0 +1,89 @@
+"""Run `camcli figure`: draw the sheet page by page, and print what is missing in it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from camcli.cli.console import (
+    ProgressReporter,
+    print_data,
+    print_error,
+    print_info,
+    show_progress,
+)
+from camcli.cli.figure_declarations import format_page_path
+from camcli.core.types import Failure, ImageSource
+from camcli.io.files import write_file
+from camcli.io.sheet_layout import SheetStyle
+from camcli.io.sheets import encode_sheets
+from camcli.io.writers import DrawingStyle
+from camcli.runs.figure_pages import estimate_column_count, iter_pages
+from camcli.runs.figure_pictures import FigureDrawing
+from camcli.runs.figure_plan import FigurePlan
+from camcli.runs.figure_run import FigureRow, iter_figure_images
+
+
+@dataclass(frozen=True, slots=True)
+class FigureTask:
+    """What to draw, of which images, and the file to write.
+
+    `heads` replace the heads of the columns, unless empty. `has_names` puts the names of images
+    beside their rows.
+    """
+
+    plan: FigurePlan
+    sources: Sequence[ImageSource | Failure]
+    style: SheetStyle
+    output: Path
+    image_format: str
+    heads: Sequence[str] = ()
+    alpha: float = 0.5
+    has_names: bool = False
+
+
+@dataclass(slots=True)
+class _FigureCounts:
+    """What was drawn so far."""
+
+    images: int = 0
+    problems: int = 0
+
+
+def run_figure(task: FigureTask) -> int:
+    """Draw all images, write the pages, and print. Returns the exit status."""
+    plan, count = task.plan, len(task.sources) * len(task.plan.row_heads)
+    columns = count if task.style.is_transposed else estimate_column_count(plan)
+    style = replace(task.style, min_columns=columns)
+    counts, files = _FigureCounts(), 0
+    with show_progress("drawing", len(task.sources), quiet=False) as bar:
+        pages = iter_pages(plan, _iter_rows(task, style, counts, bar), style, task.heads)
+        for content in encode_sheets(pages, task.image_format):
+            files += 1
+            path = format_page_path(task.output, files)
+            write_file(path, content)
+            print_data(str(path))
+    missing = f", {counts.problems} missing" if counts.problems else ""
+    print_info(f"{counts.images} image{'s' * (counts.images != 1)}{missing}")
+    return int(bool(counts.problems))
+
+
+def _iter_rows(
+    task: FigureTask, style: SheetStyle, counts: _FigureCounts, bar: ProgressReporter
+) -> Iterator[FigureRow]:
+    drawing = FigureDrawing(
+        side=style.compute_cell_pixels(1),
+        style_by_run=[
+            DrawingStyle(config.model.input_size, colormap=style.colormap or "", alpha=task.alpha)
+            for config in task.plan.runs
+        ],
+        has_names=task.has_names,
+    )
+    for image in iter_figure_images(task.plan, task.sources, drawing):
+        counts.images += 1
+        counts.problems += len(image.problems)
+        for problem in image.problems:
+            print_error(f"{image.source.path}: {problem}")
+        bar.advance()
+        yield from image.rows
