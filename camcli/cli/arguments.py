@@ -96,7 +96,8 @@ class ExplainOutputArguments:
         str,
         Option(
             metavar="LIST",
-            help=f"Write these kinds of file. {describe_writers()}.",
+            help=f"Write these kinds of file. {describe_writers()};"
+            " sheet: one sheet of the first images.",
             rich_help_panel=OUTPUT,
         ),
     ] = "overlay,boxes"

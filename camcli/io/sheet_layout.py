@@ -2,28 +2,29 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from itertools import zip_longest
 
 from PIL import Image
 
-from camcli.io.sheet_text import fit_label
+from camcli.io.sheet_text import fit_label, fit_lines
 
 HEAD_POINTS, LABEL_POINTS, LINE_SPACING = 8.0, 7.0, 1.25
 MARGIN, GAP = 0.03, 0.035  # inches
 BAR_SPACE = 0.36
 LABEL_SHARE, MIN_LABEL_WIDTH = 0.13, 0.62  # of the sheet's width; inches
 MIN_CELL_WIDTH = 0.42
-MAX_HEAD_LINES, MAX_LABEL_LINES = 2, 4
+MAX_HEAD_LINES, MAX_LABEL_LINES, MAX_CAPTION_LINES = 2, 4, 2
 
 
 @dataclass(frozen=True, slots=True)
 class SheetCell:
-    """A picture of a sheet, the line above it, and whether it is framed in red."""
+    """A picture of a sheet, the texts above it, and whether it is framed in red."""
 
     image: Image.Image
-    caption: str = ""
+    caption: tuple[str, ...] = ()
     is_framed: bool = False
 
 
@@ -40,7 +41,7 @@ class SheetStyle:
     """The size of a sheet in inches, its pixels per inch, and how it is laid out.
 
     `wrap` is the largest number of pictures in a line; None lets them be as small as
-    MIN_CELL_WIDTH. They are as wide as if a line had `min_columns` at least. The colour bar shows
+    `min_cell_width`. They are as wide as if a line had `min_columns` at least. The colour bar shows
     `colormap`.
     """
 
@@ -50,6 +51,7 @@ class SheetStyle:
     is_transposed: bool = False
     wrap: int | None = None
     min_columns: int = 1
+    min_cell_width: float = MIN_CELL_WIDTH
     colormap: str | None = "jet"
 
     def to_pixels(self, inches: float) -> int:
@@ -74,12 +76,18 @@ class SheetStyle:
     @property
     def max_columns(self) -> int:
         """The number of pictures in a line."""
-        fitting = max(1, int((self.cells_width + GAP) / (MIN_CELL_WIDTH + GAP)))
+        fitting = max(1, int((self.cells_width + GAP) / (self.min_cell_width + GAP)))
         return self.wrap or fitting
+
+    def compute_line_length(self, count: int) -> int:
+        """The number of pictures in a line when so many are divided into equal lines."""
+        if count <= self.max_columns:
+            return count
+        return self.wrap or math.ceil(count / math.ceil(count / self.max_columns))
 
     def compute_cell_pixels(self, column_count: int) -> int:
         """The longest side of a picture when a line has so many."""
-        count = max(1, min(max(column_count, self.min_columns), self.max_columns))
+        count = self.compute_line_length(max(1, column_count, self.min_columns))
         return max(16, self.to_pixels((self.cells_width + GAP) / count - GAP))
 
 
@@ -112,16 +120,15 @@ def arrange_grid(heads: Sequence[str], rows: Sequence[SheetRow], style: SheetSty
         return SheetGrid([row.label for row in rows], lines)
     if count <= style.max_columns:
         return SheetGrid([(head,) for head in heads], rows)
-    return SheetGrid(
-        (), [line for row in rows for line in _wrap_row(heads, row, style.max_columns)]
-    )
+    length = style.compute_line_length(count)
+    return SheetGrid((), [line for row in rows for line in _wrap_row(heads, row, length)])
 
 
 def _wrap_row(heads: Sequence[str], row: SheetRow, count: int) -> Iterator[SheetRow]:
     """Cut one row into lines; each picture then carries the head of its column."""
     cells = [
-        cell and replace(cell, caption=" · ".join(filter(None, (head, cell.caption))))
-        for head, cell in zip_longest(heads, row.cells[: max(len(heads), len(row.cells))])
+        cell and replace(cell, caption=(head or "", *cell.caption))
+        for head, cell in zip_longest(heads, row.cells)
     ]
     for start in range(0, len(cells), count):
         yield SheetRow(row.label if start == 0 else (), tuple(cells[start : start + count]))
@@ -140,7 +147,7 @@ class SheetLayout:
     """The places of all cells, in pixels from the upper left corner of the page.
 
     `side` is the width of a column. `heads` has the lines above each column. The pictures of a line
-    start at its entry of `starts` and take its entry of `heights`; captions lie above them.
+    start at its entry of `starts` and take its entry of `heights`; `captions` lie above them.
     """
 
     grid: SheetGrid
@@ -149,6 +156,7 @@ class SheetLayout:
     heads: tuple[list[str], ...]
     starts: tuple[int, ...]
     heights: tuple[int, ...]
+    captions: tuple[tuple[list[str], ...], ...]
 
     @classmethod
     def from_grid(cls, grid: SheetGrid, style: SheetStyle) -> SheetLayout:
@@ -160,24 +168,17 @@ class SheetLayout:
         head_lines = max(map(len, heads), default=0)
         y = style.to_pixels(MARGIN) + style.compute_line_height(HEAD_POINTS) * head_lines
         starts = []
-        for line, height in zip(grid.lines, heights, strict=True):
-            has_captions = any(cell and cell.caption for cell in line.cells)
-            starts.append(y + (style.compute_line_height(LABEL_POINTS) if has_captions else 0))
+        texts = tuple(_fit_captions(line, style.dpi, side) for line in grid.lines)
+        for captions, height in zip(texts, heights, strict=True):
+            starts.append(y + style.compute_line_height(LABEL_POINTS) * max(map(len, captions)))
             y = starts[-1] + height + style.to_pixels(GAP)
-        return cls(grid, style, side, heads, tuple(starts), heights)
+        return cls(grid, style, side, heads, tuple(starts), heights, texts)
 
     @property
     def size(self) -> tuple[int, int]:
         """The width and height of the page."""
         end = self.starts[-1] + self.heights[-1] + self.style.to_pixels(MARGIN)
         return self.style.to_pixels(self.style.width), end
-
-    @property
-    def head_end(self) -> int:
-        """The lower edge of the heads."""
-        head_lines = max(map(len, self.heads), default=0)
-        step = self.style.compute_line_height(HEAD_POINTS)
-        return self.style.to_pixels(MARGIN) + step * head_lines
 
     @property
     def left(self) -> int:
@@ -187,6 +188,19 @@ class SheetLayout:
     def get_column_left(self, column: int) -> int:
         """The left edge of a column; one more than there are gives the right edge of all."""
         return self.left + column * (self.side + self.style.to_pixels(GAP))
+
+
+def _fit_captions(line: SheetRow, dpi: int, side: int) -> tuple[list[str], ...]:
+    """The lines above each picture."""
+    return tuple(
+        [
+            fitted
+            for text in (cell.caption if cell else ())
+            if text
+            for fitted in fit_lines(text, LABEL_POINTS, dpi, side, MAX_CAPTION_LINES)
+        ]
+        for cell in line.cells
+    )
 
 
 def _compute_line_pixels(line: SheetRow, side: int) -> int:

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import textwrap
-from collections.abc import Sequence
+import warnings
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from functools import lru_cache
 from typing import Any
 
@@ -71,12 +73,33 @@ def _find_fitting_size(text: str, points: float, dpi: int, width: float) -> int:
     return size
 
 
+def lacks_glyphs(text: str) -> bool:
+    """Whether no installed font has one of the characters."""
+    return not _find_characters().issuperset(map(ord, to_one_line(text)))
+
+
+@lru_cache
+def _find_characters() -> frozenset[int]:
+    """The characters of all fonts of a sheet."""
+    paths = [font_manager.findfont(FontProperties(family=name)) for name in list_fonts()]
+    return frozenset(code for path in paths for code in font_manager.get_font(path).get_charmap())
+
+
 @lru_cache(4096)
 def measure_text(text: str, points: float, dpi: int) -> float:
     """The width of a text in pixels."""
     font = FontProperties(family=list_fonts(), size=points)
-    width: float = _create_renderer(dpi).get_text_width_height_descent(text, font, False)[0]
+    with ignore_missing_glyphs():
+        width: float = _create_renderer(dpi).get_text_width_height_descent(text, font, False)[0]
     return width
+
+
+@contextmanager
+def ignore_missing_glyphs() -> Iterator[None]:
+    """Inside the context, a character that no font has becomes an empty square, without a word."""
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message="Glyph .* missing from")
+        yield
 
 
 @lru_cache

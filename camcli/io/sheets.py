@@ -6,7 +6,6 @@ Every edge lies on a whole pixel, so that a picture drawn at the size of its cel
 from __future__ import annotations
 
 import io
-import warnings
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -30,7 +29,12 @@ from camcli.io.sheet_layout import (
     arrange_grid,
     fit_cell,
 )
-from camcli.io.sheet_text import fit_label, list_fonts, measure_text
+from camcli.io.sheet_text import (
+    fit_label,
+    ignore_missing_glyphs,
+    list_fonts,
+    measure_text,
+)
 
 BAR_WIDTH, MAX_BAR_HEIGHT = 0.08, 3.0  # inches
 FRAME_COLOR, FRAME_POINTS = "#e00000", 1.6
@@ -81,10 +85,14 @@ class _Page:
     layout: SheetLayout
 
     def write_head(self, column: int) -> None:
-        """The lines above a column; those of all columns end at the same height."""
+        """The lines above a column, right above its first picture and the caption of that."""
         layout, lines = self.layout, self.layout.heads[column]
         x = layout.get_column_left(column) + layout.side / 2
-        self._write_lines(x, layout.head_end, lines, HEAD_POINTS, "center", from_end=1.0)
+        first = layout.captions[0][column] if column < len(layout.captions[0]) else []
+        captions = len(first) * layout.style.compute_line_height(LABEL_POINTS)
+        self._write_lines(
+            x, layout.starts[0] - captions, lines, HEAD_POINTS, "center", from_end=1.0
+        )
 
     def write_label(self, number: int, texts: Sequence[str]) -> None:
         """The lines beside a row, at the middle of its pictures."""
@@ -114,8 +122,8 @@ class _Page:
         axes.set_axis_off()
         if cell.is_framed:
             self._frame(place)
-        lines = fit_label([cell.caption], LABEL_POINTS, layout.style.dpi, layout.side, 1)
-        self._write_lines(left + layout.side / 2, y, lines, LABEL_POINTS, "center", from_end=1.0)
+        lines, top = layout.captions[number][column], layout.starts[number]
+        self._write_lines(left + layout.side / 2, top, lines, LABEL_POINTS, "center", from_end=1.0)
 
     def draw_color_bar(self, colormap: str) -> None:
         """The colours from 0 to 1, and what they mean, right of the pictures."""
@@ -220,7 +228,5 @@ def _encode_pdf(pages: Iterable[Figure]) -> bytes:
 
 @contextmanager
 def _use_text_settings() -> Iterator[None]:
-    with matplotlib.rc_context(TEXT_SETTINGS), warnings.catch_warnings():
-        # A name may have characters that no font has; they become empty squares.
-        warnings.filterwarnings("ignore", message="Glyph .* missing from")
+    with matplotlib.rc_context(TEXT_SETTINGS), ignore_missing_glyphs():
         yield

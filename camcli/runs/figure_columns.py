@@ -49,22 +49,24 @@ class CellSpec:
     target: str | None = None
     fused: bool = False
 
-    def join(self, other: CellSpec) -> CellSpec:
-        """What a cell shows that lies in this row and in the other column. Raises UsageError."""
+    def find_shared_field(self, other: CellSpec) -> str | None:
+        """The first field that both name; an image shares every field."""
         if self.image or other.image:
-            return other if other.image else self
-        found: dict[str, Any] = {name: _join_field(self, other, name) for name in _FIELDS}
+            return IMAGE
+        return next((f for f in _FIELDS if getattr(self, f) and getattr(other, f)), None)
+
+    def join(self, other: CellSpec) -> CellSpec:
+        """What a cell shows that lies in this row and in the other column.
+
+        A column that shares a field with the row stands alone.
+        """
+        if self.find_shared_field(other):
+            return other
+        found: dict[str, Any] = {f: getattr(self, f) or getattr(other, f) for f in _FIELDS}
         return CellSpec("@".join(filter(None, (self.text, other.text))), **found)
 
 
 _FIELDS = tuple(f.name for f in fields(CellSpec) if f.name not in ("text", IMAGE))
-
-
-def _join_field(row: CellSpec, column: CellSpec, name: str) -> object:
-    own, other = getattr(row, name), getattr(column, name)
-    if own and other:
-        raise UsageError(f"{row.text} and {column.text} both name a {name}; leave one out")
-    return own or other
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,10 +104,15 @@ def _iter_column(text: str, words: ColumnWords) -> Iterator[CellSpec]:
         choices = list(_iter_term(term.strip(), words))
         if len(found) * len(choices) > MAX_RANGE:
             raise UsageError(f"{text} gives more than {MAX_RANGE} columns")
-        found = [first.join(second) for first in found for second in choices]
-    if any(spec.image for spec in found) and text != IMAGE:
-        raise UsageError(f"{text}: image stands alone")
+        found = [_join_terms(text, first, second) for first in found for second in choices]
     yield from found
+
+
+def _join_terms(text: str, first: CellSpec, second: CellSpec) -> CellSpec:
+    shared = first.find_shared_field(second) if first.text else None
+    if shared:
+        raise UsageError(f"{text} names two things of one kind ({shared}); leave one out")
+    return first.join(second) if first.text else second
 
 
 def _iter_term(term: str, words: ColumnWords) -> Iterator[CellSpec]:

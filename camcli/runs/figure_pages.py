@@ -58,20 +58,10 @@ def _flatten_rows(
     """The heads, and rows whose groups have the same number of pictures in every row."""
     widths = [max(map(len, groups)) for groups in zip(*(row.groups for row in rows), strict=True)]
     named = heads or [column.head for column in plan.columns]
-    repeated = [
-        _number_head(head, column.target, k) if width > 1 else head
-        for head, column, width in zip(named, plan.columns, widths, strict=True)
-        for k in range(width)
-    ]
+    repeated = [head for head, width in zip(named, widths, strict=True) for _ in range(width)]
     flat = [SheetRow(row.label, tuple(chain(*map(_pad_group, row.groups, widths)))) for row in rows]
     return repeated, flat
 
 
 def _pad_group(group: Sequence[SheetCell | None], width: int) -> list[SheetCell | None]:
     return [*group, *[None] * (width - len(group))]
-
-
-def _number_head(head: str, target: str | None, index: int) -> str:
-    """The head above one class of several: "semantic · top 2"."""
-    is_top = (target or "").startswith("top:")
-    return " · ".join(filter(None, (head, f"top {index + 1}" if is_top else "")))

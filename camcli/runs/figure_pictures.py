@@ -37,11 +37,6 @@ class DrawnClass:
     pictures: Mapping[str | None, Image.Image]
     reasons: Mapping[str | None, str]
 
-    @property
-    def caption(self) -> str:
-        """The class and its score."""
-        return f"{self.label} {self.score:.2f}"
-
 
 @dataclass(frozen=True, slots=True)
 class DrawnResult:

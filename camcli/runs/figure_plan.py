@@ -26,19 +26,21 @@ class FigureCell:
 
     run: int
     request: int
-    map_name: str | None = None
+    map_name: str | None
+    is_class_specific: bool
 
 
 @dataclass(frozen=True, slots=True)
 class FigureColumn:
-    """A column: its head, and its cell in each row; None is the image itself.
+    """A column: its head, and its cell in each row of an image; None leaves it empty.
 
-    With a `target` there is a picture for each of its classes.
+    A column of images has no cells. With a `target` there is a picture for each of its classes.
     """
 
     head: str
     cells: tuple[FigureCell | None, ...]
     target: str | None = None
+    is_image: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -155,8 +157,12 @@ class _Planner:
             several = len(layers[0]) > 1
             yield FigureColumn(
                 head=format_head(column, of_rows[0] if several else None),
-                cells=tuple(map(self._create_cell, specs, of_rows)),
+                cells=tuple(
+                    self._create_cell(spec, layer) if number == 0 or spec is not column else None
+                    for number, (spec, layer) in enumerate(zip(specs, of_rows, strict=True))
+                ),
                 target=next((spec.target for spec in specs if spec.target), None),
+                is_image=column.image,
             )
 
     def _list_layers(self, spec: CellSpec) -> Sequence[Layer | None]:
@@ -193,10 +199,12 @@ class _Planner:
         if identify_request(request) not in identities:
             identities.append(identify_request(request))
             self.runs[place] = replace(run, requests=(*run.requests, request))
+        map_name = layer.name if layer else spec.part
         return FigureCell(
             run=list(self.runs).index(place),
             request=identities.index(identify_request(request)),
-            map_name=layer.name if layer else spec.part,
+            map_name=map_name,
+            is_class_specific=_depends_on_class(request.method, map_name),
         )
 
     def _plan(self, model: Model, method: Method | None, layers: Sequence[str]) -> Request:
@@ -213,6 +221,12 @@ class _Planner:
             smoothing=options.smoothing,
         )
         return request
+
+
+def _depends_on_class(method: Method, map_name: str | None) -> bool:
+    """Whether a map differs between classes; the attention in TS-CAM is that of the image."""
+    own_maps = (None, "semantic", method.caption)
+    return method.class_specific and (method.per_layer or map_name in own_maps)
 
 
 RequestIdentity = tuple[str, tuple[str, ...]]

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import partial
+from pathlib import PurePath
 
 from PIL import Image
 
@@ -42,7 +43,7 @@ class FigureImage:
 
 
 @dataclass(slots=True)
-class _DrawnImage:
+class DrawnImage:
     """All that was drawn of one image: its results by run and request, or why a run failed."""
 
     source: Source
@@ -61,117 +62,115 @@ def iter_figure_images(
     states = [RunState.from_config(config) for config in plan.runs]
     size = max(MIN_CHUNK, *(config.batch_size for config in plan.runs))
     for start in range(0, len(sources), size):
-        chunk = sources[start : start + size]
-        drawn = {str(source.path): _DrawnImage(source) for source in chunk}
-        for run, (config, state) in enumerate(zip(plan.runs, states, strict=True)):
-            finish = partial(draw_result, _list_map_names(plan, run), drawing, run, config)
-            for outcome in run_pipeline(config, chunk, finish, state):
-                image = drawn[outcome.path]
-                if isinstance(outcome, Failure):
-                    image.failures[run] = outcome.reason
-                else:
-                    image.results[run, outcome.request] = outcome
-        for image in drawn.values():
-            yield _create_image(plan, image, drawing)
+        drawn = [DrawnImage(source) for source in sources[start : start + size]]
+        for run, state in enumerate(states):
+            draw_images(plan, run, drawn, drawing, state)
+        for image in drawn:
+            yield create_figure_image(plan, image, drawing)
 
 
-def _list_map_names(plan: FigurePlan, run: int) -> list[tuple[int, str | None]]:
+def draw_images(
+    plan: FigurePlan,
+    run: int,
+    images: Sequence[DrawnImage],
+    drawing: FigureDrawing,
+    state: RunState | None = None,
+) -> None:
+    """Add what one run gives to each image: its small pictures, or why it failed."""
+    config = plan.runs[run]
+    by_path = {str(image.source.path): image for image in images}
+    draw = partial(draw_result, list_map_names(plan, run), drawing, run, config)
+    for outcome in run_pipeline(config, [image.source for image in images], draw, state):
+        image = by_path[outcome.path]
+        if isinstance(outcome, Failure):
+            image.failures[run] = outcome.reason
+        else:
+            image.results[run, outcome.request] = outcome
+
+
+def create_figure_image(plan: FigurePlan, image: DrawnImage, drawing: FigureDrawing) -> FigureImage:
+    """Put together the rows of an image from all that was drawn of it."""
+    painter = _RowPainter(plan, drawing, image)
+    return FigureImage(image.source, tuple(painter.iter_rows()), tuple(painter.iter_problems()))
+
+
+def list_map_names(plan: FigurePlan, run: int) -> list[tuple[int, str | None]]:
     """The requests and maps of a run that the figure shows."""
     cells = [cell for column in plan.columns for cell in column.cells if cell and cell.run == run]
     return list(dict.fromkeys((cell.request, cell.map_name) for cell in cells))
 
 
-def _create_image(plan: FigurePlan, image: _DrawnImage, drawing: FigureDrawing) -> FigureImage:
-    counts = [len(result.classes) for result in image.results.values()]
-    count = 1 if plan.has_class_columns else max(counts, default=1)
-    rows = [
-        _create_row(plan, image, drawing, row, number)
-        for number in range(count)
-        for row in range(len(plan.row_heads))
-    ]
-    return FigureImage(image.source, tuple(rows), tuple(_list_problems(plan, image)))
+@dataclass(frozen=True, slots=True)
+class _RowPainter:
+    """Puts together the rows of one image."""
 
+    plan: FigurePlan
+    drawing: FigureDrawing
+    image: DrawnImage
 
-def _create_row(
-    plan: FigurePlan, image: _DrawnImage, drawing: FigureDrawing, row: int, number: int
-) -> FigureRow:
-    """The row of an image for one entry of `--rows` and one class."""
-    is_first = row == number == 0
-    return FigureRow(
-        label=_format_label(plan, image, drawing, row, number),
-        groups=tuple(
-            _create_group(plan, column, image, drawing, row, number)
-            if column.cells[row] or is_first
-            else (None,)
-            for column in plan.columns
-        ),
-    )
+    def iter_rows(self) -> Iterator[FigureRow]:
+        """The rows of `--rows`; all of them for each class, unless classes are columns."""
+        counts = [len(result.classes) for result in self.image.results.values()]
+        count = 1 if self.plan.has_class_columns else max(counts, default=1)
+        for number in range(count):
+            for row in range(len(self.plan.row_heads)):
+                groups = [self._create_group(c, row, number) for c in self.plan.columns]
+                yield FigureRow(self._create_label(row, number), tuple(groups))
 
+    def iter_problems(self) -> Iterator[str]:
+        """What is missing: why a run failed, or a map has no answer."""
+        yield from dict.fromkeys(self.image.failures.values())
+        for (run, request), result in self.image.results.items():
+            method = self.plan.runs[run].requests[request].method.name
+            for drawn in result.classes:
+                for name, reason in drawn.reasons.items():
+                    layer = f", {name}" if name else ""
+                    yield f"no map ({method} of {drawn.label}{layer}): {reason}"
 
-def _create_group(
-    plan: FigurePlan,
-    column: FigureColumn,
-    image: _DrawnImage,
-    drawing: FigureDrawing,
-    row: int,
-    number: int,
-) -> tuple[SheetCell | None, ...]:
-    cell = column.cells[row]
-    if cell is None:
-        return (SheetCell(_find_thumbnail(image, drawing)),)
-    result = image.results.get((cell.run, cell.request))
-    if result is None:
-        reason = image.failures.get(cell.run, "")
-        missing = draw_missing_map(_find_thumbnail(image, drawing), reason)
-        return (SheetCell(missing, "failed"),)
-    if column.target:
-        return tuple(_create_cell(plan, cell, each, column) for each in result.classes)
-    if number >= len(result.classes):
-        return (None,)
-    return (_create_cell(plan, cell, result.classes[number], column),)
+    def _create_group(
+        self, column: FigureColumn, row: int, number: int
+    ) -> tuple[SheetCell | None, ...]:
+        """The pictures of one column; `number` is the class where classes are rows."""
+        cell = column.cells[row]
+        if column.is_image and row == number == 0:
+            return (SheetCell(self._find_thumbnail()),)
+        if cell is None:
+            return (None,)
+        result = self.image.results.get((cell.run, cell.request))
+        if result is None:
+            reason = self.image.failures.get(cell.run, "")
+            return (SheetCell(draw_missing_map(self._find_thumbnail(), reason), ("failed",)),)
+        chosen = result.classes if column.target else result.classes[number : number + 1]
+        return tuple(self._create_cell(column, cell, drawn) for drawn in chosen) or (None,)
 
+    def _create_cell(self, column: FigureColumn, cell: FigureCell, drawn: DrawnClass) -> SheetCell:
+        reason = drawn.reasons.get(cell.map_name)
+        has_class = self.plan.has_captions and cell.is_class_specific
+        return SheetCell(
+            image=drawn.pictures[cell.map_name],
+            caption=(
+                *([f"{drawn.label} {drawn.score:.2f}"] if has_class else []),
+                *([f"no map: {reason}"] if reason else []),
+            ),
+            is_framed=bool(column.target) and drawn.is_predicted,
+        )
 
-def _create_cell(
-    plan: FigurePlan, cell: FigureCell, drawn: DrawnClass, column: FigureColumn
-) -> SheetCell:
-    reason = drawn.reasons.get(cell.map_name)
-    caption = drawn.caption if plan.has_captions else ""
-    return SheetCell(
-        image=drawn.pictures[cell.map_name],
-        caption=f"no map: {reason}" if reason else caption,
-        is_framed=bool(column.target) and drawn.is_predicted,
-    )
+    def _find_thumbnail(self) -> Image.Image:
+        """The image, drawn small; grey if no run could read it."""
+        for result in self.image.results.values():
+            return result.thumbnail
+        return Image.new("RGB", fit_cell(MISSING_SHAPE, self.drawing.side), MISSING_COLOR)
 
-
-def _find_thumbnail(image: _DrawnImage, drawing: FigureDrawing) -> Image.Image:
-    """The image, drawn small; grey if no run could read it."""
-    for result in image.results.values():
-        return result.thumbnail
-    return Image.new("RGB", fit_cell(MISSING_SHAPE, drawing.side), MISSING_COLOR)
-
-
-def _format_label(
-    plan: FigurePlan, image: _DrawnImage, drawing: FigureDrawing, row: int, number: int
-) -> tuple[str, ...]:
-    """Class and score, unless each picture says its own; the name of the image; the row's head."""
-    head = plan.row_heads[row]
-    if row:
-        return (head,)
-    name = image.source.name
-    if not image.results:
-        return name, "failed", head
-    if plan.has_captions:
-        return name, head
-    classes = [r.classes[number] for r in image.results.values() if number < len(r.classes)]
-    score = f"{classes[0].score:.2f}"
-    return classes[0].label, score, name if drawing.has_names else "", head
-
-
-def _list_problems(plan: FigurePlan, image: _DrawnImage) -> Iterator[str]:
-    yield from dict.fromkeys(image.failures.values())
-    for (run, request), result in image.results.items():
-        method = plan.runs[run].requests[request].method.name
-        for drawn in result.classes:
-            for name, reason in drawn.reasons.items():
-                layer = f", {name}" if name else ""
-                yield f"no map ({method} of {drawn.label}{layer}): {reason}"
+    def _create_label(self, row: int, number: int) -> tuple[str, ...]:
+        """Class and score, unless each picture says its own; the image; the row's head."""
+        head = self.plan.row_heads[row]
+        name = str(PurePath(self.image.source.name).with_suffix(""))
+        results = self.image.results.values()
+        if row:
+            return (head,)
+        if not results:
+            return name, "failed", head
+        if self.plan.has_captions:
+            return name, head
+        drawn = next(r.classes[number] for r in results if number < len(r.classes))
+        return drawn.label, f"{drawn.score:.2f}", name if self.drawing.has_names else "", head

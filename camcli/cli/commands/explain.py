@@ -35,6 +35,7 @@ from camcli.core.thresholds import parse_threshold
 from camcli.engine.targets import parse_target
 from camcli.io.discovery import find_image_sources, parse_path_list
 from camcli.io.files import create_class_slugs
+from camcli.io.writers import SHEET, DrawingStyle, write_result
 from camcli.methods.option_parsing import parse_methods
 
 if TYPE_CHECKING:
@@ -111,18 +112,25 @@ def explain(
         precision=speed.precision,
         is_compiled=speed.compile_,
     )
+    style = DrawingStyle(
+        network.input_size,
+        colormap=output.colormap,
+        alpha=output.alpha,
+        image_format=output.image_format,
+        with_boxes="boxes" in kinds,
+    )
     weights_file = model.checkpoint or _find_model_file(name)
     task = ExplainTask(
         config=config,
         sources=sources,
-        write_files=_create_writer(network, kinds, output),
+        write_files=_create_writer(network, kinds, output, style),
         output=output.output,
         manifest=_create_document(config, context.params, weights_file, len(sources)),
         overwrite=output.overwrite,
         resume=output.resume,
         stop_on_error=output.on_error == "stop",
     )
-    return run_explain(task, output.format_)
+    return run_explain(task, output.format_, style if SHEET in kinds else None)
 
 
 def _plan_requests(
@@ -142,18 +150,9 @@ def _plan_requests(
 
 
 def _create_writer(
-    network: Model, kinds: Sequence[str], output: ExplainOutputArguments
+    network: Model, kinds: Sequence[str], output: ExplainOutputArguments, style: DrawingStyle
 ) -> Callable[[Result], Result]:
     """Create the function that writes the files of one result."""
-    from camcli.io.writers import DrawingStyle, write_result
-
-    style = DrawingStyle(
-        network.input_size,
-        colormap=output.colormap,
-        alpha=output.alpha,
-        image_format=output.image_format,
-        with_boxes="boxes" in kinds,
-    )
     slugs = create_class_slugs(network.labels)
     return partial(write_result, kinds=kinds, style=style, output=output.output, slugs=slugs)
 

@@ -11,18 +11,26 @@ from camcli.cli.console import (
     print_data,
     print_error,
     print_info,
+    print_notice,
     show_progress,
 )
 from camcli.cli.figure_declarations import format_page_path
 from camcli.core.types import Failure, ImageSource
 from camcli.io.files import write_file
 from camcli.io.sheet_layout import SheetStyle
+from camcli.io.sheet_text import lacks_glyphs
 from camcli.io.sheets import encode_sheets
 from camcli.io.writers import DrawingStyle
 from camcli.runs.figure_pages import estimate_column_count, iter_pages
 from camcli.runs.figure_pictures import FigureDrawing
 from camcli.runs.figure_plan import FigurePlan
 from camcli.runs.figure_run import FigureRow, iter_figure_images
+
+MISSING_FONT = (
+    "no installed font has all characters of the labels; install one such as Noto Sans CJK"
+    " (Debian, Ubuntu: fonts-noto-cjk)"
+)
+CAPTION_WIDTH = 0.6  # inches; a class and its score fit above a picture of this width
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,6 +56,7 @@ class _FigureCounts:
     """What was drawn so far."""
 
     images: int = 0
+    has_squares: bool = False
     problems: int = 0
 
 
@@ -55,7 +64,8 @@ def run_figure(task: FigureTask) -> int:
     """Draw all images, write the pages, and print. Returns the exit status."""
     plan, count = task.plan, len(task.sources) * len(task.plan.row_heads)
     columns = count if task.style.is_transposed else estimate_column_count(plan)
-    style = replace(task.style, min_columns=columns)
+    cell_width = CAPTION_WIDTH if plan.has_captions else task.style.min_cell_width
+    style = replace(task.style, min_columns=columns, min_cell_width=cell_width)
     counts, files = _FigureCounts(), 0
     with show_progress("drawing", len(task.sources), quiet=False) as bar:
         pages = iter_pages(plan, _iter_rows(task, style, counts, bar), style, task.heads)
@@ -64,6 +74,8 @@ def run_figure(task: FigureTask) -> int:
             path = format_page_path(task.output, files)
             write_file(path, content)
             print_data(str(path))
+    if counts.has_squares or any(map(lacks_glyphs, task.heads)):
+        print_notice(MISSING_FONT)
     missing = f", {counts.problems} missing" if counts.problems else ""
     print_info(f"{counts.images} image{'s' * (counts.images != 1)}{missing}")
     return int(bool(counts.problems))
@@ -86,4 +98,6 @@ def _iter_rows(
         for problem in image.problems:
             print_error(f"{image.source.path}: {problem}")
         bar.advance()
-        yield from image.rows
+        for row in image.rows:
+            counts.has_squares |= any(map(lacks_glyphs, row.label))
+            yield row
