@@ -94,13 +94,14 @@ def _create_plan(config: RunConfig) -> FigurePlan:
         FigureColumn(" · ".join(filter(None, (title, head))), (cell,))
         for number, request in enumerate(config.requests)
         for title in [format_method_title(request.method) if several else ""]
-        for head, cell in _iter_cells(number, request)
+        for head, cell in _iter_cells(number, request, "" if several else "map")
     ]
     image = FigureColumn("image", (None,), is_image=True)
     return FigurePlan((image, *columns), ("",), (config,), has_captions=False)
 
 
-def _iter_cells(number: int, request: Request) -> Iterator[tuple[str, FigureCell]]:
+def _iter_cells(number: int, request: Request, map_head: str) -> Iterator[tuple[str, FigureCell]]:
+    """The head and the cell of each map; `map_head` is that of a map of one layer."""
     method, layers = request.method, request.source_layers
     if (method.per_layer and len(layers) > 1) or "attention" in method.input_names:
         for layer in layers:
@@ -108,4 +109,4 @@ def _iter_cells(number: int, request: Request) -> Iterator[tuple[str, FigureCell
     for part in method.choices.get("part", ()):
         if part != method.caption:
             yield part, FigureCell(0, number, part, True)
-    yield method.caption if len(layers) > 1 else "map", FigureCell(0, number, None, True)
+    yield method.caption if len(layers) > 1 else map_head, FigureCell(0, number, None, True)
