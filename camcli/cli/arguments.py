@@ -97,7 +97,7 @@ class ExplainOutputArguments:
         Option(
             metavar="LIST",
             help=f"Write these kinds of file. {describe_writers()};"
-            " sheet: one sheet of the first images.",
+            " sheet: all on one.",
             rich_help_panel=OUTPUT,
         ),
     ] = "overlay,boxes"

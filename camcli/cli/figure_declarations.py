@@ -25,7 +25,7 @@ FORMAT_BY_SUFFIX: dict[str, FigureFormat] = {
     ".svg": "svg",
 }
 DEFAULT_STEM = "camcli-figure"
-INCHES = {"in": 1.0, "cm": 1 / 2.54, "mm": 1 / 25.4}
+UNITS_PER_INCH = {"in": 1.0, "cm": 2.54, "mm": 25.4}
 MAX_PIXELS = 20_000  # of a side
 
 Columns = Annotated[
@@ -161,7 +161,7 @@ class FigureArguments:
 def parse_length(option: str, text: str, dpi: int) -> float:
     """Read a length such as `88mm` in inches. Raises UsageError."""
     found = re.fullmatch(r"(\d{1,6}(?:\.\d{0,6})?) ?(in|cm|mm|px)", text.strip())
-    inches = float(found[1]) * INCHES.get(found[2], 1 / dpi) if found else 0.0
+    inches = float(found[1]) / UNITS_PER_INCH.get(found[2], dpi) if found else 0.0
     if not 1 <= inches <= MAX_PIXELS / dpi:
         limits = f"from 1in to {MAX_PIXELS} pixels"
         raise UsageError(f"{option} {text}: write a length {limits}, such as 7.16in or 88mm")
