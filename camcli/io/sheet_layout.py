@@ -87,7 +87,7 @@ class SheetStyle:
 
     def compute_cell_pixels(self, column_count: int) -> int:
         """The longest side of a picture when a line has so many."""
-        count = self.compute_line_length(max(1, column_count, self.min_columns))
+        count = max(column_count, self.compute_line_length(max(column_count, self.min_columns)))
         return max(16, self.to_pixels((self.cells_width + GAP) / count - GAP))
 
 
@@ -137,7 +137,7 @@ def _wrap_row(heads: Sequence[str], row: SheetRow, count: int) -> Iterator[Sheet
 def fits_on_page(heads: Sequence[str], rows: Sequence[SheetRow], style: SheetStyle) -> bool:
     """Whether the rows fit on one page."""
     if style.is_transposed:
-        return len(rows) <= style.max_columns
+        return len(rows) <= style.compute_line_length(max(len(rows), style.min_columns))
     layout = SheetLayout.from_grid(arrange_grid(heads, rows, style), style)
     return layout.size[1] <= style.to_pixels(style.max_height)
 

@@ -138,6 +138,21 @@ def test_a_page_is_full_when_the_next_row_would_not_fit() -> None:
     assert [fits_on_page(["a"], rows[:n], limited) for n in range(1, 7)] == [True] * 4 + [False] * 2
 
 
+@pytest.mark.parametrize("transposed", [False, True])
+@pytest.mark.parametrize("count", [1, 3, 4, 7, 8, 20])
+def test_no_picture_lies_beyond_the_page(count: int, transposed: bool) -> None:
+    style = SheetStyle(
+        width=3.5, dpi=60, is_transposed=transposed, min_columns=count, min_cell_width=0.6
+    )
+    rows = create_rows(style, columns=2 if transposed else count, lines=count if transposed else 2)
+    while not fits_on_page([], rows, style):
+        rows = rows[:-1]
+    layout = SheetLayout.from_grid(arrange_grid([], rows, style), style)
+    right = layout.get_column_left(layout.grid.column_count - 1) + layout.side
+    assert right <= layout.size[0] - style.to_pixels(0.3)  # the place of the colour bar
+    assert layout.side >= style.to_pixels(0.59)
+
+
 def test_text_is_broken_at_words_and_cut_with_a_mark() -> None:
     wide = measure_text("Egyptian cat", 7, 100)
     assert fit_lines("Egyptian cat", 7, 100, wide, 1) == ["Egyptian cat"]

@@ -30,7 +30,7 @@ MISSING_FONT = (
     "no installed font has all characters of the labels; install one such as Noto Sans CJK"
     " (Debian, Ubuntu: fonts-noto-cjk)"
 )
-CAPTION_WIDTH = 0.6  # inches; a class and its score fit above a picture of this width
+CAPTION_WIDTH = 0.55  # inches; a class and its score fit above a picture of this width
 
 
 @dataclass(frozen=True, slots=True)
