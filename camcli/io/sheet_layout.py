@@ -9,7 +9,7 @@ from itertools import zip_longest
 
 from PIL import Image
 
-from camcli.io.sheet_text import fit_label, fit_lines
+from camcli.io.sheet_text import fit_label, fit_lines, fit_scored_label
 
 HEAD_POINTS, LABEL_POINTS, LINE_SPACING = 8.0, 7.0, 1.25
 MARGIN, GAP = 0.03, 0.035  # inches
@@ -21,10 +21,14 @@ MAX_HEAD_LINES, MAX_LABEL_LINES, MAX_CAPTION_LINES = 2, 4, 2
 
 @dataclass(frozen=True, slots=True)
 class SheetCell:
-    """A picture of a sheet, the texts above it, and whether it is framed in red."""
+    """A picture of a sheet, the texts above it, and whether it is framed in red.
+
+    `score` follows the last text, and is never cut.
+    """
 
     image: Image.Image
     caption: tuple[str, ...] = ()
+    score: str = ""
     is_framed: bool = False
 
 
@@ -192,15 +196,18 @@ class SheetLayout:
 
 def _fit_captions(line: SheetRow, dpi: int, side: int) -> tuple[list[str], ...]:
     """The lines above each picture."""
-    return tuple(
-        [
-            fitted
-            for text in (cell.caption if cell else ())
-            if text
-            for fitted in fit_lines(text, LABEL_POINTS, dpi, side, MAX_CAPTION_LINES)
-        ]
-        for cell in line.cells
-    )
+    return tuple(_fit_caption(cell, dpi, side) if cell else [] for cell in line.cells)
+
+
+def _fit_caption(cell: SheetCell, dpi: int, side: int) -> list[str]:
+    texts = [text for text in cell.caption if text]
+    lines: list[str] = []
+    for text in texts[:-1]:
+        lines += fit_lines(text, LABEL_POINTS, dpi, side, MAX_CAPTION_LINES)
+    if texts:
+        last, score = texts[-1], cell.score
+        lines += fit_scored_label(last, score, LABEL_POINTS, dpi, side, MAX_CAPTION_LINES)
+    return lines
 
 
 def _compute_line_pixels(line: SheetRow, side: int) -> int:

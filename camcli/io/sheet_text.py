@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import textwrap
+import re
 import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -50,14 +50,27 @@ def fit_lines(text: str, points: float, dpi: int, width: float, count: int) -> l
         return [text]
     if count == 1:
         return [_cut_text(text, points, dpi, width)]
-    first = _take_words(text, points, dpi, width)
-    return [first, *fit_lines(text[len(first) :].lstrip(), points, dpi, width, count - 1)]
+    end = _find_line_end(text, points, dpi, width)
+    rest = fit_lines(text[end:].lstrip(), points, dpi, width, count - 1)
+    return [text[:end].rstrip(), *rest]
 
 
-def _take_words(text: str, points: float, dpi: int, width: float) -> str:
-    """The longest start of a text that fits, up to the end of a word if there is one."""
+def fit_scored_label(
+    label: str, score: str, points: float, dpi: int, width: float, count: int
+) -> list[str]:
+    """Break a label as `fit_lines` does; the score follows, and is never cut."""
+    *lines, last = fit_lines(label, points, dpi, width, count)
+    joined = f"{last} {score}".strip()
+    if measure_text(joined, points, dpi) <= width:
+        return [*lines, joined]
+    return [*lines, last, score] if score else [*lines, last]
+
+
+def _find_line_end(text: str, points: float, dpi: int, width: float) -> int:
+    """Where a line of text ends: after the last word, or part of a name, that fits."""
     size = _find_fitting_size(text, points, dpi, width)
-    return textwrap.wrap(text, size, break_on_hyphens=False)[0]
+    ends = [found.end() for found in re.finditer(r"[^ _./-](?=[ ])|[_./-]+", text[: size + 1])]
+    return max((end for end in ends if end <= size), default=size)
 
 
 def _cut_text(text: str, points: float, dpi: int, width: float) -> str:

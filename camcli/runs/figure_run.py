@@ -148,10 +148,8 @@ class _RowPainter:
         has_class = self.plan.has_captions and cell.is_class_specific
         return SheetCell(
             image=drawn.pictures[cell.map_name],
-            caption=(
-                *([f"{drawn.label} {drawn.score:.2f}"] if has_class else []),
-                *([f"no map: {reason}"] if reason else []),
-            ),
+            caption=(f"no map: {reason}" if reason else "", drawn.label if has_class else ""),
+            score=f"{drawn.score:.2f}" if has_class else "",
             is_framed=bool(column.target) and drawn.is_predicted,
         )
 

@@ -21,7 +21,7 @@ from camcli.io.sheet_layout import (
     fit_cell,
     fits_on_page,
 )
-from camcli.io.sheet_text import fit_label, fit_lines, lacks_glyphs, measure_text
+from camcli.io.sheet_text import fit_label, fit_lines, fit_scored_label, lacks_glyphs, measure_text
 from camcli.io.sheets import draw_sheet, encode_sheets
 
 STYLE = SheetStyle(width=5, dpi=100)
@@ -169,6 +169,16 @@ def test_text_is_broken_at_words_and_cut_with_a_mark() -> None:
     assert len(fit_label(["W" * 500, "0.78"], 7, 100, 60, 4)) == 4
     assert fit_lines("a\nb", 7, 100, 999, 1) == [r"a\nb"]
     assert all(fit_lines("一只猫" * 40, 7, 100, 50, 3))
+
+
+def test_a_score_is_never_cut_and_names_break_at_their_parts() -> None:
+    wide = measure_text("drilling", 7, 100) + 1
+    assert fit_scored_label("drilling platform", "0.55", 7, 100, wide, 1)[-1] == "0.55"
+    lines = fit_scored_label("drilling platform", "0.55", 7, 100, wide + 10, 2)
+    assert lines == ["drilling", "platform", "0.55"]
+    assert fit_scored_label("cup", "0.06", 7, 100, 99, 2) == ["cup 0.06"]
+    wide = measure_text("motorcycle_", 7, 100) + 1
+    assert fit_lines("motorcycle_left", 7, 100, wide, 2) == ["motorcycle_", "left"]
 
 
 def test_characters_without_a_font_are_found() -> None:

@@ -220,8 +220,8 @@ def test_classes_are_columns_with_captions_and_the_predicted_is_framed() -> None
     assert [len(group) for group in row.groups] == [1, 3, 1]
     framed = [cell.is_framed for group in row.groups for cell in group if cell]
     assert framed[:4] == [False, True, False, False]
-    captions = [cell.caption[0] for cell in row.groups[1] if cell]
-    scores = [float(caption.rpartition(" ")[2]) for caption in captions]
+    captions = [cell.caption for cell in row.groups[1] if cell]
+    scores = [float(cell.score) for cell in row.groups[1] if cell]
     assert scores == sorted(scores, reverse=True)
     assert len(set(captions)) == 3
     assert row.label[0] == "rocket"
@@ -274,7 +274,7 @@ def test_a_broken_image_and_a_blank_map_are_drawn_and_named(tmp_path: Path) -> N
     assert all("gradient is zero" in problem for problem in whole.problems)
     blank = whole.rows[0].groups[1][0]
     assert blank is not None
-    assert blank.caption == ("no map: the gradient is zero here",)
+    assert blank.caption == ("no map: the gradient is zero here", "")
 
 
 def test_only_small_pictures_are_kept(tmp_path: Path) -> None:
