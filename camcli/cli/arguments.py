@@ -96,7 +96,7 @@ class ExplainOutputArguments:
         str,
         Option(
             metavar="LIST",
-            help=f"Write these kinds of file. {describe_writers()}; sheet: all on one.",
+            help=f"Write these files. {describe_writers()}; sheet: all on one.",
             rich_help_panel=OUTPUT,
         ),
     ] = "overlay,boxes"
