@@ -44,7 +44,6 @@ from torch import Tensor
 from camcli.engine.explain_batch import explain_batch
 from camcli.engine.plan import plan_requests
 from camcli.engine.request import Request
-from camcli.engine.targets import choose_target_classes
 from camcli.methods.registry import find_method
 from camcli.models.model import Model, load_model
 
@@ -108,10 +107,9 @@ def _create_contenders(case: Case, batch: int) -> dict[str, Run]:
     model = load_model(case.network, size=(224, 224), device="cpu", pretrained=False)
     inputs = torch.randn(batch, 3, *model.input_size)
     requests = plan_requests(model, [find_method(case.method)], case.layers, case.block)
-    top = partial(choose_target_classes, fixed_classes=(), top_count=1)
     runs: dict[str, Run] = {
         "forward": torch.no_grad()(partial(model.network, inputs)),
-        "camcli": partial(explain_batch, model, inputs, requests, top),
+        "camcli": lambda: explain_batch(model, inputs, requests, lambda x: x.topk(1).indices),
     }
     status = set(runs["camcli"]()[0][0].fused.status_names)
     if status != {"ok"}:

@@ -114,6 +114,7 @@ def workplace(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]
     torch.save(lively(found).state_dict(), tmp_path / "best.pth")
     (tmp_path / "my_networks.py").write_text(
         "import timm\ndef small():\n    return timm.create_model('resnet10t', num_classes=4)\n"
+        "def age():\n    return timm.create_model('resnet10t', num_classes=1)\n"
     )
     (tmp_path / "names.txt").write_text("cup\nsaucer\nspoon\n")
     trunk = lively(timm.create_model("deit_tiny_patch16_224", num_classes=0)).state_dict()

@@ -95,7 +95,11 @@ def compare(
     chosen = choose_methods(methods) or list_cheap_methods()
     config, plan_options = create_run_config(model, chosen, **options)
     plans = dict(
-        zip((m.name for m in chosen), iter_method_plans(model, chosen, plan_options), strict=True)
+        zip(
+            (m.name for m in chosen),
+            iter_method_plans(config.model, chosen, plan_options),
+            strict=True,
+        )
     )
     row = create_comparison_row("", "", config, chosen, plans)
     if row.reason_by_method and (methods or not any(row.configs)):

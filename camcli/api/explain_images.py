@@ -19,13 +19,13 @@ from camcli.core.types import Failure, FitMode, ImageSource, Result, Sample
 from camcli.engine.fusion import FUSIONS
 from camcli.engine.plan import PlanOptions, plan_layer_specs
 from camcli.engine.smoothing import parse_smoothing_options
-from camcli.engine.targets import parse_target
 from camcli.methods.option_parsing import parse_methods, parse_options
 from camcli.methods.registry import Method
 from camcli.models.model import Model
 from camcli.runs.batch import compute_outcomes
 from camcli.runs.pipeline import add_boxes, load_image_sample
 from camcli.runs.run_config import RunConfig, RunState
+from camcli.runs.similarity import bind_target
 
 READING_THREADS = 2
 
@@ -37,7 +37,7 @@ def explain(
     *,
     layers: str | None = None,
     block: int | None = None,
-    target: str | int = "predicted",
+    target: str | int | Sequence[str | int] = "predicted",
     fusion: str | None = None,
     smooth: str = "none",
     options: Mapping[str, Any] | None = None,
@@ -77,7 +77,8 @@ def explain(
         fit=fit,
         batch_size=batch_size,
     )
-    config = replace(config, requests=plan_layer_specs(model, methods, [layers], plan_options))
+    requests = plan_layer_specs(config.model, methods, [layers], plan_options)
+    config = replace(config, requests=requests)
     found = _iter_explanations(config, iter_images(images), on_error)
     return list(found) if is_single_image(images) else found
 
@@ -99,7 +100,7 @@ def create_run_config(
     *,
     layers: str | None = None,
     block: int | None = None,
-    target: str | int = "predicted",
+    target: str | int | Sequence[str | int] = "predicted",
     fusion: str | None = None,
     smooth: str = "none",
     options: Mapping[str, Any] | None = None,
@@ -115,16 +116,19 @@ def create_run_config(
     check_choice("fusion", fusion, (None, "none", *FUSIONS))
     if layers is not None and block is not None:
         raise UsageError("layers and block cannot be combined")
-    for name, text in {"layers": layers, "target": target, "smooth": smooth}.items():
+    targets = [target] if isinstance(target, str | int) or target is None else list(target)
+    texts = [("layers", layers), ("smooth", smooth), *(("target", each) for each in targets)]
+    for name, text in texts:
         if not isinstance(text, str | int | None):
             raise UsageError(f"{name}={text!r}: write a text, such as 'stage1..5'")
     if type(batch_size) is not int or not 1 <= batch_size <= 2**16:
         raise UsageError(f"batch_size={batch_size}: write a whole number of 1 or more")
     smoothing = parse_smoothing_options(smooth, seed, fit)
+    model, bound = bind_target(model, [str(each) for each in targets], fit)
     config = RunConfig(
         model=model,
         requests=(),
-        target=parse_target(str(target))(model.labels),
+        target=bound,
         fit=fit,
         batch_size=batch_size,
         threshold=parse_threshold(None if threshold is None else str(threshold)),

@@ -50,8 +50,8 @@ class Explanation:
         return self.result.layer_names
 
     @property
-    def class_index(self) -> int:
-        """The index of the explained class."""
+    def class_index(self) -> int | None:
+        """The index of the explained class; None for a network without classes."""
         return self.found.class_index
 
     @property
@@ -61,8 +61,21 @@ class Explanation:
 
     @property
     def score(self) -> float:
-        """The probability of the class, from 0 to 1."""
+        """The probability of the class, from 0 to 1; of a regression the value.
+
+        The cosine with `target="like:..."`, and NaN for a network without classes.
+        """
         return self.found.score
+
+    @property
+    def targets(self) -> tuple[str, ...]:
+        """The targets that chose the class, such as ("predicted", "folder")."""
+        return self.found.targets
+
+    @property
+    def is_predicted(self) -> bool:
+        """Whether the network predicts the class."""
+        return self.found.is_predicted
 
     @property
     def status(self) -> MapStatus:
@@ -130,7 +143,5 @@ class Explanation:
 
     def __repr__(self) -> str:
         where = ", ".join(f"{b.x1},{b.y1}-{b.x2},{b.y2}" for b in self.boxes)
-        return (
-            f"Explanation({self.name!r}, {self.method}, {self.class_name!r} {self.score:.2f}, "
-            f"{self.status}, boxes [{where}])"
-        )
+        shown = f"{self.class_name!r} {self.score:.2f}" if self.class_name else "no class"
+        return f"Explanation({self.name!r}, {self.method}, {shown}, {self.status}, boxes [{where}])"

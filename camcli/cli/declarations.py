@@ -57,10 +57,11 @@ LabelFile = Annotated[
     ),
 ]
 HeadName = Annotated[
-    Literal["softmax", "sigmoid"] | None,
+    Literal["softmax", "sigmoid", "probabilities", "regression", "embedding"] | None,
     Option(
         "--head",
-        help="Turn logits into probabilities this way; use sigmoid for multi-label models.",
+        help="Take the outputs as logits of classes (softmax; sigmoid for multi-label models), as"
+        " probabilities, as the values of a regression, or as an embedding without classes.",
         show_default=FROM_MODEL,
         rich_help_panel=MODEL,
     ),
@@ -123,15 +124,15 @@ FusionName = Annotated[
         rich_help_panel=METHOD,
     ),
 ]
-TargetSpec = Annotated[
-    str,
+TargetSpecs = Annotated[
+    list[str] | None,
     Option(
         "--target",
         "-t",
         metavar="SPEC",
-        help="Choose the class to explain: predicted, top:5, an index, a name, folder,"
-        " @targets.csv, or CLASS-vs-CLASS; finer:N contrasts the predicted class with the N nearest"
-        " ones.",
+        help="Choose the classes to explain: predicted, top:5, all, above:P, an index, a name,"
+        " folder, @targets.csv, CLASS-vs-CLASS, finer:N, high, low or like:IMAGE; repeat for more.",
+        show_default="predicted",
         rich_help_panel=METHOD,
     ),
 ]

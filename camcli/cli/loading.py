@@ -10,7 +10,10 @@ from camcli.cli.options import ModelOptions
 from camcli.methods.registry import Method
 
 if TYPE_CHECKING:
+    from camcli.engine.target_rules import Target
     from camcli.models.model import Model
+
+MANY_CLASSES = 100  # more maps of one image are worth a notice
 
 
 def choose_model_name(
@@ -32,8 +35,23 @@ def load_chosen_model(name: str | None, options: ModelOptions) -> Model:
         label_file=options.labels,
         size=options.input_size,
         device=options.device,
-        output_activation=options.head,
+        head=options.head,
         transform_overrides=options.transform_overrides,
     )
     print_notice(model.note)
     return model
+
+
+def limit_batch_size(target: Target) -> int | None:
+    """One image at a time where each has very many maps, which wait in memory to be written."""
+    return 1 if len(target.rules) > MANY_CLASSES else None
+
+
+def print_many_classes_notice(target: Target, kind_count: int) -> None:
+    """Say beforehand how much a run computes and writes that explains very many classes."""
+    count = len(target.rules)
+    if count > MANY_CLASSES:
+        print_notice(
+            f"{count} classes: camcli computes {count} maps of each image, and writes "
+            f"{count * kind_count} files; --target top:N or above:P chooses fewer"
+        )

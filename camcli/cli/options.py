@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from camcli.cli.arguments import InputArguments, MethodArguments, ModelArguments
     from camcli.engine.plan import PlanOptions
 
-OutputActivation = Literal["softmax", "sigmoid"]
+HeadName = Literal["softmax", "sigmoid", "probabilities", "regression", "embedding"]
 OutputFormat = Literal["auto", "table", "jsonl", "quiet"]
 MAX_SIZE_PIXELS = 4096  # of an input's side
 COMPARISON_FILE = "compare.jsonl"
@@ -33,7 +33,7 @@ class ModelOptions:
 
     checkpoint: Path | None
     labels: Path | None
-    head: OutputActivation | None
+    head: HeadName | None
     input_size: tuple[int, int] | None
     transform_overrides: Mapping[str, Any]
     device: str

@@ -38,9 +38,14 @@ def _print_result_rows(line: Mapping[str, Any], name_width: int, method_width: i
 
 def _format_explanation(shown: Mapping[str, Any]) -> str:
     rivals = [rival["class_name"] for rival in shown.get("against", ())]
-    label = to_one_line(format_class_label(shown["class_name"], rivals))
+    is_low = shown.get("direction") == "low"
+    label = to_one_line(format_class_label(shown["class_name"] or "-", rivals, is_low=is_low))
     status = "" if shown["map_status"] == "ok" else f"  {shown['map_status']}"
-    return f"{label:24.24} {shown['score'] or 0:5.2f}  {_format_boxes(shown['boxes'])}{status}"
+    return f"{label:24.24} {_format_score(shown):>5}  {_format_boxes(shown['boxes'])}{status}"
+
+
+def _format_score(shown: Mapping[str, Any]) -> str:
+    return "-" if shown["class_name"] is None else f"{shown['score'] or 0:.2f}"
 
 
 def _format_boxes(boxes: Sequence[Mapping[str, Any]]) -> str:

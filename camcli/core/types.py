@@ -22,6 +22,9 @@ FitMode = Literal["squash", "crop", "pad", "tencrop"]
 Layout = Literal["NCHW", "NHWC", "NLC"]
 FileStamp = tuple[int, int]  # a file's size in bytes, and its modification time in nanoseconds
 MapStatus = Literal["ok", "constant", "zero_gradient", "non_finite"]
+# What a network's outputs (B,K) are. A single output may be a class or a value: "undecided".
+OutputKind = Literal["softmax", "sigmoid", "undecided", "regression", "similarity", "embedding"]
+ScoreKind = Literal["probability", "value", "similarity", "none"]
 
 
 class StatusText(NamedTuple):
@@ -88,15 +91,15 @@ class Sample:
     """One image, ready for the network: its (V,3,H,W) inputs and its geometry.
 
     `view` is the rectangle that a map shows: the view of the input, or of all crops merged.
-    `target_classes` are the classes to explain, if the image fixes them. `file_stamp` differs if
-    the file changes later.
+    `target_classes` are, for each rule of the target, the classes that the image fixes.
+    `file_stamp` differs if the file changes later.
     """
 
     source: ImageSource
     image_loader: Callable[[], Image]
     inputs: Float32Array
     view: View
-    target_classes: tuple[int, ...] = ()
+    target_classes: tuple[tuple[int, ...], ...] = ()
     file_stamp: FileStamp | None = None
 
     @property
@@ -166,10 +169,14 @@ class ClassExplanation:
     """The maps and boxes of one method for one class of one image.
 
     `score` is the probability of the class, and `rank` the number of classes with a higher logit.
-    `rival_classes` are the index and name of each class that a contrast compares it with.
+    `score_kind` tells if it is the value of a regression or a cosine similarity instead; a network
+    without classes has neither index nor name nor score. `rival_classes` are the index and name of
+    each class that a contrast compares it with. `targets` are the rules that asked for the class.
+    `is_predicted` means that the network predicts it: the highest logit, or with a sigmoid a
+    probability of at least 0.5. `is_low` marks the map of -y.
     """
 
-    class_index: int
+    class_index: int | None
     class_name: str
     score: float
     rank: int
@@ -178,17 +185,34 @@ class ClassExplanation:
     part_maps: tuple[ImageMap, ...] = ()
     boxes: tuple[Box, ...] = ()
     rival_classes: tuple[tuple[int, str], ...] = ()
+    targets: tuple[str, ...] = ()
+    is_predicted: bool = False
+    is_low: bool = False
+    score_kind: ScoreKind = "probability"
 
     @property
     def class_label(self) -> str:
         """The class and its rivals: "tabby", "tabby vs lynx" or "tabby vs 3 nearest"."""
-        return format_class_label(self.class_name, [name for _, name in self.rival_classes])
+        rival_names = [name for _, name in self.rival_classes]
+        return format_class_label(self.class_name, rival_names, is_low=self.is_low)
+
+    @property
+    def title(self) -> str:
+        """The class and its score: "tabby 0.83", "y = -2.96"; empty without a class."""
+        return format_title(self.class_label, self.score, self.score_kind)
 
 
-def format_class_label(class_name: str, rival_names: Sequence[str]) -> str:
+def format_class_label(class_name: str, rival_names: Sequence[str], *, is_low: bool = False) -> str:
     """Format a class and its rivals as text."""
     named = [f"{len(rival_names)} nearest"] if len(rival_names) > 1 else rival_names
-    return " vs ".join([class_name, *named])
+    return " vs ".join([f"low {class_name}" if is_low else class_name, *named])
+
+
+def format_title(class_label: str, score: float, score_kind: str) -> str:
+    """Format a class and its score as text: a value and a similarity have a sign of equality."""
+    if score_kind == "none":
+        return ""
+    return f"{class_label} {'' if score_kind == 'probability' else '= '}{score:.2f}"
 
 
 @dataclass(frozen=True, slots=True)

@@ -21,7 +21,13 @@ from camcli.engine.providers.provider_registry import list_model_parts, list_pro
 from camcli.engine.request import Request
 from camcli.engine.smoothing import NO_SMOOTHING, Smoothing
 from camcli.methods._decomposition import eigen
-from camcli.methods.registry import DEFAULT_METHODS, METHODS, Method, find_method
+from camcli.methods.registry import (
+    DEFAULT_CLASS_BLIND_METHODS,
+    DEFAULT_METHODS,
+    METHODS,
+    Method,
+    find_method,
+)
 from camcli.models.introspection.default_layer import find_default_layer
 from camcli.models.introspection.gradient_mode import allow_gradients
 from camcli.models.introspection.selectors import find_block_layer, parse_layer_spec
@@ -128,7 +134,9 @@ def _plan_methods(
 
 def _plan_default_method(model: Model, plan_options: PlanOptions) -> tuple[Request, ...]:
     named = plan_options.names_layers
-    *first, last = (m for m in map(find_method, DEFAULT_METHODS) if m.per_layer or not named)
+    has_classes = model.output_kind != "embedding"
+    names = DEFAULT_METHODS if has_classes else DEFAULT_CLASS_BLIND_METHODS
+    *first, last = (m for m in map(find_method, names) if m.per_layer or not named)
     for method in first:
         with suppress(MethodError):
             requests = _plan_methods(model, [method], plan_options)
@@ -149,6 +157,7 @@ class _Planner:
     def create_requests(self, method: Method) -> tuple[Request, ...]:
         """One request for all layers, or with fusion "none" one for each."""
         chosen = self.plan_options
+        self._check_has_target(method)
         parts = {part: self._find_part(part, method) for part in list_model_parts(method)}
         to_map = _choose_map_function(method, chosen.smoothing, parts)
         layers = self._choose_layers(method.default_layer) if method.per_layer else ()
@@ -166,6 +175,15 @@ class _Planner:
             )
             for group in groups or [()]
         )
+
+    def _check_has_target(self, method: Method) -> None:
+        if method.class_specific and self.model.output_kind == "embedding":
+            blind = [name for name, other in METHODS.items() if not other.class_specific]
+            raise MethodError(
+                f"{method.name} explains a class, and {self.model.name} has no classes: write "
+                f"--target like:REFERENCE.jpg, or choose a method that needs no class: "
+                f"{', '.join(blind)}"
+            )
 
     def _find_part(self, part: ModelPart[Any], method: Method) -> Any:
         if part not in self.found_parts:

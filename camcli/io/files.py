@@ -70,12 +70,27 @@ def create_class_slugs(labels: Labels) -> list[str]:
 
 
 def format_explanation_slug(explanation: ClassExplanation, slugs: Sequence[str]) -> str:
-    """The slug of a class and its rivals: `tabby`, `tabby-vs-lynx` or `tabby-vs-3-nearest`."""
-    own = slugs[explanation.class_index]
+    """The slug of a class and its rivals: `tabby`, `tabby-vs-lynx`, `tabby-vs-3-nearest`, `low-y`.
+
+    Empty for a network without classes.
+    """
+    if explanation.class_index is None:
+        return ""
+    own = f"{'low-' if explanation.is_low else ''}{slugs[explanation.class_index]}"
     if not explanation.rival_classes:
         return own
     others = [slugs[index] for index, _ in explanation.rival_classes]
     return f"{own}-vs-{others[0] if len(others) == 1 else f'{len(others)}-nearest'}"
+
+
+def list_distinct_names(names: Sequence[str]) -> list[str]:
+    """The names, with a number from 2 at those that came before: a, b, a -> a, b, a-2."""
+    seen: Counter[str] = Counter()
+    distinct = []
+    for name in names:
+        seen[name] += 1
+        distinct.append(name if seen[name] == 1 else f"{name}-{seen[name]}")
+    return distinct
 
 
 def _number_slug(slug: str, index: int, taken: set[str]) -> str:

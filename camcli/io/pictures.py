@@ -133,7 +133,7 @@ def _wrap_cells(cells: list[GridCell], columns: int) -> list[list[GridCell]]:
 
 
 def _format_title(result: Result, explanation: ClassExplanation) -> str:
-    return f"{explanation.class_label} {explanation.score:.2f} · {result.method_name}"
+    return " · ".join(filter(None, (explanation.title, result.method_name)))
 
 
 def encode_image(image: Image.Image, image_format: str) -> bytes:

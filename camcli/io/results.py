@@ -77,13 +77,26 @@ def explanation_to_json(explanation: ClassExplanation) -> dict[str, Any]:
     }
     return {
         "class_index": explanation.class_index,
-        "class_name": explanation.class_name,
+        "class_name": None if explanation.class_index is None else explanation.class_name,
         **({"against": _rivals_to_json(explanation)} if explanation.rival_classes else {}),
         "score": round(explanation.score, 6) if math.isfinite(explanation.score) else None,
+        **_target_to_json(explanation),
         "map_status": explanation.fused_map.status,
         **({"layer_status": failing} if failing else {}),
         "boxes": [asdict(box) for box in explanation.boxes],
     }
+
+
+def _target_to_json(explanation: ClassExplanation) -> dict[str, Any]:
+    """What was asked for, and whether the network predicts the class."""
+    if explanation.score_kind == "none":
+        return {}
+    targets = {"targets": list(explanation.targets)} if any(explanation.targets) else {}
+    if explanation.score_kind == "probability":
+        return {**targets, "predicted": explanation.is_predicted}
+    side = {"direction": "low" if explanation.is_low else "high"}
+    is_value = explanation.score_kind == "value"
+    return {"score_kind": explanation.score_kind, **targets, **(side if is_value else {})}
 
 
 def _rivals_to_json(explanation: ClassExplanation) -> list[dict[str, Any]]:

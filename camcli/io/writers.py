@@ -20,7 +20,12 @@ from pathlib import Path
 
 from camcli.core.errors import UsageError, format_suggestion
 from camcli.core.types import ClassExplanation, Result
-from camcli.io.files import format_explanation_slug, shorten_stem, write_file
+from camcli.io.files import (
+    format_explanation_slug,
+    list_distinct_names,
+    shorten_stem,
+    write_file,
+)
 from camcli.io.jsonl import to_json_line
 from camcli.io.results import explanation_to_json
 
@@ -128,6 +133,9 @@ def boxes(result: Result, explanation: ClassExplanation, style: DrawingStyle) ->
 def array(result: Result, style: DrawingStyle) -> EncodedFile:
     """Raw maps, float32: "{class}/{layer}", the parts of TS-CAM, and "{class}/fused".
 
+    A second map of a class, such as a contrast, is "{class}-2/…"; without classes the names are
+    "{layer}" and "fused".
+
     Maps are neither normalised nor resized, with one exception: the fusion of several layers is
     made of their scaled maps at the input's size.
     """
@@ -135,9 +143,10 @@ def array(result: Result, style: DrawingStyle) -> EncodedFile:
 
     import numpy as np
 
+    classes = list_distinct_names([str(shown.class_index) for shown in result.explanations])
     arrays = {
-        f"{shown.class_index}/{panel.name}": panel.values
-        for shown in result.explanations
+        (panel.name if shown.class_index is None else f"{name}/{panel.name}"): panel.values
+        for name, shown in zip(classes, result.explanations, strict=True)
         for panel in (*shown.layer_maps, *shown.part_maps, replace(shown.fused_map, name="fused"))
     }
     buffer = BytesIO()
@@ -163,15 +172,16 @@ def write_result(
         write_file(output / name, content)
         return name
 
+    own_slugs = list_distinct_names(
+        [format_explanation_slug(shown, slugs) for shown in result.explanations]
+    )
     per_class = [
         {
-            w.name: write(
-                f"{stem}.{format_explanation_slug(shown, slugs)}", w.encode(result, shown, style)
-            )
+            w.name: write(f"{stem}.{slug}" if slug else stem, w.encode(result, shown, style))
             for w in chosen
             if not w.per_image
         }
-        for shown in result.explanations
+        for slug, shown in zip(own_slugs, result.explanations, strict=True)
     ]
     shared = {w.name: write(stem, w.encode(result, style)) for w in chosen if w.per_image}
     return replace(result, output_files=tuple(files | shared for files in per_class))

@@ -67,6 +67,9 @@ def find_method_inputs() -> Mapping[str, MethodInput]:
 # that was trained for it. They were chosen by GT-known on ILSVRC photographs: docs/evaluation.md.
 DEFAULT_METHODS = ("tscam", "chefer", "gradcam")
 
+# The same for a network without classes: both show what the network attends to in any image.
+DEFAULT_CLASS_BLIND_METHODS = ("attention", "eigencam")
+
 # The order in which methods are listed, by module; modules with other names come last.
 LISTING_ORDER = (
     *("cam", "gradient", "activation", "perturbation", "attention", "saliency", "factorization"),

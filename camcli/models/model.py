@@ -6,35 +6,36 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from camcli.core.errors import ModelError, UsageError
-from camcli.core.types import Layer, Transform
+from camcli.core.types import Layer, OutputKind, Transform
 from camcli.io import labels
 from camcli.io.labels import Labels
 from camcli.models.introspection.attention_modules import AttentionModule, find_attention_modules
 from camcli.models.introspection.gradient_mode import allow_gradients
+from camcli.models.introspection.hooks import convert_output
 from camcli.models.introspection.layer_detection import find_layers
-from camcli.models.introspection.logits import find_logits, return_logits
+from camcli.models.introspection.outputs import HeadName, find_network_outputs
 from camcli.models.introspection.quirks import find_quirks
 from camcli.models.introspection.stages import number_layers
 from camcli.models.network_copy import copy_network, freeze_network
-from camcli.models.zoo.architectures import create_untrained, has_no_classifier
+from camcli.models.zoo.architectures import create_untrained
 from camcli.models.zoo.resolve import is_library_name, load_network
-
-OutputActivation = Literal["softmax", "sigmoid"]
 
 
 @dataclass(frozen=True, slots=True)
 class Model:
-    """A frozen network in eval mode that returns logits (B,K), and what camcli knows about it.
+    """A frozen network in eval mode that returns outputs (B,K), and what camcli knows about it.
 
     `layers` and `attention_modules` are in forward order. `thresholds` are box thresholds by
     method, from the weights file. `architecture` is the name that creates the network without
-    weights. `note` says what camcli chose where the user did not.
+    weights. `output_kind` says what the outputs are: logits for a softmax or sigmoid, the values of
+    a regression, similarities, or an embedding, which has no class names. `note` says what camcli
+    chose where the user did not.
     """
 
     name: str
@@ -46,7 +47,7 @@ class Model:
     device: torch.device
     thresholds: Mapping[str, float] = field(default_factory=dict)
     architecture: str = ""
-    output_activation: OutputActivation = "softmax"
+    output_kind: OutputKind = "softmax"
     note: str = ""
 
     @property
@@ -55,8 +56,13 @@ class Model:
         return self.transform.size
 
     def to_probabilities(self, logits: Tensor) -> Tensor:
-        """Probabilities (B,K) of logits (B,K): they sum to 1 under softmax, not under sigmoid."""
-        return logits.softmax(dim=1) if self.output_activation == "softmax" else logits.sigmoid()
+        """Probabilities (B,K) of logits (B,K): they sum to 1 under softmax, not under sigmoid.
+
+        Values, similarities and embeddings stay as they are.
+        """
+        if self.output_kind == "softmax":
+            return logits.softmax(dim=1)
+        return logits.sigmoid() if self.output_kind in ("sigmoid", "undecided") else logits
 
 
 @allow_gradients()
@@ -67,7 +73,7 @@ def load_model(
     size: tuple[int, int] | None = None,
     device: str = "auto",
     pretrained: bool = True,
-    output_activation: OutputActivation | None = None,
+    head: HeadName | None = None,
     transform_overrides: Mapping[str, Any] | None = None,
 ) -> Model:
     """Load a model by name or from a checkpoint file; without either, the built-in default.
@@ -88,17 +94,25 @@ def load_model(
         label_file,
         target_device,
         copy=False,  # nobody else has this network
+        head=head,
     )
     class_names = loaded.class_names or ()
-    has_class_names = not label_file and len(class_names) == len(model.labels.names)
+    has_class_names = not label_file and len(class_names) == len(model.labels.names) > 0
+    if has_class_names:
+        model = set_class_names(model, labels.create_labels(class_names))
     return replace(
         model,
-        labels=labels.create_labels(class_names) if has_class_names else model.labels,
         thresholds=loaded.thresholds,
         architecture=loaded.architecture or loaded.name,
-        output_activation=output_activation or model.output_activation,
-        note=loaded.note,
+        note="; ".join(filter(None, (loaded.note, model.note))),
     )
+
+
+def set_class_names(model: Model, class_labels: Labels) -> Model:
+    """The model with these class names; two names tell that a single output is a class."""
+    is_decided = model.output_kind == "undecided"
+    kind: OutputKind = "sigmoid" if is_decided else model.output_kind
+    return replace(model, labels=class_labels, output_kind=kind)
 
 
 @allow_gradients()
@@ -110,14 +124,16 @@ def wrap_network(
     device: torch.device | None = None,
     *,
     copy: bool = True,
+    head: HeadName | OutputKind | None = None,
 ) -> Model:
-    """Make a Model of any classifier: find its layers, its attention and the names of its classes.
+    """Make a Model of any network: find its layers, its attention and the names of its classes.
 
     camcli works on a frozen copy that shares the weights, so `network` does not change; wrap it
     again after training. With `copy=False` camcli freezes and changes `network` itself. The
-    Model's network returns logits (B,K), whatever the forward pass of `network` returns; a single
-    logit z becomes the two logits (-z, z). Raises ModelError if the network is not a classifier,
-    cannot be copied or does not run on an input of the transform's size, and LabelsError.
+    Model's network returns outputs (B,K), whatever the forward pass of `network` returns: see
+    `find_network_outputs`, which reads `head`. Raises ModelError if the network returns nothing of
+    that kind, cannot be copied or does not run on an input of the transform's size; LabelsError and
+    UsageError for names or a head that do not fit.
     """
     network = getattr(network, "_orig_mod", network)  # torch.compile ignores hooks that come later
     device = device or torch.device("cpu")
@@ -126,27 +142,30 @@ def wrap_network(
             network = copy_network(name, network, device)
         else:
             freeze_network(network, device)
-        _check_has_classifier(name, network)
         quirks = find_quirks(network)
         layers, output = find_layers(network, quirks, transform.size)
-        logits = find_logits(output)
-    if logits is None:
+        found = find_network_outputs(network, output, transform.size, head)
+    if found is None:
         raise ModelError(f"{name} is not a classifier: it does not return logits of shape (B, K)")
-    single = logits.shape[1] == 1
-    if single or logits is not output:
-        return_logits(network)
-    class_count = 2 if single else logits.shape[1]
+    converted = found.convert(output)
+    if converted is not output:
+        convert_output(network, found.convert)
+    class_count = 0 if found.kind == "embedding" else converted.shape[1]
     layers = number_layers(network, quirks, layers, class_count)
-    return Model(
+    model = Model(
         name=name,
         network=network,
         transform=transform,
-        labels=_load_class_names(label_file, class_count),
+        labels=_create_labels(found.kind, class_count),
         layers=layers,
         attention_modules=find_attention_modules(network, quirks, layers, transform.size),
         device=device,
-        output_activation="sigmoid" if single else "softmax",
+        output_kind=found.kind,
+        note=f"{name}: {found.note}" if found.note else "",
     )
+    if label_file:
+        return set_class_names(model, labels.load_labels(label_file, class_count))
+    return model
 
 
 @contextmanager
@@ -154,7 +173,7 @@ def _raise_model_error(name: str, size: tuple[int, int]) -> Iterator[None]:
     """Turn any error into a ModelError of one line: the code of a network may be a user's own."""
     try:
         yield
-    except ModelError:
+    except UsageError:
         raise
     except (Exception, SystemExit) as error:
         wanted = "x".join(map(str, size))
@@ -162,18 +181,12 @@ def _raise_model_error(name: str, size: tuple[int, int]) -> Iterator[None]:
         raise ModelError(f"{name} does not run on a {wanted} input: {reason}") from error
 
 
-def _load_class_names(label_file: Path | None, class_count: int) -> Labels:
-    if label_file:
-        return labels.load_labels(label_file, class_count)
-    return labels.create_default_labels(class_count)
-
-
-def _check_has_classifier(name: str, network: nn.Module) -> None:
-    if has_no_classifier(network):
-        raise ModelError(
-            f"{name} has no classifier, so there is no class to explain; use weights with a "
-            f"classifier: --model {name} --checkpoint FILE"
+def _create_labels(kind: OutputKind, class_count: int) -> Labels:
+    if kind == "regression":
+        return labels.create_labels(
+            ["y"] if class_count == 1 else [f"y{n}" for n in range(class_count)]
         )
+    return labels.create_default_labels(class_count)
 
 
 def choose_device(spec: str) -> torch.device:

@@ -9,11 +9,15 @@ from typing import Any
 
 from camcli.core.types import Failure, ImageSource
 from camcli.engine.providers.base import ProgressCallback
-from camcli.io.files import format_explanation_slug, shorten_stem, write_file
+from camcli.io.files import (
+    format_explanation_slug,
+    list_distinct_names,
+    shorten_stem,
+    write_file,
+)
 from camcli.io.jsonl import ResultsLog
 from camcli.io.results import failure_to_json
 from camcli.runs.comparison import (
-    Comparison,
     ComparisonRow,
     compare_methods,
     comparison_to_json,
@@ -54,16 +58,13 @@ def iter_comparison_lines(
         log.append(line)
         yield line
         return
-    for target in range(len(found.spearman)):
-        file = _format_picture_name(task, found, target)
+    explanations = found.timed_results[0].result.explanations
+    slugs = [format_explanation_slug(shown, task.class_slugs) for shown in explanations]
+    stem = shorten_stem(found.source.output_stem)
+    for target, slug in enumerate(list_distinct_names(slugs)):
+        file = f"{stem}.{slug}.compare.jpg" if slug else f"{stem}.compare.jpg"
         picture = draw_comparison(found, target, task.method_names, task.rows)
         write_file(task.output / file, picture)
         line = comparison_to_json(found, target, task.method_names, task.rows) | {"file": file}
         log.append(line)
         yield line
-
-
-def _format_picture_name(task: CompareTask, comparison: Comparison, target: int) -> str:
-    shown = comparison.timed_results[0].result.explanations[target]
-    slug = format_explanation_slug(shown, task.class_slugs)
-    return f"{shorten_stem(comparison.source.output_stem)}.{slug}.compare.jpg"

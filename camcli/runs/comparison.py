@@ -117,6 +117,7 @@ def compare_methods(
         if isinstance(found, Failure):
             return found
         timed_results += found
+    timed_results = _align_targets(timed_results)
     sizes = [row.base_config.model.input_size for row in rows]
     targets = range(len(timed_results[0].result.explanations))
     spearman = [
@@ -124,6 +125,27 @@ def compare_methods(
         for target in targets
     ]
     return Comparison(source, tuple(timed_results), np.stack(spearman))
+
+
+def _align_targets(timed_results: Sequence[TimedResult]) -> list[TimedResult]:
+    """Give every result the same number of explanations, in the order of the targets.
+
+    Models may predict different classes: where two targets name one class for a model, its map
+    counts for both. Of `above:P` there are as many classes as every model has.
+    """
+    all_explanations = [t.result.explanations for t in timed_results]
+    specs = dict.fromkeys(s for found in all_explanations for e in found for s in e.targets)
+    if len(specs) < 2 and len({len(found) for found in all_explanations}) == 1:
+        return list(timed_results)
+    by_spec = [
+        [[e for e in found if spec in e.targets] for found in all_explanations] for spec in specs
+    ]
+    rows = (row for lists in by_spec for row in zip(*lists, strict=False))
+    aligned = {tuple(map(id, row)): row for row in rows}.values()
+    return [
+        replace(timed, result=replace(timed.result, explanations=own))
+        for timed, own in zip(timed_results, zip(*aligned, strict=True), strict=True)
+    ]
 
 
 def _run_row(
@@ -178,7 +200,7 @@ def draw_comparison(
     """Draw the image, every map with its milliseconds, and the correlations. Returns a JPEG."""
     shown = comparison.timed_results[0].result.explanations[target]
     table = _create_cells(comparison, target, method_names, rows)
-    sheet = draw_grid(f"{shown.class_label} {shown.score:.2f}", table)
+    sheet = draw_grid(shown.title, table)
     labels = [
         _join_labels(_format_row_label(t, rows[t.row_index]), method_names[t.column_index])
         for t in comparison.timed_results

@@ -75,7 +75,7 @@ def is_complete_line(line: ResultLine) -> bool:
 def list_blank_maps(line: ResultLine) -> list[tuple[str, str, str]]:
     """List the class, layer and status of every map of a line that shows no answer."""
     return [
-        (found["class_name"], layer, status)
+        (found["class_name"] or "any class", layer, status)
         for found in line["explanations"]
         for layer, status in (found.get("layer_status", {}) or {"map": found["map_status"]}).items()
         if status != "ok"

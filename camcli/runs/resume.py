@@ -136,7 +136,7 @@ def _is_result_line(content: ResultLine) -> bool:
 
 
 def _is_explanation_entry(content: ResultLine) -> bool:
-    kinds = {"class_name": str, "map_status": str, "files": dict, "boxes": list}
+    kinds = {"class_name": str | None, "map_status": str, "files": dict, "boxes": list}
     layers = content.get("layer_status", {})
     return all(isinstance(content.get(name), kind) for name, kind in kinds.items()) and (
         isinstance(layers, dict) and all(isinstance(status, str) for status in layers.values())

@@ -12,7 +12,7 @@ from camcli.core.types import FitMode
 from camcli.engine.providers.base import ProgressCallback
 from camcli.engine.request import Request
 from camcli.engine.smoothing import NO_SMOOTHING, Smoothing
-from camcli.engine.targets import Target
+from camcli.engine.target_rules import Target
 from camcli.io.transforms import create_ten_crops
 from camcli.methods.registry import Method
 from camcli.models.model import Model

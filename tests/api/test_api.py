@@ -308,8 +308,8 @@ def test_load_and_wrap_take_names_or_lists(tmp_path: Path) -> None:
         assert model.input_size == (24, 32)
     with pytest.raises(camcli.LabelsError, match="a list of 3; the model has 2 classes"):
         camcli.wrap(network, size=32, labels=["a", "b", "c"])
-    with pytest.raises(camcli.ModelError, match="not a classifier"):
-        camcli.wrap(nn.Conv2d(3, 4, 3), size=32)
+    with pytest.raises(camcli.MethodError, match="has no classes"):
+        camcli.explain(camcli.wrap(nn.Conv2d(3, 4, 3), size=32), CAT, "gradcam")
     assert camcli.load(size=96, head="sigmoid").input_size == (96, 96)
 
 

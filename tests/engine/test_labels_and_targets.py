@@ -11,9 +11,17 @@ import torch
 from camcli.core.errors import LabelsError, TargetError, UsageError
 from camcli.core.types import ImageSource
 from camcli.engine import targets
+from camcli.engine.target_rules import TargetColumn, choose_target_columns
 from camcli.io import labels
 
 THREE = labels.create_labels(["great tit", "crow", "blue_tit"])
+
+
+def choose(spec: str | list[str], logits: torch.Tensor, *paths: str) -> list[TargetColumn]:
+    """The columns that `--target` chooses, of a network with a softmax."""
+    target = targets.parse_target(spec)(THREE)
+    fixed = [target.find_fixed_classes(source(path)) for path in paths]
+    return choose_target_columns(target, fixed, lambda found: found.softmax(dim=1), logits)
 
 
 def source(path: str) -> ImageSource:
@@ -83,18 +91,13 @@ def test_label_files_that_do_not_fit(tmp_path: Path, content: bytes, says: str) 
 
 def test_ranked_targets_follow_the_logits() -> None:
     logits = torch.tensor([[0.1, 3.0, 2.0], [9.0, 1.0, 5.0]])
-    assert targets.choose_target_classes(logits, [(), ()], 2).tolist() == [[1, 2], [0, 2]]
+    columns = choose("top:2", logits, "a.jpg", "b.jpg")
+    assert [column.class_indices.tolist() for column in columns] == [[1, 0], [2, 2]]
 
 
 def test_fixed_targets_are_one_class_an_image() -> None:
-    target = targets.parse_target("folder")(THREE)
-    wanted = [
-        target.find_fixed_classes(source(f"data/{name}/1.jpg")) for name in ("crow", "Great_Tit")
-    ]
-    assert targets.choose_target_classes(torch.zeros(2, 3), wanted, target.top_count).tolist() == [
-        [1],
-        [0],
-    ]
+    (column,) = choose("folder", torch.zeros(2, 3), "data/crow/1.jpg", "data/Great_Tit/1.jpg")
+    assert column.class_indices.tolist() == [1, 0]
 
 
 def test_an_image_in_a_folder_of_no_class_has_no_target() -> None:
@@ -108,7 +111,7 @@ def test_a_list_of_targets(tmp_path: Path, header: str) -> None:
     file = tmp_path / "t.csv"
     file.write_text(f"{header}\n{','.join(row[key] for key in header.split(','))}\n")
     target = targets.parse_target(f"@{file}")(THREE)
-    assert target.find_fixed_classes(ImageSource(Path("/data/b/1.jpg"), "b/1.jpg", "")) == (1,)
+    assert target.find_fixed_classes(ImageSource(Path("/data/b/1.jpg"), "b/1.jpg", "")) == ((1,),)
     with pytest.raises(TargetError, match="not listed"):
         target.find_fixed_classes(source("2.jpg"))
 
@@ -117,7 +120,9 @@ def test_the_exact_path_in_a_list_comes_before_the_bare_name(tmp_path: Path) -> 
     file = tmp_path / "t.csv"
     file.write_text("image,class\na.jpg,0\nbirds/a.jpg,1\n")
     target = targets.parse_target(f"@{file}")(THREE)
-    assert target.find_fixed_classes(ImageSource(tmp_path / "birds" / "a.jpg", "a.jpg", "")) == (1,)
+    assert target.find_fixed_classes(ImageSource(tmp_path / "birds" / "a.jpg", "a.jpg", "")) == (
+        (1,),
+    )
 
 
 @pytest.mark.parametrize(

@@ -32,7 +32,7 @@ from camcli.io.transforms import compute_view, preprocess_image
 from camcli.methods.registry import find_method
 from camcli.models import model as models
 from camcli.models.model import Model
-from camcli.models.zoo import architectures, memory
+from camcli.models.zoo import memory
 from camcli.models.zoo.resolve import CHECKPOINT_FILE_NAMES, load_network
 
 State = dict[str, Tensor]
@@ -298,7 +298,6 @@ def home(cli: Cli, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Cli:
 
 REFUSED: dict[str, tuple[str, ...]] = {
     "run/tie.pth": (*TIE, "--model NAME --checkpoint run/tie.pth"),
-    "headless.pth": ("without its classifier",),
     "unknown.pth": ("package.module:function", "--checkpoint unknown.pth"),
     "deeper.pth": ("does not fit",),
     "empty": ("model.safetensors",),
@@ -324,9 +323,7 @@ REFUSED: dict[str, tuple[str, ...]] = {
     "mine:needs": ("TypeError", "without arguments"),
     "mine:leaves": ("SystemExit", "without arguments"),
     "mine:text": ("type str", "must return a torch.nn.Module"),
-    "mine:maps": ("is not a classifier",),
     "mine:segments": ("is not a classifier",),
-    "mine:headless": ("has no classifier", "--checkpoint"),
 }
 
 
@@ -340,16 +337,25 @@ def test_functions_from_the_current_folder(home: Cli) -> None:
     assert list(model.labels.names) == NAMES
     assert agree(model, made(CNN))
     for maker, head in (("Pair", "softmax"), ("one", "sigmoid")):
-        asked = ("--model", f"mine:{maker}", "--size", "64", "--output", maker)
+        asked = ("--model", f"mine:{maker}", "--size", "64", "--output", maker, "--head", head)
         ran = home("explain", PHOTO, *asked, "--method", "eigencam,saliency")
         assert (ran.status, len(ran.lines)) == (0, 2), ran.err
-        assert models.load_model(f"mine:{maker}", size=(64, 64)).output_activation == head
+        loaded = models.load_model(f"mine:{maker}", size=(64, 64))
+        assert loaded.output_kind == {"Pair": "softmax", "one": "undecided"}[maker]
 
 
-def test_a_timm_network_without_a_classifier() -> None:
-    with pytest.raises(ModelError, match=r"has no classifier.*--checkpoint FILE"):
-        models.wrap_network(
-            "bare", architectures.create_network(VIT, None, num_classes=0), Transform((160, 160))
+def test_weights_without_their_classifier_are_an_embedding(home: Cli) -> None:
+    model = models.load_model("headless.pth", size=(64, 64))
+    assert (model.output_kind, model.labels.names) == ("embedding", ())
+    assert "without a classifier" in model.note
+    network: Any = made(CNN)
+    pooled = network.forward_features(noise(1, (64, 64))).mean(dim=(2, 3))
+    assert torch.allclose(model.network(noise(1, (64, 64))), pooled, atol=1e-4)
+    for name in ("mine:maps", "mine:headless"):
+        refused(
+            home("explain", PHOTO, "--model", name, "--size", "64", "-m", "gradcam"),
+            "--target like:REFERENCE.jpg",
+            "eigencam",
         )
 
 

@@ -27,7 +27,7 @@ from camcli.cli.declarations import (
     Inputs,
     LayerSpecs,
     ModelList,
-    TargetSpec,
+    TargetSpecs,
 )
 from camcli.cli.loading import choose_model_name, load_chosen_model
 from camcli.cli.options import (
@@ -41,7 +41,7 @@ from camcli.cli.options import (
 )
 from camcli.core.errors import MethodError, UsageError
 from camcli.core.thresholds import parse_threshold
-from camcli.engine.targets import parse_target
+from camcli.engine.targets import DEFAULT_TARGET, parse_target
 from camcli.io.discovery import find_image_sources, parse_path_list
 from camcli.io.files import create_class_slugs
 from camcli.methods.option_parsing import parse_methods
@@ -73,7 +73,7 @@ def compare(
     models: ModelList = None,
     method: ComparedMethods = None,
     layers: LayerSpecs = None,
-    target: TargetSpec = "predicted",
+    target: TargetSpecs = None,
     method_arguments: MethodArguments,
     image: InputArguments,
     output: CompareOutputArguments,
@@ -86,7 +86,8 @@ def compare(
     """
     methods, all_must_apply = _choose_methods(method or [CHEAP_KEYWORD])
     options = parse_method_options(methods, method_arguments, layers, image.fit)
-    bind_target = parse_target(target)
+    targets = target or [DEFAULT_TARGET]
+    parse_target(targets)  # a wrong one is told before the network is loaded
     model_options = parse_model_options(model, image, device)
     threshold = parse_threshold(output.threshold)
     names = parse_model_names(model.model, models, model.checkpoint)
@@ -99,16 +100,18 @@ def compare(
     from camcli.cli.runners.run_compare import run_compare
     from camcli.runs.compare_run import CompareTask
     from camcli.runs.run_config import RunConfig
+    from camcli.runs.similarity import bind_target
 
     specs: Sequence[str | None] = list(dict.fromkeys(layers or [])) or [None]
     rows: list[ComparisonRow] = []
     for name in names:
         chosen = choose_model_name(name, model_options, methods if all_must_apply else [])
-        network = load_chosen_model(chosen, model_options)
+        loaded = load_chosen_model(chosen, model_options)
+        network, bound = bind_target(loaded, targets, image.fit)
         config = RunConfig(
             model=network,
             requests=(),
-            target=bind_target(network.labels),
+            target=bound,
             fit=image.fit,
             batch_size=choose_batch_size(batch_size, network.device.type, image.fit),
             workers=1,

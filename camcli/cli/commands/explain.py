@@ -18,8 +18,13 @@ from camcli.cli.arguments import (
     MethodArguments,
     ModelArguments,
 )
-from camcli.cli.declarations import Inputs, LayerSpec, MethodNames, TargetSpec
-from camcli.cli.loading import choose_model_name, load_chosen_model
+from camcli.cli.declarations import Inputs, LayerSpec, MethodNames, TargetSpecs
+from camcli.cli.loading import (
+    choose_model_name,
+    limit_batch_size,
+    load_chosen_model,
+    print_many_classes_notice,
+)
 from camcli.cli.options import (
     MethodOptions,
     check_grabcut_available,
@@ -32,7 +37,7 @@ from camcli.cli.options import (
     parse_output_kinds,
 )
 from camcli.core.thresholds import parse_threshold
-from camcli.engine.targets import parse_target
+from camcli.engine.targets import DEFAULT_TARGET, list_references, parse_target
 from camcli.io.discovery import find_image_sources, parse_path_list
 from camcli.io.files import create_class_slugs
 from camcli.io.writers import SHEET, DrawingStyle, write_result
@@ -68,7 +73,7 @@ def explain(
     model: ModelArguments,
     method: MethodNames = None,
     layers: LayerSpec = None,
-    target: TargetSpec = "predicted",
+    target: TargetSpecs = None,
     method_arguments: MethodArguments,
     image: InputArguments,
     output: ExplainOutputArguments,
@@ -77,7 +82,8 @@ def explain(
     """Draw heatmaps and boxes that show what the network looked at."""
     methods = parse_methods(method) if method else []
     options = parse_method_options(methods, method_arguments, layers, image.fit)
-    bind_target = parse_target(target)
+    targets = target or [DEFAULT_TARGET]
+    parse_target(targets)  # a wrong one is told before the network is loaded
     model_options = parse_model_options(model, image, speed.device)
     kinds = parse_output_kinds(output.save)
     threshold = parse_threshold(output.threshold)
@@ -96,15 +102,19 @@ def explain(
     from camcli.cli.runners.run_explain import run_explain
     from camcli.runs.explain_run import ExplainTask
     from camcli.runs.run_config import RunConfig
+    from camcli.runs.similarity import bind_target
 
     name = choose_model_name(model.model, model_options, methods)
-    network = load_chosen_model(name, model_options)
+    network, bound = bind_target(load_chosen_model(name, model_options), targets, image.fit)
+    print_many_classes_notice(bound, len(kinds))
     config = RunConfig(
         model=network,
         requests=_plan_requests(network, options, layers),
-        target=bind_target(network.labels),
+        target=bound,
         fit=image.fit,
-        batch_size=choose_batch_size(speed.batch_size, network.device.type, image.fit),
+        batch_size=choose_batch_size(
+            speed.batch_size or limit_batch_size(bound), network.device.type, image.fit
+        ),
         workers=speed.workers or choose_worker_count(),
         threshold=threshold,
         box_selection=output.boxes,
@@ -178,10 +188,22 @@ def _find_model_file(name: str | None) -> Path | None:
 
 
 def _create_result_settings(params: Mapping[str, Any]) -> dict[str, Any]:
-    """The options that decide the results, and a digest of a table of targets."""
+    """The options that decide the results, and digests of the files that targets name."""
     from camcli.runs.manifest import compute_file_digest
 
     own = {name: value for name, value in params.items() if name not in NON_RESULT_OPTIONS}
-    target = own["target"]
-    table = compute_file_digest(Path(target[1:])) if target.startswith("@") else None
-    return {**own, "target_sha256": table}
+    targets = own["target"] or [DEFAULT_TARGET]
+    tables = [Path(spec[1:]) for spec in targets if spec.startswith("@")]
+    files = [file for path in (*tables, *list_references(targets)) for file in _list_files(path)]
+    digests = [compute_file_digest(file) for file in files]
+    return {
+        **own,
+        # A run of one target compares equal to one of an older version, which had a text here.
+        "target": targets[0] if len(targets) == 1 else targets,
+        "target_sha256": digests[0] if len(digests) == 1 else digests or None,
+    }
+
+
+def _list_files(path: Path) -> list[Path]:
+    """The file itself, or the files in a folder."""
+    return sorted(file for file in path.rglob("*") if file.is_file()) if path.is_dir() else [path]

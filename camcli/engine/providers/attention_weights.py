@@ -34,7 +34,9 @@ def _find_matrices(model: Model) -> AttentionMatrixReader | None:
 def _find_block_reader(model: Model) -> Callable[[Tensor], Tensor] | None:
     from camcli.models.introspection.heads import find_block_reader
 
-    return find_block_reader(model.network)
+    if model.output_kind == "similarity":  # a classifier does not compute these outputs
+        return None
+    return find_block_reader(model.network, len(model.labels.names))
 
 
 def _describe_missing_attention(model: Model) -> str:

@@ -48,11 +48,3 @@ def create_network(name: str, size: Size | None, **options: Any) -> nn.Module:
         wanted = f" for a {size[0]}x{size[1]} input" if size else ""
         reason = str(error).partition("\n")[0]
         raise ModelError(f"{name} cannot be built{wanted}: {reason}") from None
-
-
-def has_no_classifier(network: Any) -> bool:
-    """Whether a timm network returns features only."""
-    get_classifier = getattr(network, "get_classifier", None)
-    if getattr(network, "num_classes", None) != 0 or not callable(get_classifier):
-        return False
-    return isinstance(get_classifier(), nn.Identity)

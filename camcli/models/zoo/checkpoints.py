@@ -216,6 +216,14 @@ def _find_last_linear(network: nn.Module) -> tuple[str, ...]:
     return ()
 
 
+def lacks_classifier(plain: nn.Module, state: StateDict) -> bool:
+    """Whether the weights have all layers of a network but its classifier."""
+    heads = tuple(f"{layer}." for layer in find_classifier_layers(plain))
+    missing = plain.state_dict().keys() - state.keys()
+    has_part = any(key.startswith(heads) for key in state)
+    return bool(missing) and not has_part and all(key.startswith(heads) for key in missing)
+
+
 def is_tscam_vit(shapes: Mapping[str, tuple[int, ...]]) -> bool:
     """Whether these are the shapes of a TS-CAM transformer, whose head is a convolution."""
     return len(shapes.get("head.weight", ())) == 4 and len(shapes.get("pos_embed", ())) == 3

@@ -24,6 +24,7 @@ from camcli.models.zoo.checkpoints import (
     find_classifier_layers,
     has_same_shapes,
     is_tscam_vit,
+    lacks_classifier,
     load_into_network,
     load_weights,
     read_checkpoint,
@@ -97,7 +98,7 @@ def _load_recognized(
             f"{path} fits several architectures that compute different things: "
             f"{_format_names(found.candidates)}; choose one with --model NAME --checkpoint {path}"
         )
-    if found.class_count is None:
+    if found.class_count is None and not TIMM.has_name(found.name):
         raise ModelError(
             f"{path} is a {found.name} without its classifier, so no class can be explained"
         )
@@ -132,7 +133,10 @@ def _recognition_message(
 ) -> str:
     """Name the recognised network, and others whose images would need another transform."""
     others = [name for name in found.candidates if name != found.name]
-    note = f"{path.name} is a {found.name} of {found.class_count} classes"
+    classes = (
+        "without a classifier" if found.class_count is None else f"of {found.class_count} classes"
+    )
+    note = f"{path.name} is a {found.name} {classes}"
     if found.extra_parts:
         note += f" (parts outside {found.prefix} are ignored: {_format_names(found.extra_parts)})"
     differ = [
@@ -171,6 +175,8 @@ def _load_architecture(
     _check_patch_size(path, name, plain, state)
     trained_at = size or _find_trained_size(plain, state)
     classes = _count_head_classes(plain, state)
+    if classes is None and lacks_classifier(plain, state) and TIMM.owns(name):
+        classes = 0
     options = {} if classes is None else {"num_classes": classes}
     network = create_network(name, trained_at, **options)
     load_into_network(network, _convert_layout(network, state), path, name)
