@@ -19,7 +19,7 @@ from dataclasses import dataclass, fields
 from typing import Any
 
 from camcli.core.errors import UsageError, format_suggestion
-from camcli.engine.targets import parse_target
+from camcli.engine.targets import DEFAULT_TARGET, parse_target
 from camcli.methods.option_parsing import parse_methods
 from camcli.methods.registry import METHODS, Method, normalize_method_name
 
@@ -75,7 +75,7 @@ class ColumnWords:
 
     methods: Sequence[Method] = ()
     models: Sequence[str] = ()
-    target: str = "predicted"
+    targets: Sequence[str] = (DEFAULT_TARGET,)
 
     @property
     def has_parts(self) -> bool:
@@ -156,7 +156,7 @@ def _iter_keyword(word: str, words: ColumnWords) -> Iterator[CellSpec]:
     elif word in (LAYERS, BLOCKS):
         yield CellSpec(word, layers=word)
     elif word == "classes":
-        yield _create_class(word, words.target)
+        yield from (_create_class(target, target) for target in words.targets)
     elif word == "parts":
         yield from (_create_part(part, words) for part in list_parts(words.methods))
     else:

@@ -32,7 +32,7 @@ class DrawnClass:
     """The pictures of one class by the name of their map, and why a map has no answer."""
 
     label: str
-    score: float
+    score: str
     is_predicted: bool
     pictures: Mapping[str | None, Image.Image]
     reasons: Mapping[str | None, str]
@@ -84,8 +84,8 @@ def _draw_class(
     maps |= {None: shown.fused_map, result.map_captions["fused"]: shown.fused_map}
     return DrawnClass(
         label=shown.class_label,
-        score=shown.score,
-        is_predicted=shown.rank == 0,
+        score=shown.title.removeprefix(shown.class_label).strip(),
+        is_predicted=shown.is_predicted,
         pictures={
             name: draw_map(thumbnail, maps[name], view, style)
             if maps[name] is not shown.fused_map

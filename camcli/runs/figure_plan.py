@@ -9,6 +9,7 @@ from camcli.core.errors import UsageError
 from camcli.core.types import Layer
 from camcli.engine.plan import PlanOptions, plan_requests
 from camcli.engine.request import Request
+from camcli.engine.targets import DEFAULT_TARGET
 from camcli.methods.registry import DEFAULT_METHODS, Method, find_method
 from camcli.models.model import Model
 from camcli.runs.figure_columns import CellSpec, find_part_method
@@ -71,10 +72,10 @@ class FigureSetup:
     """
 
     networks: Mapping[str | None, Model]
-    create_config: Callable[[Model, str], RunConfig]
+    create_config: Callable[[Model, Sequence[str]], RunConfig]
     plan_options: PlanOptions
     methods: Sequence[Method] = ()
-    target: str = "predicted"
+    targets: Sequence[str] = (DEFAULT_TARGET,)
 
 
 def create_figure_plan(
@@ -117,7 +118,7 @@ class _RequestKey:
     """What one request is made for; a request for named layers is another than the default one."""
 
     model: str | None
-    target: str
+    targets: tuple[str, ...]
     method_name: str
     has_layers: bool
 
@@ -129,7 +130,7 @@ class _Planner:
     setup: FigureSetup
     default_method: Method | None
     layers_by_key: dict[_RequestKey, list[str]] = field(default_factory=dict)
-    runs: dict[tuple[str | None, str], RunConfig] = field(default_factory=dict)
+    runs: dict[tuple[str | None, tuple[str, ...]], RunConfig] = field(default_factory=dict)
 
     def list_cell_layers(self, rows: Sequence[CellSpec], column: CellSpec) -> CellLayers:
         """For each row the layers that a column stands for; [None] where it names no layer.
@@ -180,8 +181,9 @@ class _Planner:
         return spec.method or self.default_method
 
     def _create_key(self, spec: CellSpec) -> _RequestKey:
-        target, method = spec.target or self.setup.target, self._find_method(spec)
-        key = _RequestKey(spec.model, target, method.name if method else "", has_layers=True)
+        targets = (spec.target,) if spec.target else tuple(self.setup.targets)
+        method = self._find_method(spec)
+        key = _RequestKey(spec.model, targets, method.name if method else "", has_layers=True)
         joins = spec.fused and key in self.layers_by_key
         return key if spec.layers or joins else replace(key, has_layers=False)
 
@@ -190,11 +192,11 @@ class _Planner:
             return None
         key = self._create_key(spec)
         model = self.setup.networks[key.model]
-        place = (key.model, key.target)
+        place = (key.model, key.targets)
         if place not in self.runs:
-            self.runs[place] = self.setup.create_config(model, key.target)
+            self.runs[place] = self.setup.create_config(model, key.targets)
         run = self.runs[place]
-        request = self._plan(model, self._find_method(spec), self.layers_by_key.get(key, []))
+        request = self._plan(run.model, self._find_method(spec), self.layers_by_key.get(key, []))
         identities = [identify_request(other) for other in run.requests]
         if identify_request(request) not in identities:
             identities.append(identify_request(request))

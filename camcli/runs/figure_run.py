@@ -149,7 +149,7 @@ class _RowPainter:
         return SheetCell(
             image=drawn.pictures[cell.map_name],
             caption=(f"no map: {reason}" if reason else "", drawn.label if has_class else ""),
-            score=f"{drawn.score:.2f}" if has_class else "",
+            score=drawn.score if has_class else "",
             is_framed=bool(column.target) and drawn.is_predicted,
         )
 
@@ -171,4 +171,4 @@ class _RowPainter:
         if self.plan.has_captions:
             return name, head
         drawn = next(r.classes[number] for r in results if number < len(r.classes))
-        return drawn.label, f"{drawn.score:.2f}", name if self.drawing.has_names else "", head
+        return drawn.label, drawn.score, name if self.drawing.has_names else "", head

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from subprocess import run as run_process
 from typing import Any
@@ -37,7 +38,7 @@ ALONE = [CellSpec("")]
 
 
 def words(*methods: str, target: str = "predicted", models: tuple[str, ...] = ()) -> ColumnWords:
-    return ColumnWords(parse_methods(methods) if methods else [], models, target)
+    return ColumnWords(parse_methods(methods) if methods else [], models, [target])
 
 
 def read(text: str, given: ColumnWords | None = None) -> list[dict[str, Any]]:
@@ -127,13 +128,13 @@ def plan_of(
 ) -> FigurePlan:
     given = given or words()
 
-    def create_config(network: Model, target: str) -> RunConfig:
-        rule = parse_target(target)(network.labels)
+    def create_config(network: Model, targets: Sequence[str]) -> RunConfig:
+        rule = parse_target(targets)(network.labels)
         return RunConfig(model=network, requests=(), target=rule, batch_size=2, workers=1)
 
     row_specs = parse_cell_specs("--rows", [rows], given) if rows else ALONE
     specs = parse_cell_specs("--columns", [columns], given)
-    setup = FigureSetup({None: model}, create_config, PlanOptions(), given.methods, given.target)
+    setup = FigureSetup({None: model}, create_config, PlanOptions(), given.methods, given.targets)
     return create_figure_plan(row_specs, specs, setup)
 
 

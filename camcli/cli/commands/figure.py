@@ -17,7 +17,7 @@ from camcli.cli.declarations import (
     LayerSpec,
     MethodNames,
     ModelList,
-    TargetSpec,
+    TargetSpecs,
     Workers,
 )
 from camcli.cli.figure_declarations import (
@@ -38,7 +38,7 @@ from camcli.cli.options import (
 )
 from camcli.core.errors import UsageError
 from camcli.core.types import Failure, ImageSource
-from camcli.engine.targets import parse_target
+from camcli.engine.targets import DEFAULT_TARGET, parse_target
 from camcli.io.discovery import find_image_sources, parse_path_list
 from camcli.methods.option_parsing import parse_methods
 from camcli.methods.registry import Method
@@ -57,7 +57,7 @@ def figure(
     models: ModelList = None,
     method: MethodNames = None,
     layers: LayerSpec = None,
-    target: TargetSpec = "predicted",
+    target: TargetSpecs = None,
     method_arguments: MethodArguments,
     image: InputArguments,
     sheet: FigureArguments,
@@ -71,10 +71,11 @@ def figure(
     """
     methods = parse_methods(method) if method else []
     names = parse_model_names(model.model, models, model.checkpoint)
-    words = ColumnWords(methods, [name for name in names if models and name], target)
+    targets = target or [DEFAULT_TARGET]
+    parse_target(targets)  # a wrong one is told before the network is loaded
+    words = ColumnWords(methods, [name for name in names if models and name], targets)
     cells = _parse_cells(columns, rows, words)
     options = parse_method_options(cells.list_methods(methods), method_arguments, layers, image.fit)
-    parse_target(target)
     if options.fusion == "none":
         raise UsageError("--fusion none does not work here; write layers in --columns")
     model_options = parse_model_options(model, image, device)
@@ -92,12 +93,14 @@ def figure(
     from camcli.io.sheet_layout import SheetStyle
     from camcli.runs.figure_plan import FigureSetup, create_figure_plan
     from camcli.runs.run_config import RunConfig
+    from camcli.runs.similarity import bind_target
 
-    def create_config(network: Model, target_text: str) -> RunConfig:
+    def create_config(network: Model, specs: Sequence[str]) -> RunConfig:
+        network, bound = bind_target(network, specs, image.fit)
         return RunConfig(
             model=network,
             requests=(),
-            target=parse_target(target_text)(network.labels),
+            target=bound,
             fit=image.fit,
             batch_size=choose_batch_size(batch_size, network.device.type, image.fit),
             workers=workers or choose_worker_count(),
@@ -111,7 +114,7 @@ def figure(
         for name in cells.list_models()
     }
     plan_options = options.create_plan_options(layers)
-    setup = FigureSetup(networks, create_config, plan_options, methods, target)
+    setup = FigureSetup(networks, create_config, plan_options, methods, targets)
     plan = create_figure_plan(cells.rows, cells.columns, setup)
     task = FigureTask(
         plan=plan,
