@@ -107,7 +107,7 @@ class ExplainOutputArguments:
         str,
         Option(
             metavar="LIST",
-            help=f"Write these kinds of file. {describe_writers()}.",
+            help=f"Write these files. {describe_writers()}; sheet: all on one.",
             rich_help_panel=OUTPUT,
         ),
     ] = "overlay,boxes"

@@ -13,6 +13,7 @@ LAYER_SPECS = (
     *("last", "all", *(f"stage{n}" for n in range(1, 6))),
     *("stage1..5", "stage3..5", "each:stage1..5"),
 )
+COLUMN_WORDS = ("image", "fused", "layers", "blocks", "parts", "methods", "models", "classes")
 ALL_KEYWORD, CHEAP_KEYWORD = "all", "all-cheap"
 
 
@@ -34,6 +35,11 @@ def complete_models(incomplete: str) -> list[str]:
 def complete_layers(incomplete: str) -> list[str]:
     """Selections of layers that most networks have, also after a comma."""
     return _complete_list(LAYER_SPECS, incomplete)
+
+
+def complete_columns(incomplete: str) -> list[str]:
+    """Words for the columns of a figure, also after a comma."""
+    return _complete_list([*COLUMN_WORDS, *LAYER_SPECS, *METHODS], incomplete)
 
 
 def load_architecture_names() -> list[str]:

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, Literal
 from camcli.core.errors import UsageError, to_one_line
 from camcli.core.types import FitMode
 from camcli.engine.smoothing import Smoothing, parse_smoothing_options
-from camcli.io.writers import find_writer
+from camcli.io.writers import SHEET, find_writer
 from camcli.methods.option_parsing import parse_options
 from camcli.methods.registry import Method
 from camcli.models.introspection.selectors import create_layer_specs
@@ -149,7 +149,7 @@ def parse_picture_bands(text: str | None) -> tuple[int, ...]:
 def parse_output_kinds(text: str) -> tuple[str, ...]:
     """The kinds of output in a comma-separated list."""
     kinds = dict.fromkeys(part.strip() for part in text.split(",") if part.strip())
-    return tuple(find_writer(kind).name for kind in kinds)
+    return tuple(kind if kind == SHEET else find_writer(kind).name for kind in kinds)
 
 
 def parse_method_settings(

@@ -74,6 +74,7 @@ class Writer:
 
 
 WRITERS: dict[str, Writer] = {}
+SHEET = "sheet"  # the kind that is one file for the whole run, beside the kinds in WRITERS
 
 
 def writer(*, help: str, per_image: bool = False) -> Callable[[Encoder], Encoder]:
@@ -220,7 +221,7 @@ def write_result(
     that is not registered.
     """
     stem = shorten_stem(result.sample.source.output_stem)
-    chosen = [find_writer(kind) for kind in kinds]
+    chosen = [find_writer(kind) for kind in kinds if kind != SHEET]
 
     def write(start: str, encoded: EncodedFile) -> str:
         ending, content = encoded

@@ -53,6 +53,7 @@ from camcli.io.discovery import find_image_sources, format_unread_notice, parse_
 from camcli.io.files import create_class_slugs
 from camcli.io.run_folders import EXPLAIN_FOLDER
 from camcli.io.value_ranges import parse_scale
+from camcli.io.writers import SHEET
 from camcli.methods.option_parsing import parse_methods
 
 if TYPE_CHECKING:
@@ -170,7 +171,8 @@ def explain(
             resume=output.resume,
             stop_on_error=output.on_error == "stop",
         )
-        return run_explain(task, output.format_) or int(bool(plan.left_out))
+        status = run_explain(task, output.format_, style if SHEET in kinds else None)
+    return status or int(bool(plan.left_out))
 
 
 def _create_writer(

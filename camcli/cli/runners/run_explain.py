@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import shlex
 import sys
+from dataclasses import replace
 from itertools import groupby
 from pathlib import Path
 
-from camcli.cli.console import print_error, print_notice, show_progress
+from camcli.cli.console import print_error, print_info, print_notice, show_progress
 from camcli.cli.interrupts import StopFlag, handle_interrupts
 from camcli.cli.options import OutputFormat
 from camcli.cli.problem_lines import ProblemLines
@@ -16,17 +17,30 @@ from camcli.cli.summary import print_problems, print_results_folder, print_summa
 from camcli.core.errors import OutputError, to_one_line
 from camcli.io.jsonl import ResultsLog
 from camcli.io.results import RESULTS_FILE
+from camcli.io.writers import DrawingStyle
 from camcli.runs.explain_run import ExplainRun, ExplainTask
+from camcli.runs.explain_sheet import ExplainSheet
 
 MAX_COMMAND_CHARACTERS = 300  # the longest command that is repeated to the user
 
 
-def run_explain(task: ExplainTask, output_format: OutputFormat) -> int:
-    """Explain every image that has no result yet, and print. Returns the exit status."""
+def run_explain(
+    task: ExplainTask, output_format: OutputFormat, sheet_style: DrawingStyle | None = None
+) -> int:
+    """Explain every image that has no result yet, and print. Returns the exit status.
+
+    With `sheet_style`, a run that comes to its end also writes one sheet of its first images.
+    """
+    sheet = sheet_style and ExplainSheet.from_config(task.config, task.sources, sheet_style)
+    if sheet:
+        task = replace(task, write_files=sheet.collect_from(task.write_files))
     run, problems = ExplainRun.from_task(task), ProblemLines()
     try:
         with handle_interrupts() as stop, run.open_folder() as log:
             _print_lines(run, log, stop, output_format, problems)
+            if sheet and run.ending == "done":
+                sheet.write(task.output)
+                _print_sheet_limit(sheet, len(task.sources))
     except OutputError as error:
         if run.ending is None:  # the run did not begin
             raise
@@ -38,6 +52,12 @@ def run_explain(task: ExplainTask, output_format: OutputFormat) -> int:
     if run.ending == "done":
         return 0 if run.counts.is_complete else 1
     return stop.exit_status if run.ending == "interrupted" else 1
+
+
+def _print_sheet_limit(sheet: ExplainSheet, count: int) -> None:
+    if len(sheet.images) < count:
+        shown = f"the first {len(sheet.images)} of {count} images"
+        print_info(f"the sheet shows {shown}; `camcli figure` shows all of them")
 
 
 def _print_lines(
