@@ -116,11 +116,8 @@ def test_a_network_that_runs_on_no_input_says_so_for_three_channels() -> None:
 def test_the_network_stays_as_it_was(count: int) -> None:
     network = BandMeans(count).train()
     before = {key: value.clone() for key, value in network.state_dict().items()}
-    camcli.explain(
-        camcli.wrap(network, size=8, head="regression"),
-        np.zeros((9, 9, count), np.uint8),
-        "saliency",
-    )
+    model = camcli.wrap(network, size=8, head="regression")
+    camcli.explain(model, np.zeros((9, 9, count), np.uint8), "saliency")
     assert network.training
     assert all(p.requires_grad and p.grad is None for p in network.parameters())
     assert not list(hooks(network))
