@@ -24,8 +24,11 @@ demo: $(VENV)/installed
 	    --output camcli-demo/boxes --overwrite
 	$(BIN)/camcli compare sample_images/chelsea.jpg --format table \
 	    --output camcli-demo/methods --overwrite
+	$(BIN)/camcli figure sample_images/ --method layercam --columns image,stage1..5,fused \
+	    --output camcli-demo/figure.png --overwrite
 	@echo
 	@echo 'Open these files first:'
+	@echo '  camcli-demo/figure.png: four pictures by five stages of LayerCAM, as for a paper'
 	@echo '  camcli-demo/stages/chelsea.egyptian-cat.layercam.grid.jpg: LayerCAM from edges to the whole object'
 	@echo '  camcli-demo/methods/chelsea.egyptian-cat.compare.jpg: all fast methods side by side'
 	@echo '  camcli-demo/tscam/motorcycle_left.moped.tscam.grid.jpg: TS-CAM, its attention and its semantic map'

@@ -37,8 +37,9 @@ LINKED = ["README.md", *DOCS, "CONTRIBUTING.md", "CHANGELOG.md", "SECURITY.md"]
 README_LINES = 130
 PICTURE_BYTES = 150_000
 MARKER = r"<!-- run(?:: (?P<file>\S+))? -->\n"
+TYPED = re.compile(r"^\|[^|]+\| `(camcli [^`|]+)` \|", re.M)  # "I want … | type …"
 FENCE = re.compile(rf"^(?P<run>{MARKER})?```(?P<language>\w*)\n(?P<text>.*?)^```$", re.M | re.S)
-SUMMARY = re.compile(r"\d+ images? in ")  # on standard error, and never twice the same
+SUMMARY = re.compile(r"\d+ images? in |results in ")  # on standard error, and never twice the same
 
 
 @dataclass(frozen=True)
@@ -69,13 +70,16 @@ MODULES = {block.file: block.text for block in BLOCKS if block.file}
 
 
 def _commands() -> dict[str, list[str]]:
-    """Each command of a console block with the lines that the page shows below it."""
+    """Each command of a console block or a table with the lines that the page shows below it."""
     found: dict[str, list[str]] = {}
     for block in BLOCKS:
         if block.language == "console":
             for part in re.split(r"^\$ ", block.text, flags=re.M)[1:]:
                 command, *shown = part.splitlines()
                 found.setdefault(command, []).extend(shown)
+    for page in ("README.md", *DOCS):
+        for command in TYPED.findall(_text(page)):
+            found.setdefault(command, [])
     return found
 
 
@@ -192,6 +196,12 @@ def test_the_pages_show_real_output(command: str, cli: Cli, workplace: Path) -> 
 def test_output_is_shown_for_explain_and_layers() -> None:
     assert COMMANDS["camcli explain sample_images/"]
     assert COMMANDS["camcli layers"]
+
+
+def test_the_tables_of_the_first_steps_have_commands() -> None:
+    typed = {page: TYPED.findall(_text(page)) for page in ("README.md", "docs/zh.md")}
+    assert len(typed["README.md"]) >= 8
+    assert typed["README.md"] == typed["docs/zh.md"]
 
 
 def test_the_table_of_methods_is_the_registry(cli: Cli) -> None:
