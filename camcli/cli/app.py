@@ -50,7 +50,10 @@ def camcli(
         ),
     ] = False,
 ) -> None:
-    """Show what an image classifier looked at: class-activation maps for any CNN or ViT."""
+    """Show what an image classifier looked at: class-activation maps for any CNN or ViT.
+
+    Start with: camcli explain photo.jpg
+    """
 
 
 def main() -> int:

@@ -130,7 +130,8 @@ TargetSpecs = Annotated[
         "-t",
         metavar="SPEC",
         help="Choose the classes to explain: predicted, top:5, all, above:P, an index, a name,"
-        " folder, @targets.csv, CLASS-vs-CLASS, finer:N, high, low or like:IMAGE; repeat for more.",
+        " folder, @targets.csv, CLASS-vs-CLASS, finer:N; high or low for a regression; or"
+        " like:IMAGE. Repeat for more.",
         show_default="predicted",
         rich_help_panel=METHOD,
     ),
@@ -241,8 +242,8 @@ Threshold = Annotated[
     str | None,
     Option(
         metavar="T",
-        help="Draw boxes around values above T: a fraction of the maximum, otsu, or a percentile"
-        " such as p90; none: no boxes.",
+        help="Let boxes, masks and contours hold the values above T: a fraction of the maximum,"
+        " otsu, or a percentile such as p90; none: no boxes.",
         show_default="the method's own",
         rich_help_panel=OUTPUT,
     ),

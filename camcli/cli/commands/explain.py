@@ -95,7 +95,10 @@ def explain(
     pictures: PictureArguments,
     speed: ExplainSpeedArguments,
 ) -> int:
-    """Draw heatmaps and boxes that show what the network looked at."""
+    """Draw heatmaps and boxes that show what the network looked at.
+
+    For example: camcli explain photo.jpg --method layercam --layers stage1..5 --save grid
+    """
     methods = parse_methods(method) if method else []
     options = parse_method_options(methods, method_arguments, layers, image.fit)
     targets = target or [DEFAULT_TARGET]
