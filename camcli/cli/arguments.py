@@ -107,7 +107,7 @@ class ExplainOutputArguments:
         str,
         Option(
             metavar="LIST",
-            help=f"Write these files. {describe_writers()}; sheet: the first images of the run on one sheet.",
+            help=f"Write these files. {describe_writers()}; sheet: the first images on one sheet.",
             rich_help_panel=OUTPUT,
         ),
     ] = "overlay,boxes"
