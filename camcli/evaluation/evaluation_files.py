@@ -72,15 +72,16 @@ class EvaluationFiles:
         """Write the report as JSON and CSV, the problems, and the plots."""
         content = f"{json.dumps(report.to_dict(), indent=1)}\n".encode()
         write_file(self.folder / REPORT_FILE, content)
-        write_file(self.folder / METRICS_FILE, _encode_csv(rows_to_csv(report.rows)))
+        write_file(self.folder / METRICS_FILE, encode_csv(rows_to_csv(report.rows)))
         if report.problems:
-            write_file(self.folder / PROBLEMS_FILE, _encode_csv(problems_to_csv(report.problems)))
+            write_file(self.folder / PROBLEMS_FILE, encode_csv(problems_to_csv(report.problems)))
         for name, draw in PLOTS.items():
             if picture := draw(report.rows, report.row_names):
                 write_file(self.folder / name, picture)
 
 
-def _encode_csv(text: str) -> bytes:
+def encode_csv(text: str) -> bytes:
+    """The bytes of a CSV file; odd characters of file names are escaped."""
     return text.encode(errors="backslashreplace")
 
 

@@ -24,7 +24,7 @@ def draw_threshold_curves(row_metrics: Sequence[RowMetrics], names: Sequence[str
     for line, name, look in zip(row_metrics, names, _choose_line_styles(row_metrics), strict=True):
         x, y = line.curves["threshold"], line.curves["box_acc_at_threshold"]
         best = max(range(len(y)), key=y.__getitem__)
-        axes.plot(x, y, **look, label=f"{_shorten_label(name)}: {y[best]:.3f} at {x[best]:.2f}")
+        axes.plot(x, y, **look, label=f"{shorten_label(name)}: {y[best]:.3f} at {x[best]:.2f}")
         axes.plot(x[best], y[best], "o", color=look["color"], markersize=4)
     axes.set_xlabel("threshold, share of the maximum")
     axes.set_ylabel("share of images")
@@ -35,7 +35,7 @@ def draw_iou_curves(row_metrics: Sequence[RowMetrics], names: Sequence[str]) -> 
     """Plot the share of images whose box has at least each IoU, as PNG."""
     figure, axes = _create_figure("Share of images whose box has at least an IoU")
     for line, name, look in zip(row_metrics, names, _choose_line_styles(row_metrics), strict=True):
-        label = f"{_shorten_label(name)} at {line.row.threshold}"
+        label = f"{shorten_label(name)} at {line.row.threshold}"
         axes.plot(line.curves["iou"], line.curves["gt_known_at_iou"], **look, label=label)
     axes.axvline(0.5, color="0.8", linewidth=0.8, zorder=0)
     axes.set_xlabel("IoU with the best-fitting ground-truth box")
@@ -46,7 +46,7 @@ def draw_iou_curves(row_metrics: Sequence[RowMetrics], names: Sequence[str]) -> 
 def draw_error_types(row_metrics: Sequence[RowMetrics], names: Sequence[str]) -> bytes | None:
     """Plot the shares of the error types as bars, as PNG; None without class predictions."""
     rows = [
-        (_shorten_label(n), line)
+        (shorten_label(n), line)
         for n, line in zip(names, row_metrics, strict=True)
         if "split" in line.curves
     ]
@@ -66,10 +66,10 @@ def draw_error_types(row_metrics: Sequence[RowMetrics], names: Sequence[str]) ->
     axes.set_xlim(0, 1)
     axes.grid(visible=False)
     axes.legend(loc="upper center", bbox_to_anchor=(0.5, -0.12), ncols=6, fontsize=8, frameon=False)
-    return _figure_to_png(figure)
+    return figure_to_png(figure)
 
 
-def _shorten_label(name: str) -> str:
+def shorten_label(name: str) -> str:
     """The end of a long name, which tells paths apart; `$` is escaped, as it starts a formula."""
     short = name if len(name) <= MAX_LABEL_LENGTH else f"…{name[-MAX_LABEL_LENGTH:]}"
     return short.replace("$", r"\$")
@@ -100,10 +100,11 @@ def _curves_to_png(figure: Figure, axes: Axes) -> bytes:
     axes.set_xlim(0, 1)
     axes.set_ylim(0, 1)
     axes.legend(fontsize=8, frameon=False)
-    return _figure_to_png(figure)
+    return figure_to_png(figure)
 
 
-def _figure_to_png(figure: Figure) -> bytes:
+def figure_to_png(figure: Figure) -> bytes:
+    """Encode a figure as PNG."""
     buffer = io.BytesIO()
     figure.savefig(buffer, format="png")
     return buffer.getvalue()

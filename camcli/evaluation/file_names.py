@@ -2,3 +2,4 @@
 
 IMAGE_SCORES_FILE = "images.jsonl"
 REPORT_FILE, METRICS_FILE, PROBLEMS_FILE = "localization.json", "localization.csv", "problems.csv"
+FAITHFULNESS_FILE, FAITHFULNESS_CSV = "faithfulness.json", "faithfulness.csv"

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import AbstractContextManager, closing, contextmanager
+from collections.abc import Iterable, Sequence
+from contextlib import closing
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
@@ -25,30 +25,12 @@ from camcli.evaluation.evaluation_files import EvaluationFiles
 from camcli.evaluation.gallery import draw_examples
 from camcli.evaluation.predictions import ANNOTATED_CLASS, MapSource, ModelMaps
 from camcli.evaluation.report import LocalizationReport, summarize_rows
+from camcli.evaluation.reporter import EvaluationReporter
 from camcli.evaluation.scoreboard import Scoreboard
 from camcli.evaluation.scores import ImageScore, score_predictions
 from camcli.methods.option_parsing import parse_methods
 from camcli.models.model import Model
 from camcli.runs.run_config import RunConfig
-
-
-@contextmanager
-def _ignore_progress(_total: int) -> Iterator[Callable[[], None]]:
-    yield lambda: None
-
-
-@dataclass(frozen=True, slots=True)
-class EvaluationReporter:
-    """Callbacks by which an evaluation reports to its caller; by default they do nothing.
-
-    `track_progress(total)` yields a function to call after each of `total` scores.
-    `report_problem` gets each problem once. `report_result` gets the report, complete or not,
-    after its files are written.
-    """
-
-    track_progress: Callable[[int], AbstractContextManager[Callable[[], None]]] = _ignore_progress
-    report_problem: Callable[[Problem], None] = lambda _problem: None
-    report_result: Callable[[LocalizationReport], None] = lambda _report: None
 
 
 @dataclass(frozen=True, slots=True)

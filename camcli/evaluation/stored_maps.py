@@ -58,7 +58,7 @@ class FolderMaps:
     ) -> Iterator[T | Problem]:
         """Load the map of each sample, and yield what `handle` returns."""
         images = {sample.annotation.image_name for sample in samples}
-        endings = Counter(ending for image in images for ending in _list_path_endings(image))
+        endings = Counter(ending for image in images for ending in list_path_endings(image))
 
         def load(sample: EvaluationSample) -> T | Problem:
             found = self._load_prediction(sample, rows[0], endings)
@@ -71,11 +71,11 @@ class FolderMaps:
         self, sample: EvaluationSample, row: EvaluationRow, endings: Mapping[str, int]
     ) -> Prediction | Problem:
         name = sample.annotation.image_name
-        file = _find_map_file(self.folder, name, endings)
+        file = find_map_file(self.folder, name, endings)
         if file is None:
             return Problem("map is missing", name, f"no {name}.npy or .npz in {self.folder}")
         try:
-            raw = _load_map_array(file, sample.class_index)
+            raw = load_map_array(file, sample.class_index)
         except Exception as error:  # noqa: BLE001 - a broken file can raise anything
             return Problem("map cannot be read", name, f"{file.name}: {to_one_line(error)}")
         try:
@@ -99,22 +99,21 @@ def _load_image_or_blank(sample: EvaluationSample) -> Image.Image:
     return load_image(path)
 
 
-def _find_map_file(folder: Path, image: str, endings: Mapping[str, int]) -> Path | None:
-    own = (
-        ending for ending in _list_path_endings(image) if endings[ending] == 1 or ending == image
-    )
+def find_map_file(folder: Path, image: str, endings: Mapping[str, int]) -> Path | None:
+    """The map of an image; `endings` counts how many images end in each path."""
+    own = (ending for ending in list_path_endings(image) if endings[ending] == 1 or ending == image)
     names = (name for ending in own for name in (ending, str(Path(ending).with_suffix(""))))
     files = (folder / f"{name}{suffix}" for name in names for suffix in (".npy", ".npz"))
     return next((file for file in files if os.path.isfile(file)), None)
 
 
-def _list_path_endings(image: str) -> list[str]:
+def list_path_endings(image: str) -> list[str]:
     """The ends of a path: `a/b/c.jpg`, `b/c.jpg`, `c.jpg`."""
     parts = Path(image).parts
     return [str(Path(*parts[i:])) for i in range(len(parts))]
 
 
-def _load_map_array(file: Path, class_index: int) -> NDArray[np.generic]:
+def load_map_array(file: Path, class_index: int) -> NDArray[np.generic]:
     """The 2-D map in a file. NumPy itself refuses pickled objects."""
     if file.stat().st_size > MAX_MAP_BYTES:
         raise ValueError("the file is too large for a map")

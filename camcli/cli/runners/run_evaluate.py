@@ -20,13 +20,10 @@ from camcli.cli.console import (
 from camcli.cli.options import OutputFormat
 from camcli.core.errors import to_one_line
 from camcli.evaluation.datasets.annotations import Problem
-from camcli.evaluation.localization import (
-    EvaluationReporter,
-    LocalizationConfig,
-    run_localization,
-)
+from camcli.evaluation.localization import LocalizationConfig, run_localization
 from camcli.evaluation.predictions import MapSource
 from camcli.evaluation.report import LocalizationReport, format_metrics_table, row_to_json
+from camcli.evaluation.reporter import EvaluationReporter
 
 MAX_PROBLEMS_PRINTED = 3  # of each kind; problems.csv lists all
 

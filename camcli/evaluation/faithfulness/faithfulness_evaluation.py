@@ -1,0 +1,242 @@
+"""`camcli.evaluate_faithfulness`: its arguments become a configuration, as those of the CLI do."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from camcli.core.errors import UsageError
+from camcli.core.types import Failure, FitMode, ImageSource
+from camcli.engine.plan import PlanOptions, plan_layer_specs
+from camcli.engine.request import Request
+from camcli.engine.smoothing import parse_smoothing_options
+from camcli.engine.targets import parse_target
+from camcli.evaluation.datasets.annotations import hash_image_name
+from camcli.evaluation.faithfulness.faithfulness_metrics import parse_metrics
+from camcli.evaluation.faithfulness.faithfulness_report import FaithfulnessReport
+from camcli.evaluation.faithfulness.faithfulness_run import FaithfulnessConfig, run_faithfulness
+from camcli.evaluation.faithfulness.fills import parse_blur
+from camcli.evaluation.faithfulness.map_preparation import MapRows, count_path_endings
+from camcli.evaluation.faithfulness.masked_passes import PassPlan
+from camcli.evaluation.faithfulness.pixel_baselines import (
+    BASELINES,
+    RANDOM_CAM,
+    parse_baselines,
+)
+from camcli.evaluation.faithfulness.sanity_checks import parse_sanity_checks
+from camcli.io.discovery import find_image_sources
+from camcli.methods.option_parsing import parse_methods
+from camcli.methods.registry import Method, find_method
+from camcli.models.model import Model
+from camcli.runs.manifest import create_manifest, create_model_entry
+from camcli.runs.run_config import RunConfig
+
+DEFAULT_BASELINES = ",".join(BASELINES)
+REFUSED_TARGETS = {
+    "top": "it explains several classes",
+    "all": "it explains several classes",
+    "above": "it explains several classes",
+    "finer": "a contrast is no confidence",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class FaithfulnessOptions:
+    """The options of an evaluation of faithfulness, as the command line has them."""
+
+    metrics: str = "standard"
+    steps: int = 20
+    blur: str = "rise"
+    cells: int = 7
+    baselines: str = DEFAULT_BASELINES
+    target: str = "predicted"
+    limit: int | None = None
+    resamples: int = 1000
+    seed: int = 0
+    output: Path | None = None
+    overwrite: bool = False
+    resume: bool = False
+    sanity: str = "none"
+
+
+def evaluate_faithfulness(
+    model: Model,
+    images: str | Path | Sequence[str | Path],
+    *,
+    method: str | Sequence[str] | None = None,
+    layers: str | Sequence[str] | None = None,
+    block: int | None = None,
+    fusion: str | None = None,
+    smooth: str = "none",
+    maps: Sequence[str | Path] = (),
+    metrics: str = "standard",
+    baselines: str = DEFAULT_BASELINES,
+    target: str = "predicted",
+    steps: int = 20,
+    blur: str = "rise",
+    cells: int = 7,
+    sanity: str = "none",
+    fit: FitMode = "squash",
+    batch_size: int = 8,
+    workers: int = 2,
+    limit: int | None = None,
+    resamples: int = 1000,
+    seed: int = 0,
+    output: str | Path | None = None,
+    overwrite: bool = False,
+    resume: bool = False,
+) -> FaithfulnessReport:
+    """Measure whether a model uses what the maps of a method show.
+
+    Pixels are removed in the order of each map, and the model's confidence is read again. `images`
+    are files or folders; they need no labels. `maps` are folders with maps of other programs,
+    NAME.npy or the .npz files of `--save array`, which are scored in the same way. Every row is
+    compared with its best baseline on the same images. The other arguments are the options of
+    `camcli evaluate faithfulness`. Raises UsageError, MethodError or LayerError for an argument
+    that does not fit, OutputError if files cannot be written.
+    """
+    methods = parse_methods(_to_list(method)) if method else []
+    smoothing = parse_smoothing_options(smooth, seed, fit)
+    options = FaithfulnessOptions(
+        metrics=metrics,
+        steps=steps,
+        blur=blur,
+        cells=cells,
+        baselines=baselines,
+        target=target,
+        limit=limit,
+        resamples=resamples,
+        seed=seed,
+        output=Path(output) if output is not None else None,
+        overwrite=overwrite,
+        resume=resume,
+        sanity=sanity,
+    )
+    names = [str(images)] if isinstance(images, str | Path) else [str(image) for image in images]
+    own = {m.name: {"seed": seed} if "seed" in m.options else {} for m in methods}
+    plan_options = PlanOptions(block=block, fusion=fusion, options=own, smoothing=smoothing)
+    run_config = RunConfig(
+        model=model,
+        requests=plan_rows(model, methods, _to_list(layers), plan_options, options, maps),
+        target=parse_target(target)(model.labels),
+        fit=fit,
+        batch_size=batch_size,
+        workers=workers,
+        smoothing=smoothing,
+    )
+    sources = find_image_sources(names, [], skip_folder=options.output or Path("camcli-faith"))
+    config = create_faithfulness_config(
+        run_config, sources, options, [Path(folder) for folder in maps], {}, ()
+    )
+    return run_faithfulness(config)
+
+
+def _to_list(value: str | Sequence[str] | None) -> list[str]:
+    return [value] if isinstance(value, str) else list(value or ())
+
+
+def check_faithfulness_options(options: FaithfulnessOptions, fit: FitMode) -> None:
+    """Refuse what cannot be scored. Raises UsageError."""
+    kind = options.target.partition(":")[0]
+    if kind in REFUSED_TARGETS:
+        raise UsageError(
+            f"--target {options.target} does not work here: {REFUSED_TARGETS[kind]}. "
+            "Use predicted, a class, folder or @targets.csv"
+        )
+    if fit == "tencrop":
+        raise UsageError("--fit tencrop does not work here: ten crops have no pixels in common")
+    parse_metrics(options.metrics)
+    parse_blur(options.blur)
+    parse_baselines(options.baselines)
+    parse_sanity_checks(options.sanity)
+
+
+def plan_rows(
+    model: Model,
+    methods: Sequence[Method],
+    layer_specs: Sequence[str],
+    plan_options: PlanOptions,
+    options: FaithfulnessOptions,
+    folders: Sequence[str | Path] = (),
+) -> tuple[Request, ...]:
+    """The requests of the methods, and of Random-CAM as the last one if it is a baseline.
+
+    With map folders and without methods, the default method is left out.
+    """
+    requests: tuple[Request, ...] = ()
+    if methods or not folders:
+        requests = plan_layer_specs(model, methods, layer_specs or [None], plan_options)
+    if RANDOM_CAM in parse_baselines(options.baselines):
+        seeded = {RANDOM_CAM: {"seed": options.seed}}
+        random_cam = PlanOptions(options=seeded)
+        requests += plan_layer_specs(model, [find_method(RANDOM_CAM)], [None], random_cam)
+    if not requests:
+        raise UsageError("--baselines none with --maps alone leaves nothing to run; add --method")
+    return requests
+
+
+def create_faithfulness_config(
+    run_config: RunConfig,
+    sources: Sequence[ImageSource | Failure],
+    options: FaithfulnessOptions,
+    folders: Sequence[Path],
+    settings: Mapping[str, Any],
+    arguments: Sequence[str],
+    weights_file: Path | None = None,
+) -> FaithfulnessConfig:
+    """Check the options and put an evaluation together. Raises UsageError."""
+    check_faithfulness_options(options, run_config.fit)
+    chosen = limit_sources(sources, options.limit)
+    baselines = parse_baselines(options.baselines)
+    map_rows = MapRows(
+        model=run_config.model,
+        requests=run_config.requests,
+        folders=tuple(folders),
+        baselines=(
+            *(b for b in baselines if b != RANDOM_CAM),
+            *([RANDOM_CAM] * (RANDOM_CAM in baselines)),
+        ),
+        seed=options.seed,
+        blur=parse_blur(options.blur),
+        endings=count_path_endings(chosen) if folders else {},
+        reads_true_class=options.target == "folder" or options.target.startswith("@"),
+    )
+    own = {
+        "metrics": [metric.name for metric in parse_metrics(options.metrics)],
+        "steps": options.steps,
+        "blur": options.blur,
+        "cells": options.cells,
+        "baselines": list(baselines),
+        "maps": [str(folder) for folder in folders],
+        "target": options.target,
+        "fit": run_config.fit,
+        "seed": options.seed,
+        "rows": [f"{row.method} {' '.join(row.layers)}".strip() for row in map_rows.rows],
+    }
+    entry = create_model_entry(run_config.model, weights_file)
+    return FaithfulnessConfig(
+        run_config=run_config,
+        sources=chosen,
+        map_rows=map_rows,
+        plan=PassPlan(parse_metrics(options.metrics), options.steps, options.cells),
+        manifest=create_manifest(run_config, entry, {**settings, **own}, arguments, len(chosen)),
+        resamples=options.resamples,
+        seed=options.seed,
+        output=options.output,
+        overwrite=options.overwrite,
+        resume=options.resume,
+        sanity_checks=parse_sanity_checks(options.sanity),
+    )
+
+
+def limit_sources(
+    sources: Sequence[ImageSource | Failure], limit: int | None
+) -> list[ImageSource | Failure]:
+    """The first N images of a fixed shuffle, which depends on their names only."""
+    if limit is None:
+        return list(sources)
+    shuffled = sorted(sources, key=lambda source: (hash_image_name(source.name), source.name))
+    kept = {id(source) for source in shuffled[:limit]}
+    return [source for source in sources if id(source) in kept]
