@@ -11,6 +11,7 @@ from pathlib import Path
 from typer import Typer
 
 from camcli.cli.arguments import InputArguments, MethodArguments, ModelArguments
+from camcli.cli.commands.evaluate_faithfulness import faithfulness
 from camcli.cli.declarations import (
     BatchSize,
     Boxes,
@@ -53,12 +54,13 @@ from camcli.core.thresholds import parse_threshold
 from camcli.evaluation.file_names import IMAGE_SCORES_FILE
 from camcli.methods.option_parsing import parse_methods
 
-app = Typer(help="Measure how well maps match ground truth.")
+app = Typer(help="Measure maps against ground truth, or against the network itself.")
+app.command("faithfulness")(expand_option_groups(faithfulness))
 
 
 @app.callback()
 def evaluate() -> None:
-    """Measure how well maps match ground truth."""
+    """Measure maps against ground truth, or against the network itself."""
 
 
 @app.command()

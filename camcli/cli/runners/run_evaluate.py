@@ -36,8 +36,8 @@ def run_evaluation(
 ) -> int:
     """Evaluate and print; the exit status is 1 after a failed image or a missed floor."""
     reporter = EvaluationReporter(
-        track_progress=partial(_track_progress, is_quiet=output_format == "quiet"),
-        report_problem=partial(_print_problem, Counter()),
+        track_progress=partial(track_progress, is_quiet=output_format == "quiet"),
+        report_problem=partial(print_problem, Counter()),
         report_result=partial(_print_report, config.output, output_format),
     )
     report = run_localization(config, sources, reporter)
@@ -45,12 +45,13 @@ def run_evaluation(
 
 
 @contextmanager
-def _track_progress(total: int, *, is_quiet: bool) -> Iterator[Callable[[], None]]:
+def track_progress(total: int, *, is_quiet: bool) -> Iterator[Callable[[], None]]:
+    """Show a bar that the yielded function moves on."""
     with show_progress("evaluating", total, is_quiet) as bar:
         yield bar.advance
 
 
-def _print_problem(counts: Counter[str], problem: Problem) -> None:
+def print_problem(counts: Counter[str], problem: Problem) -> None:
     """Print the first problems of each kind."""
     counts[problem.kind] += 1
     if counts[problem.kind] <= MAX_PROBLEMS_PRINTED:

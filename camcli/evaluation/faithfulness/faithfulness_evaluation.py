@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from camcli.core.errors import UsageError
+from camcli.core.errors import UsageError, format_suggestion
 from camcli.core.types import Failure, FitMode, ImageSource
 from camcli.engine.plan import PlanOptions, plan_layer_specs
 from camcli.engine.request import Request
@@ -151,6 +152,41 @@ def check_faithfulness_options(options: FaithfulnessOptions, fit: FitMode) -> No
     parse_blur(options.blur)
     parse_baselines(options.baselines)
     parse_sanity_checks(options.sanity)
+
+
+@dataclass(frozen=True, slots=True)
+class MetricLimit:
+    """A limit for a metric of every method: `--fail-under` or `--fail-over`."""
+
+    metric: str
+    value: float
+    is_minimum: bool
+
+    def is_missed(self, value: float | None) -> bool:
+        """Whether a value is beyond the limit; a metric that was not measured is."""
+        if value is None:
+            return True
+        return value < self.value if self.is_minimum else value > self.value
+
+
+def parse_limits(under: Sequence[str], over: Sequence[str], metrics: str) -> list[MetricLimit]:
+    """Read METRIC=X of `--fail-under` and `--fail-over`. Raises UsageError."""
+    return [
+        _parse_limit(option, text, metrics, is_minimum=option == "--fail-under")
+        for option, texts in (("--fail-under", under), ("--fail-over", over))
+        for text in texts
+    ]
+
+
+def _parse_limit(option: str, text: str, metrics: str, *, is_minimum: bool) -> MetricLimit:
+    name, _, value = text.partition("=")
+    names = [metric.name for metric in parse_metrics(metrics)]
+    if name not in names:
+        near = format_suggestion(name, names)
+        raise UsageError(f"{option} {text}: no such metric here{near} ({', '.join(names)})")
+    if not re.fullmatch(r"-?\d*\.?\d+", value):
+        raise UsageError(f"{option} {text}: write METRIC=X, such as road=0.1")
+    return MetricLimit(name, float(value), is_minimum)
 
 
 def plan_rows(

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import avg_pool2d, conv2d, conv_transpose2d, interpolate, pad
 
-DEFAULT_ITERATIONS = 5  # leaves an error below 0.005 for values in [-1, 1]; measured 0.001
+DEFAULT_ITERATIONS = 8  # leaves an error below 0.005 for values in [-1, 1]
 COARSEST_SIDE = 8
 DAMPING = 0.8  # of the Jacobi steps
 COARSEST_STEPS = 8

@@ -22,10 +22,15 @@ def compare_map_ranks(first: Float32Array, second: Float32Array) -> float | None
 
 
 def compute_ssim(first: Float32Array, second: Float32Array) -> float:
-    """Structural similarity of two maps, min-max normalized at 224 x 224. Source: Wang 2004.
+    """Structural similarity of two maps: the mean of `compute_similarity_map`."""
+    return float(compute_similarity_map(first, second).mean())
+
+
+def compute_similarity_map(first: Float32Array, second: Float32Array) -> NDArray[np.float64]:
+    """SSIM at each place of two maps, min-max normalized at 224 x 224. Source: Wang 2004.
 
     (2 a b + c1) (2 s_ab + c2) / (a^2 + b^2 + c1) (s_a^2 + s_b^2 + c2), with means, variances and
-    the covariance under a Gaussian window; averaged over the map.
+    the covariance under a Gaussian window. Returns (224, 224).
     """
     a, b = (_prepare_map(values) for values in (first, second))
     mean_a, mean_b = _blur(a), _blur(b)
@@ -34,7 +39,8 @@ def compute_ssim(first: Float32Array, second: Float32Array) -> float:
     c1, c2 = SSIM_STABILITY
     above = (2 * mean_a * mean_b + c1) * (2 * covariance + c2)
     below = (mean_a**2 + mean_b**2 + c1) * (var_a + var_b + c2)
-    return float((above / below).mean())
+    similarity: NDArray[np.float64] = above / below
+    return similarity
 
 
 def _prepare_map(values: Float32Array) -> NDArray[np.float64]:

@@ -27,7 +27,7 @@ SHOWN_SHARES = (0.1, 0.3, 0.5, 0.9)
 class _Cell:
     """One picture (H,W,3) in [0,1] with its title."""
 
-    picture: NDArray[np.float32]
+    picture: NDArray[np.floating]
     title: str
 
 
