@@ -162,7 +162,7 @@ class _FaithfulnessRun:
         )
         if self.files:
             self.files.write_report(report)
-            if self.examples:
+            if self.examples and self.config.plan.curves:
                 with torch.no_grad():
                     picture = draw_pass_examples(
                         self.config.run_config.model, self.config.plan, self.examples
