@@ -26,9 +26,9 @@ demo: $(VENV)/installed
 	    --output camcli-demo/methods --overwrite
 	@echo
 	@echo 'Open these files first:'
-	@echo '  camcli-demo/stages/chelsea.egyptian-cat.grid.jpg: LayerCAM from edges to the whole object'
+	@echo '  camcli-demo/stages/chelsea.egyptian-cat.layercam.grid.jpg: LayerCAM from edges to the whole object'
 	@echo '  camcli-demo/methods/chelsea.egyptian-cat.compare.jpg: all fast methods side by side'
-	@echo '  camcli-demo/tscam/motorcycle_left.moped.grid.jpg: TS-CAM, its attention and its semantic map'
+	@echo '  camcli-demo/tscam/motorcycle_left.moped.tscam.grid.jpg: TS-CAM, its attention and its semantic map'
 	@echo '  camcli-demo/last-layer/coffee.espresso.gradcam.overlay.jpg: Grad-CAM with its box'
 	@echo '  camcli-demo/last-layer/rocket.drilling-platform.gradcam.overlay.jpg: why the network was wrong'
 	@echo '  camcli-demo/boxes/gallery.tf_efficientnet_lite0-gradcam-bn2.jpg: boxes beside the ground truth'
@@ -51,4 +51,4 @@ docs: $(VENV)/installed
 	$(BIN)/python docs/tables.py
 
 clean:
-	rm -rf $(VENV) camcli-demo camcli-out build *.egg-info
+	rm -rf $(VENV) camcli-demo camcli-out* build *.egg-info

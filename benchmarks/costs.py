@@ -20,9 +20,9 @@ from typing import Any
 
 import torch
 
+from camcli.engine.default_model import choose_default_model
 from camcli.engine.explain_batch import explain_batch
-from camcli.engine.plan import choose_default_model, plan_requests
-from camcli.engine.targets import choose_target_classes, parse_target
+from camcli.engine.plan import plan_requests
 from camcli.methods.registry import METHODS, Method
 from camcli.models.model import Model, load_model
 
@@ -47,10 +47,9 @@ def measure_cost(method: Method) -> float:
     model = load_builtin(choose_default_model([method]))
     inputs = torch.randn(1, 3, *model.input_size, generator=torch.Generator().manual_seed(0))
     requests = plan_requests(model, [method])
-    predicted = parse_target("predicted")(model.labels)
 
     def choose(logits: torch.Tensor) -> torch.Tensor:
-        return choose_target_classes(logits, (), predicted.top_count)
+        return logits.topk(1).indices
 
     def forward() -> None:
         with torch.no_grad():

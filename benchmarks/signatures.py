@@ -65,6 +65,7 @@ class Architecture:
     signature: Signature
     behaviour: str
     classifier: tuple[str, ...]
+    stem: tuple[str, ...]
     rank: tuple[bool, bool, int, str]
 
 
@@ -87,6 +88,7 @@ def describe_architecture(name: str) -> Architecture:
         compute_signature(shapes, find_layer_keys(shapes, layers)),
         hash_behaviour(network, layers),
         layers,
+        find_stem(network),
         rank_name(name),
     )
 
@@ -117,6 +119,12 @@ def _on_cpu() -> Callable[..., Any]:
 def list_shapes(network: nn.Module) -> dict[str, tuple[int, ...]]:
     """The keys and shapes of its weights file."""
     return {key: tuple(value.shape) for key, value in network.state_dict().items()}
+
+
+def find_stem(network: nn.Module) -> tuple[str, ...]:
+    """The convolutions that read the three channels of the image."""
+    named = network.named_modules()
+    return tuple(sorted(n for n, m in named if isinstance(m, nn.Conv2d) and m.in_channels == 3))
 
 
 def find_head_keys(network: nn.Module, name: str) -> set[str]:
@@ -252,6 +260,7 @@ def format_index(found: list[Architecture]) -> str:
     """The index as JSON, with one line for each trunk so that people can read a difference."""
     versions = {"timm": timm.__version__, "torchvision": torchvision.__version__.partition("+")[0]}
     classifiers = sorted({each.classifier for each in found} - {()})
+    stems = sorted({each.stem for each in found} - {()})
     trunks = (
         f"{json.dumps(trunk)}: {to_compact_json(rows)}"
         for trunk, rows in create_table(found).items()
@@ -259,6 +268,7 @@ def format_index(found: list[Architecture]) -> str:
     parts = (
         f'"versions": {json.dumps(versions)}',
         f'"classifiers": {format_lines("[]", map(json.dumps, classifiers))}',
+        f'"stems": {format_lines("[]", map(json.dumps, stems))}',
         f'"trunks": {format_lines("{}", trunks)}',
     )
     return format_lines("{}", parts) + "\n"

@@ -44,8 +44,8 @@ from torch import Tensor
 from camcli.engine.explain_batch import explain_batch
 from camcli.engine.plan import plan_requests
 from camcli.engine.request import Request
-from camcli.engine.targets import choose_target_classes
 from camcli.methods.registry import find_method
+from camcli.models.introspection.selectors import create_layer_specs
 from camcli.models.model import Model, load_model
 
 Run = Callable[[], Any]
@@ -107,11 +107,11 @@ def _create_contenders(case: Case, batch: int) -> dict[str, Run]:
     torch.manual_seed(0)
     model = load_model(case.network, size=(224, 224), device="cpu", pretrained=False)
     inputs = torch.randn(batch, 3, *model.input_size)
-    requests = plan_requests(model, [find_method(case.method)], case.layers, case.block)
-    top = partial(choose_target_classes, fixed_classes=(), top_count=1)
+    (layer_spec,) = create_layer_specs(case.layers, case.block)
+    requests = plan_requests(model, [find_method(case.method)], layer_spec)
     runs: dict[str, Run] = {
         "forward": torch.no_grad()(partial(model.network, inputs)),
-        "camcli": partial(explain_batch, model, inputs, requests, top),
+        "camcli": lambda: explain_batch(model, inputs, requests, lambda x: x.topk(1).indices),
     }
     status = set(runs["camcli"]()[0][0].fused.status_names)
     if status != {"ok"}:

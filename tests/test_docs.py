@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from urllib.parse import unquote
 
+import numpy as np
 import pytest
 import timm
 import torch
@@ -81,6 +82,11 @@ def _commands() -> dict[str, list[str]]:
 COMMANDS = _commands()
 
 
+def _save_channels(path: Path, channels: int) -> None:
+    network = lively(timm.create_model("resnet10t", in_chans=channels, num_classes=3))
+    torch.save(network.state_dict(), path)
+
+
 @pytest.fixture
 def workplace(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     """A folder with the files that the pages name; published weights are random here."""
@@ -104,6 +110,13 @@ def workplace(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]
     (tmp_path / "birds" / "boxes.csv").write_text(
         "image,class_index,x1,y1,x2,y2\nrocket.jpg,3,308,125,338,405\n"
     )
+    imagenet = tmp_path / "ImageNet_ILSVRC2012"
+    (imagenet / "val" / "n04090263").mkdir(parents=True)
+    (imagenet / "ILSVRC2012_list").mkdir()
+    shutil.copy(SAMPLES / "rocket.jpg", imagenet / "val" / "n04090263")
+    (imagenet / "ILSVRC2012_list" / "val_folder_new.txt").write_text(
+        "n04090263/rocket.jpg 3 308 125 338 405\n"
+    )
     for name in ("chelsea", "coffee"):
         (tmp_path / "photos" / name).mkdir(parents=True)
         for copy in range(2):
@@ -114,7 +127,11 @@ def workplace(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]
     torch.save(lively(found).state_dict(), tmp_path / "best.pth")
     (tmp_path / "my_networks.py").write_text(
         "import timm\ndef small():\n    return timm.create_model('resnet10t', num_classes=4)\n"
+        "def age():\n    return timm.create_model('resnet10t', num_classes=1)\n"
     )
+    _save_channels(tmp_path / "xray.pth", 1)
+    _save_channels(tmp_path / "satellite.pth", 5)
+    np.save(tmp_path / "field.npy", np.random.default_rng(0).random((60, 80, 5)))
     (tmp_path / "names.txt").write_text("cup\nsaucer\nspoon\n")
     trunk = lively(timm.create_model("deit_tiny_patch16_224", num_classes=0)).state_dict()
     head = torch.nn.Conv2d(192, 5, 3, padding=1).state_dict()

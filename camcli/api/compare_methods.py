@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -17,6 +16,8 @@ from camcli.api.image_inputs import ImageLike, iter_images
 from camcli.core.errors import ImageError, MethodError, UsageError
 from camcli.core.types import Failure
 from camcli.engine.plan import iter_method_plans
+from camcli.io.pictures import encode_sheet
+from camcli.io.writers import DrawingStyle
 from camcli.methods.registry import list_cheap_methods
 from camcli.models.introspection.gradient_mode import allow_gradients
 from camcli.models.model import Model
@@ -25,8 +26,8 @@ from camcli.runs.comparison import (
     ComparisonRow,
     compare_methods,
     create_comparison_row,
-    draw_comparison,
 )
+from camcli.runs.comparison_sheet import draw_comparison
 
 
 @dataclass(frozen=True, slots=True, repr=False)
@@ -65,14 +66,12 @@ class MethodComparison:
         return matrix
 
     def picture(self) -> Image.Image:
-        """The image, every map with its milliseconds, and the matrix of correlations."""
-        return Image.open(io.BytesIO(self._encode_jpeg()))
-
-    def _encode_jpeg(self) -> bytes:
-        return draw_comparison(self.comparison, 0, self.methods, [self.row])
+        """The image and every map; the numbers are in `seconds` and `spearman`."""
+        style = DrawingStyle(self.row.base_config.model.input_size, with_boxes=False)
+        return draw_comparison(self.comparison, 0, self.methods, [self.row], style)
 
     def _repr_jpeg_(self) -> bytes:
-        return self._encode_jpeg()
+        return encode_sheet(self.picture(), "jpg")
 
     def __repr__(self) -> str:
         name = self.comparison.source.name
@@ -93,15 +92,14 @@ def compare(
     are those of `explain`. Raises ImageError for an image that cannot be read.
     """
     chosen = choose_methods(methods) or list_cheap_methods()
-    config, plan_options = create_run_config(model, chosen, **options)
-    plans = dict(
-        zip((m.name for m in chosen), iter_method_plans(model, chosen, plan_options), strict=True)
-    )
+    config, plan_options, layer_specs = create_run_config(model, chosen, **options)
+    found = iter_method_plans(config.model, chosen, plan_options, layer_specs)
+    plans = dict(zip((m.name for m in chosen), found, strict=True))
     row = create_comparison_row("", "", config, chosen, plans)
     if row.reason_by_method and (methods or not any(row.configs)):
         raise MethodError(next(iter(row.reason_by_method.values())))
     row = row.select_columns([n for n, own in enumerate(row.configs) if own])
-    sources = list(iter_images(image))
+    sources = list(iter_images(image, model.transform.channel_count))
     if len(sources) != 1:
         raise UsageError(f"compare takes one image, not {len(sources)}")
     comparison = compare_methods([row], sources[0])

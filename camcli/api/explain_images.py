@@ -15,17 +15,18 @@ from camcli.core.boxes import BoxSelection
 from camcli.core.concurrency import open_thread_pool, prefetch_map
 from camcli.core.errors import ImageError, UsageError
 from camcli.core.thresholds import parse_threshold
-from camcli.core.types import Failure, FitMode, ImageSource, Result, Sample
+from camcli.core.types import DEFAULT_MAX_PIXELS, Failure, FitMode, ImageSource, Result, Sample
 from camcli.engine.fusion import FUSIONS
 from camcli.engine.plan import PlanOptions, plan_layer_specs
 from camcli.engine.smoothing import parse_smoothing_options
-from camcli.engine.targets import parse_target
 from camcli.methods.option_parsing import parse_methods, parse_options
 from camcli.methods.registry import Method
+from camcli.models.introspection.selectors import BlockChoice, LayerChoice, create_layer_specs
 from camcli.models.model import Model
 from camcli.runs.batch import compute_outcomes
 from camcli.runs.pipeline import add_boxes, load_image_sample
 from camcli.runs.run_config import RunConfig, RunState
+from camcli.runs.similarity import bind_target
 
 READING_THREADS = 2
 
@@ -35,9 +36,9 @@ def explain(
     images: ImageLike | Iterable[ImageLike],
     method: str | Sequence[str] | None = None,
     *,
-    layers: str | None = None,
-    block: int | None = None,
-    target: str | int = "predicted",
+    layers: LayerChoice = None,
+    block: BlockChoice = None,
+    target: str | int | Sequence[str | int] = "predicted",
     fusion: str | None = None,
     smooth: str = "none",
     options: Mapping[str, Any] | None = None,
@@ -45,24 +46,28 @@ def explain(
     threshold: str | float | None = None,
     boxes: BoxSelection = "largest",
     fit: FitMode = "squash",
+    rgb: Sequence[int] = (),
     batch_size: int = 8,
+    max_pixels: int = DEFAULT_MAX_PIXELS,
     on_error: Literal["stop", "continue"] = "stop",
 ) -> Any:
     """Explain what the network looked at in one image or in many.
 
-    `images` is a path, a PIL image, an array (H,W,3), a tensor (3,H,W), or many of these: a list,
-    a generator, a folder, a glob, (B,...) values. One image gives a list of `Explanation`s, one
-    for each method and class. Many images give a generator, in the order of the images, that
-    reads ahead and keeps one batch in memory.
+    `images` is a path, a PIL image, an array (H,W,C), a tensor (C,H,W), or many of these: a list,
+    a generator, a folder, a glob, (B,...) values. C is the network's number of channels. One
+    image gives a list of `Explanation`s, one for each method, choice of layers, and class. Many
+    images give a generator, in the order of the images, that reads ahead and keeps one batch in
+    memory.
 
     The arguments are the options of `camcli explain`; `options` has the method's own, such as
-    `{"masks": 500}`. Raises UsageError, MethodError, LayerError or TargetError for a wrong
-    argument, at once. An image that cannot be read raises ImageError; with
-    `on_error="continue"` its place is taken by a `Failure`, which has `name` and `reason`.
+    `{"masks": 500}`. `max_pixels` limits files, not images in memory. Raises UsageError,
+    MethodError, LayerError or TargetError for a wrong argument, at once. An image that
+    cannot be read raises ImageError; with `on_error="continue"` its place is taken by a `Failure`,
+    which has `name` and `reason`.
     """
     check_choice("on_error", on_error, ("stop", "continue"))
     methods = choose_methods(method)
-    config, plan_options = create_run_config(
+    config, plan_options, layer_specs = create_run_config(
         model,
         methods,
         layers=layers,
@@ -75,10 +80,13 @@ def explain(
         threshold=threshold,
         boxes=boxes,
         fit=fit,
+        rgb=rgb,
         batch_size=batch_size,
     )
-    config = replace(config, requests=plan_layer_specs(model, methods, [layers], plan_options))
-    found = _iter_explanations(config, iter_images(images), on_error)
+    requests = plan_layer_specs(config.model, methods, layer_specs, plan_options)
+    config = replace(config, requests=requests, max_pixels=max_pixels)
+    sources = iter_images(images, model.transform.channel_count)
+    found = _iter_explanations(config, sources, on_error)
     return list(found) if is_single_image(images) else found
 
 
@@ -97,9 +105,9 @@ def create_run_config(
     model: Model,
     methods: Sequence[Method],
     *,
-    layers: str | None = None,
-    block: int | None = None,
-    target: str | int = "predicted",
+    layers: LayerChoice = None,
+    block: BlockChoice = None,
+    target: str | int | Sequence[str | int] = "predicted",
     fusion: str | None = None,
     smooth: str = "none",
     options: Mapping[str, Any] | None = None,
@@ -107,34 +115,49 @@ def create_run_config(
     threshold: str | float | None = None,
     boxes: BoxSelection = "largest",
     fit: FitMode = "squash",
+    rgb: Sequence[int] = (),
     batch_size: int = 8,
-) -> tuple[RunConfig, PlanOptions]:
-    """Create the run configuration, without requests yet, and the options to plan them from."""
+) -> tuple[RunConfig, PlanOptions, tuple[str | None, ...]]:
+    """Create the run configuration, and the options and layers from which to plan requests."""
     check_choice("fit", fit, get_args(FitMode))
     check_choice("boxes", boxes, get_args(BoxSelection))
     check_choice("fusion", fusion, (None, "none", *FUSIONS))
-    if layers is not None and block is not None:
-        raise UsageError("layers and block cannot be combined")
-    for name, text in {"layers": layers, "target": target, "smooth": smooth}.items():
+    targets = [target] if isinstance(target, str | int) or target is None else list(target)
+    for name, text in [("smooth", smooth), *(("target", each) for each in targets)]:
         if not isinstance(text, str | int | None):
-            raise UsageError(f"{name}={text!r}: write a text, such as 'stage1..5'")
+            raise UsageError(f"{name}={text!r}: write a text, such as 'top:5'")
+    _check_layer_choice("layers", layers, str, "'stage1..5'")
+    _check_layer_choice("block", block, int | str, "11 or '0..11'")
     if type(batch_size) is not int or not 1 <= batch_size <= 2**16:
         raise UsageError(f"batch_size={batch_size}: write a whole number of 1 or more")
+    if len(rgb) not in (0, 1, 3) or any(type(number) is not int or number < 1 for number in rgb):
+        raise UsageError(
+            f"rgb={rgb!r}: give three bands, such as (3, 2, 1), or one; 1 is the first"
+        )
     smoothing = parse_smoothing_options(smooth, seed, fit)
+    model, bound = bind_target(model, [str(each) for each in targets], fit)
     config = RunConfig(
         model=model,
         requests=(),
-        target=parse_target(str(target))(model.labels),
+        target=bound,
         fit=fit,
         batch_size=batch_size,
         threshold=parse_threshold(None if threshold is None else str(threshold)),
         box_selection=boxes,
         smoothing=smoothing,
+        picture_bands=tuple(rgb),
     )
     settings = {m.name: _parse_options(m, options or {}, seed, methods) for m in methods}
-    return config, PlanOptions(
-        layer_spec=layers, block=block, fusion=fusion, options=settings, smoothing=smoothing
-    )
+    plan_options = PlanOptions(fusion=fusion, options=settings, smoothing=smoothing)
+    return config, plan_options, create_layer_specs(layers, block)
+
+
+def _check_layer_choice(name: str, given: object, kind: Any, example: str) -> None:
+    """Raise UsageError unless it is None, one of the kind, or a list or tuple of these."""
+    listed = given if isinstance(given, list | tuple) else [] if given is None else [given]
+    for each in listed:
+        if not isinstance(each, kind) or isinstance(each, bool):
+            raise UsageError(f"{name}={each!r}: write {example}, or a list of such")
 
 
 def check_choice(name: str, value: object, choices: Sequence[object]) -> None:

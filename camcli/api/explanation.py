@@ -12,10 +12,9 @@ from PIL import Image
 
 from camcli.core.geometry import Float32Array, map_to_original
 from camcli.core.types import Box, ClassExplanation, MapStatus, Result
-from camcli.io.drawing import draw_boxes
-from camcli.io.pictures import draw_explanation, draw_result_grid, encode_image
+from camcli.io.pictures import draw_explanation, draw_result_grid, encode_image, mark_region
 from camcli.io.results import explanation_to_json, sample_to_json
-from camcli.io.writers import DrawingStyle
+from camcli.io.writers import DEFAULT_ALPHA, BlendName, DrawingStyle
 
 
 @dataclass(frozen=True, slots=True, repr=False)
@@ -50,8 +49,8 @@ class Explanation:
         return self.result.layer_names
 
     @property
-    def class_index(self) -> int:
-        """The index of the explained class."""
+    def class_index(self) -> int | None:
+        """The index of the explained class; None for a network without classes."""
         return self.found.class_index
 
     @property
@@ -61,8 +60,21 @@ class Explanation:
 
     @property
     def score(self) -> float:
-        """The probability of the class, from 0 to 1."""
+        """The probability of the class, from 0 to 1; of a regression the value.
+
+        The cosine with `target="like:..."`, and NaN for a network without classes.
+        """
         return self.found.score
+
+    @property
+    def targets(self) -> tuple[str, ...]:
+        """The targets that chose the class, such as ("predicted", "folder")."""
+        return self.found.targets
+
+    @property
+    def is_predicted(self) -> bool:
+        """Whether the network predicts the class."""
+        return self.found.is_predicted
 
     @property
     def status(self) -> MapStatus:
@@ -97,17 +109,25 @@ class Explanation:
         return {layer_map.name: layer_map.values for layer_map in self.found.layer_maps}
 
     def overlay(
-        self, *, colormap: str = "jet", alpha: float = 0.5, boxes: bool = False
+        self,
+        *,
+        colormap: str | None = None,
+        alpha: float = DEFAULT_ALPHA,
+        boxes: bool = False,
+        blend: BlendName | None = None,
     ) -> Image.Image:
-        """The map over the image; without a map, the picture shows the reason."""
-        style = DrawingStyle(self.input_size, colormap, alpha)
+        """The map over the image; without a map, the picture shows the reason.
+
+        By default the opacity grows with the map. `blend="constant"` gives all of it the opacity
+        `alpha`, and `blend="none"` leaves out the image.
+        """
+        style = DrawingStyle(self.input_size, colormap, alpha, with_boxes=boxes, blend=blend)
         view = self.result.sample.view
         picture = draw_explanation(self.result, self.found, self.image, view, style)
-        if boxes:
-            draw_boxes(picture, self.boxes)
+        mark_region(picture, self.result, self.found, style)
         return picture
 
-    def grid(self, *, colormap: str = "jet", alpha: float = 0.5) -> Image.Image:
+    def grid(self, *, colormap: str | None = None, alpha: float = DEFAULT_ALPHA) -> Image.Image:
         """The image, the map of each layer, and the fused map, in one picture."""
         style = DrawingStyle(self.input_size, colormap, alpha)
         return draw_result_grid(self.result, self.found, style)
@@ -130,7 +150,5 @@ class Explanation:
 
     def __repr__(self) -> str:
         where = ", ".join(f"{b.x1},{b.y1}-{b.x2},{b.y2}" for b in self.boxes)
-        return (
-            f"Explanation({self.name!r}, {self.method}, {self.class_name!r} {self.score:.2f}, "
-            f"{self.status}, boxes [{where}])"
-        )
+        shown = f"{self.class_name!r} {self.score:.2f}" if self.class_name else "no class"
+        return f"Explanation({self.name!r}, {self.method}, {shown}, {self.status}, boxes [{where}])"

@@ -32,15 +32,20 @@ def is_single_image(images: ImageLike | Iterable[ImageLike]) -> bool:
     return isinstance(images, Image.Image) or is_file or not isinstance(images, Iterable)
 
 
-def iter_images(images: ImageLike | Iterable[ImageLike]) -> Iterator[ImageSource | Failure]:
-    """Each image in order. A folder or a glob gives every image that it names."""
+def iter_images(
+    images: ImageLike | Iterable[ImageLike], channel_count: int = 3
+) -> Iterator[ImageSource | Failure]:
+    """Each image in order. A folder or a glob gives every image that it names.
+
+    For a network of another number of channels than three, images and arrays keep their bands.
+    """
     is_path = isinstance(images, str | os.PathLike)
     items: Iterable[Any] = [images] if is_path or is_single_image(images) else images  # type: ignore[assignment]  # no path, not single: many
     for number, item in enumerate(items):
         if isinstance(item, str | os.PathLike):
             yield from _find_sources(os.fspath(item))
         else:
-            yield _create_source(item, f"image {number}")
+            yield _create_source(item, f"image {number}", channel_count)
 
 
 def _find_sources(path: str) -> Sequence[ImageSource | Failure]:
@@ -50,9 +55,10 @@ def _find_sources(path: str) -> Sequence[ImageSource | Failure]:
         return [Failure(path, path, str(error).removeprefix(f"{path}: "))]
 
 
-def _create_source(values: Any, name: str) -> ImageSource | Failure:
+def _create_source(values: Any, name: str, channel_count: int) -> ImageSource | Failure:
+    convert = to_image if channel_count == 3 else _to_bands
     try:
-        return ImageSource(Path(name), name, name, image=to_image(values))
+        return ImageSource(Path(name), name, name, image=convert(values))
     except ImageError as error:
         return Failure(name, name, str(error))
 
@@ -75,6 +81,15 @@ def to_image(values: Image.Image | np.ndarray[Any, Any] | Tensor) -> Image.Image
     if array.ndim not in (2, 3) or 0 in array.shape or array.shape[2:] not in ((), (3,)):
         raise ImageError(f"an array of shape {array.shape} is not an image: give (H, W, 3)")
     return Image.fromarray(_to_bytes(array)).convert("RGB")
+
+
+def _to_bands(values: Any) -> Image.Image | np.ndarray[Any, Any]:
+    """An image or array as it is, a tensor as an array. Raises ImageError for anything else."""
+    if isinstance(values, Image.Image | np.ndarray):
+        return values
+    if not _is_array(values):
+        raise ImageError(f"a {type(values).__name__} is not an image; give a path, image or array")
+    return _tensor_to_array(values)
 
 
 def _tensor_to_array(values: Tensor) -> np.ndarray[Any, Any]:

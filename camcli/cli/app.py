@@ -14,10 +14,10 @@ import typer
 from typer import TyperException
 
 from camcli import __version__
-from camcli.cli.console import flush_output, prepare_streams, print_data, print_error
+from camcli.cli.console import flush_output, prepare_streams, print_data, print_error, print_info
 from camcli.cli.lazy_commands import LazyGroup
 from camcli.cli.malloc import keep_freed_memory
-from camcli.core.errors import CamcliError, StorageError
+from camcli.core.errors import FULL_ERRNOS, CamcliError, StorageError
 
 INTERRUPTED_STATUS = 130
 INTERRUPTED_MESSAGE = "interrupted; all files written so far are complete"
@@ -63,15 +63,15 @@ def main() -> int:
             print_error(INTERRUPTED_MESSAGE)
         return status
     except (CamcliError, TyperException) as error:
-        message = error.format_message() if isinstance(error, TyperException) else str(error)
-        message = message.replace("Value error, ", "")  # pydantic's, in front of Typer's own words
-        if message:  # without arguments, Typer prints the help page and gives no message
-            print_error(message)
+        _print_known_error(error)
         return 1 if isinstance(error, StorageError) else 2
     except (KeyboardInterrupt, typer.Abort):
         print_error(INTERRUPTED_MESSAGE)
         return INTERRUPTED_STATUS
     except Exception as error:
+        if reason := _find_outer_reason(error):
+            print_error(reason)
+            return 1
         if os.environ.get("CAMCLI_TRACEBACK"):
             raise
         where = "set CAMCLI_TRACEBACK=1 to see where, and please report it"
@@ -79,6 +79,24 @@ def main() -> int:
         return 1
     finally:
         flush_output()
+
+
+def _print_known_error(error: CamcliError | TyperException) -> None:
+    message = error.format_message() if isinstance(error, TyperException) else str(error)
+    message = message.replace("Value error, ", "")  # pydantic's, in front of Typer's own words
+    if message:  # without arguments, Typer prints the help page and gives no message
+        print_error(message)
+    for note in getattr(error, "__notes__", ()):  # lines of Python that mend it
+        print_info(note)
+
+
+def _find_outer_reason(error: Exception) -> str:
+    """Why the machine, not camcli, ended the command; or an empty text."""
+    if isinstance(error, MemoryError):
+        return "not enough memory"
+    if isinstance(error, OSError) and error.errno in FULL_ERRNOS:
+        return f"cannot write: {error.strerror}"
+    return ""
 
 
 if __name__ == "__main__":

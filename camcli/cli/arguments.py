@@ -13,7 +13,7 @@ from camcli.cli.declarations import (
     OUTPUT,
     SPEED,
     BatchSize,
-    Block,
+    BlockSpecs,
     Boxes,
     Checkpoint,
     Device,
@@ -23,10 +23,12 @@ from camcli.cli.declarations import (
     HeadName,
     Interpolation,
     LabelFile,
+    LogitsName,
+    MaxPixels,
     Mean,
     ModelName,
-    OutputFolder,
     Overwrite,
+    PictureBands,
     Seed,
     Settings,
     Size,
@@ -35,6 +37,10 @@ from camcli.cli.declarations import (
     Threshold,
     Workers,
 )
+from camcli.cli.output_folder import declare_output_folder
+from camcli.cli.picture_arguments import Caption, Scale
+from camcli.core.types import DEFAULT_MAX_PIXELS
+from camcli.io.run_folders import COMPARE_FOLDER, EXPLAIN_FOLDER
 from camcli.io.writers import describe_writers
 
 
@@ -46,6 +52,7 @@ class ModelArguments:
     checkpoint: Checkpoint = None
     labels: LabelFile = None
     head: HeadName = None
+    logits: LogitsName = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,13 +64,15 @@ class InputArguments:
     mean: Mean = None
     std: Std = None
     interpolation: Interpolation = None
+    rgb: PictureBands = None
+    max_pixels: MaxPixels = DEFAULT_MAX_PIXELS
 
 
 @dataclass(frozen=True, slots=True)
 class MethodArguments:
     """How camcli applies every method, as typed; each command declares its own `--method`."""
 
-    block: Block = None
+    block: BlockSpecs = None
     fusion: FusionName = None
     set_: Settings = None
     smooth: Smooth = "none"
@@ -74,7 +83,9 @@ class MethodArguments:
 class ExplainOutputArguments:
     """Which files to write and where, as typed."""
 
-    output: OutputFolder = Path("camcli-out")
+    output: Annotated[
+        Path | None, declare_output_folder(EXPLAIN_FOLDER, "--resume or --overwrite")
+    ] = None
     overwrite: Overwrite = False
     resume: Annotated[
         bool,
@@ -96,34 +107,14 @@ class ExplainOutputArguments:
         str,
         Option(
             metavar="LIST",
-            help=f"Write these kinds of file. {describe_writers()}.",
+            help=f"Write these files. {describe_writers()}; sheet: all on one.",
             rich_help_panel=OUTPUT,
         ),
     ] = "overlay,boxes"
-    image_format: Annotated[
-        Literal["jpg", "png", "webp"],
-        Option(help="Save overlays and grids in this format.", rich_help_panel=OUTPUT),
-    ] = "jpg"
     threshold: Threshold = None
     boxes: Boxes = "largest"
-    colormap: Annotated[
-        str,
-        Option(
-            metavar="NAME",
-            help="Colour heatmaps with this matplotlib colormap.",
-            rich_help_panel=OUTPUT,
-        ),
-    ] = "jet"
-    alpha: Annotated[
-        float,
-        Option(
-            metavar="A",
-            min=0,
-            max=1,
-            help="Draw the heatmap over the image with this opacity.",
-            rich_help_panel=OUTPUT,
-        ),
-    ] = 0.5
+    caption: Caption = "below"
+    scale: Scale = "image"
     format_: FormatName = "auto"
 
 
@@ -157,7 +148,14 @@ class ExplainSpeedArguments:
 class CompareOutputArguments:
     """Which files to write and where, as typed."""
 
-    output: OutputFolder = Path("camcli-compare")
+    output: Annotated[Path | None, declare_output_folder(COMPARE_FOLDER)] = None
     overwrite: Overwrite = False
     threshold: Threshold = None
+    boxes: Annotated[
+        Literal["none", "largest", "all", "grabcut"],
+        Option(
+            help="Draw a box around the largest region, all regions, or the largest after GrabCut.",
+            rich_help_panel=OUTPUT,
+        ),
+    ] = "none"
     format_: FormatName = "auto"

@@ -7,10 +7,13 @@ from collections.abc import Iterable
 from importlib.resources import files
 
 from camcli.methods.registry import METHODS
+from camcli.models.zoo.builtin_names import BUILTIN_NAMES
 
-# As BUILTIN_NAMES of models/zoo/builtin_networks.py, which imports torch; a test compares them.
-BUILTIN_MODELS = ("tf_efficientnet_lite0", "tscam_vit_lite0", "vit_lite0")
-LAYER_SPECS = ("last", "all", *(f"stage{n}" for n in range(1, 6)), "stage1..5", "stage3..5")
+LAYER_SPECS = (
+    *("last", "all", *(f"stage{n}" for n in range(1, 6))),
+    *("stage1..5", "stage3..5", "each:stage1..5"),
+)
+COLUMN_WORDS = ("image", "fused", "layers", "blocks", "parts", "methods", "models", "classes")
 ALL_KEYWORD, CHEAP_KEYWORD = "all", "all-cheap"
 
 
@@ -26,12 +29,17 @@ def complete_compared_methods(incomplete: str) -> list[str]:
 
 def complete_models(incomplete: str) -> list[str]:
     """Names of networks: built-in ones, and those of timm and torchvision in camcli's index."""
-    return _complete_list([*BUILTIN_MODELS, *load_architecture_names()], incomplete)
+    return _complete_list([*BUILTIN_NAMES, *load_architecture_names()], incomplete)
 
 
 def complete_layers(incomplete: str) -> list[str]:
     """Selections of layers that most networks have, also after a comma."""
     return _complete_list(LAYER_SPECS, incomplete)
+
+
+def complete_columns(incomplete: str) -> list[str]:
+    """Words for the columns of a figure, also after a comma."""
+    return _complete_list([*COLUMN_WORDS, *LAYER_SPECS, *METHODS], incomplete)
 
 
 def load_architecture_names() -> list[str]:

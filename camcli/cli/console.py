@@ -11,7 +11,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import timedelta
 
-from camcli.core.errors import OutputError, to_one_line
+from camcli.core.errors import StorageError, to_one_line
 
 LOG_INTERVAL_SECONDS = 30.0  # between two lines of progress in a log file
 MAX_ERROR_CHARACTERS = 1500  # a name in a message can have any length
@@ -19,7 +19,9 @@ ERROR_TAIL_CHARACTERS = 300  # kept from the end of a long message, where the re
 
 
 def prepare_streams() -> None:
-    """Make any file name printable in any locale, and make closed streams silent."""
+    """Make any file name printable in any locale, make closed streams silent, and stdin empty."""
+    _fill_standard_descriptors()
+    sys.stdin = sys.stdin or io.TextIOWrapper(io.FileIO(os.devnull))
     sys.stdout = sys.stdout or io.TextIOWrapper(io.FileIO(os.devnull, "w"))
     sys.stderr = sys.stderr or io.TextIOWrapper(io.FileIO(os.devnull, "w"))
     for stream in (sys.stdout, sys.stderr):
@@ -31,11 +33,24 @@ def prepare_streams() -> None:
         )  # a file name may contain any bytes
 
 
+def _fill_standard_descriptors() -> None:
+    """Open the null device in place of a closed descriptor 0, 1 or 2.
+
+    Otherwise the next file that camcli opens would get this number, and a library that writes to
+    standard error would write into it.
+    """
+    for descriptor in range(3):
+        try:
+            os.fstat(descriptor)
+        except OSError:
+            os.open(os.devnull, os.O_RDWR)  # takes the lowest free number
+
+
 def print_data(text: str) -> None:
     """Print one line of data.
 
     When the reader closes the pipe, camcli prints nothing more and continues to write files.
-    Raises OutputError for other errors, such as a full disk.
+    Raises StorageError for other errors, such as a full disk.
     """
     try:
         print(text, flush=True)  # noqa: T201 - the only place that prints data
@@ -43,7 +58,7 @@ def print_data(text: str) -> None:
         _discard_stream(sys.stdout)
     except OSError as error:
         _discard_stream(sys.stdout)
-        raise OutputError(f"cannot write to standard output: {error.strerror}") from None
+        raise StorageError(f"cannot write to standard output: {error.strerror}") from None
 
 
 def print_error(text: object) -> None:

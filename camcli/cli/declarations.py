@@ -9,7 +9,7 @@ from typer import Argument, Option
 
 from camcli.cli.completions import complete_layers, complete_methods, complete_models
 from camcli.cli.options import OutputFormat
-from camcli.core.types import FitMode
+from camcli.core.types import MAX_READABLE_PIXELS, FitMode
 
 MODEL, METHOD, INPUT, OUTPUT, SPEED = "Model", "Method", "Input", "Output", "Speed"  # help panels
 NO_TYPE = ""  # Typer would show `<bool>` after a flag
@@ -57,11 +57,22 @@ LabelFile = Annotated[
     ),
 ]
 HeadName = Annotated[
-    Literal["softmax", "sigmoid"] | None,
+    Literal["softmax", "sigmoid", "probabilities", "regression", "embedding"] | None,
     Option(
         "--head",
-        help="Turn logits into probabilities this way; use sigmoid for multi-label models.",
+        help="Take the outputs as logits of classes (softmax; sigmoid for multi-label models), as"
+        " probabilities, as the values of a regression, or as an embedding without classes.",
         show_default=FROM_MODEL,
+        rich_help_panel=MODEL,
+    ),
+]
+LogitsName = Annotated[
+    str | None,
+    Option(
+        "--logits",
+        metavar="NAME",
+        help="Explain this output of a network that returns several: a key, or an index from 0.",
+        show_default="the one that fits the class names",
         rich_help_panel=MODEL,
     ),
 ]
@@ -78,39 +89,28 @@ MethodNames = Annotated[
         autocompletion=complete_methods,
     ),
 ]
-LayerSpec = Annotated[
-    str | None,
-    Option(
-        "--layers",
-        "-l",
-        metavar="SPEC",
-        help="Explain these layers: stage4, stage1..5, last, all, or names; see `camcli layers`.",
-        show_default="the method's own",
-        rich_help_panel=METHOD,
-        autocompletion=complete_layers,
-    ),
-]
 LayerSpecs = Annotated[
     list[str] | None,
     Option(
         "--layers",
         "-l",
         metavar="SPEC",
-        help="Explain these layers: stage4, stage1..5, last, all, or names; repeat the option to"
-        " add a row.",
+        help="Explain these layers: stage4, stage1..5, last, -2 (the second last stage or block),"
+        " all, or names; see `camcli layers`. Repeat the option to add a row of results; each:SPEC"
+        " adds one for every layer.",
         show_default="the method's own",
         rich_help_panel=METHOD,
         autocompletion=complete_layers,
     ),
 ]
-Block = Annotated[
-    int | None,
+BlockSpecs = Annotated[
+    list[str] | None,
     Option(
         "--block",
         "-b",
         metavar="N",
         help="Explain transformer block N, at the input of its attention; 0 is the first block, -1"
-        " the last.",
+        " the last. Also 0,5,11, 0..11, all, and each:0..11. Repeat the option to add a row.",
         rich_help_panel=METHOD,
     ),
 ]
@@ -123,15 +123,15 @@ FusionName = Annotated[
         rich_help_panel=METHOD,
     ),
 ]
-TargetSpec = Annotated[
-    str,
+TargetSpecs = Annotated[
+    list[str] | None,
     Option(
         "--target",
         "-t",
         metavar="SPEC",
-        help="Choose the class to explain: predicted, top:5, an index, a name, folder,"
-        " @targets.csv, or CLASS-vs-CLASS; finer:N contrasts the predicted class with the N nearest"
-        " ones.",
+        help="Choose the classes to explain: predicted, top:5, all, above:P, an index, a name,"
+        " folder, @targets.csv, CLASS-vs-CLASS, finer:N, high, low or like:IMAGE; repeat for more.",
+        show_default="predicted",
         rich_help_panel=METHOD,
     ),
 ]
@@ -184,7 +184,8 @@ Mean = Annotated[
     str | None,
     Option(
         metavar="M",
-        help="Normalise the input with this mean, such as 0.5 or 0.485,0.456,0.406.",
+        help="Normalise the input with this mean, such as 0.5 or 0.485,0.456,0.406: one number, or"
+        " one per channel.",
         show_default=FROM_MODEL,
         rich_help_panel=INPUT,
     ),
@@ -198,6 +199,17 @@ Std = Annotated[
         rich_help_panel=INPUT,
     ),
 ]
+MaxPixels = Annotated[
+    int,
+    Option(
+        metavar="N",
+        min=1,
+        max=MAX_READABLE_PIXELS,
+        help="Refuse an image of more than N pixels. Reading and drawing take up to 25 bytes of"
+        " memory per pixel.",
+        rich_help_panel=INPUT,
+    ),
+]
 Interpolation = Annotated[
     Literal["nearest", "bilinear", "bicubic", "lanczos"] | None,
     Option(
@@ -206,14 +218,14 @@ Interpolation = Annotated[
         rich_help_panel=INPUT,
     ),
 ]
-OutputFolder = Annotated[
-    Path,
+PictureBands = Annotated[
+    str | None,
     Option(
-        "--output",
-        "-o",
-        metavar="DIR",
-        help="Write all files into this folder.",
-        rich_help_panel=OUTPUT,
+        "--rgb",
+        metavar="R,G,B",
+        help="Show these bands of an image with many, such as 3,2,1, or one in grey.",
+        show_default="the first three, or the first",
+        rich_help_panel=INPUT,
     ),
 ]
 Overwrite = Annotated[
@@ -230,7 +242,7 @@ Threshold = Annotated[
     Option(
         metavar="T",
         help="Draw boxes around values above T: a fraction of the maximum, otsu, or a percentile"
-        " such as p90.",
+        " such as p90; none: no boxes.",
         show_default="the method's own",
         rich_help_panel=OUTPUT,
     ),

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 from typer import Argument, Option
 
@@ -75,7 +75,7 @@ MapFolders = Annotated[
     Option(
         metavar="DIR",
         help="Score maps from this folder instead of a model: .npy files, or .npz files of"
-        " --save array.",
+        " --save array; --method chooses among several.",
         rich_help_panel=INPUT,
     ),
 ]
@@ -88,6 +88,18 @@ Resamples = Annotated[
         help="Compute confidence intervals from N bootstrap resamples; 0: no intervals.",
         rich_help_panel=OUTPUT,
     ),
+]
+Gallery = Annotated[
+    Literal["examples", "all"],
+    Option(
+        help="Draw examples of each row, or all images too: the map, the true boxes, the box and"
+        " its IoU.",
+        rich_help_panel=OUTPUT,
+    ),
+]
+ChartFormatName = Annotated[
+    Literal["png", "svg", "pdf"],
+    Option("--chart-format", help="Save charts in this format.", rich_help_panel=OUTPUT),
 ]
 Floors = Annotated[
     list[str] | None,

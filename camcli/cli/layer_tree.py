@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING
 
 from camcli.cli.console import print_data, print_info
@@ -13,8 +13,13 @@ if TYPE_CHECKING:
     from camcli.models.model import Model
 
 
-def print_layer_tree(model: Model, default_layer: Layer | None) -> None:
-    """Print every layer below its parent modules, then the methods that suit the layers."""
+def print_layer_tree(
+    model: Model, default_layer: Layer | None, option_by_name: Mapping[str, str]
+) -> None:
+    """Print every layer below its parent modules, then the methods that suit the layers.
+
+    A stage, a block, and the input of a block's attention have the option that selects them.
+    """
     from camcli.engine.compatibility import find_model_live_layers
 
     live = find_model_live_layers(model)
@@ -24,7 +29,7 @@ def print_layer_tree(model: Model, default_layer: Layer | None) -> None:
     for layer in sorted(layers, key=lambda la: [order[n] for n in _list_enclosing_modules(la)]):
         for line in _format_branches(layer.name, previous):
             print_data(line)
-        print_data(_format_leaf(layer, live, default_layer))
+        print_data(_format_leaf(layer, live, default_layer, option_by_name[layer.name]))
         previous = layer.module_name
     for line in _iter_method_lines(model, len(live), len(layers)):
         print_data(line)
@@ -56,16 +61,18 @@ def _format_branches(name: str, previous_name: str) -> list[str]:
     return [f"{'  ' * depth}{to_one_line(parts[depth])}" for depth in range(shared, len(parts) - 1)]
 
 
-def _format_leaf(layer: Layer, live_names: frozenset[str], default_layer: Layer | None) -> str:
+def _format_leaf(
+    layer: Layer, live_names: frozenset[str], default_layer: Layer | None, option: str
+) -> str:
     indent, own_name = "  " * layer.name.count("."), layer.name.rsplit(".", 1)[-1]
     prefix = f" +{layer.prefix_token_count} tokens" if layer.prefix_token_count else ""
     shape = f"{layer.layout} {layer.channels} x {layer.grid[0]}x{layer.grid[1]}{prefix}"
+    is_numbered = layer.stage is not None or layer.block is not None
     words = [
         f"{indent}{to_one_line(own_name)}".ljust(34),
         shape.ljust(28),
         "" if layer.name in live_names else "gradient zero",
-        f"stage{layer.stage}" if layer.stage is not None else "",
-        f"block {layer.block}" if layer.block is not None else "",
+        option if is_numbered or option.startswith("--block") else "",
         "default" if layer == default_layer else "",
     ]
     return "  ".join(filter(None, words)).rstrip()

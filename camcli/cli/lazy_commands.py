@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import os
+import shlex
 from collections.abc import Mapping
 from importlib import import_module
+from pathlib import Path
 from typing import Any
 
 import typer
@@ -11,11 +14,15 @@ from typer.core import TyperCommand, TyperGroup
 from typer.main import get_command, get_group
 
 from camcli.cli.option_groups import expand_option_groups
+from camcli.cli.strict_command import StrictCommand
+from camcli.core.errors import UsageError
+from camcli.io.discovery import IMAGE_SUFFIXES
 
 # The order and the lines of the main help page; a test compares them with each command's own help.
 COMMAND_SUMMARIES: Mapping[str, str] = {
     "explain": "Draw heatmaps and boxes that show what the network looked at.",
     "compare": "Compare methods, layers or models side by side on the same images.",
+    "figure": "Draw one sheet of many images: layers, methods, classes or models side by side.",
     "layers": "List the layers of a model that can be explained.",
     "methods": "List the methods: inputs, network types, cost and paper.",
     "models": "List model names: built-in, timm, torchvision.",
@@ -35,7 +42,7 @@ def load_command(name: str) -> TyperCommand | TyperGroup:
     if hasattr(module, "app"):
         return get_group(module.app)
     single = typer.Typer(add_completion=False)
-    single.command(name)(expand_option_groups(getattr(module, name)))
+    single.command(name, cls=StrictCommand)(expand_option_groups(getattr(module, name)))
     command = get_command(single)
     assert isinstance(command, TyperCommand)
     return command
@@ -64,6 +71,13 @@ class LazyGroup(TyperGroup):
         for name, summary in COMMAND_SUMMARIES.items():
             self.add_command(LazyCommand(name, help=summary))
 
+    def resolve_command(self, ctx: Any, args: list[str]) -> Any:
+        """Find the command. Raises UsageError if an image stands in its place."""
+        if args[0] not in self.commands and _names_images(args[0]) and not ctx.resilient_parsing:
+            call = shlex.join(["camcli", "explain", *args])
+            raise UsageError(f"{args[0]} is not a command; to explain it, write: {call}")
+        return super().resolve_command(ctx, args)
+
     def get_params(self, ctx: Any) -> Any:
         """The options of camcli itself, all of them flags.
 
@@ -73,3 +87,8 @@ class LazyGroup(TyperGroup):
         for option in options:
             option.default = bool(option.default)
         return options
+
+
+def _names_images(text: str) -> bool:
+    """Whether a text names a file, a folder, or images that may be missing."""
+    return os.path.exists(text) or Path(text).suffix.lower() in IMAGE_SUFFIXES

@@ -11,12 +11,14 @@ MAX_MMAP_THRESHOLD_BYTES = 32 * 2**20  # the largest M_MMAP_THRESHOLD that glibc
 
 
 def keep_freed_memory() -> None:
-    """Tell malloc to reuse freed memory; call this before torch is imported.
+    """Tell malloc to reuse freed memory; call this before torch and Pillow are imported.
 
     A network allocates and frees its activations by the megabyte. By default, glibc returns each
     block to the kernel, which then clears every page of the next one. Without glibc, this
     function does nothing.
     """
+    # Pillow: large images in blocks above that threshold, which go back to the kernel when freed.
+    os.environ.setdefault("PILLOW_BLOCK_SIZE", "64m")
     os.environ.setdefault("THP_MEM_ALLOC_ENABLE", "1")  # torch: huge pages for large tensors
     with suppress(OSError, AttributeError, TypeError):
         libc = ctypes.CDLL(None)

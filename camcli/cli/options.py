@@ -13,15 +13,17 @@ from typing import TYPE_CHECKING, Any, Literal
 from camcli.core.errors import UsageError, to_one_line
 from camcli.core.types import FitMode
 from camcli.engine.smoothing import Smoothing, parse_smoothing_options
-from camcli.io.writers import find_writer
+from camcli.io.writers import SHEET, find_writer
 from camcli.methods.option_parsing import parse_options
 from camcli.methods.registry import Method
+from camcli.models.introspection.selectors import create_layer_specs
+from camcli.models.zoo.model_files import check_model_file
 
 if TYPE_CHECKING:
     from camcli.cli.arguments import InputArguments, MethodArguments, ModelArguments
     from camcli.engine.plan import PlanOptions
 
-OutputActivation = Literal["softmax", "sigmoid"]
+HeadName = Literal["softmax", "sigmoid", "probabilities", "regression", "embedding"]
 OutputFormat = Literal["auto", "table", "jsonl", "quiet"]
 MAX_SIZE_PIXELS = 4096  # of an input's side
 COMPARISON_FILE = "compare.jsonl"
@@ -33,7 +35,8 @@ class ModelOptions:
 
     checkpoint: Path | None
     labels: Path | None
-    head: OutputActivation | None
+    head: HeadName | None
+    logits: str | None
     input_size: tuple[int, int] | None
     transform_overrides: Mapping[str, Any]
     device: str
@@ -41,11 +44,14 @@ class ModelOptions:
 
 @dataclass(frozen=True, slots=True)
 class MethodOptions:
-    """The methods, their own options, and the options that all methods share."""
+    """The methods, their own options, and the options that all methods share.
+
+    `layer_specs` are the rows of layers: each `--layers` and `--block`, or only None.
+    """
 
     methods: Sequence[Method]
     settings: Mapping[str, Mapping[str, Any]]
-    block: int | None
+    layer_specs: Sequence[str | None]
     fusion: str | None
     smoothing: Smoothing
 
@@ -55,7 +61,6 @@ class MethodOptions:
 
         return PlanOptions(
             layer_spec=layer_spec,
-            block=self.block,
             fusion=self.fusion,
             options=self.settings,
             smoothing=self.smoothing,
@@ -64,12 +69,14 @@ class MethodOptions:
 
 def parse_model_options(model: ModelArguments, image: InputArguments, device: str) -> ModelOptions:
     """Read the options of a network. Raises UsageError for a wrong value or a missing file."""
+    check_model_file(model.model)
     check_file_exists("--checkpoint", model.checkpoint)
     check_file_exists("--labels", model.labels)
     return ModelOptions(
         checkpoint=model.checkpoint,
         labels=model.labels,
         head=model.head,
+        logits=model.logits,
         input_size=parse_input_size(image.size),
         transform_overrides=parse_transform_options(image.mean, image.std, image.interpolation),
         device=device,
@@ -77,14 +84,13 @@ def parse_model_options(model: ModelArguments, image: InputArguments, device: st
 
 
 def parse_method_options(
-    methods: Sequence[Method], given: MethodArguments, layers: object, fit: FitMode
+    methods: Sequence[Method], given: MethodArguments, layers: Sequence[str] | None, fit: FitMode
 ) -> MethodOptions:
     """Read the options of these methods. Raises UsageError for a wrong value."""
-    check_layer_options(layers, given.block)
     return MethodOptions(
         methods=methods,
         settings=parse_method_settings(given.set_ or [], methods, given.seed),
-        block=given.block,
+        layer_specs=create_layer_specs(layers, given.block),
         fusion=given.fusion,
         smoothing=parse_smoothing_options(given.smooth, given.seed, fit),
     )
@@ -118,24 +124,32 @@ def parse_transform_options(
 def _parse_channel_values(
     option: str, text: str | None, minimum: float
 ) -> tuple[float, ...] | None:
-    """Read one number for all three channels, or three numbers; 1 is white."""
+    """Read one number for all channels, or one for each; 1 is white."""
     if text is None:
         return None
     try:
         values = tuple(float(part) for part in text.split(","))
     except ValueError:
         values = ()
-    if len(values) not in (1, 3) or not all(minimum <= value <= 1 for value in values):
+    if not values or not all(minimum <= value <= 1 for value in values):
         raise UsageError(
             f"{option} {text}: write one number from 0 to 1, or one per channel: 0.485,0.456,0.406"
         )
-    return values * 3 if len(values) == 1 else values
+    return values
+
+
+def parse_picture_bands(text: str | None) -> tuple[int, ...]:
+    """Read `--rgb`: three bands, or one that is shown in grey; 1 is the first."""
+    parts = [] if text is None else text.split(",")
+    if len(parts) not in (0, 1, 3) or not all(re.fullmatch(r"[1-9]\d{0,3}", p) for p in parts):
+        raise UsageError(f"--rgb {text}: write three bands, such as 3,2,1, or one; 1 is the first")
+    return tuple(map(int, parts))
 
 
 def parse_output_kinds(text: str) -> tuple[str, ...]:
     """The kinds of output in a comma-separated list."""
     kinds = dict.fromkeys(part.strip() for part in text.split(",") if part.strip())
-    return tuple(find_writer(kind).name for kind in kinds)
+    return tuple(kind if kind == SHEET else find_writer(kind).name for kind in kinds)
 
 
 def parse_method_settings(
@@ -175,12 +189,6 @@ def check_path_exists(option: str, path: Path | None) -> None:
         raise UsageError(f"{option} {path}: no such file or folder")
 
 
-def check_layer_options(layers: object, block: int | None) -> None:
-    """Refuse `--layers` together with `--block`."""
-    if layers is not None and block is not None:
-        raise UsageError("--layers and --block cannot be combined")
-
-
 def check_grabcut_available(boxes: str) -> None:
     """Refuse `--boxes grabcut` without OpenCV, which is an optional dependency."""
     if boxes == "grabcut" and find_spec("cv2") is None:
@@ -201,10 +209,13 @@ def choose_worker_count() -> int:
 
 
 def check_no_existing_run(
-    output: Path, allowed: bool, file_name: str = "results.jsonl", remedy: str = "--overwrite"
+    output: Path | None,
+    allowed: bool,
+    file_name: str = "results.jsonl",
+    remedy: str = "--overwrite",
 ) -> None:
     """Refuse to write into a folder that holds a run, unless the user allows it."""
-    if not allowed and os.path.lexists(output / file_name):
+    if output is not None and not allowed and os.path.lexists(output / file_name):
         where = to_one_line(output)
         raise UsageError(f"{where} already holds a run: choose another --output, or add {remedy}")
 
@@ -222,6 +233,8 @@ def parse_model_names(
     listed = [part.strip() for part in (models or "").split(",") if part.strip()]
     if models is not None and not listed:
         raise UsageError("--models is empty; write the names of models, separated by commas")
+    for name in listed:
+        check_model_file(name, "--models")
     if model and listed:
         raise UsageError("--model and --models cannot be combined")
     if checkpoint and len(listed) > 1:

@@ -2,28 +2,37 @@
 
 from __future__ import annotations
 
+import shlex
 import time
-from contextlib import suppress
+from collections.abc import Mapping
+from pathlib import Path
 
-from camcli.cli.console import print_error, print_info
+from camcli.cli.clock import measure_waited_seconds
+from camcli.cli.console import print_info
+from camcli.cli.problem_lines import ProblemLines
 from camcli.core.errors import LayerError, to_one_line
 from camcli.core.types import STATUS_TEXTS
-from camcli.engine.plan import find_model_default_layer
+from camcli.engine.chosen_layers import find_model_default_layer
 from camcli.runs.counts import ResultLine, RunCounts, list_blank_maps
 from camcli.runs.explain_run import ExplainRun
 
 TIMED_PHASES = ("reading", "computing", "writing")  # the phases that the summary names
+PICTURE_KINDS = ("compare", "overlay", "grid", "heatmap")  # the best to look at first
 MAX_SUMMARY_REASONS = 3  # the most frequent reasons that the summary names
 
 
-def print_problems(line: ResultLine) -> None:
+def print_problems(line: ResultLine, problems: ProblemLines) -> None:
     """Print the failure of an image, or each of its maps that shows no answer."""
     if line["status"] == "failed":
-        print_error(f"{line['path']}: {line['error']}")
+        problems.print_problem(line["path"], line["error"])
         return
     for label, layer, status in list_blank_maps(line):
-        map_name = f"{line['method']} of {label}, {layer}"
-        print_error(f"{line['path']}: no map ({map_name}): {STATUS_TEXTS[status].message}")
+        method, message = line["method"], STATUS_TEXTS[status].message
+        problems.print_problem(
+            line["path"],
+            f"no map ({method} of {label}, {layer}): {message}",
+            kind=f"no map ({method}, {layer}): {message}",
+        )
 
 
 def print_summary(run: ExplainRun) -> None:
@@ -35,21 +44,36 @@ def print_summary(run: ExplainRun) -> None:
     if counts.failure_reasons:
         parts.append(f"{counts.failure_reasons.total()} failed ({_format_reasons(counts)})")
     parts += [f"{n} without a map ({status})" for status, n in counts.blank_map_counts.items()]
-    print_info(f"{', '.join(parts)}; written to {to_one_line(run.task.output)}/")
+    if counts.first_frame_count:
+        parts.append(f"only the first frame or page of {counts.first_frame_count}")
+    print_info(", ".join(parts))
     if counts.blank_map_counts["zero_gradient"]:
         _print_zero_gradient_hint(run)
 
 
+def print_results_folder(folder: Path, files: Mapping[str, str]) -> None:
+    """Print where the results are, and which picture to open first."""
+    picture = next((files[kind] for kind in PICTURE_KINDS if kind in files), None)
+    how = f" (open {_quote_path(folder / picture)})" if picture else ""
+    print_info(f"results in {_quote_path(folder)}{how}")
+
+
+def _quote_path(path: Path) -> str:
+    return to_one_line(shlex.quote(str(path)))
+
+
 def _format_speed(run: ExplainRun) -> str:
-    count, took = run.counts.done_count, time.monotonic() - run.start_time
-    text = f"{count} image{'s' * (count != 1)} in {took:.1f} s"
+    """The seconds that the user waited, those of the network, and where the run's own went."""
+    count, seconds = run.counts.done_count, run.state.timer.seconds
+    text = f"{count} image{'s' * (count != 1)} in {measure_waited_seconds():.1f} s"
     if not count:
         return text
-    seconds = run.state.timer.seconds
+    took = time.monotonic() - run.start_time
     shares = ", ".join(
         f"{100 * seconds[phase] / took:.0f} % {phase}" for phase in TIMED_PHASES if phase in seconds
     )
-    return f"{text} ({count / took:.1f} a second: {shares})"
+    speed = f"{count / took:.1f} a second after the start: {shares}"
+    return f"{text} (network {seconds.get('computing', 0):.1f} s; {speed})"
 
 
 def _format_reasons(counts: RunCounts) -> str:
@@ -60,9 +84,11 @@ def _format_reasons(counts: RunCounts) -> str:
 
 
 def _print_zero_gradient_hint(run: ExplainRun) -> None:
-    with suppress(LayerError):  # a model without a suitable layer has no hint
+    try:
         layer = find_model_default_layer(run.task.config.model).name
         print_info(
             "zero gradient: the class score does not depend on this layer's patch tokens. "
             f"Try --layers {layer}"
         )
+    except LayerError as error:
+        print_info(f"zero gradient: {error}")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Literal
 
 import numpy as np
@@ -17,9 +18,11 @@ MAX_GRABCUT_SIDE = 500
 
 
 def compute_cutoff(heatmap: Float32Array, threshold: str | float) -> float:
-    """The map value above which a pixel belongs to a region."""
+    """The map value above which a pixel belongs to a region; with "none", no pixel does."""
     if isinstance(threshold, float):
         return threshold * float(heatmap.max())
+    if threshold == "none":
+        return math.inf
     if threshold == "otsu":
         return compute_otsu_threshold(heatmap)
     return float(np.percentile(heatmap, float(threshold[1:])))
@@ -47,59 +50,69 @@ def find_boxes(
     view: View,
     image: Image.Image,
 ) -> tuple[Box, ...]:
+    """The boxes of `find_regions`."""
+    return find_regions(visible_map, threshold, selection, view, image)[0]
+
+
+def find_regions(
+    visible_map: Float32Array,
+    threshold: str | float,
+    selection: BoxSelection,
+    view: View,
+    image: Image.Image,
+) -> tuple[tuple[Box, ...], NDArray[np.bool_]]:
     """Boxes around the 8-connected regions above the threshold, largest region first.
 
     `visible_map` is the visible part of a map, in [0, 1]. `image` is the upright original; boxes
     are in its pixels, half-open. The score is the mean of the map over the region. "grabcut"
-    segments the image with GrabCut and returns the largest box.
+    segments the image with GrabCut and returns the largest box. The second result (h, w) marks the
+    regions that have a box, on the grid of the map, or of GrabCut.
     """
     if selection == "grabcut":
         visible_map, above = segment_with_grabcut(visible_map, threshold, view, image)
-        return tuple(
-            sorted(
-                _find_region_boxes(above, visible_map, view), key=_compute_box_area, reverse=True
-            )[:1]
-        )
-    return _find_region_boxes(
-        visible_map > compute_cutoff(visible_map, threshold),
-        visible_map,
-        view,
-        1 if selection == "largest" else None,
-    )
+        found = _find_region_boxes(above, visible_map, view)
+        largest = max(found, key=lambda entry: _compute_box_area(entry[0]), default=None)
+        found = [largest] if largest else []
+    else:
+        above = visible_map > compute_cutoff(visible_map, threshold)
+        found = _find_region_boxes(above, visible_map, view, 1 if selection == "largest" else None)
+    chosen = np.zeros(visible_map.shape, np.bool_)
+    for _, extent, region in found:
+        chosen[extent] |= region
+    return tuple(box for box, _, _ in found), chosen
 
 
 def _compute_box_area(box: Box) -> int:
     return (box.x2 - box.x1) * (box.y2 - box.y1)
 
 
+_Extent = tuple[slice, slice]
+
+
 def _find_region_boxes(
     mask: NDArray[np.bool_], visible_map: Float32Array, view: View, max_count: int | None = None
-) -> tuple[Box, ...]:
-    """The boxes of the regions, largest region first, at most `max_count`."""
+) -> list[tuple[Box, _Extent, NDArray[np.bool_]]]:
+    """The box of each region, its extent and its pixels there; largest region first."""
     regions, count = ndimage.label(mask, np.ones((3, 3)))
     areas = np.bincount(regions.ravel(), minlength=count + 1)[1:]
     order = np.argsort(-areas, kind="stable")[:max_count]
-    found = (
+    extents = (
         {i: _find_extent(regions == i + 1) for i in order}
         if max_count
         else ndimage.find_objects(regions)
     )
-    return tuple(
-        _region_to_box(*_measure_region(regions, i, found[i], visible_map), visible_map, view)
-        for i in order
-    )
+    found = []
+    for i in order:
+        extent = extents[i]
+        region = regions[extent] == i + 1
+        score = float(visible_map[extent].mean(where=region, dtype=np.float64))
+        found.append((_region_to_box(extent, score, visible_map, view), extent, region))
+    return found
 
 
-def _find_extent(region: NDArray[np.bool_]) -> tuple[slice, slice]:
+def _find_extent(region: NDArray[np.bool_]) -> _Extent:
     rows, cols = (np.flatnonzero(region.any(axis=axis)) for axis in (1, 0))
     return slice(rows[0], rows[-1] + 1), slice(cols[0], cols[-1] + 1)
-
-
-def _measure_region(
-    regions: NDArray[np.int32], i: int, extent: tuple[slice, slice], visible_map: Float32Array
-) -> tuple[tuple[slice, slice], float]:
-    """The extent of a region, and the mean of the map over the region."""
-    return extent, float(visible_map[extent].mean(where=regions[extent] == i + 1, dtype=np.float64))
 
 
 def segment_with_grabcut(
@@ -142,3 +155,25 @@ def _region_to_box(
     x2, y2 = round(left + cols.stop * across), round(top + rows.stop * down)
     x1, y1 = min(x1, view.image_width - 1), min(y1, view.image_height - 1)
     return Box(x1, y1, max(x2, x1 + 1), max(y2, y1 + 1), round(score, 4))
+
+
+def region_to_mask(region: NDArray[np.bool_], view: View) -> NDArray[np.bool_]:
+    """A region on the grid of a map (h, w) as pixels of the original: (height, width).
+
+    A cell covers the pixels between its rounded edges, as for `find_boxes`, so that a box just
+    holds the mask of its region. In an image that is smaller than the grid, some cells cover none.
+    """
+    left, top, right, bottom = view.visible_rectangle
+    columns = _find_covering_cells(left, right, region.shape[1], view.image_width)
+    rows = _find_covering_cells(top, bottom, region.shape[0], view.image_height)
+    outside = np.pad(region, ((0, 1), (0, 1)))  # the last row and column: no cell
+    return outside[rows[:, None], columns[None, :]]
+
+
+def _find_covering_cells(
+    start: float, stop: float, cell_count: int, pixel_count: int
+) -> NDArray[np.intp]:
+    """The cell that covers each of n pixels: (n,); `cell_count` where there is none."""
+    edges = np.rint(start + np.arange(cell_count + 1) * ((stop - start) / cell_count))
+    cells = np.searchsorted(edges, np.arange(pixel_count), side="right") - 1
+    return np.where(cells < 0, cell_count, cells)

@@ -18,6 +18,9 @@ Each message is one line: what is wrong, then what to do::
 
 from collections.abc import Iterable
 from difflib import get_close_matches
+from errno import EDQUOT, ENOSPC
+
+FULL_ERRNOS = (ENOSPC, EDQUOT)  # the disk, or the user's share of it, is full
 
 
 class CamcliError(Exception):

@@ -29,13 +29,13 @@ from camcli.engine.providers.gradients import GRADIENTS
 from camcli.engine.providers.provider_registry import gather_needs, list_providers, provide_input
 from camcli.engine.request import Request
 from camcli.engine.smoothing import NO_SMOOTHING, Smoothing
-from camcli.engine.targets import compute_one_hot_weights
+from camcli.engine.target_rules import TargetColumn, create_class_columns
 from camcli.models.introspection.attention_modules import disable_fused_attention
 from camcli.models.introspection.gradient_mode import allow_gradients
 from camcli.models.introspection.hooks import Recording, compute_gradients, record_outputs
 from camcli.models.model import Model
 
-ClassChooser = Callable[[Tensor], Tensor]
+ClassChooser = Callable[[Tensor], Tensor | Sequence[TargetColumn]]
 TargetChooser = Callable[[Tensor], Sequence[TargetScores]]
 
 
@@ -43,14 +43,12 @@ TargetChooser = Callable[[Tensor], Sequence[TargetScores]]
 class ExplainOptions:
     """The options of an explanation, besides methods and classes.
 
-    `crops` are the inputs that an image was cut into. `weight_logits` makes the weights (B,K) of
-    the explained score from logits (B,K) and classes (B,). At most `chunk_size` altered inputs go
+    `crops` are the inputs that an image was cut into. At most `chunk_size` altered inputs go
     through the network at a time; `report_progress` is called with (done, total) after each chunk.
     """
 
     crops: Crops | None = None
     smoothing: Smoothing = NO_SMOOTHING
-    weight_logits: Callable[[Tensor, Tensor], Tensor] = compute_one_hot_weights
     chunk_size: int = 8
     report_progress: ProgressCallback = lambda _done, _total: None
 
@@ -65,10 +63,11 @@ def explain_batch(
 ) -> list[list[BatchExplanation]]:
     """Explain a batch (B,3,H,W): for each request and each target, one map for every image.
 
-    `choose_classes` turns logits (B,K) into classes (B,T). All methods share one forward pass, and
-    one backward pass per target that stops at the shallowest recorded layer; some methods run
-    further passes. With crops, each image is V inputs in a row, (B V,3,H,W): camcli averages their
-    logits, and joins their maps at their places. With smoothing, every view has its own pass.
+    `choose_classes` turns logits (B,K) into classes (B,T), or into columns that also have the
+    weights of a score. All methods share one forward pass, and one backward pass per target that
+    stops at the shallowest recorded layer; some methods run further passes. With crops, each image
+    is V inputs in a row, (B V,3,H,W): camcli averages their logits, and joins their maps at their
+    places. With smoothing, every view has its own pass.
     """
     layout = CropLayout((inputs.shape[2], inputs.shape[3]), options.crops)
     context = _BatchContext(model, requests, choose_classes, options, layout)
@@ -96,12 +95,9 @@ class _BatchContext:
         views, classes = self.layout.inputs_per_sample, logits.shape[1]
         pooled = logits.detach().float().reshape(-1, views, classes).mean(dim=1)
         probabilities = self.model.to_probabilities(pooled)
-        return [
-            _compute_target_scores(
-                pooled, probabilities, column, self.options.weight_logits(pooled, column)
-            )
-            for column in self.choose_classes(pooled).T
-        ]
+        chosen = self.choose_classes(pooled)
+        columns = create_class_columns(pooled, chosen) if isinstance(chosen, Tensor) else chosen
+        return [_compute_target_scores(pooled, probabilities, column) for column in columns]
 
 
 @dataclass(frozen=True, slots=True)
@@ -174,15 +170,22 @@ def _record_pass(network: nn.Module, needs: PassNeeds) -> Iterator[Recording]:
 
 
 def _compute_target_scores(
-    logits: Tensor, probabilities: Tensor, class_indices: Tensor, weights: Tensor
+    logits: Tensor, probabilities: Tensor, column: TargetColumn
 ) -> TargetScores:
     """Scores and ranks of one class of each image: logits (B,K), classes (B,)."""
-    columns = class_indices[:, None]
+    columns = column.class_indices[:, None]
     own = logits.gather(1, columns)
     # Of equal logits the first class ranks first; a logit that is NaN ranks last.
     is_later = torch.arange(logits.shape[1], device=logits.device) >= columns
     ranks = logits.shape[1] - ((logits < own) | ((logits == own) & is_later)).sum(dim=1)
-    return TargetScores(class_indices, probabilities.gather(1, columns)[:, 0], ranks, weights)
+    return TargetScores(
+        class_indices=column.class_indices,
+        scores=probabilities.gather(1, columns)[:, 0],
+        ranks=ranks,
+        logit_weights=column.logit_weights,
+        is_valid=column.is_valid,
+        spec=column.spec,
+    )
 
 
 def _create_pass_state(

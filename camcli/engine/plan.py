@@ -2,44 +2,51 @@
 
 from __future__ import annotations
 
-import math
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
-from functools import partial
 from typing import Any
 
-from torch import Tensor
-
 from camcli.core.errors import LayerError, MethodError
-from camcli.core.maps import sum_channels
 from camcli.core.types import Layer
+from camcli.engine.chosen_layers import check_layer_sizes, find_chosen_layers
 from camcli.engine.fusion import FUSIONS
-from camcli.engine.providers.attention_weights import ATTENTION_MATRICES
+from camcli.engine.map_functions import choose_map_function
 from camcli.engine.providers.base import ModelPart
-from camcli.engine.providers.provider_registry import list_model_parts, list_providers
+from camcli.engine.providers.provider_registry import (
+    can_choose_blocks,
+    list_model_parts,
+    takes_layers,
+)
 from camcli.engine.request import Request
 from camcli.engine.smoothing import NO_SMOOTHING, Smoothing
-from camcli.methods._decomposition import eigen
-from camcli.methods.registry import DEFAULT_METHODS, METHODS, Method, find_method
-from camcli.models.introspection.default_layer import find_default_layer
+from camcli.methods.registry import (
+    DEFAULT_CLASS_BLIND_METHODS,
+    DEFAULT_METHODS,
+    METHODS,
+    Method,
+    find_method,
+)
 from camcli.models.introspection.gradient_mode import allow_gradients
-from camcli.models.introspection.selectors import find_block_layer, parse_layer_spec
+from camcli.models.introspection.selectors import (
+    EACH_PREFIX,
+    BlockFinder,
+    find_block_layer,
+    find_block_output,
+)
 from camcli.models.model import Model
-from camcli.models.zoo.builtin_networks import BUILTIN_CNN, BUILTIN_TSCAM, BUILTIN_VIT
 
 
 @dataclass(frozen=True, slots=True)
 class PlanOptions:
     """The choices of the user besides methods, which are the same for all methods.
 
-    `layer_spec` and `block` choose layers; at most one of them is given. `fusion` replaces each
-    method's own; "none" makes a request of every layer. `options` holds the options of methods, by
-    method name.
+    `layer_spec` chooses layers, as `parse_layer_spec` reads it. `fusion` replaces each method's
+    own; "none" makes a request of every layer, and so does `each:` before the layers. `options`
+    holds the options of methods, by method name.
     """
 
     layer_spec: str | None = None
-    block: int | None = None
     fusion: str | None = None
     options: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
     smoothing: Smoothing = NO_SMOOTHING
@@ -47,7 +54,20 @@ class PlanOptions:
     @property
     def names_layers(self) -> bool:
         """Whether the user chose layers."""
-        return self.layer_spec is not None or self.block is not None
+        return self.layer_spec is not None
+
+    @property
+    def separates_layers(self) -> bool:
+        """Whether each layer gets a request of its own."""
+        return self.fusion == "none" or (self.layer_spec or "").startswith(EACH_PREFIX)
+
+
+@dataclass(frozen=True, slots=True)
+class SuitablePlan:
+    """The requests of all methods that suit a model; `left_out` has a reason for each other one."""
+
+    requests: tuple[Request, ...]
+    left_out: Mapping[str, str]
 
 
 @allow_gradients()
@@ -55,7 +75,6 @@ def plan_requests(
     model: Model,
     methods: Sequence[Method],
     layer_spec: str | None = None,
-    block: int | None = None,
     fusion: str | None = None,
     options: Mapping[str, Mapping[str, Any]] | None = None,
     smoothing: Smoothing = NO_SMOOTHING,
@@ -68,12 +87,11 @@ def plan_requests(
     """
     plan_options = PlanOptions(
         layer_spec=layer_spec,
-        block=block,
         fusion=fusion,
         options=options or {},
         smoothing=smoothing,
     )
-    return _plan_methods(model, methods, plan_options)
+    return plan_layer_specs(model, methods, [layer_spec], plan_options)
 
 
 @allow_gradients()
@@ -83,58 +101,89 @@ def plan_layer_specs(
     layer_specs: Sequence[str | None],
     plan_options: PlanOptions,
 ) -> tuple[Request, ...]:
-    """The requests for several `--layers`, each only once."""
-    requests: list[Request] = []
-    for number, spec in enumerate(layer_specs):
-        # Methods that choose their layers by themselves need one plan only.
-        planned = [m for m in methods if m.per_layer] if number else methods
-        for request in _plan_methods(model, planned, replace(plan_options, layer_spec=spec)):
-            same = (request.method, request.layers)
-            if same not in [(other.method, other.layers) for other in requests]:
-                requests.append(request)
-    return tuple(requests)
+    """The requests for several specifications of layers, each only once.
+
+    Without methods it is the default one. Raises MethodError if one method does not suit the model.
+    """
+    if not methods:
+        return _plan_default_method(model, layer_specs, plan_options)
+    _check_layers_matter(methods, layer_specs)
+    return _Planner(model, plan_options).plan_specs(methods, layer_specs)
+
+
+@allow_gradients()
+def plan_suitable_methods(
+    model: Model,
+    methods: Sequence[Method],
+    layer_specs: Sequence[str | None],
+    plan_options: PlanOptions,
+) -> SuitablePlan:
+    """As `plan_layer_specs`, but leave out methods that do not suit the model.
+
+    Raises the first MethodError if no method is left.
+    """
+    if not methods:
+        return SuitablePlan(_plan_default_method(model, layer_specs, plan_options), {})
+    plans = list(iter_method_plans(model, methods, plan_options, layer_specs))
+    suitable = [plan for plan in plans if not isinstance(plan, MethodError)]
+    if not suitable:
+        raise next(plan for plan in plans if isinstance(plan, MethodError))
+    reasons = {
+        method.name: str(plan)
+        for method, plan in zip(methods, plans, strict=True)
+        if isinstance(plan, MethodError)
+    }
+    return SuitablePlan(tuple(request for plan in suitable for request in plan), reasons)
 
 
 def iter_method_plans(
-    model: Model, methods: Sequence[Method], plan_options: PlanOptions
+    model: Model,
+    methods: Sequence[Method],
+    plan_options: PlanOptions,
+    layer_specs: Sequence[str | None] | None = None,
 ) -> Iterator[tuple[Request, ...] | MethodError]:
     """Yield the requests of each method alone, or the error that says why it does not suit.
 
-    Raises LayerError if the user chose layers that the model does not have.
+    There is a request for each of `layer_specs`; methods that choose their layers by themselves
+    have one only. Raises LayerError if the user chose layers that the model does not have.
     """
+    specs = [plan_options.layer_spec] if layer_specs is None else layer_specs
+    _check_layers_matter(methods, specs)
     planner = _Planner(model, plan_options)
     for method in methods:
         try:
-            yield planner.create_requests(method)
+            yield planner.plan_specs([method], specs)
         except MethodError as error:
             yield error
         except LayerError as error:
-            if plan_options.names_layers:
+            if [*specs] != [None]:
                 raise
             yield MethodError(str(error))
 
 
-def _plan_methods(
-    model: Model, methods: Sequence[Method], plan_options: PlanOptions
-) -> tuple[Request, ...]:
-    if not methods:
-        return _plan_default_method(model, plan_options)
-    if plan_options.names_layers and not any(m.per_layer for m in methods):
+def _check_layers_matter(methods: Sequence[Method], layer_specs: Sequence[str | None]) -> None:
+    if [*layer_specs] != [None] and methods and not any(map(takes_layers, methods)):
         names = ", ".join(m.name for m in methods)
-        raise LayerError(f"--layers and --block have no effect on {names}; omit them")
-    planner = _Planner(model, plan_options)
-    return tuple(request for m in methods for request in planner.create_requests(m))
+        raise LayerError(
+            f"--layers and --block have no effect on {names}, which read no layer of your choice; "
+            "omit them"
+        )
 
 
-def _plan_default_method(model: Model, plan_options: PlanOptions) -> tuple[Request, ...]:
-    named = plan_options.names_layers
-    *first, last = (m for m in map(find_method, DEFAULT_METHODS) if m.per_layer or not named)
+def _plan_default_method(
+    model: Model, layer_specs: Sequence[str | None], plan_options: PlanOptions
+) -> tuple[Request, ...]:
+    """The first default method that suits; for chosen layers, the first that is per layer."""
+    named = [*layer_specs] != [None]
+    has_classes = model.output_kind != "embedding"
+    names = DEFAULT_METHODS if has_classes else DEFAULT_CLASS_BLIND_METHODS
+    *first, last = (m for m in map(find_method, names) if m.per_layer or not named)
     for method in first:
         with suppress(MethodError):
-            requests = _plan_methods(model, [method], plan_options)
+            requests = plan_layer_specs(model, [method], layer_specs, plan_options)
             if all(request.head is None or request.head.kind == "conv" for request in requests):
                 return requests
-    return _plan_methods(model, [last], plan_options)
+    return plan_layer_specs(model, [last], layer_specs, plan_options)
 
 
 @dataclass(frozen=True, slots=True)
@@ -144,28 +193,79 @@ class _Planner:
     model: Model
     plan_options: PlanOptions
     found_parts: dict[ModelPart[Any], Any] = field(default_factory=dict)
-    found_layers: dict[str | None, tuple[Layer, ...]] = field(default_factory=dict)
+    found_layers: dict[tuple[str | None, BlockFinder], tuple[Layer, ...]] = field(
+        default_factory=dict
+    )
+
+    def plan_specs(
+        self, methods: Sequence[Method], layer_specs: Sequence[str | None]
+    ) -> tuple[Request, ...]:
+        """The requests for each specification of layers; the same layers only once."""
+        found: dict[tuple[str, tuple[Layer, ...]], Request] = {}
+        for number, spec in enumerate(layer_specs):
+            planner = replace(self, plan_options=replace(self.plan_options, layer_spec=spec))
+            # Methods that choose their layers by themselves need one plan only.
+            for method in (m for m in methods if not number or takes_layers(m)):
+                for request in planner.create_requests(method):
+                    found.setdefault((method.name, request.source_layers), request)
+        return tuple(found.values())
 
     def create_requests(self, method: Method) -> tuple[Request, ...]:
-        """One request for all layers, or with fusion "none" one for each."""
-        chosen = self.plan_options
+        """One request for all layers, or one for each."""
+        self._check_has_target(method)
         parts = {part: self._find_part(part, method) for part in list_model_parts(method)}
-        to_map = _choose_map_function(method, chosen.smoothing, parts)
-        layers = self._choose_layers(method.default_layer) if method.per_layer else ()
-        _check_layer_sizes(method, layers)
-        groups = [(layer,) for layer in layers] if chosen.fusion == "none" else [layers]
-        return tuple(
-            Request(
-                method=method,
-                layers=group,
-                # One layer is shown as it is: scaling serves the comparison with other layers.
-                fusion=FUSIONS[(chosen.fusion or method.fusion) if len(group) > 1 else "max"],
-                options=chosen.options.get(method.name, {}),
-                to_map=to_map,
-                model_parts=parts,
-            )
-            for group in groups or [()]
+        if method.per_layer:
+            layers = self._choose_layers(method.default_layer, find_block_layer)
+            check_layer_sizes(method, layers)
+            return tuple(self._create_request(method, g, parts) for g in self._group(layers))
+        if self.plan_options.names_layers and can_choose_blocks(method):
+            blocks = self._choose_layers(None, find_block_output)
+            groups = self._group(blocks)
+            return tuple(self._create_block_request(method, g, parts) for g in groups)
+        return (self._create_request(method, (), parts),)
+
+    def _group(self, layers: tuple[Layer, ...]) -> list[tuple[Layer, ...]]:
+        return [(la,) for la in layers] if self.plan_options.separates_layers else [layers]
+
+    def _create_block_request(
+        self, method: Method, blocks: tuple[Layer, ...], parts: Mapping[ModelPart[Any], Any]
+    ) -> Request:
+        """The request of a method that joins blocks by itself, for the chosen blocks only."""
+        own = {
+            part: part.select_blocks(found, blocks) if part.select_blocks else found
+            for part, found in parts.items()
+        }
+        request = self._create_request(method, (), own)
+        for key in method.options_for_chosen_blocks:
+            if key in request.options or key not in method.options:
+                raise MethodError(
+                    f"{method.name}: --layers and --block choose its blocks; omit the option {key}"
+                )
+        options = {**request.options, **method.options_for_chosen_blocks}
+        return replace(request, options=options, has_chosen_blocks=True)
+
+    def _create_request(
+        self, method: Method, layers: tuple[Layer, ...], parts: Mapping[ModelPart[Any], Any]
+    ) -> Request:
+        chosen = self.plan_options
+        return Request(
+            method=method,
+            layers=layers,
+            # One layer is shown as it is: scaling serves the comparison with other layers.
+            fusion=FUSIONS[(chosen.fusion or method.fusion) if len(layers) > 1 else "max"],
+            options=chosen.options.get(method.name, {}),
+            to_map=choose_map_function(method, chosen.smoothing, parts),
+            model_parts=parts,
         )
+
+    def _check_has_target(self, method: Method) -> None:
+        if method.class_specific and self.model.output_kind == "embedding":
+            blind = [name for name, other in METHODS.items() if not other.class_specific]
+            raise MethodError(
+                f"{method.name} explains a class, and {self.model.name} has no classes: write "
+                f"--target like:REFERENCE.jpg, or choose a method that needs no class: "
+                f"{', '.join(blind)}"
+            )
 
     def _find_part(self, part: ModelPart[Any], method: Method) -> Any:
         if part not in self.found_parts:
@@ -178,85 +278,11 @@ class _Planner:
             )
         return self.found_parts[part]
 
-    def _choose_layers(self, default: str) -> tuple[Layer, ...]:
+    def _choose_layers(self, default: str | None, find_block: BlockFinder) -> tuple[Layer, ...]:
         """The layers that the user chose; otherwise those of the method's default."""
         chosen = self.plan_options
         spec = chosen.layer_spec if chosen.names_layers else default
-        if spec not in self.found_layers:
-            self.found_layers[spec] = _find_layers(self.model, spec, chosen.block)
-        return self.found_layers[spec]
-
-
-def _find_layers(model: Model, layer_spec: str | None, block: int | None) -> tuple[Layer, ...]:
-    """The layers that a specification names; "first" is the first block or stage."""
-    if not model.layers:
-        others = [n for n, m in METHODS.items() if not m.per_layer and not list_model_parts(m)]
-        height, width = model.input_size
-        raise LayerError(
-            f"{model.name} has no layer that gives maps at {height}x{width}; "
-            f"these methods need no layer: {', '.join(others)}"
-        )
-    if block is not None:
-        return (find_block_layer(block, model.layers),)
-    if layer_spec == "first":
-        numbered = (la for la in model.layers if la.block is not None or la.stage is not None)
-        return (next(numbered, model.layers[0]),)
-    return parse_layer_spec(
-        layer_spec or "last", model.layers, lambda: find_model_default_layer(model)
-    )
-
-
-def _check_layer_sizes(method: Method, layers: Sequence[Layer]) -> None:
-    for layer in layers:
-        positions = math.prod(layer.grid)
-        if method.max_positions is not None and positions > method.max_positions:
-            raise MethodError(
-                f"{method.name}: {layer.name} has {positions} positions, but the limit "
-                f"is {method.max_positions}; choose a deeper layer"
-            )
-
-
-def _choose_map_function(
-    method: Method, smoothing: Smoothing, model_parts: Mapping[ModelPart[Any], Any]
-) -> Callable[..., Tensor]:
-    """The function that makes one map (B,H,W) from what the method returns."""
-    if (smoothing.alters_image or smoothing.has_crops) and method.returns == "concepts":
-        raise MethodError(
-            f"{method.name} would find different concepts in each view; "
-            "omit --smooth and --fit tencrop"
-        )
-    if smoothing.uses_eigen and method.returns != "terms":
-        able = ", ".join(name for name, other in METHODS.items() if other.returns == "terms")
-        raise MethodError(
-            f"--smooth eigen joins channels, but {method.name} has no channels; use it with {able}"
-        )
-    if method.returns == "terms":
-        return eigen if smoothing.uses_eigen else sum_channels
-    if method.returns == "tokens":
-        if ATTENTION_MATRICES not in model_parts:
-            raise MethodError(f"{method.name} returns tokens, but asks for no attention matrices")
-        matrices = model_parts[ATTENTION_MATRICES]
-        return partial(matrices.tokens_to_map, summary=not method.class_specific)
-    return lambda maps: maps
-
-
-def choose_default_model(methods: Sequence[Method]) -> str:
-    """The name of the embedded network that suits all these methods.
-
-    It is a transformer if any method needs attention. If all of these follow attention to the CLS
-    token, the transformer is the one that classifies by that token; TS-CAM's head reads the patches
-    instead.
-    """
-    attentive = [m for m in methods if "CNN" not in m.works_on]
-    if not attentive:
-        return BUILTIN_CNN
-    return BUILTIN_VIT if all(map(_reads_cls, attentive)) else BUILTIN_TSCAM
-
-
-def _reads_cls(method: Method) -> bool:
-    return any(provider.reads_cls for provider in list_providers(method))
-
-
-def find_model_default_layer(model: Model) -> Layer:
-    """The layer that is explained if the user names none: see `find_default_layer`."""
-    return find_default_layer(model.network, model.layers, model.input_size)
+        key = (spec, find_block)
+        if key not in self.found_layers:
+            self.found_layers[key] = find_chosen_layers(self.model, spec, find_block)
+        return self.found_layers[key]

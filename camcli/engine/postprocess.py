@@ -63,13 +63,16 @@ class TargetScores:
     """One class of each image (B,): its probability, and how many classes rank above it.
 
     `logit_weights` (B,K) make the explained score from the logits: 1 for the class, less than 0 for
-    classes that it is compared with.
+    classes that it is compared with. `spec` is the target that chose the class; `is_valid` (B,) is
+    False for images of which that target is not true.
     """
 
     class_indices: Tensor
     scores: Tensor
     ranks: Tensor
     logit_weights: Tensor
+    is_valid: Tensor
+    spec: str = ""
 
 
 @dataclass(frozen=True, slots=True)

@@ -24,7 +24,8 @@ class Request:
     """One method on given layers, with the parts of the model that it reads.
 
     `layers` are the layers that the user chose, for methods that explain one layer at a time.
-    `to_map` turns the method's result into a map (B,H,W).
+    `to_map` turns the method's result into a map (B,H,W). `has_chosen_blocks` says that the user
+    chose which blocks a method joins by itself.
     """
 
     method: Method
@@ -33,6 +34,7 @@ class Request:
     options: Mapping[str, Any]
     to_map: Callable[[Tensor], Tensor]
     model_parts: Mapping[ModelPart[Any], Any] = field(default_factory=dict)
+    has_chosen_blocks: bool = False
 
     def get_part(self, part: ModelPart[Found]) -> Found:
         """Get a part of the model. Raises KeyError if no provider of the method declares it."""

@@ -2,140 +2,242 @@
 
 from __future__ import annotations
 
-import csv
 import os
 import re
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
-from types import MappingProxyType
 from typing import TYPE_CHECKING
 
-from camcli.core.errors import TargetError, UsageError
-from camcli.core.types import ImageSource
+from camcli.core.errors import TargetError, UsageError, format_suggestion
+from camcli.core.types import ImageSource, OutputKind
+from camcli.engine.target_lists import find_listed_class, load_class_list
+from camcli.engine.target_rules import (
+    Target,
+    TargetRule,
+    choose_above,
+    choose_nothing,
+    choose_top,
+)
+from camcli.engine.target_weights import (
+    compute_contrast_weights,
+    compute_finer_weights,
+    compute_low_weights,
+    compute_one_hot_weights,
+)
 from camcli.io.labels import Labels
 
 if TYPE_CHECKING:
     from torch import Tensor
 
-TARGET_CSV_COLUMNS = (("image",), ("class", "class_index"))
+DEFAULT_TARGET = "predicted"
+LIKE_PREFIX = "like:"
+
+BindTarget = Callable[..., Target]
+BindRule = Callable[[Labels, OutputKind], tuple[TargetRule, ...]]
 
 
-@dataclass(frozen=True, slots=True)
-class Target:
-    """A rule that chooses an image's classes: before the model runs, or by the highest logits.
+def parse_target(specs: str | Sequence[str]) -> BindTarget:
+    """Read the values of `--target`: a function that returns the rules for a model.
 
-    `find_fixed_classes` returns the classes of an image, or an empty tuple if the `top_count`
-    highest logits choose them; it raises TargetError if an image has no class. `weight_logits`
-    makes the weights (B,K) of the explained score from logits (B,K) and classes (B,): 1 for the
-    class, less than 0 for its rivals.
+    The function takes the class names and the kind of the outputs. Raises UsageError for an unknown
+    rule; the function raises it for an unknown class.
     """
+    listed = [specs] if isinstance(specs, str) else list(dict.fromkeys(specs))
+    if not listed:
+        raise UsageError("target is empty; write predicted, or the name of a class")
+    references = list_references(listed)
+    if references and len(references) < len(listed):
+        raise UsageError("--target like: explains a similarity; it does not go with other targets")
+    binders = [_parse_rule(spec) for spec in listed]
 
-    find_fixed_classes: Callable[[ImageSource], tuple[int, ...]]
-    top_count: int = 0
-    weight_logits: Callable[[Tensor, Tensor], Tensor] = field(
-        default_factory=lambda: compute_one_hot_weights
-    )
+    def bind(labels: Labels, output_kind: OutputKind = "softmax") -> Target:
+        if output_kind == "similarity":
+            return _create_similarity_target(listed)
+        _check_output_kind(listed, output_kind)
+        if output_kind == "embedding":
+            return Target((TargetRule("none", choose_classes=choose_nothing),))
+        return Target(tuple(rule for binder in binders for rule in binder(labels, output_kind)))
+
+    return bind
 
 
-def parse_target(spec: str) -> Callable[[Labels], Target]:
-    """Read the value of `--target`: a function of a model's class names that returns the rule.
+def list_references(specs: Sequence[str]) -> list[Path]:
+    """The images or folders of `like:` targets. Raises UsageError if one does not exist."""
+    paths = [Path(spec.removeprefix(LIKE_PREFIX)) for spec in specs if is_reference(spec)]
+    for path in paths:
+        if not path.name or not os.path.exists(path):
+            raise UsageError(f"--target like:{path}: no such image or folder")
+    return paths
 
-    Raises UsageError for an unknown rule; the function raises it for an unknown class.
-    """
-    kind, colon, rest = spec.partition(":")
-    if spec == "predicted":
-        return partial(_create_top_target, 1)
-    if kind == "top" and colon:
-        if not re.fullmatch(r"\d{1,9}", rest) or int(rest) < 1:
-            raise UsageError(f"--target {spec}: write top:5, or another whole number above 0")
-        return partial(_create_top_target, int(rest))
-    if kind == "finer":
-        if not re.fullmatch(r"\d{0,6}", rest) or rest == "0":
-            raise UsageError(f"--target {spec}: write finer:3, or another number of rivals")
-        return partial(_create_finer_target, int(rest or 3))
-    if spec == "folder":
-        return lambda labels: Target(lambda source: (_find_folder_class(source, labels),))
-    if spec.startswith("@"):
-        listed = _load_class_list(Path(spec[1:]))
-        return lambda labels: Target(
-            lambda source: (_find_listed_class(source, listed, spec, labels),)
+
+def is_reference(spec: str) -> bool:
+    """Whether a target is a reference image."""
+    return spec.startswith(LIKE_PREFIX)
+
+
+def _check_output_kind(specs: Sequence[str], output_kind: OutputKind) -> None:
+    if output_kind == "undecided":
+        raise UsageError(
+            "the model has a single output, which may be a class or a value: add --head sigmoid "
+            "(yes or no, or two names with --labels) or --head regression (a value)"
         )
-    return partial(_parse_class_target, spec)
+    if output_kind == "embedding" and list(specs) != [DEFAULT_TARGET]:
+        raise UsageError(
+            f"--target {specs[0]}: the model has no classes; write --target like:REFERENCE.jpg "
+            "for what makes an image similar to another, or omit --target"
+        )
 
 
-def _create_top_target(count: int, labels: Labels) -> Target:
+def _create_similarity_target(specs: Sequence[str]) -> Target:
+    return Target(tuple(_create_fixed_rule(spec, n) for n, spec in enumerate(specs)))
+
+
+def _parse_rule(spec: str) -> BindRule:
+    if spec in RULES_BY_WORD:
+        return partial(RULES_BY_WORD[spec], spec)
+    if spec.startswith("@"):
+        listed = load_class_list(Path(spec[1:]))
+        return lambda labels, _kind: (
+            TargetRule(spec, lambda source: (find_listed_class(source, listed, spec, labels),)),
+        )
+    kind, colon, value = spec.partition(":")
+    if kind in VALUE_PARSERS and (colon or kind == "finer"):
+        return VALUE_PARSERS[kind](spec, value)
+    return partial(_create_class_rules, spec)
+
+
+def _parse_top(spec: str, value: str) -> BindRule:
+    if not re.fullmatch(r"\d{1,9}", value) or int(value) < 1:
+        raise UsageError(f"--target {spec}: write top:5, or another whole number above 0")
+    return partial(_create_top_rule, spec, int(value))
+
+
+def _parse_above(spec: str, value: str) -> BindRule:
+    if not re.fullmatch(r"0?\.\d{1,9}|[01]\.?|1\.0{1,9}", value):
+        raise UsageError(f"--target {spec}: write above:0.5, or another probability from 0 to 1")
+    return partial(_create_above_rule, spec, float(value))
+
+
+def _parse_finer(spec: str, value: str) -> BindRule:
+    if not re.fullmatch(r"\d{0,6}", value) or value == "0":
+        raise UsageError(f"--target {spec}: write finer:3, or another number of rivals")
+    return partial(_create_finer_rule, spec, int(value or 3))
+
+
+VALUE_PARSERS = {"top": _parse_top, "above": _parse_above, "finer": _parse_finer}
+
+
+def _create_folder_rule(
+    spec: str, labels: Labels, _output_kind: OutputKind
+) -> tuple[TargetRule, ...]:
+    return (TargetRule(spec, lambda source: (_find_folder_class(source, labels),)),)
+
+
+def _create_predicted_rule(
+    spec: str, labels: Labels, output_kind: OutputKind
+) -> tuple[TargetRule, ...]:
+    if output_kind == "regression":
+        return _create_all_rules(spec, labels, output_kind)
+    return (TargetRule(spec, choose_classes=partial(choose_top, 1)),)
+
+
+def _create_all_rules(
+    spec: str, labels: Labels, _output_kind: OutputKind
+) -> tuple[TargetRule, ...]:
+    return tuple(_create_fixed_rule(spec, index) for index in range(len(labels.names)))
+
+
+RULES_BY_WORD = {
+    "predicted": _create_predicted_rule,
+    "all": _create_all_rules,
+    "folder": _create_folder_rule,
+}
+
+
+def _create_top_rule(
+    spec: str, count: int, labels: Labels, output_kind: OutputKind
+) -> tuple[TargetRule, ...]:
+    _check_has_probabilities(spec, output_kind)
     if count > len(labels.names):
-        raise UsageError(f"--target top:{count}: the model has {len(labels.names)} classes")
-    return Target(lambda _source: (), top_count=count)
+        raise UsageError(f"--target {spec}: the model has {len(labels.names)} classes")
+    return (TargetRule(spec, choose_classes=partial(choose_top, count)),)
 
 
-def _create_finer_target(count: int, labels: Labels) -> Target:
+def _create_above_rule(
+    spec: str, probability: float, _labels: Labels, output_kind: OutputKind
+) -> tuple[TargetRule, ...]:
+    _check_has_probabilities(spec, output_kind)
+    return (TargetRule(spec, choose_classes=partial(choose_above, probability)),)
+
+
+def _create_finer_rule(
+    spec: str, count: int, labels: Labels, output_kind: OutputKind
+) -> tuple[TargetRule, ...]:
+    _check_has_probabilities(spec, output_kind)
     if count >= len(labels.names):
-        raise UsageError(f"--target finer:{count}: the model has {len(labels.names)} classes")
-    return Target(lambda _source: (), 1, partial(compute_finer_weights, count))
+        raise UsageError(f"--target {spec}: the model has {len(labels.names)} classes")
+    weigh = partial(compute_finer_weights, count)
+    return (TargetRule(spec, choose_classes=partial(choose_top, 1), weight_logits=weigh),)
 
 
-def _parse_class_target(spec: str, labels: Labels) -> Target:
+def _check_has_probabilities(spec: str, output_kind: OutputKind) -> None:
+    if output_kind == "regression":
+        raise UsageError(
+            f"--target {spec}: a regression has no probabilities; write high, low or an output"
+        )
+
+
+def _create_class_rules(
+    spec: str, labels: Labels, output_kind: OutputKind
+) -> tuple[TargetRule, ...]:
+    """The rule of a class or output that is named; in a regression also `high` and `low`."""
+    side, _, name = spec.partition(":")
+    if output_kind == "regression" and side in ("high", "low"):
+        indices = [_find_class(name, labels)] if name else range(len(labels.names))
+        weigh = compute_low_weights if side == "low" else compute_one_hot_weights
+        return tuple(_create_fixed_rule(spec, index, weight_logits=weigh) for index in indices)
+    return (_parse_class_rule(spec, labels),)
+
+
+def _create_fixed_rule(
+    spec: str,
+    index: int,
+    weight_logits: Callable[[Tensor, Tensor], Tensor] = compute_one_hot_weights,
+) -> TargetRule:
+    return TargetRule(spec, lambda _source: (index,), weight_logits=weight_logits)
+
+
+def _find_class(name: str, labels: Labels) -> int:
     try:
-        try:
-            index = labels.find_class(spec)
-        except TargetError:
-            own, versus, other = spec.partition("-vs-")
-            if not versus:
-                raise
-            return _create_contrast_target(labels.find_class(own), labels.find_class(other))
+        return labels.find_class(name)
     except TargetError as error:
         raise UsageError(f"--target: {error}") from None
-    return Target(lambda _source: (index,))
 
 
-def _create_contrast_target(class_index: int, rival_index: int) -> Target:
-    if class_index == rival_index:
+def _parse_class_rule(spec: str, labels: Labels) -> TargetRule:
+    try:
+        return _create_fixed_rule(spec, labels.find_class(spec))
+    except TargetError as error:
+        own, versus, other = spec.partition("-vs-")
+        if not versus:
+            raise UsageError(f"--target: {error}{_suggest_target(spec)}") from None
+    own_index, rival_index = (_find_class(name, labels) for name in (own, other))
+    if own_index == rival_index:
         raise UsageError("--target: both classes are the same; name two different classes")
-    return Target(
-        lambda _source: (class_index,), weight_logits=partial(compute_contrast_weights, rival_index)
-    )
+    weigh = partial(compute_contrast_weights, rival_index)
+    return _create_fixed_rule(spec, own_index, weight_logits=weigh)
 
 
-def compute_one_hot_weights(logits: Tensor, class_indices: Tensor) -> Tensor:
-    """The class's own logit as the score: logits (B,K), classes (B,) -> weights (B,K)."""
-    import torch
-
-    return torch.zeros_like(logits).scatter(1, class_indices[:, None], 1)
-
-
-def compute_contrast_weights(rival_index: int, logits: Tensor, class_indices: Tensor) -> Tensor:
-    """The score y_c - y_rival, which tells a class from one rival, as weights (B,K)."""
-    weights = compute_one_hot_weights(logits, class_indices)
-    weights[:, rival_index] -= 1
-    return weights
-
-
-def compute_finer_weights(
-    rival_count: int, logits: Tensor, class_indices: Tensor, alpha: float = 0.6
-) -> Tensor:
-    """Finer-CAM: the score that tells a class from the classes most like it, as weights (B,K).
-
-    y_c - alpha mean_r y_r over the `rival_count` logits y_r nearest to y_c. Source: arXiv
-    2501.11309
-    """
-    own = logits.gather(1, class_indices[:, None])
-    distances = (logits - own).abs().scatter(1, class_indices[:, None], float("inf"))
-    nearest = distances.topk(rival_count, dim=1, largest=False).indices
-    return compute_one_hot_weights(logits, class_indices).scatter(1, nearest, -alpha / rival_count)
-
-
-def choose_target_classes(
-    logits: Tensor, fixed_classes: Sequence[tuple[int, ...]], top_count: int
-) -> Tensor:
-    """The classes to explain: logits (B,K) -> indices (B,T), one column for each backward pass."""
-    import torch
-
-    if top_count:
-        return logits.topk(top_count, dim=1).indices
-    return torch.tensor(fixed_classes, device=logits.device)
+def _suggest_target(spec: str) -> str:
+    """What the user may have meant, besides the name of a class."""
+    if spec in ("high", "low"):
+        return f"; {spec} is for --head regression"
+    parts = [part.strip() for part in spec.split(",") if part.strip()]
+    if len(parts) > 1:
+        return f"; repeat the option: {' '.join(f'--target {part!r}' for part in parts)}"
+    near = format_suggestion(spec.partition(":")[0], (*RULES_BY_WORD, *VALUE_PARSERS, "like"))
+    return f"; as a rule,{near.removeprefix(';')}" if near else ""
 
 
 def _find_folder_class(source: ImageSource, labels: Labels) -> int:
@@ -144,38 +246,3 @@ def _find_folder_class(source: ImageSource, labels: Labels) -> int:
         return labels.find_class(name)
     except TargetError as error:
         raise TargetError(f"its folder does not name a class: {error}") from None
-
-
-def _load_class_list(path: Path) -> Mapping[str, str]:
-    if os.path.exists(path) and not os.path.isfile(path):
-        raise UsageError(f"--target @{path}: not a regular file")
-    try:
-        with path.open(newline="", encoding="utf-8-sig") as file:
-            rows = [row for row in csv.reader(file) if row]
-    except (OSError, ValueError, csv.Error) as error:
-        reason = getattr(error, "strerror", None) or "not a CSV file in UTF-8"
-        raise UsageError(f"--target @{path}: {reason}") from None
-    header = [cell.strip() for cell in rows[0]] if rows else []
-    image, label = (
-        next((header.index(n) for n in names if n in header), None) for names in TARGET_CSV_COLUMNS
-    )
-    if image is None or label is None:
-        raise UsageError(f"--target @{path}: the first row must name the columns `image,class`")
-    listed: dict[str, str] = {}
-    for number, row in enumerate(rows[1:], start=2):
-        if len(row) <= max(image, label):
-            raise UsageError(f"--target @{path}: row {number} has too few columns")
-        if listed.setdefault(row[image], row[label]) != row[label]:
-            raise UsageError(f"--target @{path}: row {number} has another class for {row[image]!r}")
-    return MappingProxyType(listed)
-
-
-def _find_listed_class(
-    source: ImageSource, class_by_image: Mapping[str, str], spec: str, labels: Labels
-) -> int:
-    """The class of an image, listed by the path given, the path from the list, or its name."""
-    relative = os.path.relpath(source.path, Path(spec[1:]).parent)
-    for key in (str(source.path), relative, source.name, source.path.name):
-        if key in class_by_image:
-            return labels.find_class(class_by_image[key])
-    raise TargetError(f"not listed in {spec[1:]}")

@@ -3,17 +3,24 @@
 from __future__ import annotations
 
 import json
+import os
 import re
+from collections import Counter
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
-from pathlib import Path
+from itertools import count
+from pathlib import Path, PurePosixPath
+from typing import get_args
 
+from camcli.evaluation.datasets.evaluation_samples import EvaluationSample
 from camcli.evaluation.evaluation_plots import (
     draw_error_types,
     draw_iou_curves,
     draw_threshold_curves,
 )
 from camcli.evaluation.file_names import (
+    GALLERY_FOLDER,
     IMAGE_SCORES_FILE,
     METRICS_FILE,
     PROBLEMS_FILE,
@@ -27,13 +34,16 @@ from camcli.evaluation.report import (
     rows_to_csv,
 )
 from camcli.evaluation.scores import ImageScore
-from camcli.io.files import write_file
+from camcli.io.charts import ChartFormat, encode_chart
+from camcli.io.discovery import create_output_stems
+from camcli.io.files import shorten_stem, write_file
 from camcli.io.jsonl import ResultsLog
+from camcli.io.labels import Labels
 
 PLOTS = {
-    "thresholds.png": draw_threshold_curves,
-    "overlaps.png": draw_iou_curves,
-    "splits.png": draw_error_types,
+    "thresholds": draw_threshold_curves,
+    "overlaps": draw_iou_curves,
+    "splits": draw_error_types,
 }
 
 
@@ -43,8 +53,9 @@ class EvaluationFiles:
 
     folder: Path
     overwrite: bool = False
+    chart_format: ChartFormat = "png"
     _log: ResultsLog | None = None
-    _gallery_names: list[str] = field(default_factory=list)
+    _slugs: dict[EvaluationRow, str] = field(default_factory=dict)
 
     def start(self) -> ResultsLog:
         """Remove the files of an earlier evaluation and open images.jsonl, if not yet done."""
@@ -64,9 +75,16 @@ class EvaluationFiles:
 
     def write_gallery(self, row: EvaluationRow, picture: bytes) -> None:
         """Write the gallery of a row under a name of its own."""
-        name = _create_gallery_name(row, self._gallery_names)
-        write_file(self.folder / name, picture)
-        self._gallery_names.append(name)
+        write_file(self.folder / f"gallery.{self._find_slug(row)}.jpg", picture)
+
+    def write_boxed_picture(self, row: EvaluationRow, stem: str, picture: bytes) -> None:
+        """Write the picture of one image below `gallery/`, in the folder of its row."""
+        write_file(self.folder / GALLERY_FOLDER / self._find_slug(row) / f"{stem}.jpg", picture)
+
+    def _find_slug(self, row: EvaluationRow) -> str:
+        if row not in self._slugs:
+            self._slugs[row] = _create_slug(row, [*self._slugs.values()])
+        return self._slugs[row]
 
     def write_report(self, report: LocalizationReport) -> None:
         """Write the report as JSON and CSV, the problems, and the plots."""
@@ -76,8 +94,9 @@ class EvaluationFiles:
         if report.problems:
             write_file(self.folder / PROBLEMS_FILE, encode_csv(problems_to_csv(report.problems)))
         for name, draw in PLOTS.items():
-            if picture := draw(report.rows, report.row_names):
-                write_file(self.folder / name, picture)
+            if chart := draw(report.rows, report.row_names):
+                content = encode_chart(chart, self.chart_format)
+                write_file(self.folder / f"{name}.{self.chart_format}", content)
 
 
 def encode_csv(text: str) -> bytes:
@@ -87,17 +106,43 @@ def encode_csv(text: str) -> bytes:
 
 def remove_old_report(folder: Path) -> None:
     """Remove the files of an earlier evaluation, so that they are not mistaken for new ones."""
-    names = (REPORT_FILE, METRICS_FILE, PROBLEMS_FILE, *PLOTS)
-    for path in (*(folder / name for name in names), *folder.glob("gallery.*.jpg")):
+    charts = (f"{name}.{ending}" for name in PLOTS for ending in get_args(ChartFormat))
+    names = (REPORT_FILE, METRICS_FILE, PROBLEMS_FILE, *charts)
+    pictures = (*folder.glob("gallery.*.jpg"), *_iter_boxed_pictures(folder / GALLERY_FOLDER))
+    for path in (*(folder / name for name in names), *pictures):
         with suppress(OSError):
             path.unlink()
 
 
-def _create_gallery_name(row: EvaluationRow, taken_names: list[str]) -> str:
-    words = re.findall(r"[A-Za-z0-9_+.]+", f"{row.model} {row.name}")
+def _iter_boxed_pictures(folder: Path) -> Iterator[Path]:
+    if folder.is_symlink():
+        return
+    for place, _, files in os.walk(folder):
+        yield from (Path(place, file) for file in files if file.endswith(".jpg"))
+
+
+def _create_slug(row: EvaluationRow, taken: Collection[str]) -> str:
+    """A distinct part of a file name for a row: its model, method and layers."""
+    model = Path(row.model).name  # a checkpoint may have a long path
+    words = re.findall(r"[A-Za-z0-9_+.]+", f"{model} {row.name}")
     slug = "-".join(words).strip(".")[-80:]
-    name, number = f"gallery.{slug}.jpg", 1
-    while name in taken_names:
-        number += 1
-        name = f"gallery.{slug}.{number}.jpg"
-    return name
+    numbered = (slug if n == 1 else f"{slug}.{n}" for n in count(1))
+    return next(name for name in numbered if name not in taken)
+
+
+def create_picture_stems(samples: Sequence[EvaluationSample], labels: Labels) -> Mapping[int, str]:
+    """A distinct stem for the picture of each sample, by its index: that of its image.
+
+    Samples of one image, one for each class, get the class, too: `birds/a.crow`.
+    """
+    image_count = Counter(sample.annotation.image_name for sample in samples)
+
+    def create_name(sample: EvaluationSample) -> str:
+        path = PurePosixPath(sample.annotation.image_name)
+        if image_count[sample.annotation.image_name] == 1:
+            return str(path)
+        words = re.findall(r"\w+", labels.names[sample.class_index])
+        return f"{path.with_suffix('')}.{'-'.join(words)[:40]}{path.suffix}"
+
+    stems = create_output_stems([create_name(sample) for sample in samples])
+    return {s.index: shorten_stem(stem) for s, stem in zip(samples, stems, strict=True)}

@@ -1,5 +1,6 @@
 """The names of the files that an evaluation writes."""
 
 IMAGE_SCORES_FILE = "images.jsonl"
+GALLERY_FOLDER = "gallery"  # of `--gallery all`
 REPORT_FILE, METRICS_FILE, PROBLEMS_FILE = "localization.json", "localization.csv", "problems.csv"
 FAITHFULNESS_FILE, FAITHFULNESS_CSV = "faithfulness.json", "faithfulness.csv"

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import io
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 
 from PIL.Image import Image
 
@@ -14,14 +14,11 @@ from camcli.evaluation.datasets.evaluation_samples import EvaluationSample
 from camcli.evaluation.predictions import EvaluationRow, MapSource, Prediction
 from camcli.evaluation.scoreboard import choose_examples
 from camcli.evaluation.scores import load_canvas_annotation
-from camcli.io.drawing import (
-    GridCell,
-    compute_cell_size,
-    draw_boxes,
-    draw_grid,
-    draw_overlay,
-    letterbox_image,
-)
+from camcli.io.drawing import draw_boxes, draw_overlay, scale_boxes
+from camcli.io.grids import GridCell, compute_cell_size, draw_grid
+from camcli.io.map_looks import OVERLAY_COLORMAP
+from camcli.io.pictures import encode_sheet
+from camcli.io.writers import DEFAULT_ALPHA
 
 GROUND_TRUTH_COLOR = (60, 220, 90)
 EXAMPLES_PER_GROUP = 5
@@ -39,42 +36,63 @@ def draw_examples(
     """
     groups = choose_examples(ious, EXAMPLES_PER_GROUP)
     chosen = {index for indices in groups.values() for index in indices}
+    class_names = source.labels.names
     outcomes = source.iter_predictions(
         [sample for sample in samples if sample.index in chosen],
         [row],
-        lambda prediction: (prediction.sample.index, draw_prediction(prediction)),
+        lambda prediction: (prediction.sample.index, create_gallery_cell(prediction, class_names)),
     )
-    drawn = dict(outcome for outcome in outcomes if not isinstance(outcome, Problem))
+    found = dict(outcome for outcome in outcomes if not isinstance(outcome, Problem))
     cells = [
-        [GridCell(f"{name} · IoU {ious[i]:.2f}", drawn[i]) for i in indices if i in drawn]
+        [replace(found[i], label=f"{name} · IoU {ious[i]:.2f}") for i in indices if i in found]
         for name, indices in groups.items()
     ]
-    title = f"{row.name} · {row.model} · ground truth green, box white"
-    buffer = io.BytesIO()
-    draw_grid(title, [line for line in cells if line]).save(buffer, "JPEG", quality=88)
-    return buffer.getvalue()
+    lines = [line for line in cells if line]
+    if all(len(line) == 1 for line in lines):  # a few images: side by side
+        lines = [[cell for line in lines for cell in line]]
+    return encode_sheet(draw_grid(format_gallery_title(row), lines), "jpg")
+
+
+def format_gallery_title(row: EvaluationRow) -> str:
+    """The method and the model, then the threshold and what the boxes are."""
+    return (
+        f"{row.name} · {row.model}\n"
+        f"threshold {row.threshold} · ground truth dashed green, predicted box white"
+    )
+
+
+def create_gallery_cell(prediction: Prediction, class_names: Sequence[str]) -> GridCell:
+    """The picture of a prediction, with its file, its class and the rank of the class."""
+    sample, rank = prediction.sample, prediction.rank
+    ranked = "" if rank is None else " · predicted" if rank == 0 else f" · ranked {rank + 1}"
+    file_name = sample.annotation.image_name.rpartition("/")[2]
+    note = f"{file_name}\n{class_names[sample.class_index]}{ranked}"
+    return GridCell("", draw_prediction(prediction), note)
+
+
+def encode_boxed_picture(prediction: Prediction, iou: float, class_name: str) -> bytes:
+    """Draw one prediction under its class, IoU and file name, as a JPEG file."""
+    file_name = prediction.sample.annotation.image_name.rpartition("/")[2]
+    cell = GridCell(file_name, draw_prediction(prediction))
+    return encode_sheet(draw_grid(f"IoU {iou:.2f} · {class_name}", [[cell]]), "jpg")
 
 
 def draw_prediction(prediction: Prediction) -> Image:
-    """Draw the map over its image, with ground-truth boxes in green and its own in white."""
+    """Draw the map over its image, with dashed green ground-truth boxes and its own in white."""
     size = prediction.image.size
     width, height = compute_cell_size(*size)
     shown = draw_overlay(
         prediction.image.resize((width, height)).convert("RGB"),
         prediction.heatmap.astype("float32"),
         View.from_whole_image(width, height),
-        "jet",
-        0.45,
+        OVERLAY_COLORMAP,
+        DEFAULT_ALPHA,
     )
     annotation, _ = load_canvas_annotation(prediction.sample.annotation, size)
-    true_boxes = annotation.image_boxes.tolist() if annotation else []
-    boxes = [(b.x1, b.y1, b.x2, b.y2) for b in prediction.boxes]
-    draw_boxes(shown, [_scale_box(box, size, shown.size) for box in true_boxes], GROUND_TRUTH_COLOR)
-    draw_boxes(shown, [_scale_box(box, size, shown.size) for box in boxes])
-    return letterbox_image(shown)
-
-
-def _scale_box(corners: Sequence[float], size: tuple[int, int], shown: tuple[int, int]) -> Box:
-    across, down = shown[0] / size[0], shown[1] / size[1]
-    x1, y1, x2, y2 = corners
-    return Box(round(x1 * across), round(y1 * down), round(x2 * across), round(y2 * down), 0)
+    true_boxes = [
+        Box(round(x1), round(y1), round(x2), round(y2), 0.0)
+        for x1, y1, x2, y2 in (annotation.image_boxes.tolist() if annotation else [])
+    ]
+    draw_boxes(shown, scale_boxes(prediction.boxes, size, shown.size))
+    draw_boxes(shown, scale_boxes(true_boxes, size, shown.size), GROUND_TRUTH_COLOR, dashed=True)
+    return shown

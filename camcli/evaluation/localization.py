@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from contextlib import closing
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import Literal
 
 from camcli.core.boxes import BoxSelection
 from camcli.core.errors import CamcliError, UsageError
@@ -21,16 +22,20 @@ from camcli.evaluation.datasets.evaluation_samples import (
 )
 from camcli.evaluation.datasets.reader import DatasetPaths
 from camcli.evaluation.datasets.reader_registry import Dataset, read_dataset
-from camcli.evaluation.evaluation_files import EvaluationFiles
-from camcli.evaluation.gallery import draw_examples
-from camcli.evaluation.predictions import ANNOTATED_CLASS, MapSource, ModelMaps
+from camcli.evaluation.evaluation_files import EvaluationFiles, create_picture_stems
+from camcli.evaluation.gallery import draw_examples, encode_boxed_picture
+from camcli.evaluation.predictions import ANNOTATED_CLASS, MapSource, ModelMaps, Prediction
 from camcli.evaluation.report import LocalizationReport, summarize_rows
 from camcli.evaluation.reporter import EvaluationReporter
 from camcli.evaluation.scoreboard import Scoreboard
 from camcli.evaluation.scores import ImageScore, score_predictions
+from camcli.io.charts import ChartFormat
 from camcli.methods.option_parsing import parse_methods
+from camcli.models.introspection.selectors import BlockChoice, create_layer_specs
 from camcli.models.model import Model
 from camcli.runs.run_config import RunConfig
+
+GalleryChoice = Literal["examples", "all"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,7 +43,7 @@ class LocalizationConfig:
     """The data set and settings of an evaluation. `strict` stops at the first problem.
 
     `class_filter` keeps the classes of these names or indices, `limit` N images of a fixed shuffle.
-    Without `output` nothing is written.
+    Without `output` nothing is written. With the gallery "all", every image is drawn.
     """
 
     paths: DatasetPaths
@@ -51,6 +56,8 @@ class LocalizationConfig:
     seed: int = 0
     output: Path | None = None
     overwrite: bool = False
+    gallery: GalleryChoice = "examples"
+    chart_format: ChartFormat = "png"
 
 
 def evaluate_localization(
@@ -59,7 +66,7 @@ def evaluate_localization(
     *,
     method: str | Sequence[str] | None = None,
     layers: str | Sequence[str] | None = None,
-    block: int | None = None,
+    block: BlockChoice = None,
     fusion: str | None = None,
     smooth: str = "none",
     classes: Sequence[str] = (),
@@ -74,6 +81,7 @@ def evaluate_localization(
     seed: int = 0,
     output: str | Path | None = None,
     overwrite: bool = False,
+    gallery: GalleryChoice = "examples",
 ) -> LocalizationReport:
     """Evaluate the maps and boxes of a model against the ground truth of a data set.
 
@@ -87,8 +95,9 @@ def evaluate_localization(
     methods = parse_methods(_to_list(method)) if method else []
     smoothing = parse_smoothing_options(smooth, seed, fit)
     options = {m.name: {"seed": seed} if "seed" in m.options else {} for m in methods}
-    plan_options = PlanOptions(block=block, fusion=fusion, options=options, smoothing=smoothing)
-    requests = plan_layer_specs(model, methods, _to_list(layers) or [None], plan_options)
+    plan_options = PlanOptions(fusion=fusion, options=options, smoothing=smoothing)
+    layer_specs = create_layer_specs(layers, block)
+    requests = plan_layer_specs(model, methods, layer_specs, plan_options)
     run_config = RunConfig(
         model=model,
         requests=requests,
@@ -115,12 +124,13 @@ def evaluate_localization(
         seed=seed,
         output=folder,
         overwrite=overwrite,
+        gallery=gallery,
     )
     return run_localization(config, [ModelMaps(run_config)])
 
 
-def _to_list(value: str | Sequence[str] | None) -> list[str]:
-    return [value] if isinstance(value, str) else list(value or ())
+def _to_list(value: str | Sequence[str]) -> list[str]:
+    return [value] if isinstance(value, str) else list(value)
 
 
 def run_localization(
@@ -137,7 +147,7 @@ def run_localization(
     run = _LocalizationRun(
         config=config,
         reporter=reporter or EvaluationReporter(),
-        files=EvaluationFiles(config.output, config.overwrite) if config.output else None,
+        files=_create_files(config),
         scoreboard=Scoreboard(config.resamples, config.seed),
     )
     with closing(run):
@@ -150,6 +160,12 @@ def run_localization(
                 run.finish(complete=False)
             raise
         return run.finish(complete=True)
+
+
+def _create_files(config: LocalizationConfig) -> EvaluationFiles | None:
+    if config.output is None:
+        return None
+    return EvaluationFiles(config.output, config.overwrite, config.chart_format)
 
 
 @dataclass(slots=True)
@@ -169,13 +185,31 @@ class _LocalizationRun:
             self.files.start()
         total = len(samples) * (len(source.rows) + len(BASELINE_NAMES))
         with self.reporter.track_progress(total) as advance:
-            for found in score_predictions(source, samples, self.config.seed):
+            for found in score_predictions(
+                source, samples, self.config.seed, self._create_picture_writer(source, samples)
+            ):
                 self._add_outcome(found)
                 advance()
         for row in source.rows:
             if self.files and row in self.scoreboard.ious:
                 ious = self.scoreboard.ious[row]
                 self.files.write_gallery(row, draw_examples(source, samples, row, ious))
+
+    def _create_picture_writer(
+        self, source: MapSource, samples: Sequence[EvaluationSample]
+    ) -> Callable[[Prediction, ImageScore], None]:
+        """The function that writes the picture of one prediction, if all are asked for."""
+        files = self.files
+        if files is None or self.config.gallery == "examples":
+            return lambda _prediction, _score: None
+        names, stems = source.labels.names, create_picture_stems(samples, source.labels)
+
+        def write(prediction: Prediction, found: ImageScore) -> None:
+            class_name = names[prediction.sample.class_index]
+            picture = encode_boxed_picture(prediction, found.score.iou, class_name)
+            files.write_boxed_picture(prediction.row, stems[prediction.sample.index], picture)
+
+        return write
 
     def _create_samples(self, source: MapSource) -> list[EvaluationSample]:
         samples, problems = create_evaluation_samples(

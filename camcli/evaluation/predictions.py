@@ -13,7 +13,7 @@ from PIL import Image
 from camcli.core.geometry import crop_visible_map, map_to_original, normalize_array
 from camcli.core.types import Box, Failure, ImageSource, MapStatus, Result
 from camcli.engine.request import Request
-from camcli.engine.targets import Target
+from camcli.engine.target_rules import Target, TargetRule
 from camcli.evaluation.datasets.annotations import Problem
 from camcli.evaluation.datasets.evaluation_samples import EvaluationSample
 from camcli.evaluation.metrics.scoring import CANVAS_SIDE
@@ -98,7 +98,9 @@ def _get_sample(source: ImageSource) -> EvaluationSample:
     return source.sample
 
 
-ANNOTATED_CLASS = Target(lambda source: (_get_sample(source).class_index,))
+ANNOTATED_CLASS = Target(
+    (TargetRule("annotation", lambda source: (_get_sample(source).class_index,)),)
+)
 """The target of an evaluation: each image is explained for the class of its annotation."""
 
 

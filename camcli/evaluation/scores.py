@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 
@@ -33,13 +33,23 @@ class ImageScore:
 
 
 def score_predictions(
-    source: MapSource, samples: Sequence[EvaluationSample], seed: int
+    source: MapSource,
+    samples: Sequence[EvaluationSample],
+    seed: int,
+    show: Callable[[Prediction, ImageScore], None] = lambda _prediction, _score: None,
 ) -> Iterator[ImageScore | Problem]:
-    """Yield every score and every problem, image by image, baselines after the first row."""
+    """Yield every score and every problem, image by image, baselines after the first row.
+
+    `show` gets each prediction with its score, in the thread that scored it.
+    """
     first_row = source.rows[0]
 
     def score(prediction: Prediction) -> list[ImageScore | Problem]:
-        return list(_iter_scores(prediction, prediction.row == first_row, seed))
+        found = list(_iter_scores(prediction, prediction.row == first_row, seed))
+        for own in found:
+            if isinstance(own, ImageScore) and own.row == prediction.row:
+                show(prediction, own)
+        return found
 
     for outcome in source.iter_predictions(samples, source.rows, score):
         yield from [outcome] if isinstance(outcome, Problem) else outcome

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections import Counter
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,9 +20,11 @@ from camcli.core.geometry import View, normalize_array, resize_map
 from camcli.core.types import Box, MapStatus
 from camcli.evaluation.datasets.annotations import Problem
 from camcli.evaluation.datasets.evaluation_samples import EvaluationSample
+from camcli.evaluation.map_files import MapFolder
 from camcli.evaluation.metrics.scoring import CANVAS_SIDE
 from camcli.evaluation.predictions import EvaluationRow, Prediction
-from camcli.io.images import load_image
+from camcli.io.files import format_method_slug
+from camcli.io.images import ODD_IMAGE_ERRORS, describe_image_error, load_image
 from camcli.io.labels import Labels
 
 T = TypeVar("T")
@@ -32,10 +33,10 @@ MAX_MAP_BYTES = 2**28
 
 @dataclass(frozen=True, slots=True)
 class FolderMaps:
-    """The maps in a folder: NAME.npy (2-D), or NAME.npz as `--save array` writes it.
+    """The maps in a folder: NAME.npy (2-D), or NAME.METHOD.npz as `--save array` writes it.
 
-    NAME is the name of the image with or without its suffix, or the end of this path if no other
-    image ends in it. A map is min-max normalized, and covers the whole image.
+    MapFolder says what NAME is. `method` is the name of the method to read, where an image has
+    maps of several. A map is min-max normalized, and covers the whole image.
     """
 
     folder: Path
@@ -44,11 +45,12 @@ class FolderMaps:
     box_selection: BoxSelection = "largest"
     workers: int = 2
     unknown_class: int | None = -1
+    method: str | None = None
 
     @property
     def rows(self) -> tuple[EvaluationRow, ...]:
         """One row for all maps of the folder."""
-        return (EvaluationRow(to_one_line(self.folder), "maps", (), self.threshold),)
+        return (EvaluationRow(to_one_line(self.folder), self.method or "maps", (), self.threshold),)
 
     def iter_predictions(
         self,
@@ -58,30 +60,31 @@ class FolderMaps:
     ) -> Iterator[T | Problem]:
         """Load the map of each sample, and yield what `handle` returns."""
         images = {sample.annotation.image_name for sample in samples}
-        endings = Counter(ending for image in images for ending in list_path_endings(image))
+        slug = format_method_slug(self.method) if self.method else None
+        files = MapFolder.from_images(self.folder, images, slug)
 
         def load(sample: EvaluationSample) -> T | Problem:
-            found = self._load_prediction(sample, rows[0], endings)
+            found = self._load_prediction(sample, rows[0], files)
             return found if isinstance(found, Problem) else handle(found)
 
         with ThreadPoolExecutor(self.workers) as pool:
             yield from prefetch_map(pool, load, samples, 4 * self.workers)
 
     def _load_prediction(
-        self, sample: EvaluationSample, row: EvaluationRow, endings: Mapping[str, int]
+        self, sample: EvaluationSample, row: EvaluationRow, files: MapFolder
     ) -> Prediction | Problem:
         name = sample.annotation.image_name
-        file = find_map_file(self.folder, name, endings)
-        if file is None:
-            return Problem("map is missing", name, f"no {name}.npy or .npz in {self.folder}")
+        file = files.find(name)
+        if isinstance(file, Problem):
+            return file
         try:
             raw = load_map_array(file, sample.class_index)
         except Exception as error:  # noqa: BLE001 - a broken file can raise anything
             return Problem("map cannot be read", name, f"{file.name}: {to_one_line(error)}")
         try:
             image = _load_image_or_blank(sample)
-        except ImageError as error:
-            return Problem("image cannot be read", name, str(error))
+        except (ImageError, *ODD_IMAGE_ERRORS) as error:
+            return Problem("image cannot be read", name, describe_image_error(error))
         heatmap, status = _map_to_canvas(raw)
         view = View.from_whole_image(*image.size)
         boxes: tuple[Box, ...] = ()
@@ -97,20 +100,6 @@ def _load_image_or_blank(sample: EvaluationSample) -> Image.Image:
     if size is not None and not os.path.isfile(path):
         return Image.new("RGB", size, "grey")
     return load_image(path)
-
-
-def find_map_file(folder: Path, image: str, endings: Mapping[str, int]) -> Path | None:
-    """The map of an image; `endings` counts how many images end in each path."""
-    own = (ending for ending in list_path_endings(image) if endings[ending] == 1 or ending == image)
-    names = (name for ending in own for name in (ending, str(Path(ending).with_suffix(""))))
-    files = (folder / f"{name}{suffix}" for name in names for suffix in (".npy", ".npz"))
-    return next((file for file in files if os.path.isfile(file)), None)
-
-
-def list_path_endings(image: str) -> list[str]:
-    """The ends of a path: `a/b/c.jpg`, `b/c.jpg`, `c.jpg`."""
-    parts = Path(image).parts
-    return [str(Path(*parts[i:])) for i in range(len(parts))]
 
 
 def load_map_array(file: Path, class_index: int) -> NDArray[np.generic]:

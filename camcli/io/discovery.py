@@ -5,13 +5,14 @@ from __future__ import annotations
 import glob
 import os
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from itertools import islice
 from pathlib import Path, PurePosixPath
 
 from camcli.core.errors import UsageError, to_one_line
 from camcli.core.types import Failure, ImageSource
+from camcli.io.run_folders import is_run_folder_name
 
 IMAGE_SUFFIXES = frozenset(
     f".{name}"
@@ -20,29 +21,59 @@ IMAGE_SUFFIXES = frozenset(
         *("ppm", "pgm", "pnm", "avif", "jp2"),
     )
 )
+ARRAY_SUFFIX = ".npy"
+# Pictures in formats that camcli does not read; it tells how many it leaves out.
+OTHER_PICTURE_SUFFIXES = frozenset(
+    f".{name}"
+    for name in (
+        *("heic", "heif", "jxl", "dcm", "dicom", "nii", "svg", "psd", "eps", "tga", "ico", "exr"),
+        *("hdr", "dng", "cr2", "cr3", "nef", "arw", "raf", "orf", "rw2", "j2k", "jp2k", "jpx"),
+    )
+)
 SourceOrFailure = ImageSource | Failure
 
 
 def find_image_sources(
-    inputs: Sequence[str], stdin_names: Iterable[str], skip_folder: Path
+    inputs: Sequence[str],
+    stdin_names: Iterable[str],
+    skip_folder: Path | None,
+    count_unread: Callable[[Mapping[str, int]], None] = lambda _counts: None,
 ) -> list[SourceOrFailure]:
     """Every image that the inputs name, once, in their order; a missing one is a Failure.
 
     An input is a file, a folder (searched recursively, without hidden entries), a glob, or `-` for
-    a list of inputs on stdin. `skip_folder` holds the results and is left out.
+    a list of inputs on stdin. Of a folder or a glob, `.npy` files are images only if it finds no
+    picture. `skip_folder` holds the results and is left out, and so are folders below an input
+    that have the name of a run's folder, such as `camcli-out-2`.
+    For each folder, `count_unread` gets the number of pictures of other formats by suffix.
     Raises UsageError if there is no image at all.
     """
     listed = (item for given in inputs for item in (stdin_names if given == "-" else (given,)))
-    skip_folder = Path(os.path.realpath(skip_folder))  # Path.resolve raises on circular links
+    # Path.resolve raises on circular links
+    skip_folder = Path(os.path.realpath(skip_folder or os.devnull))
     found = list(
-        _iter_unique_sources(item for given in listed for item in _expand_input(given, skip_folder))
+        _iter_unique_sources(
+            item for given in listed for item in _expand_input(given, skip_folder, count_unread)
+        )
     )
     stem = iter(create_output_stems([item.name for item in found if isinstance(item, ImageSource)]))
     found = [replace(i, output_stem=next(stem)) if isinstance(i, ImageSource) else i for i in found]
     if not any(isinstance(item, ImageSource) for item in found):
         reasons = [f"{to_one_line(f.path)}: {f.reason}" for f in found if isinstance(f, Failure)]
-        raise UsageError("; ".join(reasons[:3]) or "no input: name an image, a folder or a glob")
+        empty = "the list on standard input is empty" if "-" in inputs else "no input"
+        raise UsageError("; ".join(reasons[:3]) or f"{empty}: name an image, a folder or a glob")
     return found
+
+
+def format_unread_notice(counts: Mapping[str, int]) -> str:
+    """What camcli leaves out and what to do, as one sentence; "" if there is nothing."""
+    found = format_suffix_counts(counts)
+    return f"left out {found}: camcli does not read these; convert them to .png" if found else ""
+
+
+def format_suffix_counts(counts: Mapping[str, int]) -> str:
+    """Counts of files by suffix, the most frequent first: "12 .heic, 3 .dcm"."""
+    return ", ".join(f"{count} {suffix}" for suffix, count in Counter(counts).most_common())
 
 
 def parse_path_list(text: str) -> list[str]:
@@ -52,7 +83,9 @@ def parse_path_list(text: str) -> list[str]:
     return [line.removesuffix("\r") for line in text.split("\n") if line.strip()]
 
 
-def _expand_input(input_text: str, skip_folder: Path) -> Iterator[SourceOrFailure]:
+def _expand_input(
+    input_text: str, skip_folder: Path, count_unread: Callable[[Mapping[str, int]], None]
+) -> Iterator[SourceOrFailure]:
     path = Path(input_text)
     if not input_text.strip():
         yield Failure(input_text, input_text, "the name is empty")
@@ -63,7 +96,7 @@ def _expand_input(input_text: str, skip_folder: Path) -> Iterator[SourceOrFailur
             "this is the output folder; name another input folder or another --output",
         )
     elif os.path.isdir(path):
-        yield from _iter_folder_sources(path, skip_folder)
+        yield from _iter_folder_sources(path, skip_folder, count_unread)
     elif os.path.lexists(path):
         yield ImageSource(path, path.name, "")
     elif glob.has_magic(input_text):
@@ -79,27 +112,49 @@ def _has_results(folder: Path, skip_folder: Path) -> bool:
     )
 
 
-def _iter_folder_sources(folder: Path, skip_folder: Path) -> Iterator[SourceOrFailure]:
+def _iter_folder_sources(
+    folder: Path, skip_folder: Path, count_unread: Callable[[Mapping[str, int]], None]
+) -> Iterator[SourceOrFailure]:
     refused: list[OSError] = []
-    seen = 0
-    for place, folders, files in _iter_folder_tree(folder, refused.append):
+    arrays: list[Path] = []
+    seen, unread = 0, Counter[str]()
+    for path in _iter_folder_files(folder, skip_folder, refused.append):
+        suffix = path.suffix.lower()
+        if suffix in IMAGE_SUFFIXES:
+            seen += 1
+            yield _create_folder_source(path, folder)
+        elif suffix == ARRAY_SUFFIX and not seen:
+            arrays.append(path)
+        elif suffix in OTHER_PICTURE_SUFFIXES:
+            unread[suffix] += 1
+    yield from (_create_folder_source(path, folder) for path in arrays if not seen)
+    for error in refused:
+        where = str(error.filename)
+        yield Failure(Path(where).name, where, error.strerror or "cannot be read")
+    if not seen and not arrays and not refused:
+        others = f" that camcli reads (but {format_suffix_counts(unread)})" if unread else ""
+        yield Failure(folder.name, str(folder), f"no images in this folder{others}")
+    count_unread(unread)
+
+
+def _create_folder_source(path: Path, folder: Path) -> ImageSource:
+    return ImageSource(path, path.relative_to(folder).as_posix(), "")
+
+
+def _iter_folder_files(
+    folder: Path, skip_folder: Path, onerror: Callable[[OSError], None]
+) -> Iterator[Path]:
+    """Yield the files of a folder and those below, without hidden ones and results of camcli."""
+    for place, folders, files in _iter_folder_tree(folder, onerror):
         here = Path(place)
         folders[:] = sorted(
             f
             for f in folders
             if not f.startswith(".")
+            and not is_run_folder_name(f)
             and not (f == skip_folder.name and (here / f).resolve() == skip_folder)
         )
-        for file in sorted(files):
-            path = here / file
-            if path.suffix.lower() in IMAGE_SUFFIXES and not file.startswith("."):
-                seen += 1
-                yield ImageSource(path, path.relative_to(folder).as_posix(), "")
-    for error in refused:
-        where = str(error.filename)
-        yield Failure(Path(where).name, where, error.strerror or "cannot be read")
-    if not seen and not refused:
-        yield Failure(folder.name, str(folder), "no images in this folder")
+        yield from (here / file for file in sorted(files) if not file.startswith("."))
 
 
 def _iter_folder_tree(
@@ -126,11 +181,13 @@ def _iter_glob_sources(pattern: str, skip_folder: Path) -> Iterator[SourceOrFail
     wanted = [
         path
         for path in matches
-        if path.suffix.lower() in IMAGE_SUFFIXES
+        if path.suffix.lower() in {*IMAGE_SUFFIXES, ARRAY_SUFFIX}
         and path.is_file()
         and skip_folder != path.resolve().parent
+        and not any(map(is_run_folder_name, path.relative_to(root).parts[:-1]))
     ]
-    for path in wanted:
+    pictures = [path for path in wanted if path.suffix.lower() != ARRAY_SUFFIX]
+    for path in pictures or wanted:
         yield ImageSource(path, path.relative_to(root).as_posix(), "")
     if not wanted:
         yield Failure(pattern, pattern, "no image matches this pattern")

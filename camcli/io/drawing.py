@@ -1,40 +1,30 @@
-"""Draw pictures: heatmaps, overlays, boxes, captions, grids."""
+"""Draw on pictures: heatmaps, overlays, regions and boxes."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import replace
 from functools import lru_cache
-from pathlib import Path
+from statistics import NormalDist
 
 import matplotlib
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image, ImageDraw, ImageFont
+from PIL import Image, ImageColor, ImageDraw, ImageFilter
 
-from camcli.core.errors import UsageError, format_suggestion, to_one_line
+from camcli.core.errors import UsageError, format_suggestion
 from camcli.core.geometry import Float32Array, View
 from camcli.core.types import Box
+from camcli.io.fonts import compute_text_size, find_font, shorten_text
+from camcli.io.writers import BlendName
 
-TEXT_COLOR, WHITE, SHADE_RGBA, LABEL_COLOR = (
-    (20, 20, 20),
-    (255, 255, 255),
-    (0, 0, 0, 170),
-    (110, 110, 110),
-)
+TEXT_COLOR, WHITE = (20, 20, 20), (255, 255, 255)
+HALO_RGBA = (0, 0, 0, 150)
 OUTSIDE_VIEW_COLOR = (128, 128, 128)
-CELL_PIXELS = 260  # longer side of a picture in a grid
-GAP_PIXELS = 10
+OUTSIDE_REGION_LIGHT = 0.25  # how much of its light a cutout keeps outside the region
 MIN_CAPTION_PIXELS = 48  # on a shorter side a caption would not be legible
-
-# Tried in this order for names without glyphs in DejaVu, such as Chinese ones.
-FALLBACK_FONTS = (
-    "NotoSansCJK-Regular.ttc",
-    "PingFang.ttc",
-    "msyh.ttc",
-    "wqy-microhei.ttc",
-    "simhei.ttf",
-)
+LINE_PIXELS = 2
+BLUR_CELLS = 1.5  # rounds the corners of a region's cells
 
 
 @lru_cache
@@ -50,30 +40,95 @@ def find_palette(colormap: str) -> NDArray[np.uint8]:
     return np.rint(colours[:, :3] * 255).astype(np.uint8)
 
 
+def find_color(name: str) -> tuple[int, int, int]:
+    """The RGB of a colour name such as "red", or of "#ff8800". Raises UsageError."""
+    try:
+        return ImageColor.getcolor(name, "RGB")  # type: ignore[return-value]
+    except ValueError:
+        near = format_suggestion(name, ImageColor.colormap)
+        raise UsageError(
+            f"--box-color {name}: no such colour{near} (write a name or #ff8800)"
+        ) from None
+
+
+def draw_levels(visible_map: Float32Array, view: View) -> Image.Image:
+    """A map in [0, 1] as grey levels at the size of the visible area: (h, w) -> L.
+
+    Bicubic, because bilinear interpolation of a coarse map shows its grid as creases.
+    """
+    left, top, right, bottom = view.visible_pixels
+    # Pillow lets other threads run, unlike NumPy here. It truncates, so add 0.5 to round.
+    scaled = Image.fromarray(visible_map * 255 + 0.5)
+    return scaled.resize((right - left, bottom - top), Image.Resampling.BICUBIC).convert("L")
+
+
 def draw_heatmap(visible_map: Float32Array, view: View, colormap: str) -> Image.Image:
     """Colour a map in [0, 1] and place it on the image's area: (h, w) -> RGB.
 
     Pixels outside the view are grey, because the map does not cover them.
     """
-    left, top, right, bottom = view.visible_pixels
-    # Pillow lets other threads run, unlike NumPy here. It truncates, so add 0.5 to round.
-    scaled = Image.fromarray(visible_map * 255 + 0.5)
-    levels = scaled.resize((right - left, bottom - top), Image.Resampling.BILINEAR).convert("L")
-    levels.putpalette(find_palette(colormap).tobytes())
+    colored = _color_levels(draw_levels(visible_map, view), colormap)
     return _place_in_view(
-        levels.convert("RGB"), view, lambda: Image.new("RGB", view.image_size, OUTSIDE_VIEW_COLOR)
+        colored, view, lambda: Image.new("RGB", view.image_size, OUTSIDE_VIEW_COLOR)
     )
 
 
-def draw_overlay(
-    image: Image.Image, visible_map: Float32Array, view: View, colormap: str, alpha: float
+def draw_transparent_heatmap(
+    visible_map: Float32Array,
+    view: View,
+    colormap: str,
+    alpha: float,
+    blend: BlendName,
+    *,
+    is_signed: bool = False,
 ) -> Image.Image:
-    """Blend the heatmap over the image with opacity `alpha`; darken the image outside the view."""
-    blended = Image.blend(image, draw_heatmap(visible_map, view, colormap), alpha)
-    if view.visible_pixels == (0, 0, *view.image_size):
-        return blended
-    inside = blended.crop(view.visible_pixels)
+    """The heatmap as RGBA: laid over the image it gives the overlay."""
+    levels = draw_levels(visible_map, view)
+    colored = _color_levels(levels, colormap)
+    colored.putalpha(_find_opacity(levels, alpha, blend, is_signed))
+    return _place_in_view(colored, view, lambda: Image.new("RGBA", view.image_size, (0, 0, 0, 0)))
+
+
+def draw_overlay(
+    image: Image.Image,
+    visible_map: Float32Array,
+    view: View,
+    colormap: str,
+    alpha: float,
+    blend: BlendName = "value",
+    *,
+    is_signed: bool = False,
+) -> Image.Image:
+    """Blend the heatmap over the image; darken the image outside the view.
+
+    With blend "value" the opacity of a pixel is alpha times the map: where the map is 0, the image
+    stays as it is. With "constant" it is alpha everywhere; with "none" only the map is drawn. A
+    signed map has its zero at 0.5, where it is transparent.
+    """
+    levels = draw_levels(visible_map, view)
+    inside = _color_levels(levels, colormap)
+    if blend != "none":
+        covered = image if inside.size == image.size else image.crop(view.visible_pixels)
+        inside = Image.composite(inside, covered, _find_opacity(levels, alpha, blend, is_signed))
     return _place_in_view(inside, view, lambda: image.point(lambda level: level // 3))
+
+
+def _color_levels(levels: Image.Image, colormap: str) -> Image.Image:
+    indexed = levels.copy()
+    indexed.putpalette(find_palette(colormap).tobytes())
+    return indexed.convert("RGB")
+
+
+def _find_opacity(
+    levels: Image.Image, alpha: float, blend: BlendName, is_signed: bool
+) -> Image.Image:
+    """The opacity of each pixel, from 0 to 255."""
+    if blend == "none":
+        return Image.new("L", levels.size, 255)
+    if blend == "constant":
+        return Image.new("L", levels.size, round(255 * alpha))
+    strengths = [abs(2 * level - 255) if is_signed else level for level in range(256)]
+    return levels.point([round(alpha * strength) for strength in strengths])
 
 
 def _place_in_view(
@@ -87,40 +142,35 @@ def _place_in_view(
     return picture
 
 
-def draw_concepts(
-    image: Image.Image, heatmaps: Sequence[Float32Array], names: Sequence[str]
-) -> Image.Image:
-    """Colour each pixel by its strongest concept, over the grey image, with a legend."""
-    stack = np.nan_to_num(np.stack(heatmaps))
-    first, strength = stack.argmax(axis=0), stack.max(axis=0)[..., None]
-    colours = _choose_concept_colors(len(heatmaps))
-    grey = np.asarray(image.convert("L").convert("RGB"), np.float32)
-    mixed = grey * (1 - 0.75 * strength) + colours[first] * (0.75 * strength)
-    shown = Image.fromarray(np.rint(mixed).astype(np.uint8))
-    if min(shown.size) >= MIN_CAPTION_PIXELS * 3:
-        _draw_legend(shown, names, colours)
-    return shown
+def _draw_soft_region(region: NDArray[np.bool_], view: View) -> Image.Image:
+    """A region (h, w) at the size of the image as L: 255 inside, 0 outside, smooth between."""
+    left, top, right, bottom = view.visible_pixels
+    grown = Image.fromarray(np.pad(region, 4, mode="edge")).convert("L")
+    smooth = grown.filter(ImageFilter.GaussianBlur(BLUR_CELLS))
+    inner = (4, 4, 4 + region.shape[1], 4 + region.shape[0])
+    size = (right - left, bottom - top)
+    soft = smooth.resize(size, Image.Resampling.BICUBIC, box=inner)
+    return _place_in_view(soft, view, lambda: Image.new("L", view.image_size, 0))
 
 
-def _choose_concept_colors(count: int) -> NDArray[np.float32]:
-    """Distinct colours: matplotlib's tab10, repeated after ten."""
-    known = matplotlib.colormaps["tab10"](np.arange(count) % 10)
-    return np.asarray(known[:, :3] * 255, np.float32)
+def draw_contour(image: Image.Image, region: NDArray[np.bool_], view: View) -> None:
+    """Draw the outline of a region (h, w) in place: a thin light line on a dark one."""
+    soft = _draw_soft_region(region, view)
+    left, top, right, bottom = view.visible_pixels
+    pixels_per_cell = ((right - left) / region.shape[1] + (bottom - top) / region.shape[0]) / 2
+    # The blurred edge follows the normal distribution, so that a level is a distance.
+    edge = NormalDist(sigma=BLUR_CELLS * pixels_per_cell)
+    distances = [abs(edge.inv_cdf(n / 255)) if 0 < n < 255 else np.inf for n in range(256)]
+    thick = find_line_width(image.size)
+    for color, width in ((TEXT_COLOR, thick + 1.5), (WHITE, thick - 0.5)):
+        cover = [round(255 * min(1, max(0, width / 2 + 0.5 - d))) for d in distances]
+        image.paste(color, mask=soft.point(cover))
 
 
-def _draw_legend(image: Image.Image, names: Sequence[str], colors: NDArray[np.float32]) -> None:
-    """Draw one row per concept in the lower left corner, with a square of its colour."""
-    size = max(10, _compute_text_size(image.size) * 3 // 4)
-    font = _find_font(size, "".join(names))
-    draw = ImageDraw.Draw(image, "RGBA")
-    wide = max(font.getlength(name) for name in names)
-    high = size + 5
-    top = image.height - high * len(names) - 8
-    draw.rectangle((0, top - 6, wide + 2 * size + 8, image.height), SHADE_RGBA)
-    for n, name in enumerate(names):
-        y = top + n * high
-        draw.rectangle((8, y, 8 + size, y + size), tuple(colors[n].astype(int).tolist()))
-        draw.text((14 + size, y + size / 2), name, WHITE, font, anchor="lm")
+def draw_cutout(image: Image.Image, region: NDArray[np.bool_], view: View) -> Image.Image:
+    """The image inside a region (h, w); outside it is grey and dark."""
+    dark = image.convert("L").point(lambda level: round(level * OUTSIDE_REGION_LIGHT))
+    return Image.composite(image, dark.convert("RGB"), _draw_soft_region(region, view))
 
 
 def draw_missing_map(image: Image.Image, reason: str) -> Image.Image:
@@ -132,157 +182,76 @@ def draw_missing_map(image: Image.Image, reason: str) -> Image.Image:
     draw.line((0, 0, width, height), (170, 60, 60), thick)
     draw.line((0, height, width, 0), (170, 60, 60), thick)
     if min(grey.size) >= MIN_CAPTION_PIXELS:
-        font = _find_font(_compute_text_size(grey.size), reason)
-        text = _shorten_text(f"no map: {reason}", font, width - 16)
+        font = find_font(compute_text_size(grey.size), reason)
+        text = shorten_text(f"no map: {reason}", font, width - 16)
         middle = (width / 2, height / 2)
         around = draw.textbbox(middle, text, font, anchor="mm")
-        draw.rectangle(_grow_rectangle(around, 6), WHITE)
+        draw.rectangle(grow_rectangle(around, 6), WHITE)
         draw.text(middle, text, (150, 30, 30), font, anchor="mm")
     return grey
 
 
+def find_line_width(size: tuple[int, int]) -> int:
+    """The width of lines: 2 pixels; more on huge pictures, less on tiny ones."""
+    return 1 if min(size) < 120 else max(LINE_PIXELS, round(max(size) / 600))
+
+
+def scale_boxes(
+    boxes: Sequence[Box], size: tuple[int, int], new_size: tuple[int, int]
+) -> list[Box]:
+    """The boxes of an image of some size (width, height), on the image at another size."""
+    across, down = new_size[0] / size[0], new_size[1] / size[1]
+    return [
+        replace(
+            box,
+            x1=round(box.x1 * across),
+            y1=round(box.y1 * down),
+            x2=round(box.x2 * across),
+            y2=round(box.y2 * down),
+        )
+        for box in boxes
+    ]
+
+
 def draw_boxes(
-    image: Image.Image, boxes: Sequence[Box], color: tuple[int, int, int] = WHITE
+    image: Image.Image,
+    boxes: Sequence[Box],
+    color: tuple[int, int, int] = WHITE,
+    *,
+    dashed: bool = False,
 ) -> None:
-    """Draw boxes in place: a light line between two dark ones is visible on any background."""
-    draw = ImageDraw.Draw(image)
-    thick = max(1, round(min(image.size) / 160))
+    """Draw boxes in place, thin, between two dark lines that show them on any background."""
+    thick = find_line_width(image.size)
     for box in reversed(boxes):
         corners = (box.x1, box.y1, box.x2 - 1, box.y2 - 1)
-        for inset, line, wide in ((0, TEXT_COLOR, 3 * thick), (thick, color, thick)):
-            inner = _grow_rectangle(corners, -inset)
+        for inset, line, wide in ((0, HALO_RGBA, thick + 2), (1, color, thick)):
+            inner = grow_rectangle(corners, -inset)
             if inner[2] > inner[0] and inner[3] > inner[1]:
-                draw.rectangle(inner, outline=line, width=wide)
+                _draw_frame(image, inner, line, wide, dashed and line is color)
 
 
-def draw_caption(image: Image.Image, text: str) -> None:
-    """Write one line of text into the upper left corner; a long text is shortened."""
-    if min(image.size) < MIN_CAPTION_PIXELS:
+def _draw_frame(
+    image: Image.Image,
+    corners: tuple[float, float, float, float],
+    color: tuple[int, ...],
+    width: int,
+    dashed: bool,
+) -> None:
+    draw = ImageDraw.Draw(image, "RGBA")  # RGBA blends transparent colours
+    if not dashed:
+        draw.rectangle(corners, outline=color, width=width)
         return
-    font = _find_font(_compute_text_size(image.size), text)
-    text = _shorten_text(text, font, image.width - 20)
-    draw = ImageDraw.Draw(image, "RGBA")  # RGBA keeps the picture visible below
-    left, top, right, bottom = _grow_rectangle(font.getbbox(text), 5)
-    draw.rounded_rectangle((left + 10, top + 8, right + 10, bottom + 8), 4, SHADE_RGBA)
-    draw.text((10, 8), text, WHITE, font)
+    left, top, right, bottom = corners
+    dash = 4 * width
+    for x in np.arange(left, right, 2 * dash):
+        for y in (top, bottom - width + 1):
+            draw.rectangle((x, y, min(x + dash, right), y + width - 1), color)
+    for y in np.arange(top, bottom, 2 * dash):
+        for x in (left, right - width + 1):
+            draw.rectangle((x, y, x + width - 1, min(y + dash, bottom)), color)
 
 
-@dataclass(frozen=True, slots=True)
-class GridCell:
-    """A picture of a grid, with its label."""
-
-    label: str
-    image: Image.Image
-
-
-def compute_cell_size(width: int, height: int) -> tuple[int, int]:
-    """The size of a picture in a grid; it keeps the aspect ratio, but is at least 24 pixels."""
-    scale = CELL_PIXELS / max(width, height)
-    return max(24, round(width * scale)), max(24, round(height * scale))
-
-
-def letterbox_image(image: Image.Image) -> Image.Image:
-    """Centre a picture in a square cell, so that pictures of any shape line up."""
-    square = Image.new("RGB", (CELL_PIXELS, CELL_PIXELS), (238, 238, 238))
-    square.paste(image, ((CELL_PIXELS - image.width) // 2, (CELL_PIXELS - image.height) // 2))
-    return square
-
-
-def draw_grid(title: str, rows: Sequence[Sequence[GridCell]]) -> Image.Image:
-    """Draw rows of labelled pictures of one size under a title."""
-    width, height = rows[0][0].image.size
-    label, headline = (
-        _find_font(14, "".join(c.label for row in rows for c in row)),
-        _find_font(18, title),
-    )
-    wide, high = max(width, 150) + GAP_PIXELS, height + 22 + GAP_PIXELS
-    columns = max(len(row) for row in rows)
-    sheet = Image.new(
-        "RGB", (max(columns * wide, 320) + GAP_PIXELS, len(rows) * high + 34 + GAP_PIXELS), WHITE
-    )
-    draw = ImageDraw.Draw(sheet)
-    draw.text(
-        (GAP_PIXELS, 10),
-        _shorten_text(title, headline, sheet.width - 2 * GAP_PIXELS),
-        TEXT_COLOR,
-        headline,
-    )
-    for r, row in enumerate(rows):
-        for c, cell in enumerate(row):
-            x, y = GAP_PIXELS + c * wide, 40 + r * high
-            draw.text(
-                (x, y), _shorten_text(cell.label, label, wide - GAP_PIXELS), LABEL_COLOR, label
-            )
-            sheet.paste(cell.image, (x, y + 20))
-    return sheet
-
-
-def draw_matrix(title: str, labels: Sequence[str], values: NDArray[np.float64]) -> Image.Image:
-    """Draw a square matrix of numbers in [-1, 1], coloured by value; NaN stays empty."""
-    font, headline = _find_font(13, "".join(labels)), _find_font(18, title)
-    side, left = 46, 24 + min(420, max(int(font.getlength(to_one_line(text))) for text in labels))
-    top = 50 + left
-    size = (left + side * len(labels) + GAP_PIXELS, top + side * len(labels) + GAP_PIXELS)
-    sheet = Image.new("RGB", (max(size[0], 320), size[1]), WHITE)
-    draw = ImageDraw.Draw(sheet)
-    draw.text((GAP_PIXELS, 10), title, TEXT_COLOR, headline)
-    for n, label in enumerate(labels):
-        text = _shorten_text(label, font, left - 16)
-        draw.text((left - 8, top + side * (n + 0.5)), text, LABEL_COLOR, font, anchor="rm")
-        upright = Image.new("RGB", (left, side), WHITE)
-        ImageDraw.Draw(upright).text((8, side / 2), text, LABEL_COLOR, font, anchor="lm")
-        sheet.paste(upright.rotate(90, expand=True), (left + side * n, top - left))
-    colours = find_palette("RdBu_r")
-    for (row, col), value in np.ndenumerate(values):
-        if np.isfinite(value):
-            corner = (left + side * col, top + side * row)
-            # Use the middle two thirds of the colours: black text is legible on all of them.
-            colour = tuple(colours[round(127.5 + 85 * float(value))].tolist())
-            draw.rectangle((*corner, corner[0] + side - 2, corner[1] + side - 2), colour)
-            middle = (corner[0] + side / 2 - 1, corner[1] + side / 2 - 1)
-            draw.text(middle, f"{round(float(value), 2) + 0:.2f}", TEXT_COLOR, font, anchor="mm")
-    return sheet
-
-
-def stack_images(*images: Image.Image) -> Image.Image:
-    """Stack pictures on a white background, one below the other."""
-    wide, high = max(p.width for p in images), sum(p.height for p in images)
-    sheet, y = Image.new("RGB", (wide, high), WHITE), 0
-    for one in images:
-        sheet.paste(one, (0, y))
-        y += one.height
-    return sheet
-
-
-def _compute_text_size(size: tuple[int, int]) -> int:
-    return max(11, min(36, min(size) // 20, size[0] // 18))
-
-
-def _grow_rectangle(corners: Sequence[float], by: float) -> tuple[float, float, float, float]:
+def grow_rectangle(corners: Sequence[float], by: float) -> tuple[float, float, float, float]:
+    """A rectangle with each side moved outwards."""
     left, top, right, bottom = corners
     return left - by, top - by, right + by, bottom + by
-
-
-def _shorten_text(text: str, font: ImageFont.FreeTypeFont, max_width: float) -> str:
-    text = to_one_line(text)
-    if font.getlength(text) <= max_width:
-        return text
-    while text and font.getlength(f"{text}…") > max_width:
-        text = text[:-1]
-    return f"{text}…" if text else ""
-
-
-def _find_font(size: int, text: str) -> ImageFont.FreeTypeFont:
-    """DejaVu Sans, or the first installed font that has the glyphs of the text."""
-    return _load_font(size, not all(ord(c) < 0x2E80 for c in text))
-
-
-@lru_cache
-def _load_font(size: int, east_asian: bool) -> ImageFont.FreeTypeFont:
-    own = Path(matplotlib.get_data_path()) / "fonts" / "ttf" / "DejaVuSans.ttf"
-    for name in (*(FALLBACK_FONTS if east_asian else ()), str(own)):
-        try:
-            return ImageFont.truetype(name, size)
-        except OSError:
-            continue
-    raise FileNotFoundError(own)

@@ -8,14 +8,14 @@ import re
 from collections import Counter
 from collections.abc import Sequence
 from contextlib import suppress
-from errno import EDQUOT, EEXIST, ENOSPC, EROFS
+from errno import EEXIST, EROFS
 from pathlib import Path
 
-from camcli.core.errors import OutputError, StorageError
+from camcli.core.errors import FULL_ERRNOS, OutputError, StorageError
 from camcli.core.types import ClassExplanation
 from camcli.io.labels import Labels
 
-DISK_FULL_ERRNOS = (ENOSPC, EDQUOT, EROFS)  # errors of the disk, not of one file
+DISK_ERRNOS = (*FULL_ERRNOS, EROFS)  # errors of the disk, not of one file
 
 
 def write_file(path: Path, content: bytes) -> None:
@@ -33,7 +33,7 @@ def write_file(path: Path, content: bytes) -> None:
     except OSError as error:
         with suppress(OSError):
             temporary.unlink()
-        kind = StorageError if error.errno in DISK_FULL_ERRNOS else OutputError
+        kind = StorageError if error.errno in DISK_ERRNOS else OutputError
         raise kind(f"cannot write {path}: {error.strerror}") from None
 
 
@@ -70,12 +70,32 @@ def create_class_slugs(labels: Labels) -> list[str]:
 
 
 def format_explanation_slug(explanation: ClassExplanation, slugs: Sequence[str]) -> str:
-    """The slug of a class and its rivals: `tabby`, `tabby-vs-lynx` or `tabby-vs-3-nearest`."""
-    own = slugs[explanation.class_index]
+    """The slug of a class and its rivals: `tabby`, `tabby-vs-lynx`, `tabby-vs-3-nearest`, `low-y`.
+
+    Empty for a network without classes.
+    """
+    if explanation.class_index is None:
+        return ""
+    own = f"{'low-' if explanation.is_low else ''}{slugs[explanation.class_index]}"
     if not explanation.rival_classes:
         return own
     others = [slugs[index] for index, _ in explanation.rival_classes]
     return f"{own}-vs-{others[0] if len(others) == 1 else f'{len(others)}-nearest'}"
+
+
+def format_method_slug(name: str) -> str:
+    """The part of a file name for a method: `gradcam`, `tscam-part-attention`."""
+    return re.sub(r"[^\w.+]+", "-", name)
+
+
+def list_distinct_names(names: Sequence[str]) -> list[str]:
+    """The names, with a number from 2 at those that came before: a, b, a -> a, b, a-2."""
+    seen: Counter[str] = Counter()
+    distinct = []
+    for name in names:
+        seen[name] += 1
+        distinct.append(name if seen[name] == 1 else f"{name}-{seen[name]}")
+    return distinct
 
 
 def _number_slug(slug: str, index: int, taken: set[str]) -> str:

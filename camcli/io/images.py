@@ -5,22 +5,36 @@ from __future__ import annotations
 import logging
 import os
 import stat
-import warnings
-from collections.abc import Iterator
-from contextlib import contextmanager
+import struct
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, nullcontext, suppress
+from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
-from typing import BinaryIO
+from typing import BinaryIO, Generic, TypeVar
 
 import numpy as np
+from numpy.typing import NDArray
 from PIL import Image, UnidentifiedImageError
 
-from camcli.core.errors import ImageError, to_one_line
+from camcli.core.errors import CamcliError, ImageError, to_one_line
+from camcli.core.types import DEFAULT_MAX_PIXELS
+from camcli.io.decoder_messages import collect_decoder_messages
 
+Out = TypeVar("Out")
 # Only decoders that run no other program and open no other file.
 IMAGE_FORMATS = ("JPEG", "PNG", "GIF", "BMP", "WEBP", "TIFF", "PPM", "AVIF", "JPEG2000")
 # Without a handler, Pillow's log of a broken file would go to standard error without a name.
 logging.getLogger("PIL").addHandler(logging.NullHandler())
+
+# What NumPy and Pillow raise on an image that is too large or too odd for them; not a bug.
+ODD_IMAGE_ERRORS = (
+    *(MemoryError, RecursionError, OSError, ValueError),
+    *(OverflowError, SystemError, struct.error),
+)
+LARGE_IMAGE_PIXELS = 2**25  # larger images are decoded and drawn one at a time
+_large_image_lock = threading.RLock()
 
 EXIF_ORIENTATION_TAG = 0x0112
 EXIF_TRANSPOSES = {
@@ -34,19 +48,46 @@ EXIF_TRANSPOSES = {
 }
 
 
-def load_image(path: Path) -> Image.Image:
+@dataclass(frozen=True, slots=True)
+class FirstFrame(Generic[Out]):
+    """What was read of the first frame, and whether the file has more frames or pages."""
+
+    content: Out
+    has_more_frames: bool
+
+
+def load_image(path: Path, max_pixels: int = DEFAULT_MAX_PIXELS) -> Image.Image:
     """The first frame of an image file, upright, as 8-bit RGB; transparent pixels become white.
 
-    Raises ImageError for a file that is not a complete image in one of IMAGE_FORMATS.
+    Raises ImageError for a file that is not a complete image in one of IMAGE_FORMATS, or that has
+    more than `max_pixels`.
     """
-    if os.path.exists(path) and not os.path.isfile(path):
-        raise ImageError("not a regular file")  # reading a pipe or a device may never end
+    return read_first_frame(path, _decode, max_pixels).content
+
+
+def read_first_frame(
+    path: Path, decode: Callable[[Image.Image], Out], max_pixels: int = DEFAULT_MAX_PIXELS
+) -> FirstFrame[Out]:
+    """What a function makes of an opened image file, before the file is closed.
+
+    Raises ImageError as `load_image` does.
+    """
     with (
-        _raise_image_errors(),
-        _open_regular_file(path) as file,
+        open_image_file(path) as file,
         Image.open(file, formats=_list_supported_formats()) as opened,
     ):
-        return _decode(opened)
+        _check_pixel_count(opened, max_pixels)
+        with take_turns_if_large(*opened.size):
+            return FirstFrame(decode(opened), _has_more_frames(opened))
+
+
+@contextmanager
+def open_image_file(path: Path) -> Iterator[BinaryIO]:
+    """Open a regular file; whatever reading it raises becomes an ImageError of one line."""
+    if os.path.exists(path) and not os.path.isfile(path):
+        raise ImageError("not a regular file")  # reading a pipe or a device may never end
+    with raise_image_errors(), _open_regular_file(path) as file:
+        yield file
 
 
 def decode_image(image: Image.Image) -> Image.Image:
@@ -54,33 +95,73 @@ def decode_image(image: Image.Image) -> Image.Image:
 
     Raises ImageError for a file that is not complete.
     """
-    with _raise_image_errors():
+    with raise_image_errors():
         return _decode(image)
 
 
+@contextmanager
+def take_turns_if_large(width: int, height: int) -> Iterator[None]:
+    """Let one thread at a time work on large images, so that memory does not grow with threads."""
+    with _large_image_lock if width * height > LARGE_IMAGE_PIXELS else nullcontext():
+        yield
+
+
+def describe_image_error(error: BaseException) -> str:
+    """Why an image failed, in the words of camcli, the decoder, Pillow or NumPy, as one line."""
+    if isinstance(error, CamcliError):
+        return str(error)
+    if isinstance(error, MemoryError):
+        return "not enough memory for an image of this size"
+    said = getattr(error, "strerror", None) or str(error) or type(error).__name__
+    return to_one_line(said)  # decoders quote the file's content
+
+
+def _check_pixel_count(image: Image.Image, max_pixels: int) -> None:
+    count = image.width * image.height
+    if count > max_pixels:
+        raise ImageError(
+            f"it has {count} pixels ({image.width} x {image.height}), more than {max_pixels}; "
+            f"scale it down, or add --max-pixels {count} if there is memory for it"
+        )
+
+
+def _has_more_frames(image: Image.Image) -> bool:
+    """Whether a file has more frames or pages; Pillow looks at the second one at most."""
+    try:
+        return bool(getattr(image, "is_animated", False))
+    except Exception:  # noqa: BLE001 - the first frame is good even if the second one is not
+        return False
+
+
 def _decode(image: Image.Image) -> Image.Image:
+    return to_rgb(load_upright(image))
+
+
+def load_upright(image: Image.Image) -> Image.Image:
+    """The pixels of an opened image, rotated as EXIF says, in the mode of the file."""
     image.load()
     if 0 in image.size:
         raise ImageError("the image has no pixels")
-    return _to_rgb(_apply_exif_orientation(image))
+    return _apply_exif_orientation(image)
 
 
 @contextmanager
-def _raise_image_errors() -> Iterator[None]:
+def raise_image_errors() -> Iterator[None]:
     """Turn whatever a decoder raises into an ImageError of one line."""
-    try:
-        with warnings.catch_warnings():
-            # Odd metadata, and large sizes that Pillow still opens, do not change the pixels.
-            warnings.simplefilter("ignore")
+    with collect_decoder_messages() as messages:
+        try:
             yield
-    except UnidentifiedImageError:
-        raise ImageError("not an image in a format that camcli reads") from None
-    except ImageError:
-        raise
-    except Image.DecompressionBombError:
-        raise ImageError("too many pixels to decode safely; scale the image down first") from None
-    except Exception as error:  # noqa: BLE001 - decoders raise anything on a broken file
-        raise ImageError(_decode_error_message(error)) from None
+        except UnidentifiedImageError:
+            raise ImageError("not an image in a format that camcli reads") from None
+        except ImageError:
+            raise
+        except Image.DecompressionBombError:
+            reason = "too many pixels to decode safely; scale the image down first"
+            raise ImageError(reason) from None
+        except Exception as error:  # noqa: BLE001 - decoders raise anything on a broken file
+            reason = describe_image_error(error)
+            detail = f" ({to_one_line(messages[0])})" if messages else ""
+            raise ImageError(f"{reason}{detail}") from None
 
 
 @contextmanager
@@ -106,11 +187,6 @@ def _list_supported_formats() -> tuple[str, ...]:
     return tuple(name for name in IMAGE_FORMATS if name in Image.OPEN)
 
 
-def _decode_error_message(error: BaseException) -> str:
-    said = getattr(error, "strerror", None) or str(error) or type(error).__name__
-    return to_one_line(said)  # decoders quote the file's content
-
-
 def _apply_exif_orientation(image: Image.Image) -> Image.Image:
     """Rotate an image as EXIF says. Reads only that tag: Pillow fails on other, broken tags."""
     turn = _read_exif_transpose(image)
@@ -128,15 +204,19 @@ def load_exif_transpose(path: Path) -> Image.Transpose | None:
     """The rotation that `load_image` applies to an existing file; annotations need it too."""
     if not os.path.isfile(path):
         return None
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        with Image.open(path, formats=_list_supported_formats()) as opened:
-            return _read_exif_transpose(opened)
+    with (
+        collect_decoder_messages(),
+        suppress(UnidentifiedImageError),  # an array has no EXIF
+        Image.open(path, formats=_list_supported_formats()) as opened,
+    ):
+        return _read_exif_transpose(opened)
+    return None
 
 
-def _to_rgb(image: Image.Image) -> Image.Image:
-    if image.mode in ("I", "F") or image.mode.startswith("I;16"):
-        image = _to_eight_bit(image)
+def to_rgb(image: Image.Image) -> Image.Image:
+    """An image of any mode as 8-bit RGB; transparent pixels become white."""
+    if is_deep_grey(image):
+        image = Image.fromarray(np.rint(scale_deep_grey(image)).astype(np.uint8))
     if image.has_transparency_data:
         layered = image.convert("RGBA")
         white = Image.new("RGBA", layered.size, "white")
@@ -144,8 +224,13 @@ def _to_rgb(image: Image.Image) -> Image.Image:
     return image.convert("RGB")
 
 
-def _to_eight_bit(image: Image.Image) -> Image.Image:
-    """Scale grey values of 16 or 32 bits to 8 bits; Pillow's own conversion would clip them."""
+def is_deep_grey(image: Image.Image) -> bool:
+    """Whether an image has grey values of more than 8 bits."""
+    return image.mode in ("I", "F") or image.mode.startswith("I;16")
+
+
+def scale_deep_grey(image: Image.Image) -> NDArray[np.float64]:
+    """Scale grey values of 16 or 32 bits to 0..255; Pillow's own conversion would clip them."""
     values = np.asarray(image, dtype=np.float64)
     if not np.isfinite(values).all() or values.min() < 0 or values.max() > 65535:
         raise ImageError(
@@ -159,4 +244,4 @@ def _to_eight_bit(image: Image.Image) -> Image.Image:
         raise ImageError(
             "floating-point values above 255 have no standard scale; save the image with 16 bits"
         )
-    return Image.fromarray(np.rint(values).astype(np.uint8))
+    return values

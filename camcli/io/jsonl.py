@@ -11,7 +11,7 @@ from io import FileIO
 from pathlib import Path
 from typing import Any
 
-from camcli.core.errors import OutputError, StorageError
+from camcli.core.errors import FULL_ERRNOS, OutputError, StorageError
 
 
 def to_json_line(document: Mapping[str, Any]) -> str:
@@ -88,7 +88,8 @@ def _report_os_errors(path: Path) -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        raise OutputError(f"cannot write to {path.parent}: {error.strerror}") from None
+        kind = StorageError if error.errno in FULL_ERRNOS else OutputError
+        raise kind(f"cannot write to {path.parent}: {error.strerror}") from None
 
 
 def _lock_file(file: FileIO, path: Path) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -24,9 +24,12 @@ class Labels:
     def find_class(self, text: str) -> int:
         """The index of the class with this name, WordNet id or index.
 
+        The name of a folder of CUB, such as `001.Laysan_Albatross`, is the class after the number.
         Raises TargetError if no class fits or more than one.
         """
-        indices = self.spellings.get(_normalize_spelling(text), ())
+        spelling = _normalize_spelling(text)
+        without_number = _normalize_spelling(folder_to_class_name(text))
+        indices = self.spellings.get(spelling) or self.spellings.get(without_number, ())
         if len(indices) == 1:
             return indices[0]
         if indices:
@@ -34,20 +37,46 @@ class Labels:
             raise TargetError(f"{text!r} is the name of several classes; use the index: {which}")
         if re.fullmatch(r"\s*\d{1,9}\s*", text) and int(text) < len(self.names):
             return int(text)
-        near = format_suggestion(_normalize_spelling(text), self.spellings)
+        near = format_suggestion(without_number, self.spellings)
         raise TargetError(f"the model has no class {text!r} among its {len(self.names)}{near}")
 
 
 def create_labels(names: Sequence[str], others: Sequence[Sequence[str]] = ()) -> Labels:
     """Labels from one name per class and, optionally, other spellings of each."""
     spellings: defaultdict[str, list[int]] = defaultdict(list)
+    unnumbered: set[str] = set()
     for index, name in enumerate(names):
         for spelling in {
             _normalize_spelling(s) for s in (name, *(others[index] if others else ()))
         }:
             spellings[spelling].append(index)
+    for index, name in enumerate(names):  # a network may have been trained on names with numbers
+        short = _normalize_spelling(folder_to_class_name(name))
+        if short not in spellings or short in unnumbered:
+            unnumbered.add(short)
+            spellings[short].append(index)
     frozen = MappingProxyType({s: tuple(indices) for s, indices in spellings.items()})
     return Labels(tuple(names), frozen)
+
+
+def folder_to_class_name(folder_name: str) -> str:
+    """The class that a folder is named after: `001.Laysan_Albatross` is Laysan Albatross.
+
+    CUB puts the number of the class and a dot before its name. `1.5` has no name, and stays.
+    """
+    return re.sub(r"^\d+\.(?=[^\W\d])", "", folder_name).replace("_", " ")
+
+
+def create_folder_labels(folder_names: Sequence[str]) -> Labels:
+    """Labels from one folder per class; folders that would get equal names keep their own."""
+    names = [folder_to_class_name(name) for name in folder_names]
+    count = Counter(map(_normalize_spelling, names))
+    return create_labels(
+        [
+            name if count[_normalize_spelling(name)] == 1 else folder
+            for name, folder in zip(names, folder_names, strict=True)
+        ]
+    )
 
 
 def _normalize_spelling(text: str) -> str:

@@ -3,11 +3,18 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from dataclasses import asdict
 from hashlib import sha256
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from camcli.core.types import ClassExplanation, Failure, FileStamp, Result, Sample
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
+    from camcli.core.geometry import View
 
 RESULTS_SCHEMA_VERSION = 1
 RESULTS_FILE = "results.jsonl"
@@ -32,7 +39,7 @@ def compute_result_key(run_key: str, file_stamp: FileStamp | None) -> str:
 
 def sample_to_json(sample: Sample) -> dict[str, Any]:
     """The first fields of every line about a readable image."""
-    return {
+    line = {
         "schema_version": RESULTS_SCHEMA_VERSION,
         "image": sample.source.name,
         "path": str(sample.source.path),
@@ -40,6 +47,7 @@ def sample_to_json(sample: Sample) -> dict[str, Any]:
         "height": sample.view.image_height,
         "status": "ok",
     }
+    return line | ({"has_more_frames": True} if sample.has_more_frames else {})
 
 
 def failure_to_json(item: Failure) -> dict[str, Any]:
@@ -61,7 +69,7 @@ def _result_to_json(result: Result, model_name: str) -> dict[str, Any]:
         "layers": list(result.layer_names),
         "threshold": result.threshold,
         "explanations": [
-            explanation_to_json(shown) | {"files": files}
+            explanation_to_json(shown) | _mask_to_json(result, shown, files) | {"files": files}
             for shown, files in zip(result.explanations, result.output_files, strict=True)
         ],
     }
@@ -77,13 +85,48 @@ def explanation_to_json(explanation: ClassExplanation) -> dict[str, Any]:
     }
     return {
         "class_index": explanation.class_index,
-        "class_name": explanation.class_name,
+        "class_name": None if explanation.class_index is None else explanation.class_name,
         **({"against": _rivals_to_json(explanation)} if explanation.rival_classes else {}),
         "score": round(explanation.score, 6) if math.isfinite(explanation.score) else None,
+        **_target_to_json(explanation),
         "map_status": explanation.fused_map.status,
         **({"layer_status": failing} if failing else {}),
         "boxes": [asdict(box) for box in explanation.boxes],
     }
+
+
+def _target_to_json(explanation: ClassExplanation) -> dict[str, Any]:
+    """What was asked for, and whether the network predicts the class."""
+    if explanation.score_kind == "none":
+        return {}
+    targets = {"targets": list(explanation.targets)} if any(explanation.targets) else {}
+    if explanation.score_kind == "probability":
+        return {**targets, "predicted": explanation.is_predicted}
+    side = {"direction": "low" if explanation.is_low else "high"}
+    is_value = explanation.score_kind == "value"
+    return {"score_kind": explanation.score_kind, **targets, **(side if is_value else {})}
+
+
+def create_mask(explanation: ClassExplanation, view: View) -> NDArray[np.bool_]:
+    """The pixels of the image that the boxes bound: (height, width); none without an answer."""
+    import numpy as np
+
+    from camcli.core.boxes import region_to_mask
+
+    if explanation.region is None:
+        return np.zeros((view.image_height, view.image_width), np.bool_)
+    return region_to_mask(explanation.region, view)
+
+
+def _mask_to_json(
+    result: Result, explanation: ClassExplanation, files: Mapping[str, str]
+) -> dict[str, Any]:
+    """The mask in COCO's run-length encoding, if the run saves masks."""
+    from camcli.core.run_length import encode_mask
+
+    if "mask" not in files:
+        return {}
+    return {"mask": encode_mask(create_mask(explanation, result.sample.view))}
 
 
 def _rivals_to_json(explanation: ClassExplanation) -> list[dict[str, Any]]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import replace
 
 import numpy as np
@@ -32,10 +33,13 @@ def create_ten_crops(size: tuple[int, int]) -> Crops:
     return Crops((high, wide), tuple((y, x, flip) for flip in (False, True) for y, x in places))
 
 
-def preprocess_crops(image: Image.Image, crops: Crops, transform: Transform) -> Float32Array:
-    """The inputs (V,3,H,W) for V crops of an image."""
+def preprocess_crops(
+    image: Image.Image | Sequence[Image.Image], crops: Crops, transform: Transform
+) -> Float32Array:
+    """The inputs (V,C,H,W) for V crops of an image."""
+    size = (image if isinstance(image, Image.Image) else image[0]).size
     pixels = preprocess_image(
-        image, View.from_whole_image(*image.size), replace(transform, size=crops.canvas_size)
+        image, View.from_whole_image(*size), replace(transform, size=crops.canvas_size)
     )
     rows, cols = transform.size
     cut = [pixels[:, y : y + rows, x : x + cols] for y, x, _ in crops.corners]
@@ -74,17 +78,29 @@ def _compute_scaled_size(
     return max(1, rows * width // height), rows
 
 
-def preprocess_image(image: Image.Image, view: View, transform: Transform) -> Float32Array:
-    """The input (3,H,W): the visible part, resampled and normalised; padding is zero."""
+def preprocess_image(
+    image: Image.Image | Sequence[Image.Image], view: View, transform: Transform
+) -> Float32Array:
+    """The input (C,H,W): the visible part, resampled and normalised; padding is zero.
+
+    `image` is one picture, or planes of one size that have C bands together. Bytes are divided by
+    255; floating-point values stay as they are.
+    """
+    planes = [image] if isinstance(image, Image.Image) else image
     rows, cols = transform.size
     x0, y0, x1, y1 = view.compute_input_window(rows, cols)
     resampling = RESAMPLING_FILTERS.get(transform.interpolation, Image.Resampling.BICUBIC)
-    seen = image.resize((x1 - x0, y1 - y0), resampling, box=view.visible_rectangle)
-    mean, std = (np.array(v, np.float32).reshape(3, 1, 1) for v in (transform.mean, transform.std))
-    pixels = np.zeros((3, rows, cols), np.float32)
+    mean, std = (np.array(v, np.float32)[:, None, None] for v in (transform.mean, transform.std))
+    pixels = np.zeros((transform.channel_count, rows, cols), np.float32)
     values = pixels[:, y0:y1, x0:x1]
-    values[:] = np.asarray(seen).transpose(2, 0, 1)
-    values /= 255  # in place: new arrays would take eight times as long
+    first = 0
+    for plane in planes:
+        seen = plane.resize((x1 - x0, y1 - y0), resampling, box=view.visible_rectangle)
+        own = values[first : first + len(plane.getbands())]
+        own[:] = np.atleast_3d(np.asarray(seen)).transpose(2, 0, 1)
+        if plane.mode != "F":
+            own /= 255  # in place: new arrays would take eight times as long
+        first += len(own)
     values -= mean
     values /= std
     return pixels

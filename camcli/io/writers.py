@@ -17,27 +17,50 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Literal
 
 from camcli.core.errors import UsageError, format_suggestion
 from camcli.core.types import ClassExplanation, Result
-from camcli.io.files import format_explanation_slug, shorten_stem, write_file
+from camcli.io.files import (
+    format_explanation_slug,
+    list_distinct_names,
+    shorten_stem,
+    write_file,
+)
 from camcli.io.jsonl import to_json_line
-from camcli.io.results import explanation_to_json
+from camcli.io.results import create_mask, explanation_to_json
+from camcli.io.value_ranges import ValueRange
 
 # The end of the file name, such as "overlay.jpg", and the content.
 EncodedFile = tuple[str, bytes]
+BlendName = Literal["value", "constant", "none"]
+CaptionPlace = Literal["below", "on", "none"]
+DEFAULT_ALPHA = 0.7
 Encoder = Callable[..., EncodedFile]
 
 
 @dataclass(frozen=True, slots=True)
 class DrawingStyle:
-    """The style of pictures; `input_size` (H, W) is the model's input size, to place maps."""
+    """The style of pictures; `input_size` (H, W) is the model's input size, to place maps.
+
+    Without `colormap` and `blend`, a map is drawn over the image with turbo, its opacity growing
+    with its value; a pixel-level map is drawn alone, in grey. `clip` is the percentile of a map
+    that is drawn as its maximum. `value_range` has the raw values drawn as 0 and 1; without it,
+    they are each map's own minimum and maximum.
+    """
 
     input_size: tuple[int, int]
-    colormap: str = "jet"
-    alpha: float = 0.5
+    colormap: str | None = None
+    alpha: float = DEFAULT_ALPHA
     image_format: str = "jpg"
     with_boxes: bool = True
+    blend: BlendName | None = None
+    contour: bool = False
+    caption: CaptionPlace = "below"
+    box_color: str = "white"
+    clip: float = 100.0
+    value_range: ValueRange | None = None
+    cell_pixels: int = 260
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,6 +74,7 @@ class Writer:
 
 
 WRITERS: dict[str, Writer] = {}
+SHEET = "sheet"  # the kind that is one file for the whole run, beside the kinds in WRITERS
 
 
 def writer(*, help: str, per_image: bool = False) -> Callable[[Encoder], Encoder]:
@@ -99,13 +123,53 @@ def heatmap(result: Result, explanation: ClassExplanation, style: DrawingStyle) 
     return "heatmap.png", encode_image(draw_result_heatmap(result, explanation, style), "png")
 
 
+@writer(help="the map alone as a transparent PNG, to lay over the image")
+def transparent(result: Result, explanation: ClassExplanation, style: DrawingStyle) -> EncodedFile:
+    """The map in colour with its opacity: RGBA that gives the overlay when laid over the image."""
+    from camcli.io.pictures import draw_result_transparent, encode_image
+
+    picture = draw_result_transparent(result, explanation, style)
+    return "transparent.png", encode_image(picture, "png")
+
+
+@writer(help="the image, dark outside the region above the threshold")
+def cutout(result: Result, explanation: ClassExplanation, style: DrawingStyle) -> EncodedFile:
+    """The image as it is where the boxes' regions are, and dark elsewhere."""
+    from camcli.io.pictures import draw_result_cutout, encode_image
+
+    picture = draw_result_cutout(result, explanation, style)
+    return f"cutout.{style.image_format}", encode_image(picture, style.image_format)
+
+
+@writer(help="the region above the threshold, black and white, and as RLE in the results")
+def mask(result: Result, explanation: ClassExplanation, style: DrawingStyle) -> EncodedFile:
+    """The pixels of the image that the boxes bound: 255 inside, 0 outside; always PNG."""
+    from PIL import Image
+
+    from camcli.io.pictures import encode_image
+
+    pixels = create_mask(explanation, result.sample.view)
+    return "mask.png", encode_image(Image.fromarray(pixels).convert("L"), "png")
+
+
+@writer(help="the map in 8-bit grey at its own size")
+def map(result: Result, explanation: ClassExplanation, style: DrawingStyle) -> EncodedFile:
+    """The normalised map as computed: 0 is its minimum, 255 its maximum; always PNG.
+
+    The PNG names the raw minimum and maximum in its text chunks.
+    """
+    from camcli.io.pictures import encode_map
+
+    return "map.png", encode_map(explanation.fused_map)
+
+
 @writer(help="the image, each layer's map and the fused map")
 def grid(result: Result, explanation: ClassExplanation, style: DrawingStyle) -> EncodedFile:
     """The image, every layer's map and the fused map side by side."""
-    from camcli.io.pictures import draw_result_grid, encode_image
+    from camcli.io.pictures import draw_result_grid, encode_sheet
 
     picture = draw_result_grid(result, explanation, style)
-    return f"grid.{style.image_format}", encode_image(picture, style.image_format)
+    return f"grid.{style.image_format}", encode_sheet(picture, style.image_format)
 
 
 @writer(help="boxes as JSON")
@@ -127,6 +191,9 @@ def boxes(result: Result, explanation: ClassExplanation, style: DrawingStyle) ->
 def array(result: Result, style: DrawingStyle) -> EncodedFile:
     """Raw maps, float32: "{class}/{layer}", the parts of TS-CAM, and "{class}/fused".
 
+    A second map of a class, such as a contrast, is "{class}-2/…"; without classes the names are
+    "{layer}" and "fused".
+
     Maps are neither normalised nor resized, with one exception: the fusion of several layers is
     made of their scaled maps at the input's size.
     """
@@ -134,9 +201,10 @@ def array(result: Result, style: DrawingStyle) -> EncodedFile:
 
     import numpy as np
 
+    classes = list_distinct_names([str(shown.class_index) for shown in result.explanations])
     arrays = {
-        f"{shown.class_index}/{panel.name}": panel.values
-        for shown in result.explanations
+        (panel.name if shown.class_index is None else f"{name}/{panel.name}"): panel.values
+        for name, shown in zip(classes, result.explanations, strict=True)
         for panel in (*shown.layer_maps, *shown.part_maps, replace(shown.fused_map, name="fused"))
     }
     buffer = BytesIO()
@@ -153,24 +221,24 @@ def write_result(
     that is not registered.
     """
     stem = shorten_stem(result.sample.source.output_stem)
-    tag = f".{result.file_tag}" if result.file_tag else ""
-    chosen = [find_writer(kind) for kind in kinds]
+    chosen = [find_writer(kind) for kind in kinds if kind != SHEET]
 
     def write(start: str, encoded: EncodedFile) -> str:
         ending, content = encoded
-        name = f"{start}{tag}.{ending}"
+        name = f"{start}.{result.file_tag}.{ending}"
         write_file(output / name, content)
         return name
 
+    own_slugs = list_distinct_names(
+        [format_explanation_slug(shown, slugs) for shown in result.explanations]
+    )
     per_class = [
         {
-            w.name: write(
-                f"{stem}.{format_explanation_slug(shown, slugs)}", w.encode(result, shown, style)
-            )
+            w.name: write(f"{stem}.{slug}" if slug else stem, w.encode(result, shown, style))
             for w in chosen
             if not w.per_image
         }
-        for shown in result.explanations
+        for slug, shown in zip(own_slugs, result.explanations, strict=True)
     ]
     shared = {w.name: write(stem, w.encode(result, style)) for w in chosen if w.per_image}
     return replace(result, output_files=tuple(files | shared for files in per_class))

@@ -30,7 +30,8 @@ def tscam(
     M_c = (sum_l mean_h softmax(q_cls K^T / sqrt d)_l) * F_c, with F_c raw: without relu and
     softmax. (B,L,H,W), (B,H,W), (B,) -> (B,H,W).
 
-    `part` "attention" or "semantic" returns one factor alone, as in the paper's ablation.
+    `part` "attention" or "semantic" returns one factor alone, as in the paper's ablation. `--block`
+    or `--layers` choose the blocks of the sum: `--block 8..11`.
 
     For a TS-CAM checkpoint, F_c is the output of the convolution head (`"head": "conv"` in the
     result). The same holds for SCM (arXiv 2207.10447), which drops its own module after training.
@@ -43,12 +44,17 @@ def tscam(
     return parts[part]
 
 
-@method(paper="https://arxiv.org/abs/2010.11929", works_on=("ViT",))
+@method(
+    paper="https://arxiv.org/abs/2010.11929",
+    works_on=("ViT",),
+    options_for_chosen_blocks={"block": "mean"},
+)
 def attention(attention: Tensor, *, block: str = "last") -> Tensor:
     """Raw attention: the CLS attention of one block, averaged over heads.
 
     M = mean_h softmax(q_cls K^T / sqrt d) of `block`: "last", "mean" over all blocks, or a number.
-    (B,L,H,W) -> (B,H,W). The map is the same for every class.
+    (B,L,H,W) -> (B,H,W). The map is the same for every class. `--block` or `--layers` choose blocks
+    instead: the map is their mean, and a grid shows each one.
 
     Raises UsageError for a block that does not exist. Deviations: without a CLS token camcli takes
     the mean over all queries instead of the CLS row.
@@ -76,7 +82,8 @@ def rollout(matrices: Sequence[Tensor], *, heads: str = "mean", discard: float =
     """Attention rollout: the product of the attention of all blocks, with residual connections.
 
     A^_l = (A_l + I) / 2, with heads joined and rows renormalised; R = A^_L ... A^_1.
-    (B,heads,N,N) of each block -> tokens (B,N,N). The map is the same for every class.
+    (B,heads,N,N) of each block -> tokens (B,N,N). The map is the same for every class. With
+    `--block` or `--layers` only the chosen blocks are factors: `--block 4..11` starts at block 4.
 
     `heads` is how heads are joined. `discard` is the share of each row's smallest weights that
     becomes 0 first; the column of the first token (usually CLS) is kept. Deviations: none for
@@ -109,7 +116,8 @@ def chefer(matrices: Sequence[Tensor], matrix_gradients: Sequence[Tensor]) -> Te
     """Attention relevance (Chefer et al.): the attention that raises the class score, accumulated.
 
     R = I; for each block R <- R + mean_h relu(A_l * dy_c/dA_l) R. (B,heads,N,N) x2 of each block
-    -> tokens (B,N,N). Deviations: none. If the network pools patches, their rows give the map.
+    -> tokens (B,N,N). `--block` or `--layers` choose the blocks. Deviations: none. If the network
+    pools patches, their rows give the map.
     """
     relevance = _create_identity(matrices[0])
     for matrix, gradient in zip(matrices, matrix_gradients, strict=True):
@@ -125,7 +133,7 @@ def legrad(block_gradients: Sequence[Tensor]) -> Tensor:
 
     M = sum_l mean over heads and queries of relu(ds_l/dA_l). s_l is the class's logit for the mean
     token of block l, computed with the network's final norm and classifier. (B,heads,N,N) of each
-    block -> tokens (B,1,N).
+    block -> tokens (B,1,N). `--block` or `--layers` choose the blocks of the sum.
 
     Deviations: a convolution head (TS-CAM's) has no logit for a mean token; it reads the normed
     tokens of block l as it reads the last ones.

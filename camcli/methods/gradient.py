@@ -23,6 +23,11 @@ def gradcam(activations: Tensor, gradients: Tensor) -> Tensor:
 
     Deviations: none. With tokens, the mean is over the patch tokens of each channel, without prefix
     tokens.
+
+    The gradient g_kij is that of the class's logit, before softmax or sigmoid. Some texts describe
+    Grad-CAM on transformers with another formula: w_ij = 1/C sum_k g_kij, a mean over the channels
+    of each token, and M_ij = sum_k w_ij A_kij. That is not Grad-CAM. It gives other maps, and after
+    a block it gives almost 0: a LayerNorm follows, which removes the mean over the channels.
     """
     weights = gradients.mean(dim=(2, 3), keepdim=True)
     return weights * activations

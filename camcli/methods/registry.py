@@ -67,6 +67,9 @@ def find_method_inputs() -> Mapping[str, MethodInput]:
 # that was trained for it. They were chosen by GT-known on ILSVRC photographs: docs/evaluation.md.
 DEFAULT_METHODS = ("tscam", "chefer", "gradcam")
 
+# The same for a network without classes: both show what the network attends to in any image.
+DEFAULT_CLASS_BLIND_METHODS = ("attention", "eigencam")
+
 # The order in which methods are listed, by module; modules with other names come last.
 LISTING_ORDER = (
     *("cam", "gradient", "activation", "perturbation", "attention", "saliency", "factorization"),
@@ -95,6 +98,7 @@ class Method:
     clip_quantile: float
     option_limits: Mapping[str, float]
     max_positions: int | None
+    options_for_chosen_blocks: Mapping[str, Any]
     input_names: tuple[str, ...]
     options: Mapping[str, Any]
 
@@ -154,6 +158,7 @@ def method(
     clip_quantile: float = 1.0,
     option_limits: Mapping[str, float] | None = None,
     max_positions: int | None = None,
+    options_for_chosen_blocks: Mapping[str, Any] | None = None,
 ) -> Callable[[_MethodFunction], _MethodFunction]:
     """Register a function as a method, under its own name or under `name`, such as "gradcam++".
 
@@ -163,7 +168,8 @@ def method(
     grid. A `signed` method may give negative values. `choices` lists all values of an option, and
     `option_limits` has an option's largest value. `default_layer` is the layer to read when the
     user names none. `clip_quantile` is the quantile of a map that is shown as its maximum.
-    `max_positions` is the largest number of positions that a layer may have.
+    `max_positions` is the largest number of positions that a layer may have, and
+    `options_for_chosen_blocks` gives options that choose blocks when the user chose these.
 
     Raises UsageError for a parameter that no provider offers, an option without a default, a name
     that another function has, or a decorator without parentheses.
@@ -198,6 +204,7 @@ def method(
             clip_quantile=clip_quantile,
             option_limits=option_limits or {},
             max_positions=max_positions,
+            options_for_chosen_blocks=options_for_chosen_blocks or {},
             input_names=input_names,
             options=options,
         )

@@ -40,9 +40,13 @@ def copy_network(name: str, network: nn.Module, device: torch.device) -> nn.Modu
 
 
 def freeze_network(network: nn.Module, device: torch.device) -> None:
-    """Prepare a network in place: no gradients of weights, eval mode, device and memory format."""
+    """Prepare a network in place: no gradients, eval mode, float32, device and memory format."""
     network.requires_grad_(False)
     network.eval()
+    if any(
+        t.is_floating_point() and t.dtype != torch.float32 for t in network.state_dict().values()
+    ):
+        network.float()  # images and maps are float32
     network.to(device)
     if device.type == "cpu":  # channels last is up to twice as fast there
         network.to(memory_format=torch.channels_last)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -10,25 +9,21 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image
 from scipy.stats import rankdata
 
-from camcli.core.errors import MethodError
+from camcli.core.errors import MethodError, UsageError
 from camcli.core.geometry import Float32Array, crop_visible_map, resize_map
-from camcli.core.types import ClassExplanation, Failure, ImageSource, Result
+from camcli.core.types import Failure, ImageSource, Result
 from camcli.engine.providers.base import ProgressCallback
+from camcli.engine.providers.provider_registry import takes_layers
 from camcli.engine.request import Request
-from camcli.io.drawing import GridCell, compute_cell_size, draw_grid, draw_matrix, stack_images
-from camcli.io.pictures import draw_explanation
 from camcli.io.results import explanation_to_json, sample_to_json
-from camcli.io.writers import DrawingStyle
 from camcli.methods.registry import Method
 from camcli.runs.batch import compute_outcomes
 from camcli.runs.pipeline import add_boxes, load_image_sample
 from camcli.runs.run_config import RunConfig, RunState
 
 RANKING_GRID = (64, 64)  # every map is resized to this grid (H, W) before its cells are ranked
-IMAGES_PER_ROW = 8  # pictures in one row of the sheet when the comparison has a single row
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,7 +43,7 @@ class ComparisonRow:
     @property
     def label(self) -> str:
         """The model and the layers, as far as they differ between rows."""
-        return _join_labels(self.model_label, self.layers_label)
+        return join_labels(self.model_label, self.layers_label)
 
     def select_columns(self, column_indices: Sequence[int]) -> ComparisonRow:
         """Keep only some of the methods."""
@@ -62,15 +57,19 @@ def create_comparison_row(
     methods: Sequence[Method],
     plan_by_method: Mapping[str, tuple[Request, ...] | MethodError],
 ) -> ComparisonRow:
-    """Give each method a configuration with its own plan; None where it has no plan."""
+    """Give each method a configuration with its own plan; None where it has no plan.
+
+    Raises UsageError for a plan with several maps.
+    """
+    if any(isinstance(plan, tuple) and len(plan) > 1 for plan in plan_by_method.values()):
+        raise UsageError("one row of a comparison has one map of each method; name layers once")
     plans = [plan_by_method.get(method.name) for method in methods]
     return ComparisonRow(
         model_label=model_label,
         layers_label=layers_label,
         base_config=config,
         configs=tuple(
-            replace(config, requests=plan[:1]) if isinstance(plan, tuple) else None
-            for plan in plans
+            replace(config, requests=plan) if isinstance(plan, tuple) else None for plan in plans
         ),
         reason_by_method={
             name: str(plan)
@@ -117,6 +116,7 @@ def compare_methods(
         if isinstance(found, Failure):
             return found
         timed_results += found
+    timed_results = _align_targets(timed_results)
     sizes = [row.base_config.model.input_size for row in rows]
     targets = range(len(timed_results[0].result.explanations))
     spearman = [
@@ -124,6 +124,27 @@ def compare_methods(
         for target in targets
     ]
     return Comparison(source, tuple(timed_results), np.stack(spearman))
+
+
+def _align_targets(timed_results: Sequence[TimedResult]) -> list[TimedResult]:
+    """Give every result the same number of explanations, in the order of the targets.
+
+    Models may predict different classes: where two targets name one class for a model, its map
+    counts for both. Of `above:P` there are as many classes as every model has.
+    """
+    all_explanations = [t.result.explanations for t in timed_results]
+    specs = dict.fromkeys(s for found in all_explanations for e in found for s in e.targets)
+    if len(specs) < 2 and len({len(found) for found in all_explanations}) == 1:
+        return list(timed_results)
+    by_spec = [
+        [[e for e in found if spec in e.targets] for found in all_explanations] for spec in specs
+    ]
+    rows = (row for lists in by_spec for row in zip(*lists, strict=False))
+    aligned = {tuple(map(id, row)): row for row in rows}.values()
+    return [
+        replace(timed, result=replace(timed.result, explanations=own))
+        for timed, own in zip(timed_results, zip(*aligned, strict=True), strict=True)
+    ]
 
 
 def _run_row(
@@ -172,63 +193,6 @@ def compute_spearman(maps: Sequence[Float32Array | None]) -> NDArray[np.float64]
     return correlations
 
 
-def draw_comparison(
-    comparison: Comparison, target: int, method_names: Sequence[str], rows: Sequence[ComparisonRow]
-) -> bytes:
-    """Draw the image, every map with its milliseconds, and the correlations. Returns a JPEG."""
-    shown = comparison.timed_results[0].result.explanations[target]
-    table = _create_cells(comparison, target, method_names, rows)
-    sheet = draw_grid(f"{shown.class_label} {shown.score:.2f}", table)
-    labels = [
-        _join_labels(_format_row_label(t, rows[t.row_index]), method_names[t.column_index])
-        for t in comparison.timed_results
-    ]
-    if len(labels) > 1:
-        matrix = draw_matrix("Spearman's correlation", labels, comparison.spearman[target])
-        sheet = stack_images(sheet, matrix)
-    buffer = io.BytesIO()
-    sheet.save(buffer, "JPEG", quality=90)
-    return buffer.getvalue()
-
-
-def _create_cells(
-    comparison: Comparison, target: int, method_names: Sequence[str], rows: Sequence[ComparisonRow]
-) -> list[list[GridCell]]:
-    """Create the cells of the sheet: the image at the start of each row, then its maps."""
-    image = comparison.timed_results[0].result.sample.image
-    thumbnail = image.resize(compute_cell_size(*image.size))
-    overlays: dict[tuple[int, int], GridCell] = {}
-    for t in comparison.timed_results:
-        label = f"{method_names[t.column_index]}  {1000 * t.seconds:.0f} ms"
-        size = rows[t.row_index].base_config.model.input_size
-        overlay = _draw_overlay(t.result, t.result.explanations[target], thumbnail, size)
-        overlays[t.row_index, t.column_index] = GridCell(label, overlay)
-    blank = GridCell("", Image.new("RGB", thumbnail.size, (255, 255, 255)))
-    table = []
-    for r, row in enumerate(rows):
-        first = GridCell(_format_image_label(comparison, r, row, target), thumbnail)
-        table.append([first, *(overlays.get((r, c), blank) for c in range(len(method_names)))])
-    if len(rows) > 1:
-        return table
-    return [table[0][n : n + IMAGES_PER_ROW] for n in range(0, len(table[0]), IMAGES_PER_ROW)]
-
-
-def _format_image_label(
-    comparison: Comparison, row_index: int, row: ComparisonRow, target: int
-) -> str:
-    """Return the row's label and its class, because models may predict different classes."""
-    own = [t.result for t in comparison.timed_results if t.row_index == row_index]
-    class_label = own[0].explanations[target].class_label if own and row.label else ""
-    return _join_labels(row.label, class_label) or "image"
-
-
-def _draw_overlay(
-    result: Result, explanation: ClassExplanation, thumbnail: Image.Image, size: tuple[int, int]
-) -> Image.Image:
-    view = result.sample.view.to_image_size(*thumbnail.size)
-    return draw_explanation(result, explanation, thumbnail, view, DrawingStyle(size))
-
-
 def comparison_to_json(
     comparison: Comparison, target: int, method_names: Sequence[str], rows: Sequence[ComparisonRow]
 ) -> dict[str, Any]:
@@ -251,7 +215,7 @@ def _map_to_json(
 ) -> dict[str, Any]:
     return {
         "method": method_names[timed_result.column_index],
-        "row": _format_row_label(timed_result, row),
+        "row": format_row_label(timed_result, row),
         "model": row.base_config.model.name,
         "layers": list(timed_result.result.layer_names),
         "milliseconds": round(1000 * timed_result.seconds, 1),
@@ -259,12 +223,13 @@ def _map_to_json(
     }
 
 
-def _format_row_label(timed_result: TimedResult, row: ComparisonRow) -> str:
+def format_row_label(timed_result: TimedResult, row: ComparisonRow) -> str:
     """Return the row's label, without the layers if the method chooses its layers itself."""
     config = row.configs[timed_result.column_index]
-    uses_row_layers = config is not None and config.requests[0].method.per_layer
-    return _join_labels(row.model_label, row.layers_label if uses_row_layers else "")
+    uses_row_layers = config is not None and takes_layers(config.requests[0].method)
+    return join_labels(row.model_label, row.layers_label if uses_row_layers else "")
 
 
-def _join_labels(*labels: str) -> str:
+def join_labels(*labels: str) -> str:
+    """Return the labels that are not empty, with dots between them."""
     return " · ".join(filter(None, labels))

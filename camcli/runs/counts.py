@@ -13,19 +13,26 @@ MAX_LISTED_FAILURES = 1000  # failures that run.json lists; results.jsonl has al
 
 @dataclass(slots=True)
 class RunCounts:
-    """Images that are done, done by an earlier run, or failed; and maps without an answer."""
+    """Images that are done, done by an earlier run, or failed; and maps without an answer.
+
+    `first_files` are the files of the first explanation that has any, by their kind.
+    `first_frame_count` counts the files of which only the first frame or page is explained.
+    """
 
     done_count: int = 0
     earlier_count: int = 0
+    first_frame_count: int = 0
     blank_map_counts: Counter[str] = field(default_factory=Counter)
     failure_reasons: Counter[str] = field(default_factory=Counter)
     failures: list[dict[str, str]] = field(default_factory=list)
     last_path: str | None = None
+    first_files: Mapping[str, str] = field(default_factory=dict)
 
     def add_earlier_line(self, line: ResultLine) -> None:
         """Count a line that an earlier run wrote."""
-        self.earlier_count += self._is_new_image(line)
-        self._count_blank_maps(line)
+        is_new = self._is_new_image(line)
+        self.earlier_count += is_new
+        self._count_maps(line, is_new)
 
     def add_line(self, line: ResultLine) -> None:
         """Count a line that this run wrote."""
@@ -36,9 +43,11 @@ class RunCounts:
                 self.failures.append({"path": line["path"], "error": line["error"]})
             return
         self.done_count += is_new
-        self._count_blank_maps(line)
+        self._count_maps(line, is_new)
+        self.first_files = self.first_files or line["explanations"][0]["files"]
 
-    def _count_blank_maps(self, line: ResultLine) -> None:
+    def _count_maps(self, line: ResultLine, is_new: bool) -> None:
+        self.first_frame_count += is_new and bool(line.get("has_more_frames"))
         self.blank_map_counts.update(status for _, _, status in list_blank_maps(line))
 
     def _is_new_image(self, line: ResultLine) -> bool:
@@ -75,7 +84,7 @@ def is_complete_line(line: ResultLine) -> bool:
 def list_blank_maps(line: ResultLine) -> list[tuple[str, str, str]]:
     """List the class, layer and status of every map of a line that shows no answer."""
     return [
-        (found["class_name"], layer, status)
+        (found["class_name"] or "any class", layer, status)
         for found in line["explanations"]
         for layer, status in (found.get("layer_status", {}) or {"map": found["map_status"]}).items()
         if status != "ok"

@@ -60,7 +60,7 @@ def create_model_entry(model: Model, weights_file: Path | None) -> dict[str, Any
         if weights_file
         else None,
         "transform": asdict(model.transform),
-        "probabilities": model.output_activation,
+        "probabilities": model.output_kind,
     }
 
 

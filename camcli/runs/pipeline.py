@@ -10,14 +10,15 @@ from itertools import groupby
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
 
-from camcli.core.boxes import find_boxes
+from camcli.core.boxes import find_regions
 from camcli.core.concurrency import open_thread_pool, prefetch_map
 from camcli.core.errors import CamcliError, ImageError, OutputError, StorageError
 from camcli.core.geometry import Float32Array, View, crop_visible_map
 from camcli.core.types import ClassExplanation, Failure, FileStamp, ImageSource, Result, Sample
 from camcli.engine.acceleration.bn_folding import fold_batch_norms
 from camcli.engine.acceleration.compilation import compile_network
-from camcli.io.images import load_image
+from camcli.io.bands import read_picture, read_pixels
+from camcli.io.images import ODD_IMAGE_ERRORS, describe_image_error, take_turns_if_large
 from camcli.io.transforms import compute_view, preprocess_crops, preprocess_image
 from camcli.runs.batch import Outcome, compute_outcomes
 from camcli.runs.run_config import RunConfig, RunState
@@ -112,29 +113,38 @@ def load_image_sample(config: RunConfig, source: ImageSource | Failure) -> Sampl
     if isinstance(source, Failure):
         return source
     try:
-        target_classes = config.target.find_fixed_classes(source)
-        stamp = find_file_stamp(source.path)
-        image = source.image or load_image(source.path)
-        view = compute_view(*image.size, config.model.transform, config.fit)
-        inputs = _preprocess(config, image, view)
-    except CamcliError as error:
-        return _create_failure(source, error)
-    is_kept = bool(source.image) or image.width * image.height <= config.max_kept_pixels
+        return _load_sample(config, source)
+    except (CamcliError, *ODD_IMAGE_ERRORS) as error:  # such as a row that is too long to resize
+        return create_failure(source, describe_image_error(error))
+
+
+def _load_sample(config: RunConfig, source: ImageSource) -> Sample:
+    target_classes = config.target.find_fixed_classes(source)
+    stamp = find_file_stamp(source.path)
+    image = source.path if source.image is None else source.image
+    wanted = (config.model.transform.channel_count, config.picture_bands, config.max_pixels)
+    pixels = read_pixels(image, *wanted)
+    picture = pixels.picture
+    view = compute_view(*picture.size, config.model.transform, config.fit)
+    is_kept = source.image is not None or picture.width * picture.height <= config.max_kept_pixels
     return Sample(
         source=source,
-        image_loader=_create_image_getter(image) if is_kept else partial(load_image, source.path),
-        inputs=inputs,
+        image_loader=_create_image_getter(picture)
+        if is_kept
+        else partial(read_picture, image, *wanted),
+        inputs=_preprocess(config, pixels.planes, view),
         view=view,
         target_classes=target_classes,
         file_stamp=stamp,
+        has_more_frames=pixels.has_more_frames,
     )
 
 
-def _preprocess(config: RunConfig, image: Image, view: View) -> Float32Array:
-    """Return the inputs (V,3,H,W) of one image: V crops, or the image itself."""
+def _preprocess(config: RunConfig, planes: Sequence[Image], view: View) -> Float32Array:
+    """Return the inputs (V,C,H,W) of one image: V crops, or the image itself."""
     if config.crops:
-        return preprocess_crops(image, config.crops, config.model.transform)
-    return preprocess_image(image, view, config.model.transform)[None]
+        return preprocess_crops(planes, config.crops, config.model.transform)
+    return preprocess_image(planes, view, config.model.transform)[None]
 
 
 def _create_image_getter(image: Image) -> Callable[[], Image]:
@@ -150,8 +160,9 @@ def find_file_stamp(path: Path) -> FileStamp | None:
     return found.st_size, found.st_mtime_ns
 
 
-def _create_failure(source: ImageSource, error: CamcliError) -> Failure:
-    return Failure(name=source.name, path=str(source.path), reason=str(error))
+def create_failure(source: ImageSource, reason: str) -> Failure:
+    """Return the failure of an image."""
+    return Failure(name=source.name, path=str(source.path), reason=reason)
 
 
 def _iter_batches(
@@ -187,12 +198,14 @@ def _finish_outcome(
         return outcome
     sample = outcome.sample
     try:
-        decoded = replace(sample, image_loader=_create_image_getter(sample.image))
-        return finish_result(add_boxes(config, replace(outcome, sample=decoded)))
+        with take_turns_if_large(*sample.view.image_size):
+            decoded = replace(sample, image_loader=_create_image_getter(sample.image))
+            return finish_result(add_boxes(config, replace(outcome, sample=decoded)))
     except StorageError:
         raise
-    except (OutputError, ImageError) as error:
-        return _create_failure(sample.source, OutputError(f"{outcome.method_name}: {error}"))
+    except (OutputError, ImageError, *ODD_IMAGE_ERRORS) as error:
+        reason = f"{outcome.method_name}: {describe_image_error(error)}"
+        return create_failure(sample.source, reason)
 
 
 def add_boxes(config: RunConfig, result: Result) -> Result:
@@ -220,5 +233,7 @@ def _add_explanation_boxes(
     explanation = replace(explanation, fused_map=fused, layer_maps=layers)
     if fused.status != "ok":
         return explanation
-    boxes = find_boxes(visible, result.threshold, config.box_selection, view, result.sample.image)
-    return replace(explanation, boxes=boxes)
+    boxes, region = find_regions(
+        visible, result.threshold, config.box_selection, view, result.sample.image
+    )
+    return replace(explanation, boxes=boxes, region=region)

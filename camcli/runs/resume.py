@@ -13,7 +13,7 @@ from itertools import groupby
 from pathlib import Path, PurePosixPath
 from typing import BinaryIO
 
-from camcli.core.errors import OutputError
+from camcli.core.errors import FULL_ERRNOS, OutputError, StorageError
 from camcli.core.types import Failure, ImageSource
 from camcli.io.results import RESULTS_FILE
 from camcli.runs.counts import ResultLine
@@ -136,7 +136,7 @@ def _is_result_line(content: ResultLine) -> bool:
 
 
 def _is_explanation_entry(content: ResultLine) -> bool:
-    kinds = {"class_name": str, "map_status": str, "files": dict, "boxes": list}
+    kinds = {"class_name": str | None, "map_status": str, "files": dict, "boxes": list}
     layers = content.get("layer_status", {})
     return all(isinstance(content.get(name), kind) for name, kind in kinds.items()) and (
         isinstance(layers, dict) and all(isinstance(status, str) for status in layers.values())
@@ -182,4 +182,5 @@ def _replace_log(path: Path, lines: Iterable[bytes]) -> None:
             file.writelines(lines)
         temporary.replace(path)
     except OSError as error:
-        raise OutputError(f"cannot write {path}: {error.strerror}") from None
+        kind = StorageError if error.errno in FULL_ERRNOS else OutputError
+        raise kind(f"cannot write {path}: {error.strerror}") from None

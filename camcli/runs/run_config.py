@@ -7,12 +7,13 @@ from typing import Literal
 
 from camcli.core.boxes import BoxSelection
 from camcli.core.concurrency import PhaseTimer
+from camcli.core.errors import UsageError
 from camcli.core.geometry import Crops
-from camcli.core.types import FitMode
+from camcli.core.types import DEFAULT_MAX_PIXELS, FitMode
 from camcli.engine.providers.base import ProgressCallback
 from camcli.engine.request import Request
 from camcli.engine.smoothing import NO_SMOOTHING, Smoothing
-from camcli.engine.targets import Target
+from camcli.engine.target_rules import Target
 from camcli.io.transforms import create_ten_crops
 from camcli.methods.registry import Method
 from camcli.models.model import Model
@@ -25,7 +26,9 @@ MAX_WAITING_IMAGE_BYTES = 2**31  # memory for decoded images that wait for their
 class RunConfig:
     """The settings for every image of a run.
 
-    `threshold` None means the threshold of the checkpoint, or else of the method.
+    `threshold` None means the threshold of the checkpoint, or else of the method. `picture_bands`
+    are the bands that pictures show, from 1; without them the first three, or the first. An image
+    file of more than `max_pixels` fails.
     `report_progress(done, total)` counts the changed inputs of one batch.
     """
 
@@ -35,17 +38,28 @@ class RunConfig:
     fit: FitMode = "squash"
     batch_size: int = 8
     workers: int = 2
+    max_pixels: int = DEFAULT_MAX_PIXELS
     threshold: str | float | None = None
     box_selection: BoxSelection = "largest"
     smoothing: Smoothing = NO_SMOOTHING
     precision: Precision | Literal["auto"] = "fp32"
     is_compiled: bool = False
+    picture_bands: tuple[int, ...] = ()
     report_progress: ProgressCallback = lambda _done, _total: None
 
     def find_threshold(self, method: Method) -> str | float:
         """Return the box threshold of a method: the user's, the checkpoint's or the method's."""
         own = self.model.thresholds.get(method.name, method.threshold)
         return own if self.threshold is None else self.threshold
+
+    def __post_init__(self) -> None:
+        """Raise UsageError for a band that the network's images do not have."""
+        count = self.model.transform.channel_count
+        if self.picture_bands and max(self.picture_bands) > count:
+            raise UsageError(
+                f"--rgb: there is no band {max(self.picture_bands)}; the network takes {count} "
+                f"channel{'s' * (count != 1)}"
+            )
 
     @property
     def read_ahead_count(self) -> int:

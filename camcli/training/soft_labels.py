@@ -8,6 +8,7 @@ from functools import partial
 import torch
 from torch import Tensor
 
+from camcli.core.errors import UsageError
 from camcli.core.types import Transform
 from camcli.models.model import Model
 from camcli.training.data.loader import TrainingBatch
@@ -23,7 +24,16 @@ def create_one_hot_labeler(class_count: int) -> SoftLabeler:
 
 
 def create_teacher_labeler(teacher: Model, transform: Transform) -> SoftLabeler:
-    """The teacher's softmax on the same pixels that the student sees."""
+    """The teacher's softmax on the same pixels that the student sees.
+
+    Raises UsageError if they take images of different numbers of channels.
+    """
+    counts = teacher.transform.channel_count, transform.channel_count
+    if counts[0] != counts[1]:
+        raise UsageError(
+            f"the teacher takes {counts[0]} channels and the network {counts[1]}; they see the "
+            f"same images"
+        )
     return partial(_predict_probabilities, teacher, transform)
 
 
@@ -37,7 +47,7 @@ def _predict_probabilities(teacher: Model, transform: Transform, batch: Training
 def convert_inputs(
     inputs: Tensor, source_transform: Transform, target_transform: Transform
 ) -> Tensor:
-    """Inputs of one network, normalized and resized for another: (B,3,H,W)."""
+    """Inputs of one network, normalized and resized for another: (B,C,H,W)."""
     pixels = inputs * _to_channels(source_transform.std) + _to_channels(source_transform.mean)
     if target_transform.size != source_transform.size:
         pixels = torch.nn.functional.interpolate(

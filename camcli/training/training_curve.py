@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import io
 from collections.abc import Sequence
 
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
+from camcli.io.charts import encode_chart
 from camcli.training.task import EpochResult
 
 VALIDATION_CURVES = (("top1", "top-1"), ("gt_known", "GT-known, best threshold"))
@@ -23,9 +23,7 @@ def draw_training_curve(epochs: Sequence[EpochResult]) -> bytes:
     left, right = figure.subplots(1, 2)
     draw_loss = _draw_fit_losses if epochs[0].losses else _draw_epoch_losses
     _draw_validation(right, epochs, draw_loss(left, right, epochs))
-    buffer = io.BytesIO()
-    figure.savefig(buffer, format="png")
-    return buffer.getvalue()
+    return encode_chart(figure)
 
 
 def _draw_fit_losses(left: Axes, right: Axes, epochs: Sequence[EpochResult]) -> list[float]:
@@ -47,6 +45,7 @@ def _draw_epoch_losses(left: Axes, right: Axes, epochs: Sequence[EpochResult]) -
     right.set(xlabel="epoch")
     for axes in (left, right):
         axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+        axes.set_xlim(numbers[0] - 0.5, numbers[-1] + 0.5)
     return numbers
 
 

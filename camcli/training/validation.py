@@ -33,7 +33,9 @@ MAX_EXPLAINED_AT_ONCE = 32  # images; maps need more memory than logits
 def check_explainable(network: nn.Module, head_kind: HeadKind, original_model: Model) -> None:
     """Raise MethodError if the network with its new head cannot be loaded again or explained."""
     name, size = original_model.name, original_model.input_size
-    again = create_untrained(original_model.architecture, size)
+    again = create_untrained(
+        original_model.architecture, size, original_model.transform.channel_count
+    )
     HEAD_ATTACHERS[head_kind](again.network, 2, size, name)
     if again.network.state_dict().keys() != network.state_dict().keys():
         raise MethodError(

@@ -19,7 +19,7 @@ from camcli.core.types import Failure, ImageSource
 from camcli.io.discovery import find_image_sources
 from camcli.io.files import write_file
 from camcli.models.model import load_model
-from camcli.models.zoo.builtin_networks import VIT_WEIGHTS_FILE
+from camcli.models.zoo.builtin_names import VIT_WEIGHTS_FILE
 from camcli.training.training_config import LOG_FILE
 from recipes.vit_lite0.augmentation import DistillationData
 from recipes.vit_lite0.training import (

@@ -24,7 +24,7 @@ from camcli.engine.request import Request
 from camcli.io.images import load_image
 from camcli.methods.registry import find_method
 from camcli.models.model import Model, load_model
-from camcli.models.zoo.builtin_networks import BUILTIN_CNN
+from camcli.models.zoo.builtin_names import BUILTIN_CNN
 from camcli.training.data.loader import preprocess_whole
 from camcli.training.task import AdvanceCallback
 

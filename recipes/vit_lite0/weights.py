@@ -14,9 +14,8 @@ from camcli.evaluation.datasets.reader import DatasetPaths
 from camcli.evaluation.datasets.reader_registry import read_dataset
 from camcli.io.labels import create_default_labels
 from camcli.models.model import wrap_network
+from camcli.models.zoo.builtin_names import BUILTIN_TSCAM, BUILTIN_VIT
 from camcli.models.zoo.builtin_networks import (
-    BUILTIN_TSCAM,
-    BUILTIN_VIT,
     IMAGENET_CLASS_COUNT,
     VIT_INPUT_SIDE,
     assemble_builtin_vit,

@@ -229,7 +229,8 @@ def test_methods_and_targets_multiply() -> None:
         ({"method": "gradcan"}, camcli.UsageError, "did you mean gradcam"),
         ({"method": "rollout"}, camcli.MethodError, "rollout"),
         ({"layers": "stage9"}, camcli.LayerError, "stage9"),
-        ({"layers": "last", "block": 1}, camcli.UsageError, "cannot be combined"),
+        ({"block": 1.5}, camcli.UsageError, "block=1.5: write 11"),
+        ({"block": "one"}, camcli.UsageError, "write a number such as 11"),
         ({"target": "unicorn"}, camcli.UsageError, "unicorn"),
         ({"fusion": "sum"}, camcli.UsageError, "choose from none, max, mean, product"),
         ({"fit": "stretch"}, camcli.UsageError, "choose from squash"),
@@ -238,7 +239,7 @@ def test_methods_and_targets_multiply() -> None:
         ({"threshold": 2}, camcli.UsageError, "fraction"),
         ({"batch_size": 0}, camcli.UsageError, "1 or more"),
         ({"batch_size": 2.5}, camcli.UsageError, "1 or more"),
-        ({"layers": ["last"]}, camcli.UsageError, "write a text"),
+        ({"layers": [5]}, camcli.UsageError, "layers=5: write 'stage1..5'"),
         ({"on_error": "ignore"}, camcli.UsageError, "choose from stop, continue"),
         ({"method": "rise", "options": {"mask": 3}}, camcli.UsageError, "masks"),
         ({"method": "rise", "options": {"masks": "many"}}, camcli.UsageError, "masks=many"),
@@ -264,6 +265,8 @@ def test_an_unreadable_image_stops_or_takes_its_place(tmp_path: Path) -> None:
         torch.randn(3, 8, 8),
         PHOTOS[1],
     ]
+    with pytest.raises(camcli.ImageError, match=r"it has \d+ pixels .*, more than 1000;"):
+        camcli.explain(model, PHOTOS[0], max_pixels=1000)
     found = list(camcli.explain(model, images, on_error="continue"))
     kinds = [type(item).__name__ for item in found]
     assert kinds == ["Explanation", "Failure", "Failure", "Failure", "Explanation"]
@@ -308,8 +311,8 @@ def test_load_and_wrap_take_names_or_lists(tmp_path: Path) -> None:
         assert model.input_size == (24, 32)
     with pytest.raises(camcli.LabelsError, match="a list of 3; the model has 2 classes"):
         camcli.wrap(network, size=32, labels=["a", "b", "c"])
-    with pytest.raises(camcli.ModelError, match="not a classifier"):
-        camcli.wrap(nn.Conv2d(3, 4, 3), size=32)
+    with pytest.raises(camcli.MethodError, match="has no classes"):
+        camcli.explain(camcli.wrap(nn.Conv2d(3, 4, 3), size=32), CAT, "gradcam")
     assert camcli.load(size=96, head="sigmoid").input_size == (96, 96)
 
 
@@ -321,7 +324,7 @@ def test_a_comparison_has_maps_times_and_correlations() -> None:
     np.testing.assert_allclose(np.diag(found.spearman), 1)
     np.testing.assert_array_equal(found.spearman, found.spearman.T)
     assert len(found.seconds) == len(found.explanations) == 3
-    assert found.picture().format == "JPEG"
+    assert found.picture().width > 4 * 260
     assert found._repr_jpeg_()[:2] == b"\xff\xd8"
     with pytest.raises(camcli.MethodError, match="rollout"):
         camcli.compare(model, CAT, ["gradcam", "rollout"])
@@ -334,3 +337,18 @@ def test_a_comparison_of_all_leaves_out_what_does_not_apply() -> None:
     assert "gradcam" in found.methods
     assert "rollout" in found.left_out
     assert not {"rise", "scorecam"} & {*found.methods}
+
+
+def test_several_layers_and_blocks_are_explanations_of_their_own() -> None:
+    model = small("test_vit")
+    found = camcli.explain(model, CAT, "eigencam", layers=["blocks.1", "-2"], block=[0, "2..3"])
+    assert [e.layers for e in found] == [
+        *(("blocks.1",), ("blocks.4.norm1",), ("blocks.0.norm1",)),
+        ("blocks.2.norm1", "blocks.3.norm1"),
+    ]
+    (rolled,) = camcli.explain(model, CAT, "rollout", block="2..3")
+    assert rolled.layers == ("blocks.2", "blocks.3")
+    with pytest.raises(camcli.UsageError, match="one map of each method"):
+        camcli.compare(model, CAT, "eigencam", block=[0, 1])
+    with pytest.raises(camcli.UsageError, match="one map of each method"):
+        camcli.compare(model, CAT, "eigencam", block="0..1", fusion="none")

@@ -40,6 +40,8 @@ def test_a_picture_and_a_line_an_image(cli: Cli, picture: Path, tmp_path: Path) 
         assert all(shown["milliseconds"] > 0 for shown in line["maps"])
         with Image.open(tmp_path / "o" / line["file"]) as sheet:
             assert sheet.width > 4 * 260
+        with Image.open(tmp_path / "o" / line["correlation_file"]) as matrix:
+            assert matrix.width > 2 * 46
     assert {line["image"] for line in found} == {"photo.png", "coffee.jpg"}
 
 
@@ -68,6 +70,29 @@ def test_rank_correlation_is_scipys() -> None:
             assert found[n, m] == pytest.approx(spearmanr(a.ravel(), b.ravel()).statistic)
     assert np.isnan(found[3:]).all()
     assert np.isnan(found[:, 3:]).all()
+
+
+def test_pictures_take_the_options_of_explain(cli: Cli, picture: Path, tmp_path: Path) -> None:
+    plain = (*("compare", picture, "--method", "gradcam", "--image-format", "png"), "--cell", "40")
+    looks = {
+        "plain": (),
+        "jet": ("--colormap", "jet"),
+        "constant": ("--blend", "constant"),
+        "weak": ("--alpha", "0.1"),
+        "boxes": ("--boxes", "largest"),
+        "contour": ("--contour",),
+    }
+    sheets = {}
+    for name, options in looks.items():
+        assert cli(*plain, *options, "--output", name).status == 0
+        (line,) = lines(tmp_path / name)
+        assert "correlation_file" not in line  # of a single map
+        assert line["file"].endswith(".compare.png")
+        with Image.open(tmp_path / name / line["file"]) as sheet:
+            sheets[name] = np.asarray(sheet)
+    assert len({sheet.tobytes() for sheet in sheets.values()}) == len(looks)
+    assert "did you mean jet" in cli(*plain, "--colormap", "jett", "--output", "x").err
+    assert "no such colour" in cli(*plain, "--box-color", "reddish", "--output", "x").err
 
 
 def test_layers_are_rows(cli: Cli, picture: Path, tmp_path: Path) -> None:
@@ -157,7 +182,7 @@ def test_blank_maps_have_no_correlation(cli: Cli, picture: Path, tmp_path: Path)
         (["--model", "a", "--models", "b"], "cannot be combined"),
         (["--smooth", "augment", "--method", "dff"], "different concepts in each view"),
         (["--fit", "tencrop", "--method", "dff"], "omit --smooth and --fit tencrop"),
-        (["--fusion", "none"], "repeat --layers for each"),
+        (["--fusion", "none"], "write --layers each:stage1..5"),
         (["--models", ","], "--models is empty"),
         (["--method", "occlusion:window=8:stride=9"], "leave gaps"),
     ],
@@ -196,12 +221,12 @@ def test_a_contrast_names_both_classes(cli: Cli, picture: Path, tmp_path: Path) 
     (found,) = line["explanations"]
     assert found["class_name"] == "tabby"
     assert [rival["class_name"] for rival in found["against"]] == ["lynx"]
-    assert found["files"]["overlay"] == "photo.tabby-vs-lynx.overlay.jpg"
+    assert found["files"]["overlay"] == "photo.tabby-vs-lynx.gradcam.overlay.jpg"
     finer = cli("explain", picture, "--target", "finer:4", "--size", "96", "--output", "f")
     (found,) = finer.lines[0]["explanations"]
     jsonschema.validate(finer.lines[0], schema)
     assert len(found["against"]) == 4
-    assert found["files"]["overlay"].endswith("-vs-4-nearest.overlay.jpg")
+    assert found["files"]["overlay"].endswith("-vs-4-nearest.gradcam.overlay.jpg")
 
 
 def test_concepts_have_a_picture_and_no_boxes(cli: Cli, picture: Path, tmp_path: Path) -> None:

@@ -10,7 +10,6 @@ import pytest
 
 from camcli.cli import completions
 from camcli.methods.registry import METHODS
-from camcli.models.zoo.builtin_networks import BUILTIN_NAMES
 
 PROGRAM = """
 import sys
@@ -67,10 +66,6 @@ def test_values_are_offered_without_torch(words: str, offered: list[str] | None)
         assert all(name.startswith(start) for name in found)
     else:
         assert found == offered
-
-
-def test_built_in_models_are_the_zoos() -> None:
-    assert completions.BUILTIN_MODELS == BUILTIN_NAMES
 
 
 def test_every_method_is_offered_after_a_comma() -> None:

@@ -78,13 +78,25 @@ def test_a_table_a_document_and_pictures(cli: Cli, dataset: Path, tmp_path: Path
             assert np.asarray(picture.convert("L")).min() < 100
 
 
+def test_charts_take_a_format_and_replace_those_of_another(
+    cli: Cli, dataset: Path, tmp_path: Path
+) -> None:
+    plain = ("evaluate", "localization", dataset, "--resamples", "0", "--overwrite")
+    for chart_format in ("svg", "png"):
+        assert cli(*plain, "--chart-format", chart_format).status == 0
+        charts = [tmp_path / "camcli-eval" / name for name in ("thresholds", "overlaps", "splits")]
+        found = [[*chart.parent.glob(f"{chart.name}.*")] for chart in charts]
+        assert found == [[chart.with_suffix(f".{chart_format}")] for chart in charts]
+
+
 def test_a_finished_run_is_not_overwritten_unasked(cli: Cli, dataset: Path) -> None:
     command = ("evaluate", "localization", dataset, "--resamples", "0")
     assert cli(*command).status == 0
-    again = cli(*command)
+    again = cli(*command, "--output", "camcli-eval")
     assert again.status == 2
     assert "--overwrite" in again.err
-    assert cli(*command, "--overwrite").status == 0
+    assert cli(*command).err.endswith("written to camcli-eval-2/\n")
+    assert cli(*command, "--overwrite").err.endswith("written to camcli-eval-2/\n")
 
 
 def test_ci_can_ask_for_a_least_value(cli: Cli, dataset: Path) -> None:
@@ -155,6 +167,29 @@ def test_maps_on_disk_score_as_the_same_maps_from_a_model(
     assert "cls_1" not in maps.lines[0]["metrics"]
 
 
+def test_maps_of_several_methods_score_as_those_of_the_chosen_ones(
+    cli: Cli, dataset: Path, tmp_path: Path
+) -> None:
+    table = "image,class\n" + "".join(f"{name},{label}\n" for name, (label, _) in BOXES.items())
+    (tmp_path / "targets.csv").write_text(table)
+    both = ("--method", "gradcam,layercam")
+    cli("explain", dataset, "--target", "@targets.csv", "--save", "array", *both, "--output", "a")
+    command = ("evaluate", "localization", dataset, "--resamples", "0")
+    model = cli(*command, *both, "--output", "m")
+    maps = cli(*command, *both, "--maps", "a", "--output", "d")
+    assert maps.status == 0, maps.err
+    for method in ("gradcam", "layercam"):
+        one, other = (
+            next(line for line in ran.lines if line["method"] == method) for ran in (model, maps)
+        )
+        assert one["metrics"]["gt_known"]["value"] == pytest.approx(
+            other["metrics"]["gt_known"]["value"], abs=1e-4
+        )
+    asked = cli(*command, "--maps", "a", "--output", "e")
+    assert asked.status == 2
+    assert "several maps (gradcam, layercam in a; choose one with --method NAME)" in asked.err
+
+
 def test_anybodys_maps_and_those_that_cannot_be_read(
     cli: Cli, dataset: Path, tmp_path: Path
 ) -> None:
@@ -185,8 +220,9 @@ def test_anybodys_maps_and_those_that_cannot_be_read(
         (["set", "--method", "gradcamm"], "gradcam"),
         (["set", "--model", "a", "--models", "b"], "--models"),
         (["set", "--models", "a,b", "--checkpoint", "set/boxes.csv"], "--checkpoint"),
-        (["set", "--maps", "set", "--method", "cam"], "--maps"),
-        (["set", "--layers", "last", "--block", "1"], "--block"),
+        (["set", "--maps", "set", "--layers", "last"], "--maps"),
+        (["set", "--block", "11"], "has blocks 0..3"),
+        (["set", "--maps", "set", "--block", "1"], "--maps"),
         (["set", "--fail-under", "gt_known=high"], "gt_known=0.6"),
         (["set", "--fail-under", "gt_known=nan"], "gt_known=0.6"),
         (["set", "--maps", "set/boxes.csv"], "no such folder"),
@@ -264,10 +300,13 @@ def test_checkpoints_of_one_architecture_are_rows_of_their_own(
     for name in ("a.pth", "b.pth"):
         head = {"head.weight": torch.randn(1000, 192, 3, 3), "head.bias": torch.zeros(1000)}
         torch.save({"state_dict": network.state_dict() | head}, tmp_path / name)
-    ran = cli("evaluate", "localization", dataset, "--models", "a.pth,b.pth", "--limit", "1",
+    first = str(tmp_path / "a.pth")
+    ran = cli("evaluate", "localization", dataset, "--models", f"{first},b.pth", "--limit", "1",
               "--resamples", "0")  # fmt: skip
-    assert [line["model"] for line in ran.lines] == ["a.pth"] * 3 + ["b.pth"] * 3
+    assert [line["model"] for line in ran.lines] == [first] * 3 + ["b.pth"] * 3
     assert {line["images"] for line in ran.lines} == {1}
+    galleries = sorted(path.name for path in Path("camcli-eval").glob("gallery.*"))
+    assert [name.partition("-")[0] for name in galleries] == ["gallery.a.pth", "gallery.b.pth"]
 
 
 def savez(path: Path, arrays: dict[str, Any]) -> None:

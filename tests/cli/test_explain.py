@@ -83,7 +83,8 @@ def test_samples_with_every_output(cli: Cli, tmp_path: Path) -> None:
         for found in line["explanations"]:
             files = {kind: tmp_path / "camcli-out" / f for kind, f in found["files"].items()}
             assert set(files) == {"overlay", "heatmap", "grid", "boxes", "array"}
-            assert size_of(files["overlay"]) == (width, height)
+            assert size_of(files["overlay"])[0] == width
+            assert height < size_of(files["overlay"])[1] < 1.15 * height  # the caption is below
             assert size_of(files["heatmap"]) == (width, height)
             assert size_of(files["grid"])[0] > 500
             assert json.loads(files["boxes"].read_text())["boxes"] == found["boxes"]
@@ -141,7 +142,7 @@ def test_tscam_on_a_plain_vit_says_that_its_head_is_linear(cli: Cli, tmp_path: P
     (line,) = ran.lines
     assert valid(line)["head"] == "linear"
     index = line["explanations"][0]["class_index"]
-    with np.load(tmp_path / "camcli-out" / "chelsea.npz") as arrays:
+    with np.load(tmp_path / "camcli-out" / "chelsea.tscam.npz") as arrays:
         parts = [arrays[f"{index}/{name}"] for name in ("attention", "semantic", "fused")]
         blocks = [arrays[f"{index}/blocks.{n}"] for n in range(6)]
     assert np.allclose(parts[0] * parts[1], parts[2], atol=1e-5)
@@ -208,7 +209,7 @@ def test_two_files_of_one_stem_keep_their_suffixes(cli: Cli, tmp_path: Path) -> 
         picture.save(folder / "a.jpg")
     ran = cli("explain", folder, "--save", "overlay")
     files = [line["explanations"][0]["files"]["overlay"] for line in ran.lines]
-    assert files == ["a.jpg.egyptian-cat.overlay.jpg", "a.png.egyptian-cat.overlay.jpg"]
+    assert files == [f"a.{e}.egyptian-cat.gradcam.overlay.jpg" for e in ("jpg", "png")]
 
 
 def test_a_map_that_varies_in_the_padding_only_is_no_answer(
@@ -227,7 +228,7 @@ def test_long_names_that_begin_alike_keep_their_own_pictures(cli: Cli, tmp_path:
     folder.mkdir()
     for n, photo in enumerate(PHOTOS):
         (folder / f"{'x' * 120}{n}.jpg").write_bytes(photo.read_bytes())
-    ran = cli("explain", folder, "--save", "overlay", "--workers", "4")
+    ran = cli("explain", folder, "--save", "overlay", "--caption", "none", "--workers", "4")
     assert ran.status == 0, ran.err
     for line, photo in zip(ran.lines, PHOTOS, strict=True):
         file = tmp_path / "camcli-out" / line["explanations"][0]["files"]["overlay"]
@@ -235,13 +236,52 @@ def test_long_names_that_begin_alike_keep_their_own_pictures(cli: Cli, tmp_path:
 
 
 def test_an_existing_run_is_not_overwritten_unasked(cli: Cli, tmp_path: Path) -> None:
-    assert cli("explain", PHOTOS[0], "--save", "boxes").status == 0
-    before = (tmp_path / "camcli-out" / "results.jsonl").read_text()
-    again = cli("explain", PHOTOS[1], "--save", "boxes")
+    run = ("explain", PHOTOS[0], "--save", "boxes", "--output", "o")
+    assert cli(*run).status == 0
+    before = (tmp_path / "o" / "results.jsonl").read_text()
+    again = cli(*run)
     assert again.status == 2
     assert "--overwrite" in again.err
-    assert (tmp_path / "camcli-out" / "results.jsonl").read_text() == before
-    assert cli("explain", PHOTOS[1], "--save", "boxes", "--overwrite").status == 0
+    assert (tmp_path / "o" / "results.jsonl").read_text() == before
+    assert cli(*run, "--overwrite").status == 0
+
+
+def test_each_run_without_an_output_gets_a_folder_of_its_own(cli: Cli, tmp_path: Path) -> None:
+    picture = "chelsea.egyptian-cat.gradcam.overlay.jpg"
+    for folder in ("camcli-out", "camcli-out-2"):
+        said = cli("explain", PHOTOS[0], "--save", "overlay").err.splitlines()
+        assert said[-1] == f"results in {folder} (open {folder}/{picture})"
+    for more in ("--resume", "--overwrite"):  # they take the newest
+        said = cli("explain", PHOTOS[1], "--save", "overlay", more).err.splitlines()
+        assert said[-1].startswith("results in camcli-out-2 (open camcli-out-2/coffee.")
+    assert cli("explain", PHOTOS[0], "--target", "no such").status == 2
+    assert cli("explain", "missing.jpg").status == 2
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["camcli-out", "camcli-out-2"]
+
+
+def test_camcli_out_may_be_a_file(cli: Cli, tmp_path: Path) -> None:
+    (tmp_path / "camcli-out").write_text("mine")
+    assert cli("explain", PHOTOS[0], "--save", "boxes").err.endswith("results in camcli-out-2\n")
+    assert (tmp_path / "camcli-out").read_text() == "mine"
+
+
+def test_without_a_threshold_there_are_no_boxes(cli: Cli, tmp_path: Path) -> None:
+    ran = cli("explain", PHOTOS[0], "--threshold", "none")
+    assert ran.status == 0, ran.err
+    (found,) = valid(ran.lines[0])["explanations"]
+    assert (found["map_status"], found["boxes"]) == ("ok", [])
+    assert ran.lines[0]["threshold"] == "none"
+    assert (tmp_path / "camcli-out" / found["files"]["overlay"]).is_file()
+
+
+def test_models_on_this_machine_are_counted_with_the_files_here(cli: Cli, tmp_path: Path) -> None:
+    (tmp_path / "vit_best.pth").touch()
+    ran = cli("models", "lite0", "--loadable")
+    names = ran.out.split("\n")[:-1]
+    assert "vit_lite0  (embedded)" in names
+    assert ran.err == f"{len(names)} models\n"
+    assert "vit_best.pth  (a file here)" in cli("models", "vit*", "--loadable").out.splitlines()
+    assert "lists those with vit in the name; --loadable" in cli("models").err
 
 
 def test_class_names_cannot_leave_the_output_folder(cli: Cli, tmp_path: Path) -> None:
@@ -266,9 +306,12 @@ def test_class_names_cannot_leave_the_output_folder(cli: Cli, tmp_path: Path) ->
         (["--target", "1000"], "no class '1000'"),
         (["--layers", "block.6"], "did you mean blocks.6"),
         (["--layers", "stage9"], "stage1..5"),
-        (["--block", "3"], "no transformer blocks"),
+        (["--block", "3", "--model", "tf_efficientnet_lite0"], "no transformer blocks"),
+        (["--block", "11"], "has blocks 0..3; write --block 3, or choose a deeper network"),
+        (["--block", "three"], "write a number such as 11 or -1"),
+        (["--layers", "stage3..1"], "write the smaller number first"),
         (["--method", "tscam", "--model", "tf_efficientnet_lite0"], "needs attention over all"),
-        (["--method", "cam", "--layers", "stage3"], "have no effect on cam; omit them"),
+        (["--method", "cam", "--layers", "stage3"], "have no effect on cam, which read"),
         (["--model", "restnet50"], "did you mean resnet50"),
         (["--checkpoint", "missing.pth"], "no such file"),
         (["--colormap", "jett"], "did you mean jet"),
@@ -352,8 +395,10 @@ def test_a_summary_says_why_images_failed_and_where_the_time_went(cli: Cli, tmp_
     for n in range(3):
         (tmp_path / f"{n}.jpg").write_bytes(b"" if n else b"no picture")
     said = cli("explain", PHOTOS[0], *tmp_path.glob("*.jpg"), "--save", "boxes").err
-    summary = said.splitlines()[-1]
-    assert re.match(r"1 image in .* s \(.* a second: \d+ % reading, \d+ % computing, ", summary)
+    summary = said.splitlines()[-2]
+    assert re.match(
+        r"1 image in .* s \(network .* a second after.*: \d+ % reading, \d+ % comp", summary
+    )
     assert "3 failed (2: the file is empty; 1: not an image in a format" in summary
 
 
@@ -392,7 +437,8 @@ def test_a_disk_with_no_room_is_one_line(tmp_path: Path) -> None:
     done = read(tmp_path / "o")  # whole lines only
     assert 0 < len(done) < 4
     assert said[1].startswith(f"{len(done)} image")
-    assert said[2].endswith("--target top:40 --output o --resume")
+    assert said[2] == "results in o"
+    assert said[3].endswith("--target top:40 --output o --resume")
 
 
 def test_a_list_that_is_a_link_is_replaced_not_written_through(cli: Cli, tmp_path: Path) -> None:

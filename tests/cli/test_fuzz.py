@@ -81,7 +81,8 @@ def test_any_layers_are_some_of_the_models_each_once(name: str, spec: str) -> No
 def test_a_range_of_stages_is_those_in_order(first: int, until: int, word: str) -> None:
     known, spec = small("test_resnet").layers, f"stage{first}..{word}{until}"
     found = tried(lambda: layers.parse_layer_spec(spec, known, lambda: known[-1]), LayerError) or ()
-    wanted = range(first, until + 1) if 1 <= first <= until <= 5 else ()
+    ends = [number + 6 if number < 0 else number for number in (first, until)]  # -1 is stage5
+    wanted = range(ends[0], ends[1] + 1) if 1 <= ends[0] <= ends[1] <= 5 else ()
     assert [layer.stage for layer in found] == list(wanted)
 
 
@@ -100,7 +101,7 @@ def test_names_and_patterns_find_what_they_match_in_order(name: str, data: st.Da
     assert layers.parse_layer_spec(" , ".join(specs), known, lambda: known[-1]) == tuple(wanted)
 
 
-def classes_of(spec: str, photo: Path) -> tuple[int, ...] | None:
+def classes_of(spec: str, photo: Path) -> tuple[tuple[int, ...], ...] | None:
     """The classes that a target fixes for an image, if it can be had."""
     target = tried(lambda: targets.parse_target(spec)(CLASSES), UsageError, naming="--target")
     if target is None:
@@ -108,8 +109,9 @@ def classes_of(spec: str, photo: Path) -> tuple[int, ...] | None:
     fixed = tried(
         lambda: target.find_fixed_classes(ImageSource(photo, photo.name, "")), TargetError
     )
-    assert fixed is None or (not fixed) == (0 < target.top_count <= len(NAMES))
-    assert set(fixed or ()) <= set(range(len(NAMES)))
+    for rule, classes in zip(target.rules, fixed or (), strict=fixed is not None):
+        assert (not classes) == bool(rule.choose_classes)
+        assert set(classes) <= set(range(len(NAMES)))
     return fixed
 
 
@@ -165,7 +167,7 @@ def test_every_image_of_a_table_has_its_class(
     table.writerows([{"image": name, "class": word} for name, (_, word) in named.items()] * 2)
     file = written(folder, "\ufeff" * (end == "\r") + text.getvalue())
     for name, (index, _) in named.items():
-        assert classes_of(f"@{file}", Path("/photos", name)) == (index,)
+        assert classes_of(f"@{file}", Path("/photos", name)) == ((index,),)
     assert classes_of(f"@{file}", Path("/photos/another.png")) is None
     table.writerow({"image": name, "class": "another"})
     assert classes_of(f"@{written(folder, text.getvalue())}", Path("/photos", name)) is None
@@ -265,7 +267,7 @@ READERS: dict[str, tuple[Callable[[str], Any], Callable[[Any], bool]]] = {
     "--smooth": (lambda t: parse_smoothing_options(t, 0, "squash"), bool),
     "--target": (
         lambda t: targets.parse_target(t)(CLASSES),
-        lambda t: 0 <= t.top_count <= len(NAMES),
+        lambda t: 0 < len(t.rules) <= len(NAMES),
     ),
     "": (lambda t: parse_methods([t]), bool),
 }

@@ -197,7 +197,8 @@ def read(said: str) -> dict[str, dict[str, Any]]:
             assert line["status"] == "failed"
             assert line["error"].strip()
             assert line["error"] == to_one_line(line["error"])
-            assert f"camcli: {to_one_line(line['path'])}: "[:1490] in said  # they are cut off
+            named = f"camcli: {to_one_line(line['path'])}: "[:1490] in said  # they are cut off
+            assert named or re.search(rf" more images?: {re.escape(line['error'])}", said)
     assert sorted(files) == sorted(
         str(p.relative_to(output)) for p in output.rglob("*") if not p.is_dir()
     )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -22,10 +23,11 @@ from camcli.engine import smoothing, targets
 from camcli.engine.explain_batch import ExplainOptions, explain_batch
 from camcli.engine.plan import plan_requests
 from camcli.engine.postprocess import BatchExplanation
+from camcli.engine.target_rules import choose_target_columns
+from camcli.engine.target_weights import compute_finer_weights
 from camcli.io import labels
 from camcli.methods.registry import METHODS, find_method
 from camcli.models import model as models
-from camcli.models.introspection.logits import find_logits
 from camcli.models.model import Model
 
 TEN = labels.create_labels([f"class {n}" for n in range(10)])
@@ -37,14 +39,9 @@ def explained(
     """What `--target SPEC` finds of a method."""
     target = targets.parse_target(spec)(TEN)
     wanted = [target.find_fixed_classes(ImageSource("", "", ""))] * len(inputs)  # type: ignore[arg-type]
-
-    def choose(found: Tensor) -> Tensor:
-        return targets.choose_target_classes(found, wanted, target.top_count)
-
+    choose = partial(choose_target_columns, target, wanted, model.to_probabilities)
     requests = plan_requests(model, [find_method(method)], options={method: options})
-    return explain_batch(
-        model, inputs, requests, choose, ExplainOptions(weight_logits=target.weight_logits)
-    )[0][0]
+    return explain_batch(model, inputs, requests, choose)[0][0]
 
 
 # --- contrasts
@@ -69,7 +66,7 @@ def test_a_contrast_is_the_difference_of_two_maps(method: str) -> None:
 
 def test_finer_contrasts_with_the_nearest_logits() -> None:
     found = torch.tensor([[5.0, 1.0, 4.5, 7.0, 4.0], [0.0, 9.0, 1.0, 8.0, 5.0]])
-    weights = targets.compute_finer_weights(2, found, torch.tensor([0, 1]))
+    weights = compute_finer_weights(2, found, torch.tensor([0, 1]))
     assert torch.allclose(weights[0], torch.tensor([1.0, 0.0, -0.3, 0.0, -0.3]))
     assert torch.allclose(weights[1], torch.tensor([0.0, 1.0, 0.0, -0.3, -0.3]))
 
@@ -126,7 +123,7 @@ def test_contrasts_that_cannot_be(spec: str, says: str) -> None:
 def test_a_class_whose_name_holds_the_word_is_a_class() -> None:
     odd = labels.create_labels(["cat-vs-dog", "cat", "dog"])
     source = ImageSource(Path(), "", "")
-    assert targets.parse_target("cat-vs-dog")(odd).find_fixed_classes(source) == (0,)
+    assert targets.parse_target("cat-vs-dog")(odd).find_fixed_classes(source) == ((0,),)
 
 
 # --- heads and answers
@@ -167,9 +164,8 @@ def test_answers_of_any_shape(kind: str) -> None:
     assert torch.allclose(found.values, expected.values, atol=1e-6)
 
 
-@pytest.mark.parametrize("output", [{"a": torch.ones(1, 3), "b": torch.ones(1, 3)}, (), 3, None])
+@pytest.mark.parametrize("output", [{"a": torch.ones(1, 3, 2)}, (), 3, None])
 def test_answers_that_are_none(output: Any) -> None:
-    assert find_logits(output) is None
     plain = lively(timm.create_model("test_resnet", num_classes=10))
     with pytest.raises(ModelError, match="is not a classifier"):
         models.wrap_network("odd", Answering(plain, lambda _: output), Transform((96, 96)))
@@ -179,11 +175,14 @@ def test_answers_that_are_none(output: Any) -> None:
 def test_a_single_logit_is_two_classes(flat: bool) -> None:
     network = lively(timm.create_model("test_resnet", num_classes=1)).eval()
     one = models.wrap_network(
-        "one", Answering(network, lambda z: z[:, 0] if flat else z), Transform((96, 128))
+        "one",
+        Answering(network, lambda z: z[:, 0] if flat else z),
+        Transform((96, 128)),
+        head="sigmoid",
     )
     inputs = photographs(one.input_size)
     z = network(inputs)[:, 0]
-    assert one.output_activation == "sigmoid"
+    assert one.output_kind == "sigmoid"
     assert len(one.labels.names) == 2
     requests = plan_requests(one, [find_method("integratedgradients"), find_method("gradcam")])
     both = explain_batch(one, inputs, requests, lambda _: torch.tensor([[0, 1]] * 3))
@@ -213,7 +212,7 @@ def test_cam_of_a_single_logit() -> None:
 def test_sigmoid_heads_score_each_class_by_itself() -> None:
     from dataclasses import replace
 
-    model = replace(small("test_resnet", 96, 128), output_activation="sigmoid")
+    model = replace(small("test_resnet", 96, 128), output_kind="sigmoid")
     inputs = photographs(model.input_size)
     found = found_by(model, "gradcam", inputs, [1, 2, 3])
     own = model.network(inputs).gather(1, torch.tensor([[1], [2], [3]]))[:, 0]

@@ -15,9 +15,10 @@ from torch import Tensor, nn
 
 from camcli.core.errors import MethodError, UsageError
 from camcli.core.types import Layer
+from camcli.engine.default_model import choose_default_model
 from camcli.engine.explain_batch import ExplainOptions, explain_batch
 from camcli.engine.pass_state import PassState
-from camcli.engine.plan import choose_default_model, plan_requests
+from camcli.engine.plan import plan_requests
 from camcli.engine.providers.base import ModelPart, PassNeeds, Provider
 from camcli.engine.providers.provider_registry import PROVIDERS, register_provider
 from camcli.engine.request import Request

@@ -20,6 +20,7 @@ from camcli.evaluation.datasets.exif import transpose_annotation
 from camcli.evaluation.datasets.reader import DatasetPaths
 from camcli.evaluation.datasets.reader_registry import Dataset, read_dataset
 from camcli.io import images, labels
+from camcli.training.data.splits import load_training_data
 
 NAMES = labels.create_labels(["cat", "dog", "tench"], [["n1"], ["n2"], ["n3"]])
 
@@ -129,6 +130,48 @@ def test_a_tscam_list(tmp_path: Path) -> None:
     assert found.kind == "TS-CAM list"
     assert truths(found) == [("n1/a.JPEG", 0, ((1, 2, 11, 12), (20, 2, 31, 12)))]
     assert kinds(found) == ["annotation cannot be read"] * 2 + ["image has no annotation"]
+
+
+def imagenet(root: Path) -> Path:
+    """The folder of TS-CAM's README, with one photograph for training and two for validation."""
+    for image in ("train/n1/t.JPEG", "val/n1/a.JPEG", "val/n2/b.JPEG"):
+        photo(root / image)
+    text(root / "ILSVRC2012_list/train.txt", "n1/t.JPEG 0")
+    text(root / "ILSVRC2012_list/val_folder.txt", "n1/a.JPEG 0", "n2/b.JPEG 1")
+    boxed = ("n1/a.JPEG 0 1 2 11 12 20 2 31 12", "n2/b.JPEG 1 3 4 13 14")
+    text(root / "ILSVRC2012_list/val_folder_new.txt", *boxed)
+    return root
+
+
+def test_imagenet_in_tscams_layout_is_evaluated_by_its_folder(tmp_path: Path) -> None:
+    root = imagenet(tmp_path / "ImageNet_ILSVRC2012")
+    listed, val = root / "ILSVRC2012_list/val_folder_new.txt", root / "val"
+    right = [
+        ("n1/a.JPEG", 0, ((1, 2, 11, 12), (20, 2, 31, 12))),
+        ("n2/b.JPEG", 1, ((3, 4, 13, 14),)),
+    ]
+    for paths in (
+        DatasetPaths(root),
+        DatasetPaths(root, annotations=listed, images=val),  # as the message on formats advises
+        DatasetPaths(root, annotations=listed),
+        DatasetPaths(val, annotations=listed),
+        DatasetPaths(listed, images=val),
+        DatasetPaths(listed),
+    ):
+        assert truths(read_dataset(paths)) == right, paths
+        assert kinds(read_dataset(paths)) == []
+    assert read_dataset(DatasetPaths(root)).kind == "ImageNet_ILSVRC2012"
+    with pytest.raises(UsageError, match=r"val_folder_new\.txt"):
+        read_dataset(DatasetPaths(root, split="train"))  # its list has no boxes
+
+
+def test_training_measures_boxes_on_tscams_list_that_has_them(tmp_path: Path) -> None:
+    root = imagenet(tmp_path)
+    photo(root / "train/n2/u.JPEG")
+    text(root / "ILSVRC2012_list/train.txt", "n1/t.JPEG 0", "n2/u.JPEG 1")
+    found = load_training_data(DatasetPaths(root))
+    boxes = [sample.annotation.boxes for sample in found.localization_samples]
+    assert boxes == [((1, 2, 11, 12), (20, 2, 31, 12)), ((3, 4, 13, 14),)]
 
 
 def wsol(root: Path, *localization: str) -> Path:

@@ -6,23 +6,27 @@ import json
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 from conftest import SAMPLES, Cli
+from PIL import Image
 
 from camcli.core.errors import MethodError, ModelError, UsageError
+from camcli.evaluation import localization
 from camcli.evaluation.datasets.annotations import Problem
 from camcli.evaluation.datasets.reader import DatasetPaths
 from camcli.evaluation.datasets.reader_registry import read_dataset
+from camcli.evaluation.gallery import encode_boxed_picture
 from camcli.evaluation.localization import (
-    EvaluationReporter,
     LocalizationConfig,
     evaluate_localization,
     run_localization,
 )
-from camcli.evaluation.predictions import MapSource
+from camcli.evaluation.predictions import MapSource, Prediction
 from camcli.evaluation.report import LocalizationReport
+from camcli.evaluation.reporter import EvaluationReporter
 from camcli.evaluation.stored_maps import FolderMaps
 from camcli.io.labels import create_default_labels
 from camcli.models.model import Model, load_model
@@ -71,6 +75,39 @@ def test_the_report_is_that_of_the_command(
     )
     for name in ("localization.json", "localization.csv", "images.jsonl"):
         assert (tmp_path / "b" / name).read_bytes() == (tmp_path / "a" / name).read_bytes()
+
+
+def test_every_picture_is_written_with_the_iou_of_its_line(
+    model: Model, dataset: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    drawn: list[tuple[str, str, float]] = []
+
+    def encode(prediction: Prediction, iou: float, class_name: str) -> bytes:
+        drawn.append((prediction.sample.annotation.image_name, class_name, iou))
+        return encode_boxed_picture(prediction, iou, class_name)
+
+    monkeypatch.setattr(localization, "encode_boxed_picture", encode)
+    out = tmp_path / "o"
+    settings: dict[str, Any] = {"layers": ["last", "stage4"], "resamples": 0, "output": out}
+    evaluate_localization(model, dataset, gallery="all", **settings)
+    lines = map(json.loads, (out / "images.jsonl").read_text().splitlines())
+    told = [
+        (li["image"], li["class_index"], li["iou"]) for li in lines if li["method"] == "gradcam"
+    ]
+    assert len(told) == 6  # three annotations, two rows
+    find_class = model.labels.find_class
+    shown = [(image, find_class(name), round(iou, 5)) for image, name, iou in drawn]
+    assert sorted(shown) == sorted(told)
+    pictures = sorted(
+        p.relative_to(out / "gallery").as_posix() for p in out.glob("gallery/*/*.jpg")
+    )
+    names = ["chelsea.jpg", "coffee.Egyptian-cat.jpg", "coffee.espresso.jpg"]
+    rows = [f"tf_efficientnet_lite0-gradcam-{layer}" for layer in ("blocks.4", "bn2")]
+    assert pictures == [f"{row}/{name}" for row in rows for name in names]
+    with Image.open(out / "gallery" / pictures[0]) as picture:
+        assert min(picture.size) > 200
+    evaluate_localization(model, dataset, overwrite=True, **settings)
+    assert not [*out.glob("gallery/*/*.jpg")]
 
 
 def test_rows_and_baselines_have_metrics_with_intervals(model: Model, dataset: Path) -> None:
@@ -153,7 +190,7 @@ def test_a_reporter_hears_of_progress_problems_and_the_report(
 
     paths = DatasetPaths(dataset)
     config = LocalizationConfig(paths, read_dataset(paths), resamples=0)
-    reporter = EvaluationReporter(track, report_problem, report_result)
+    reporter = EvaluationReporter(track, report_problem, report_result=report_result)
     with pytest.raises(ModelError, match="second model"):
         run_localization(config, sources(), reporter)
     # Two annotations of coffee.jpg with a map and two baselines each; no map of chelsea.jpg.

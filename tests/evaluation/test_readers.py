@@ -123,7 +123,8 @@ def test_a_folder_by_class_may_have_a_file_named_as_a_table_of_cub(tmp_path: Pat
         for part in ("a", "b"):
             (tmp_path / name).mkdir(exist_ok=True)
             shutil.copy(SAMPLES / f"{name}.jpg", tmp_path / name / f"{part}.jpg")
+    (tmp_path / "coffee").rename(tmp_path / "002.black_coffee")  # a folder as CUB names it
     (tmp_path / "images.txt").write_text("coffee/a.jpg\n")
     data = load_training_data(DatasetPaths(tmp_path))
     assert data.kind == "folder by class"
-    assert data.labels.names == ("chelsea", "coffee")
+    assert data.labels.names == ("black coffee", "chelsea")

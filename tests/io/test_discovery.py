@@ -3,13 +3,19 @@
 from __future__ import annotations
 
 import os
+from collections import Counter
 from pathlib import Path
 
 import pytest
 
 from camcli.core.errors import UsageError
 from camcli.core.types import Failure, ImageSource
-from camcli.io.discovery import create_output_stems, find_image_sources, parse_path_list
+from camcli.io.discovery import (
+    create_output_stems,
+    find_image_sources,
+    format_unread_notice,
+    parse_path_list,
+)
 
 OUT = Path("out")
 
@@ -88,6 +94,17 @@ def test_a_folder_that_cannot_be_read_is_named(tmp_path: Path) -> None:
     found = find_image_sources([str(tmp_path)], [], OUT)
     (tmp_path / "shut").chmod(0o700)
     assert [type(item) for item in found] == [ImageSource, Failure]
+
+
+def test_pictures_of_other_formats_are_counted(tmp_path: Path) -> None:
+    touch(tmp_path, "a.jpg", "b.HEIC", "in/c.heic", "in/d.dcm", ".e.heic", "notes.txt")
+    unread = Counter[str]()
+    assert names(find_image_sources([str(tmp_path)], [], OUT, unread.update)) == ["a.jpg"]
+    assert unread == {".heic": 2, ".dcm": 1}
+    assert format_unread_notice(unread).startswith("left out 2 .heic, 1 .dcm: ")
+    (tmp_path / "a.jpg").unlink()
+    with pytest.raises(UsageError, match=r"no images .* \(but 2 \.heic, 1 \.dcm\)"):
+        find_image_sources([str(tmp_path)], [], OUT)
 
 
 def test_the_same_file_twice_is_one_input(tmp_path: Path) -> None:

@@ -5,6 +5,9 @@ from __future__ import annotations
 import io
 import os
 import struct
+import threading
+import warnings
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -15,8 +18,9 @@ from PIL import Image
 from timm.data.transforms_factory import create_transform
 
 from camcli.core.errors import ImageError
-from camcli.core.types import FitMode, Transform
-from camcli.io.images import load_image
+from camcli.core.types import DEFAULT_MAX_PIXELS, MAX_READABLE_PIXELS, FitMode, Transform
+from camcli.io import images
+from camcli.io.images import decode_image, load_image, read_first_frame
 from camcli.io.transforms import compute_view, preprocess_image
 
 PLAIN = Transform((32, 48), (0.0, 0.0, 0.0), (1.0, 1.0, 1.0))
@@ -113,6 +117,86 @@ def test_first_frame_of_an_animation(tmp_path: Path) -> None:
     assert np.asarray(load_image(path))[0, 0].tolist() == [254, 0, 0] or (
         np.asarray(load_image(path))[0, 0].tolist() == [255, 0, 0]
     )
+
+
+@pytest.mark.parametrize("suffix", ["gif", "webp", "tiff", "png"])
+def test_files_with_more_frames_or_pages_are_told(tmp_path: Path, suffix: str) -> None:
+    frames = [Image.new("RGB", (8, 8), colour) for colour in ("red", "blue", "green")]
+    moving = saved(frames[0], tmp_path, f"m.{suffix}", save_all=True, append_images=frames[1:])
+    decoded = read_first_frame(moving, decode_image)
+    assert decoded.has_more_frames
+    red, green, blue = np.asarray(decoded.content)[4, 4].tolist()
+    assert red > 240  # the first one
+    assert max(green, blue) < 15
+    assert not read_first_frame(
+        saved(frames[0], tmp_path, f"s.{suffix}"), decode_image
+    ).has_more_frames
+
+
+def test_a_limit_of_pixels_is_checked_before_any_is_decoded(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = saved(Image.new("L", (30, 20)), tmp_path, "a.png")
+    assert load_image(path, max_pixels=600).size == (30, 20)
+    monkeypatch.setattr("PIL.PngImagePlugin.PngImageFile.load", lambda *_: pytest.fail("decoded"))
+    with pytest.raises(ImageError, match=r"600 pixels \(30 x 20\), more than 599; .*--max-"):
+        load_image(path, max_pixels=599)
+
+
+def test_a_camera_of_100_megapixels_is_within_the_limit_and_pillow_above_it() -> None:
+    assert 11648 * 8736 <= DEFAULT_MAX_PIXELS < MAX_READABLE_PIXELS
+    assert Image.MAX_IMAGE_PIXELS
+    assert MAX_READABLE_PIXELS == 2 * Image.MAX_IMAGE_PIXELS
+
+
+def damaged_tiff(tmp_path: Path) -> Path:
+    noise = np.random.default_rng(0).integers(0, 256, (60, 60, 3), np.uint8)
+    path = saved(Image.fromarray(noise), tmp_path, "d.tiff", compression="tiff_lzw")
+    raw = bytearray(path.read_bytes())
+    for place in range(200, 3000, 7):
+        raw[place] ^= 0x5A
+    path.write_bytes(raw)
+    return path
+
+
+def test_words_of_libtiff_go_into_the_error_and_not_to_the_terminal(
+    tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    damaged, whole = damaged_tiff(tmp_path), saved(Image.new("L", (4, 4)), tmp_path, "w.tiff")
+
+    def read(number: int) -> str:
+        try:
+            load_image(damaged if number % 2 else whole)
+        except ImageError as error:
+            return str(error)
+        return ""
+
+    with ThreadPoolExecutor(4) as pool:
+        said = list(pool.map(read, range(40)))
+    assert set(said[::2]) == {""}
+    assert set(said[1::2]) == {"decoder error -2 (Using code not yet in table)"}
+    assert capfd.readouterr().err == ""
+    with Image.open(damaged) as image, pytest.raises(OSError, match="decoder"):
+        image.load()  # not camcli's own reading: libtiff speaks as before
+    assert "Using code not yet in table" in capfd.readouterr().err
+
+
+def test_reading_in_threads_leaves_the_filters_of_warnings_as_they_were(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = saved(Image.new("L", (4, 4)), tmp_path, "a.png")
+    together = threading.Barrier(4)
+
+    def warn(image: Image.Image) -> Image.Image:
+        together.wait()
+        warnings.warn_explicit("odd", UserWarning, "png.py", 1, module="PIL.PngImagePlugin")
+        return image
+
+    before = list(warnings.filters)
+    monkeypatch.setattr(images, "_apply_exif_orientation", warn)
+    with ThreadPoolExecutor(4) as pool:
+        assert len(list(pool.map(load_image, [path] * 8))) == 8
+    assert list(warnings.filters) == before
 
 
 def broken(kind: str) -> bytes:

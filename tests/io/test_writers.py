@@ -65,8 +65,8 @@ def test_a_new_kind_is_one_function(cli: Cli, picture: Path, tmp_path: Path) -> 
     assert [[*kinds] for _, kinds in shown] == [["note", "boxes", "size"]] * 2
     for name, kinds in shown:
         assert (tmp_path / "o" / kinds["note"]).read_text() == name
-    assert {kinds["size"] for _, kinds in shown} == {"photo.size.txt"}
-    assert (tmp_path / "o" / "photo.size.txt").read_text() == "(120, 80)"
+    assert {kinds["size"] for _, kinds in shown} == {"photo.gradcam.size.txt"}
+    assert (tmp_path / "o" / "photo.gradcam.size.txt").read_text() == "(120, 80)"
     assert f"{', '.join(WRITERS)})" in cli("explain", "a", "--save", "sise").err
 
 

@@ -365,3 +365,17 @@ def test_a_batch_of_different_classes_equals_its_singles(method: str, key: str) 
         alone = found_by(model, method, inputs[b : b + 1], [target])
         assert (together.fused.values[b] - alone.fused.values[0]).abs().max() <= 1e-5 * largest
         assert abs(together.target_scores.scores[b] - alone.target_scores.scores[0]) < 1e-5
+
+
+def test_the_mean_gradient_of_a_token_says_nothing_after_a_block() -> None:
+    """A LayerNorm reads the output of each block: the gradient sums to 0 over the channels.
+
+    So the formula in `camcli methods gradcam` that is not Grad-CAM gives no map there.
+    """
+    model = model_of("vit")
+    names = ["blocks.3", "blocks.3.norm1"]
+    _, (after, inside) = recorded(model.network, names, photographs(model.input_size)[0], 1)
+    for gradient, bound in ((after, 1e-5), (inside, np.inf)):
+        share = gradient[0].sum(dim=1).abs() / gradient[0].abs().sum(dim=1)
+        assert share.max() < bound
+    assert share.max() > 0.01  # at the input of the attention it does not vanish

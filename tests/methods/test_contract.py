@@ -15,6 +15,7 @@ from camcli.core.maps import normalize_maps
 from camcli.engine.explain_batch import _compute_target_scores, explain_batch
 from camcli.engine.plan import plan_requests
 from camcli.engine.postprocess import BatchExplanation
+from camcli.engine.target_rules import create_class_columns
 from camcli.methods.registry import METHODS, find_method
 from camcli.models.model import Model
 
@@ -190,8 +191,8 @@ def test_of_equal_logits_the_first_class_ranks_first_and_nan_ranks_last() -> Non
     def ranks(logits: list[float]) -> list[int]:
         values = torch.tensor([logits])
         found = (
-            _compute_target_scores(values, values, torch.tensor([c]), values)
-            for c in range(len(logits))
+            _compute_target_scores(values, values, column)
+            for column in create_class_columns(values, torch.arange(len(logits))[None])
         )
         return [int(one.ranks[0]) for one in found]
 

@@ -14,22 +14,23 @@ from camcli.models import model as models
 from camcli.models.introspection import heads
 from camcli.models.introspection.cls_attention import find_cls_row_reader
 from camcli.models.model import Model
+from camcli.models.zoo import builtin_names
 from camcli.models.zoo import builtin_networks as builtin
 
 
 @pytest.fixture(scope="module")
 def tscam() -> Model:
-    return models.load_model(builtin.BUILTIN_TSCAM, device="cpu")
+    return models.load_model(builtin_names.BUILTIN_TSCAM, device="cpu")
 
 
 def test_it_is_small() -> None:
-    assert builtin.VIT_WEIGHTS_FILE.stat().st_size <= 8_000_000
+    assert builtin_names.VIT_WEIGHTS_FILE.stat().st_size <= 8_000_000
 
 
 def test_it_is_an_ordinary_transformer(tscam: Model) -> None:
     assert isinstance(tscam.network, timm.models.VisionTransformer)
     blocks = [layer for layer in tscam.layers if layer.block is not None]
-    assert [layer.grid for layer in blocks] == [(14, 14)] * builtin.VIT_DEPTH
+    assert [layer.grid for layer in blocks] == [(14, 14)] * 4
     rows = find_cls_row_reader(tscam.network, tscam.attention_modules, tscam.input_size)
     assert rows is not None
     assert not rows.fused_modules  # the fused kernel stays on
@@ -40,14 +41,14 @@ def test_it_is_an_ordinary_transformer(tscam: Model) -> None:
 
 
 def test_its_other_head_reads_the_cls_token() -> None:
-    loaded = models.load_model(builtin.BUILTIN_VIT, device="cpu")
+    loaded = models.load_model(builtin_names.BUILTIN_VIT, device="cpu")
     head = heads.find_head(loaded.network, loaded.layers, loaded.input_size, 1000)
     assert head is not None
     assert (head.kind, head.exact) == ("linear", False)
 
 
 def test_both_heads_are_of_one_network(tscam: Model) -> None:
-    other = models.load_model(builtin.BUILTIN_VIT, device="cpu")
+    other = models.load_model(builtin_names.BUILTIN_VIT, device="cpu")
     image = noise(1, tscam.input_size)
     theirs, ours = (n.network.get_submodule("norm") for n in (other, tscam))
     seen: list[torch.Tensor] = []
@@ -61,14 +62,14 @@ def test_both_heads_are_of_one_network(tscam: Model) -> None:
 def test_tscam_without_a_model_is_the_embedded_transformer(cli: Cli) -> None:
     ran = cli("explain", SAMPLES, "--method", "tscam", "--save", "grid,boxes")
     assert ran.status == 0, ran.err
-    assert {line["model"] for line in ran.lines} == {builtin.BUILTIN_TSCAM}
+    assert {line["model"] for line in ran.lines} == {builtin_names.BUILTIN_TSCAM}
     assert {line["head"] for line in ran.lines} == {"conv"}
     names = [line["explanations"][0]["class_name"] for line in ran.lines]
     assert names[:2] == ["Egyptian cat", "espresso"]
     levels = {line["threshold"] for line in ran.lines}
     assert levels == {builtin.read_builtin_card().thresholds["tscam"]}
     assert {line["model"] for line in cli("explain", SAMPLES, "--output", "x").lines} == {
-        builtin.BUILTIN_CNN
+        builtin_names.BUILTIN_CNN
     }
 
 

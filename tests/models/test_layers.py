@@ -9,17 +9,20 @@ import timm
 import torch
 from conftest import lively, noise, small
 
-from camcli.core.errors import LayerError
+from camcli.core.errors import LayerError, UsageError
 from camcli.core.types import Layer, Transform
+from camcli.engine.chosen_layers import find_model_default_layer
 from camcli.engine.explain_batch import explain_batch
-from camcli.engine.plan import find_model_default_layer, plan_requests
+from camcli.engine.plan import plan_requests
 from camcli.methods.registry import find_method
 from camcli.models import model as models
 from camcli.models.introspection.heads import ConvHead
 from camcli.models.introspection.hooks import record_outputs
 from camcli.models.introspection.layouts import map_to_output, output_to_map
 from camcli.models.introspection.selectors import (
+    create_layer_specs,
     find_block_layer,
+    find_block_output,
     find_layer_by_name,
     parse_layer_spec,
 )
@@ -196,6 +199,95 @@ def test_a_block_is_the_input_side_of_its_attention(number: int, layer: int) -> 
 def test_a_block_out_of_range(number: int) -> None:
     with pytest.raises(LayerError, match=r"blocks 0\.\.5"):
         find_block_layer(number, model_of("test_vit").layers)
+
+
+SPECS = {  # of the blocks or stages, and the names that these mean
+    ("test_resnet", "stage2..4"): ["layer1", "layer2", "layer3"],
+    ("test_resnet", "stage2..stage4"): ["layer1", "layer2", "layer3"],
+    ("test_resnet", "stage2-4"): ["layer1", "layer2", "layer3"],
+    ("test_resnet", "stages 2..4"): ["layer1", "layer2", "layer3"],
+    ("test_resnet", "layer2..4"): ["layer2", "layer3", "layer4"],
+    ("test_resnet", "-2"): ["layer3"],
+    ("test_resnet", "-2,-1"): ["layer3", "layer4"],
+    ("test_resnet", "-3..-1"): ["layer2", "layer3", "layer4"],
+    ("test_resnet", "stage-2"): ["layer3"],
+    ("test_vit", "blocks.1..3"): ["blocks.1", "blocks.2", "blocks.3"],
+    ("test_vit", "blocks.1-3"): ["blocks.1", "blocks.2", "blocks.3"],
+    ("test_vit", "blocks.1..blocks.3"): ["blocks.1", "blocks.2", "blocks.3"],
+    ("test_vit", "blocks.4..5.norm1"): ["blocks.4.norm1", "blocks.5.norm1"],
+    ("test_vit", "-2"): ["blocks.4.norm1"],
+    ("test_vit", "-2..-1"): ["blocks.4.norm1", "blocks.5.norm1"],
+    ("test_vit", "each:-2"): ["blocks.4.norm1"],
+}
+
+
+@pytest.mark.parametrize(("case", "names"), SPECS.items(), ids=lambda x: ",".join(x))
+def test_ranges_and_counts_from_the_end(case: tuple[str, str], names: list[str]) -> None:
+    name, spec = case
+    model = model_of(name)
+    found = parse_layer_spec(spec, model.layers, lambda: find_model_default_layer(model))
+    assert [layer.name for layer in found] == names
+
+
+BLOCKS = {
+    "0..2": [0, 1, 2],
+    "0-2": [0, 1, 2],
+    "0,2,5": [0, 2, 5],
+    "all": [0, 1, 2, 3, 4, 5],
+    "-2..-1": [4, 5],
+    "3..-1": [3, 4, 5],
+    "5,5,-1": [5],
+    "each:1,3": [1, 3],
+}
+
+
+@pytest.mark.parametrize("text", BLOCKS)
+def test_lists_and_ranges_of_blocks(text: str) -> None:
+    model = model_of("test_vit")
+    (spec,) = create_layer_specs(None, text)
+    assert spec is not None
+    found = parse_layer_spec(spec, model.layers, lambda: find_model_default_layer(model))
+    assert [layer.name for layer in found] == [f"blocks.{n}.norm1" for n in BLOCKS[text]]
+    outputs = parse_layer_spec(spec, model.layers, lambda: model.layers[-1], find_block_output)
+    assert [layer.name for layer in outputs] == [f"blocks.{n}" for n in BLOCKS[text]]
+
+
+@pytest.mark.parametrize("text", ["", "five", "1.5", "1..", "..3", "blocks.3", "1;2", "12345"])
+def test_blocks_that_are_no_numbers(text: str) -> None:
+    with pytest.raises(UsageError, match="write a number such as 11"):
+        create_layer_specs(None, text)
+
+
+def test_a_row_for_each_choice_of_layers() -> None:
+    assert create_layer_specs(None, None) == (None,)
+    assert create_layer_specs(["last", "stage1..5", "last"], [5, "0..2"]) == (
+        *("last", "stage1..5", "block 5", "block 0..2"),
+    )
+
+
+def test_a_module_called_block_is_no_transformer_block() -> None:
+    """Xception's modules are called block1 ... block12."""
+    layers = [Layer(f"block{n}", "NCHW", 8, (6 - n, 6 - n), stage=n) for n in range(1, 4)]
+    assert parse_layer_spec("block2", layers, lambda: layers[-1]) == (layers[1],)
+    assert parse_layer_spec("block1..2", layers, lambda: layers[-1]) == tuple(layers[:2])
+    with pytest.raises(LayerError, match="no transformer blocks"):
+        parse_layer_spec("block 2", layers, lambda: layers[-1])
+
+
+@pytest.mark.parametrize(
+    ("spec", "says"),
+    [
+        ("blocks.0..9", "no layer 'blocks.6'"),
+        ("blocks.3..1", "write the smaller number first"),
+        ("-7", r"blocks 0\.\.5"),
+        ("-1..-2", "write the smaller number first"),
+        ("block 4..6", r"--block 6: this model has blocks 0\.\.5"),
+    ],
+)
+def test_ranges_that_are_not_there(spec: str, says: str) -> None:
+    layers = model_of("test_vit").layers
+    with pytest.raises(LayerError, match=says):
+        parse_layer_spec(spec, layers, lambda: layers[-1])
 
 
 def test_a_network_without_blocks() -> None:

@@ -32,7 +32,7 @@ from camcli.io.transforms import compute_view, preprocess_image
 from camcli.methods.registry import find_method
 from camcli.models import model as models
 from camcli.models.model import Model
-from camcli.models.zoo import architectures, memory
+from camcli.models.zoo import memory
 from camcli.models.zoo.resolve import CHECKPOINT_FILE_NAMES, load_network
 
 State = dict[str, Tensor]
@@ -186,7 +186,7 @@ def test_a_tie_of_one_function_is_decided_and_said(tmp_path: Path) -> None:
     path = saved(tmp_path / "run" / "best.pth", state(vit, 3))
     model = models.load_model(path)
     assert (model.name, model.transform.mean) == (vit, (0.5, 0.5, 0.5))
-    for words in (f"is a {vit} of 3 classes", deit, "mean 0.485", "--checkpoint", "--mean"):
+    for words in (f"is a {vit} of 3 classes", deit, "mean 0.485", "--checkpoint"):
         assert words in model.note
     renamed = models.load_model(str(Path(path).rename(tmp_path / "run" / f"{deit}.pth")))
     assert renamed.name == deit
@@ -195,7 +195,7 @@ def test_a_tie_of_one_function_is_decided_and_said(tmp_path: Path) -> None:
     (tmp_path / "run" / "args.yaml").write_text(said_beside)
     said = models.load_model(str(tmp_path / "run" / f"{deit}.pth"))
     assert (said.name, said.transform.mean) == (vit, (0.1, 0.2, 0.3))
-    assert "--mean" not in said.note  # it is known
+    assert "may also be" not in said.note  # it is known
 
 
 SETTINGS: dict[str, Any] = {
@@ -292,15 +292,12 @@ def home(cli: Cli, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Cli:
     saved("run/tie.pth", state(TIE[0]))
     saved("headless.pth", {k: v for k, v in bare.items() if "fc" not in k})
     saved("unknown.pth", {**bare, "extra.conv.weight": torch.ones(2, 2)})
-    saved("deeper.pth", {**headed("", "fc.3.")(bare), "fc.0.weight": torch.ones(9, 9)})
     return cli
 
 
 REFUSED: dict[str, tuple[str, ...]] = {
     "run/tie.pth": (*TIE, "--model NAME --checkpoint run/tie.pth"),
-    "headless.pth": ("without its classifier",),
     "unknown.pth": ("package.module:function", "--checkpoint unknown.pth"),
-    "deeper.pth": ("does not fit",),
     "empty": ("model.safetensors",),
     "best.pt": ("no such file",),
     "nowhere/model.safetensors": ("no such file",),
@@ -324,9 +321,7 @@ REFUSED: dict[str, tuple[str, ...]] = {
     "mine:needs": ("TypeError", "without arguments"),
     "mine:leaves": ("SystemExit", "without arguments"),
     "mine:text": ("type str", "must return a torch.nn.Module"),
-    "mine:maps": ("is not a classifier",),
     "mine:segments": ("is not a classifier",),
-    "mine:headless": ("has no classifier", "--checkpoint"),
 }
 
 
@@ -340,16 +335,25 @@ def test_functions_from_the_current_folder(home: Cli) -> None:
     assert list(model.labels.names) == NAMES
     assert agree(model, made(CNN))
     for maker, head in (("Pair", "softmax"), ("one", "sigmoid")):
-        asked = ("--model", f"mine:{maker}", "--size", "64", "--output", maker)
+        asked = ("--model", f"mine:{maker}", "--size", "64", "--output", maker, "--head", head)
         ran = home("explain", PHOTO, *asked, "--method", "eigencam,saliency")
         assert (ran.status, len(ran.lines)) == (0, 2), ran.err
-        assert models.load_model(f"mine:{maker}", size=(64, 64)).output_activation == head
+        loaded = models.load_model(f"mine:{maker}", size=(64, 64))
+        assert loaded.output_kind == {"Pair": "softmax", "one": "undecided"}[maker]
 
 
-def test_a_timm_network_without_a_classifier() -> None:
-    with pytest.raises(ModelError, match=r"has no classifier.*--checkpoint FILE"):
-        models.wrap_network(
-            "bare", architectures.create_network(VIT, None, num_classes=0), Transform((160, 160))
+def test_weights_without_their_classifier_are_an_embedding(home: Cli) -> None:
+    model = models.load_model("headless.pth", size=(64, 64))
+    assert (model.output_kind, model.labels.names) == ("embedding", ())
+    assert "without a classifier" in model.note
+    network: Any = made(CNN)
+    pooled = network.forward_features(noise(1, (64, 64))).mean(dim=(2, 3))
+    assert torch.allclose(model.network(noise(1, (64, 64))), pooled, atol=1e-4)
+    for name in ("mine:maps", "mine:headless"):
+        refused(
+            home("explain", PHOTO, "--model", name, "--size", "64", "-m", "gradcam"),
+            "--target like:REFERENCE.jpg",
+            "eigencam",
         )
 
 

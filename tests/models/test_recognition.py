@@ -128,14 +128,34 @@ def test_twins_are_told_apart_by_hints(hints: list[str], name: str) -> None:
 
 
 def test_networks_of_other_behaviour_are_not_guessed_between() -> None:
-    state = shapes("resnet50")
+    state = shapes("resnet50d")
     found = find_architecture(state)
     assert found is not None
-    assert found.name is None
-    assert {"resnet50", "resnetblur50", "torchvision:resnet50"} <= set(found.candidates)
-    blurred = find_architecture(state, ["best", "resnetblur50_run3"])
+    assert (found.name, found.rare_names) == (None, ())
+    assert {"resnet50d", "resnetaa50d", "resnetblur50d"} <= set(found.candidates)
+    blurred = find_architecture(state, ["best", "resnetblur50d_run3"])
     assert blurred is not None
-    assert blurred.name == "resnetblur50"
+    assert blurred.name == "resnetblur50d"
+
+
+COMMON = {
+    "resnet18": (("resnetblur18",), "resnet18"),
+    "resnet50": (("resnetaa50", "resnetblur50"), "resnet50"),
+    "mobilenetv3_large_100": ((), None),  # four published weights against one of tf_
+    "efficientnet_b0": ((), None),  # two against four
+}
+
+
+@pytest.mark.parametrize("name", COMMON)
+def test_a_function_that_nearly_everybody_uses_is_taken(name: str) -> None:
+    rare, chosen = COMMON[name]
+    found = find_architecture(shapes(name))
+    assert found is not None
+    assert (found.name, found.rare_names) == (chosen, rare)
+    for other in rare:
+        hinted = find_architecture(shapes(name), [f"my_{other}_run"])
+        assert hinted is not None
+        assert (hinted.name, hinted.rare_names) == (other, ())
 
 
 def test_torchvision_is_known_by_its_own_names() -> None:

@@ -27,8 +27,9 @@ from torch import Tensor, nn
 
 from camcli.core.errors import MethodError
 from camcli.core.types import Layer, Transform
+from camcli.engine.chosen_layers import find_model_default_layer
 from camcli.engine.explain_batch import explain_batch
-from camcli.engine.plan import find_model_default_layer, plan_requests
+from camcli.engine.plan import plan_requests
 from camcli.methods.registry import find_method
 from camcli.models import model as models
 from camcli.models.introspection.heads import ClassifierHead

@@ -16,6 +16,7 @@ from camcli.core.types import ImageSource
 from camcli.models.introspection.cls_attention import find_cls_row_reader
 from camcli.models.introspection.hooks import record_outputs
 from camcli.models.model import load_model, wrap_network
+from camcli.models.zoo import builtin_names
 from camcli.models.zoo import builtin_networks as builtin
 from camcli.models.zoo.checkpoints import load_weights
 from recipes.vit_lite0 import augmentation, losses
@@ -51,7 +52,7 @@ def test_the_student_is_the_network(
         said = student(*whole, (0, 0))
         classes = torch.tensor([[3, 999]])
         semantic = student.compute_semantic_maps(said.tokens, classes)
-    network = builtin.assemble_builtin_vit(student.export_state_dict(), builtin.BUILTIN_TSCAM)
+    network = builtin.assemble_builtin_vit(student.export_state_dict(), builtin_names.BUILTIN_TSCAM)
     found = wrap_network("x", network, load_model(device="cpu").transform)
     features = found.network.patch_embed.backbone  # type: ignore[union-attr]
     cached = torch.cat([whole[0], whole[1].repeat_interleave(2, 1).repeat_interleave(2, 2)], dim=3)
@@ -150,10 +151,10 @@ def test_the_command_writes_the_files_that_ship(
     options += ["--checkpoint", "vit.safetensors", "--boxes", str(SAMPLES / "boxes.csv")]
     assert main([str(SAMPLES), *options]) == 0
     assert "GT-known" in capsys.readouterr().err
-    made = load_file(tmp_path / "camcli-train" / builtin.VIT_WEIGHTS_FILE.name)
-    shipped = load_file(builtin.VIT_WEIGHTS_FILE)
+    made = load_file(tmp_path / "camcli-train" / builtin_names.VIT_WEIGHTS_FILE.name)
+    shipped = load_file(builtin_names.VIT_WEIGHTS_FILE)
     assert {k: v.shape for k, v in made.items()} == {k: v.shape for k, v in shipped.items()}
-    assert load_weights(builtin.VIT_WEIGHTS_FILE).keys() == made.keys()
+    assert load_weights(builtin_names.VIT_WEIGHTS_FILE).keys() == made.keys()
     assert main([str(SAMPLES)]) == 2
     assert "already holds" in capsys.readouterr().err
 

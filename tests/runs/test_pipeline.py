@@ -120,6 +120,69 @@ def test_a_file_that_cannot_be_written_fails_its_image_only() -> None:
     assert [type(outcome) for outcome in outcomes] == [Result, Failure, Result, Result]
 
 
+@pytest.mark.parametrize("error", [MemoryError(), RecursionError("deep"), SystemError("tile")])
+@pytest.mark.parametrize("where", ["preprocess_image", "find_boxes", "finish"])
+def test_what_is_too_large_to_resize_or_draw_fails_its_image_only(
+    monkeypatch: pytest.MonkeyPatch, error: Exception, where: str
+) -> None:
+    failing = iter([False, True, False, False])
+    own = getattr(pipeline, where, None)
+
+    def fail_second(*arguments: Any) -> Any:
+        if next(failing):
+            raise error
+        return own(*arguments) if own else arguments[0]
+
+    if own:
+        monkeypatch.setattr(pipeline, where, fail_second)
+    finish = (lambda result: result) if own else fail_second
+    work = replace(job(), workers=1)
+    outcomes = list(pipeline.run_pipeline(work, found(*NAMES), finish))
+    assert [type(outcome) for outcome in outcomes] == [Result, Failure, Result, Result]
+    said = str(error) or "not enough memory for an image of this size"
+    assert isinstance(outcomes[1], Failure)
+    assert outcomes[1].reason == (said if where == "preprocess_image" else f"gradcam: {said}")
+
+
+def test_a_bug_is_not_taken_for_an_odd_image() -> None:
+    def finish(_result: Result) -> Result:
+        raise AttributeError("no such field")
+
+    with pytest.raises(AttributeError):
+        list(pipeline.run_pipeline(job(), found(*NAMES), finish))
+
+
+def test_numpy_without_memory_halves_the_batch_as_torch_does(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    sizes: list[int] = []
+
+    def need_two_at_most(model: Any, inputs: torch.Tensor, *rest: Any) -> Any:
+        sizes.append(len(inputs))
+        if len(inputs) > 2:
+            raise MemoryError
+        return explain_batch(model, inputs, *rest)
+
+    monkeypatch.setattr(batches, "explain_batch", need_two_at_most)
+    outcomes = run(job(batch_size=4), found(*NAMES))
+    assert all(isinstance(outcome, Result) for outcome in outcomes)
+    assert sizes == [4, 2, 2]
+
+
+def test_ablations_are_counted_over_the_batch_and_not_from_zero_for_each_image() -> None:
+    model = small("test_resnet")
+    calls: list[tuple[int, int]] = []
+    work = replace(
+        job(batch_size=4),
+        requests=plan_requests(model, [find_method("ablationcam")]),
+        report_progress=lambda done, total: calls.append((done, total)),
+    )
+    run(work, found(*NAMES))
+    ablations = [done for done, total in calls if total > len(NAMES)]
+    assert ablations == sorted(set(ablations))
+    assert ablations[-1] == max(total for _, total in calls)
+
+
 def test_each_image_has_the_class_that_its_own_rule_gives(tmp_path: Path) -> None:
     file = tmp_path / "t.csv"
     wanted = dict(zip(NAMES, ("3", "1", "4", "1"), strict=True))

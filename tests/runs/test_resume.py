@@ -121,7 +121,8 @@ def pictures(folder: Path, count: int) -> None:
 @pytest.fixture
 def command(weights: Path, tmp_path: Path) -> tuple[object, ...]:
     pictures(tmp_path / "in", 10)
-    model = ("--model", "test_resnet", "--checkpoint", weights / "own", "--size", 32)
+    shutil.copy(weights / "own", tmp_path / "weights")
+    model = ("--model", "test_resnet", "--checkpoint", tmp_path / "weights", "--size", 32)
     return ("explain", tmp_path / "in", *model, "--save", "array,boxes", "--batch-size", 3)
 
 
@@ -228,7 +229,7 @@ DAMAGES: dict[str, Damage] = {
     "turned": listed(lambda own: own[::-1]),
     "empty": listed(lambda own: []),
     "no list": lambda output: (output / "results.jsonl").unlink(),
-    "escaping": listed(lambda own: [line.replace(b'"01.npz', b'"../o/01.npz') for line in own]),
+    "escaping": listed(lambda own: [line.replace(b'"01.', b'"../o/01.') for line in own]),
     "left by a kill": lambda output: (output / ".results.jsonl.tmp").write_bytes(b"cut"),
     "missing": lambda output: [path.rename(f"lost-{path.name}") for path in output.glob("0[38].*")],
     "touched": touched,
@@ -280,13 +281,14 @@ def test_a_run_of_other_settings_is_not_gone_on_with(go: Go, weights: Path) -> N
     others: dict[str, tuple[object, ...]] = {
         '(method was ["gradcam"], is ["layercam"])': ("--method", "layercam"),
         '(threshold was null, is "0.5")': ("--threshold", 0.5),
-        "(different weights)": ("--checkpoint", weights / "other"),
         "(different classes)": ("--labels", "names"),
         "cannot be combined": ("--overwrite",),
     }
     go("o")
     for says, other in others.items():
         assert says in refused(go, "o", "--resume", *other)
+    shutil.copy(weights / "other", "weights")
+    assert "(different weights)" in refused(go, "o", "--resume")
     Path("o/run.json").unlink()
     assert "has results, but no run.json" in refused(go, "o", "--resume")
 
@@ -450,12 +452,31 @@ def test_a_disk_that_fills_ends_the_run(go: Go, monkeypatch: Patch, nth: int) ->
     assert_mended(go)
 
 
+def test_a_run_with_names_of_before_goes_on(go: Go) -> None:
+    """Until 0.1 a run of one method left the method out of its file names."""
+    go("o")
+    Path("o/results.jsonl").write_bytes(
+        b"".join(lines(Path("o"))[:3]).replace(b".gradcam.", b".").replace(b"gradcam.npz", b"npz")
+    )
+    for path in Path("o").glob("0[012].*"):
+        path.rename(str(path).replace(".gradcam", ""))
+    assert go("o", "--resume").status == 1  # of 04.png
+    files = [
+        json.loads(line)["explanations"][0]["files"]["array"]
+        for line in lines(Path("o"))
+        if b'"ok"' in line
+    ]
+    assert files[:3] == ["00.npz", "01.npz", "02.npz"]
+    assert files[3:] == [f"{n:02}.gradcam.npz" for n in (3, 5, 6, 7, 8, 9)]
+    assert all((Path("o") / file).is_file() for file in files)
+
+
 def boom() -> None:
     raise RuntimeError("boom")
 
 
 PARTS = [
-    (pipeline, "load_image"),
+    (pipeline, "read_pixels"),
     (pipeline, "compute_outcomes"),
     (writers, "write_result"),
     (jsonl, "_append_line"),

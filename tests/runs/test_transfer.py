@@ -29,6 +29,7 @@ def batch_explanation(is_single: bool, dtype: torch.dtype = torch.float32) -> Ba
         scores=torch.tensor([0.75, 0.5]),
         ranks=torch.tensor([0, 3]),
         logit_weights=torch.tensor([[-1.0, 0.0, 1.0], [1.0, -0.5, -0.5]]),
+        is_valid=torch.tensor([True, True]),
     )
     fused = map_batch("fused", 3, (0, 1), dtype)
     layers = (fused,) if is_single else (map_batch("deep", 2, (0, 2), dtype),)

@@ -207,7 +207,7 @@ def test_another_training_is_not_resumed(cli: Cli, place: Path) -> None:
     ran = cli(*command, "--resume", "--lr", 0.5)
     assert ran.status == 2
     assert "was trained with lr 5e-05" in ran.err
-    ran = cli(*command)
+    ran = cli(*command, "--output", "camcli-train")
     assert ran.status == 2
     assert "already holds" in ran.err
     (place / "camcli-train" / "resume.pt").write_bytes(b"cut off")
@@ -498,7 +498,9 @@ def test_one_photograph_is_no_data(cli: Cli, place: Path) -> None:
 )
 def test_what_cannot_be_asked(cli: Cli, place: Path, options: tuple[str, ...], said: str) -> None:
     (place / "names.txt").write_text("one\ntwo\n")
-    ran = cli("train", "tscam", "few", *VIT, *QUICK, *options)
+    name, value = options
+    given = dict(zip(VIT[::2], VIT[1::2], strict=True)) | {name: value}
+    ran = cli("train", "tscam", "few", *(each for pair in given.items() for each in pair), *QUICK)
     assert ran.status == 2, ran.err
     assert said in ran.err
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from collections import Counter
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Annotated
 
@@ -19,7 +20,7 @@ from camcli.cli.completions import (
     CHEAP_KEYWORD,
     complete_compared_methods,
 )
-from camcli.cli.console import print_info
+from camcli.cli.console import print_info, print_notice
 from camcli.cli.declarations import (
     METHOD,
     BatchSize,
@@ -27,23 +28,34 @@ from camcli.cli.declarations import (
     Inputs,
     LayerSpecs,
     ModelList,
-    TargetSpec,
+    TargetSpecs,
 )
-from camcli.cli.loading import choose_model_name, load_chosen_model
+from camcli.cli.loading import choose_model_name, load_chosen_model, print_left_out
 from camcli.cli.options import (
     COMPARISON_FILE,
     MethodOptions,
+    check_grabcut_available,
     check_no_existing_run,
     choose_batch_size,
     parse_method_options,
     parse_model_names,
     parse_model_options,
+    parse_picture_bands,
+)
+from camcli.cli.output_folder import choose_output_folder, open_output_folder
+from camcli.cli.picture_arguments import (
+    PictureArguments,
+    check_colors,
+    create_drawing_style,
+    warn_of_undrawable_names,
 )
 from camcli.core.errors import MethodError, UsageError
 from camcli.core.thresholds import parse_threshold
-from camcli.engine.targets import parse_target
-from camcli.io.discovery import find_image_sources, parse_path_list
+from camcli.engine.providers.provider_registry import takes_layers
+from camcli.engine.targets import DEFAULT_TARGET, parse_target
+from camcli.io.discovery import find_image_sources, format_unread_notice, parse_path_list
 from camcli.io.files import create_class_slugs
+from camcli.io.run_folders import COMPARE_FOLDER
 from camcli.methods.option_parsing import parse_methods
 from camcli.methods.registry import METHODS, Method, list_cheap_methods
 
@@ -73,10 +85,11 @@ def compare(
     models: ModelList = None,
     method: ComparedMethods = None,
     layers: LayerSpecs = None,
-    target: TargetSpec = "predicted",
+    target: TargetSpecs = None,
     method_arguments: MethodArguments,
     image: InputArguments,
     output: CompareOutputArguments,
+    pictures: PictureArguments,
     batch_size: BatchSize = None,
     device: Device = "auto",
 ) -> int:
@@ -86,49 +99,71 @@ def compare(
     """
     methods, all_must_apply = _choose_methods(method or [CHEAP_KEYWORD])
     options = parse_method_options(methods, method_arguments, layers, image.fit)
-    bind_target = parse_target(target)
+    targets = target or [DEFAULT_TARGET]
+    parse_target(targets)  # a wrong one is told before the network is loaded
     model_options = parse_model_options(model, image, device)
+    picture_bands = parse_picture_bands(image.rgb)
     threshold = parse_threshold(output.threshold)
-    names = parse_model_names(model.model, models, model.checkpoint)
+    suitable = methods if all_must_apply else []
+    names = [
+        choose_model_name(name, model_options, suitable, options.layer_specs)
+        for name in parse_model_names(model.model, models, model.checkpoint)
+    ]
     if options.fusion == "none":
-        raise UsageError("--fusion none does not work here; repeat --layers for each layer")
-    check_no_existing_run(output.output, output.overwrite, COMPARISON_FILE)
+        raise UsageError("--fusion none does not work here; write --layers each:stage1..5")
+    folder = choose_output_folder(output.output, COMPARE_FOLDER, continues=output.overwrite)
+    check_no_existing_run(folder, output.overwrite, COMPARISON_FILE)
     listed = parse_path_list(sys.stdin.read()) if "-" in inputs else []
-    sources = find_image_sources(inputs, listed, skip_folder=output.output)
+    unread = Counter[str]()
+    sources = find_image_sources(inputs, listed, folder, unread.update)
+    print_notice(format_unread_notice(unread))
+
+    check_colors(pictures)
+    check_grabcut_available(output.boxes)
 
     from camcli.cli.runners.run_compare import run_compare
+    from camcli.engine.chosen_layers import split_layer_specs
     from camcli.runs.compare_run import CompareTask
     from camcli.runs.run_config import RunConfig
+    from camcli.runs.similarity import bind_target
 
-    specs: Sequence[str | None] = list(dict.fromkeys(layers or [])) or [None]
     rows: list[ComparisonRow] = []
     for name in names:
-        chosen = choose_model_name(name, model_options, methods if all_must_apply else [])
-        network = load_chosen_model(chosen, model_options)
+        network, bound = bind_target(load_chosen_model(name, model_options), targets, image.fit)
+        specs = split_layer_specs(network, options.layer_specs)
         config = RunConfig(
             model=network,
             requests=(),
-            target=bind_target(network.labels),
+            target=bound,
             fit=image.fit,
+            picture_bands=picture_bands,
+            max_pixels=image.max_pixels,
             batch_size=choose_batch_size(batch_size, network.device.type, image.fit),
             workers=1,
             threshold=threshold,
+            box_selection="largest" if output.boxes == "none" else output.boxes,
             smoothing=options.smoothing,
         )
         label = network.name if len(names) > 1 else ""
         rows += [_create_row(config, options, specs, spec, label) for spec in specs]
-    _check_refusals(rows, methods, all_must_apply)
-    columns = _find_used_columns(rows, methods)
-    task = CompareTask(
-        method_names=tuple(methods[column].name for column in columns),
-        rows=tuple(row.select_columns(columns) for row in rows),
-        sources=sources,
-        output=output.output,
-        class_slugs=create_class_slugs(rows[0].base_config.model.labels),
-    )
-    return run_compare(
-        task, output.overwrite, fail_on_blank=all_must_apply, output_format=output.format_
-    )
+    has_refusals = _report_refusals(rows, methods, all_must_apply)
+    columns = _find_used_columns(rows, methods, is_quiet=all_must_apply)
+    network = rows[0].base_config.model
+    warn_of_undrawable_names(network.labels.names, ["compare"])
+    has_boxes = output.boxes != "none"
+    with open_output_folder(folder, COMPARE_FOLDER) as own_folder:
+        task = CompareTask(
+            method_names=tuple(methods[column].name for column in columns),
+            rows=tuple(row.select_columns(columns) for row in rows),
+            sources=sources,
+            output=own_folder,
+            class_slugs=create_class_slugs(network.labels),
+            style=create_drawing_style(pictures, network.input_size, with_boxes=has_boxes),
+        )
+        status = run_compare(
+            task, output.overwrite, fail_on_blank=all_must_apply, output_format=output.format_
+        )
+    return status or int(has_refusals)
 
 
 def _create_row(
@@ -143,29 +178,37 @@ def _create_row(
     from camcli.runs.comparison import create_comparison_row
 
     # A method that chooses its own layers is drawn in the first row only.
-    planned = [m for m in options.methods if m.per_layer or spec == specs[0]]
+    planned = [m for m in options.methods if takes_layers(m) or spec == specs[0]]
     plans = iter_method_plans(config.model, planned, options.create_plan_options(spec))
     plan_by_method = dict(zip((m.name for m in planned), plans, strict=True))
     layers_label = str(spec) if len(specs) > 1 else ""
     return create_comparison_row(model_label, layers_label, config, options.methods, plan_by_method)
 
 
-def _check_refusals(
+def _report_refusals(
     rows: Sequence[ComparisonRow], methods: Sequence[Method], all_must_apply: bool
-) -> None:
-    """Raise the first refusal, if the user named the methods or if none is left."""
+) -> bool:
+    """Print the named methods that are left out, and return whether there are any.
+
+    Raises the first refusal if no method is left.
+    """
     refused: dict[str, str] = {}
     for row in rows:
         refused |= row.reason_by_method
-    if refused and (all_must_apply or len(refused) == len(methods)):
+    if refused and not any(config for row in rows for config in row.configs):
         raise MethodError(next(iter(refused.values())))
+    if all_must_apply:
+        print_left_out(refused)
+    return bool(refused) and all_must_apply
 
 
-def _find_used_columns(rows: Sequence[ComparisonRow], methods: Sequence[Method]) -> list[int]:
+def _find_used_columns(
+    rows: Sequence[ComparisonRow], methods: Sequence[Method], *, is_quiet: bool
+) -> list[int]:
     """The methods that at least one row uses, by number; print the names of the others."""
     used = [c for c in range(len(methods)) if any(row.configs[c] for row in rows)]
     unused = [method.name for c, method in enumerate(methods) if c not in used]
-    if unused:
+    if unused and not is_quiet:
         print_info(f"the model does not support these methods: {', '.join(unused)}")
     return used
 

@@ -65,7 +65,7 @@ def _timm() -> str:
 
 def _weights() -> str:
     from camcli.models.model import load_model
-    from camcli.models.zoo.builtin_networks import BUILTIN_NAMES
+    from camcli.models.zoo.builtin_names import BUILTIN_NAMES
 
     loaded = [load_model(name, device="cpu") for name in BUILTIN_NAMES]
     return f"embedded weights: {', '.join(model.name for model in loaded)}"

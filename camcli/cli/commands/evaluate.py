@@ -6,7 +6,9 @@ import os
 import re
 from collections.abc import Sequence
 from dataclasses import replace
+from itertools import product, starmap
 from pathlib import Path
+from typing import Annotated
 
 from typer import Typer
 
@@ -20,16 +22,17 @@ from camcli.cli.declarations import (
     LayerSpecs,
     MethodNames,
     ModelList,
-    OutputFolder,
     Overwrite,
     Threshold,
     Workers,
 )
 from camcli.cli.evaluate_declarations import (
     AnnotationPath,
+    ChartFormatName,
     ClassList,
     DatasetPath,
     Floors,
+    Gallery,
     ImageFolder,
     Limit,
     MapFolders,
@@ -48,14 +51,25 @@ from camcli.cli.options import (
     parse_method_options,
     parse_model_names,
     parse_model_options,
+    parse_picture_bands,
 )
+from camcli.cli.output_folder import (
+    choose_output_folder,
+    declare_output_folder,
+    open_output_folder,
+)
+from camcli.cli.strict_command import CommandGroup, StrictCommand
 from camcli.core.errors import UsageError, format_suggestion, to_one_line
 from camcli.core.thresholds import parse_threshold
 from camcli.evaluation.file_names import IMAGE_SCORES_FILE
+from camcli.io.run_folders import EVALUATE_FOLDER
 from camcli.methods.option_parsing import parse_methods
+from camcli.methods.registry import Method
 
-app = Typer(help="Measure maps against ground truth, or against the network itself.")
-app.command("faithfulness")(expand_option_groups(faithfulness))
+app = Typer(
+    cls=CommandGroup, help="Measure maps against ground truth, or against the network itself."
+)
+app.command("faithfulness", cls=StrictCommand)(expand_option_groups(faithfulness))
 
 
 @app.callback()
@@ -63,7 +77,7 @@ def evaluate() -> None:
     """Measure maps against ground truth, or against the network itself."""
 
 
-@app.command()
+@app.command(cls=StrictCommand)
 @expand_option_groups
 def localization(
     dataset: DatasetPath,
@@ -81,11 +95,13 @@ def localization(
     classes: ClassList = None,
     strict: Strict = False,
     image: InputArguments,
-    output: OutputFolder = Path("camcli-eval"),
+    output: Annotated[Path | None, declare_output_folder(EVALUATE_FOLDER)] = None,
     overwrite: Overwrite = False,
     threshold: Threshold = None,
     boxes: Boxes = "largest",
     resamples: Resamples = 1000,
+    gallery: Gallery = "examples",
+    chart_format: ChartFormatName = "png",
     fail_under: Floors = None,
     format_: FormatName = "auto",
     batch_size: BatchSize = None,
@@ -100,21 +116,28 @@ def localization(
     wanted = parse_methods(method) if method else []
     options = parse_method_options(wanted, method_arguments, layers, image.fit)
     model_options = parse_model_options(model, image, device)
+    picture_bands = parse_picture_bands(image.rgb)
     level = parse_threshold(threshold)
-    names = parse_model_names(model.model, models, model.checkpoint)
-    model_choices = (model.model, models, model.checkpoint, method, layers, options.block)
+    if level == "none":
+        raise UsageError("--threshold none leaves no boxes to evaluate; omit it")
+    names = [
+        choose_model_name(name, model_options, wanted, options.layer_specs)
+        for name in parse_model_names(model.model, models, model.checkpoint)
+    ]
+    model_choices = (model.model, models, model.checkpoint, layers, method_arguments.block)
     _check_map_folders(maps or [], model_choices)
     check_grabcut_available(boxes)
     check_path_exists("--images", images)
     check_path_exists("--annotations", annotations)
-    check_no_existing_run(output, overwrite, IMAGE_SCORES_FILE)
+    folder = choose_output_folder(output, EVALUATE_FOLDER, continues=overwrite)
+    check_no_existing_run(folder, overwrite, IMAGE_SCORES_FILE)
 
     floors = _parse_floors(fail_under or [])
 
     from camcli.evaluation.datasets.reader import DatasetPaths
     from camcli.evaluation.datasets.reader_registry import read_dataset
 
-    paths = DatasetPaths(dataset, images, annotations, split, output)
+    paths = DatasetPaths(dataset, images, annotations, split, folder or Path(os.devnull))
     data = read_dataset(paths, allow_missing_images=bool(maps))
     threads = workers or choose_worker_count()
 
@@ -126,27 +149,30 @@ def localization(
     from camcli.io.labels import create_default_labels, load_labels
     from camcli.runs.run_config import RunConfig
 
-    def open_folder(folder: Path) -> FolderMaps:
+    def open_folder(folder: Path, of_method: Method | None) -> FolderMaps:
         known = load_labels(model.labels, None) if model.labels else create_default_labels(1000)
         return FolderMaps(
             folder=folder,
             labels=known,
-            threshold=0.2 if level is None else level,
+            threshold=level if level is not None else of_method.threshold if of_method else 0.2,
             box_selection=boxes,
             workers=threads,
+            method=of_method.name if of_method else None,
         )
 
     def open_model(name: str | None) -> ModelMaps:
-        loaded = load_chosen_model(choose_model_name(name, model_options, wanted), model_options)
+        loaded = load_chosen_model(name, model_options)
         if name and os.path.isfile(name):  # tells checkpoints of one architecture apart
             loaded = replace(loaded, name=to_one_line(name))
         plan_options = options.create_plan_options()
         return ModelMaps(
             RunConfig(
                 model=loaded,
-                requests=plan_layer_specs(loaded, wanted, layers or [None], plan_options),
+                requests=plan_layer_specs(loaded, wanted, options.layer_specs, plan_options),
                 target=ANNOTATED_CLASS,
                 fit=image.fit,
+                picture_bands=picture_bands,
+                max_pixels=image.max_pixels,
                 batch_size=choose_batch_size(batch_size, loaded.device.type, image.fit),
                 workers=threads,
                 threshold=level,
@@ -164,17 +190,21 @@ def localization(
         fit=image.fit,
         resamples=resamples,
         seed=method_arguments.seed,
-        output=output,
         overwrite=overwrite,
+        gallery=gallery,
+        chart_format=chart_format,
     )
     # Lazy, so that a model is loaded only after the one before it is evaluated.
-    sources = map(open_folder, dict.fromkeys(maps)) if maps else map(open_model, names)
-    return run_evaluation(config, sources, floors, format_)
+    chosen: list[Method | None] = [*wanted] or [None]
+    stored = product(dict.fromkeys(maps or []), chosen)
+    sources = starmap(open_folder, stored) if maps else map(open_model, names)
+    with open_output_folder(folder, EVALUATE_FOLDER) as own_folder:
+        return run_evaluation(replace(config, output=own_folder), sources, floors, format_)
 
 
 def _check_map_folders(maps: Sequence[Path], model_choices: Sequence[object]) -> None:
     if maps and any(choice not in (None, []) for choice in model_choices):
-        raise UsageError("--maps cannot be combined with --model, --method or --layers")
+        raise UsageError("--maps cannot be combined with --model or --layers")
     for folder in maps:
         if not os.path.isdir(folder):
             raise UsageError(f"--maps {folder}: no such folder")

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import os
+import re
 import sys
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
@@ -18,10 +20,16 @@ from camcli.cli.arguments import (
     MethodArguments,
     ModelArguments,
 )
-from camcli.cli.declarations import Inputs, LayerSpec, MethodNames, TargetSpec
-from camcli.cli.loading import choose_model_name, load_chosen_model
+from camcli.cli.console import print_notice
+from camcli.cli.declarations import Inputs, LayerSpecs, MethodNames, TargetSpecs
+from camcli.cli.loading import (
+    choose_model_name,
+    limit_batch_size,
+    load_chosen_model,
+    print_left_out,
+    print_many_classes_notice,
+)
 from camcli.cli.options import (
-    MethodOptions,
     check_grabcut_available,
     check_no_existing_run,
     check_resume_options,
@@ -30,16 +38,28 @@ from camcli.cli.options import (
     parse_method_options,
     parse_model_options,
     parse_output_kinds,
+    parse_picture_bands,
+)
+from camcli.cli.output_folder import choose_output_folder, open_output_folder
+from camcli.cli.picture_arguments import (
+    PictureArguments,
+    check_colors,
+    create_drawing_style,
+    warn_of_undrawable_names,
 )
 from camcli.core.thresholds import parse_threshold
-from camcli.engine.targets import parse_target
-from camcli.io.discovery import find_image_sources, parse_path_list
+from camcli.engine.targets import DEFAULT_TARGET, list_references, parse_target
+from camcli.io.discovery import find_image_sources, format_unread_notice, parse_path_list
 from camcli.io.files import create_class_slugs
+from camcli.io.run_folders import EXPLAIN_FOLDER
+from camcli.io.value_ranges import parse_scale
+from camcli.io.writers import SHEET
 from camcli.methods.option_parsing import parse_methods
 
 if TYPE_CHECKING:
     from camcli.core.types import Result
-    from camcli.engine.request import Request
+    from camcli.engine.plan import SuitablePlan
+    from camcli.io.writers import DrawingStyle
     from camcli.models.model import Model
     from camcli.runs.run_config import RunConfig
 
@@ -54,6 +74,7 @@ NON_RESULT_OPTIONS = {
     "checkpoint",
     "labels",
     "batch_size",
+    "max_pixels",
     "device",
     "workers",
     "compile_",
@@ -66,44 +87,60 @@ def explain(
     *,
     model: ModelArguments,
     method: MethodNames = None,
-    layers: LayerSpec = None,
-    target: TargetSpec = "predicted",
+    layers: LayerSpecs = None,
+    target: TargetSpecs = None,
     method_arguments: MethodArguments,
     image: InputArguments,
     output: ExplainOutputArguments,
+    pictures: PictureArguments,
     speed: ExplainSpeedArguments,
 ) -> int:
     """Draw heatmaps and boxes that show what the network looked at."""
     methods = parse_methods(method) if method else []
     options = parse_method_options(methods, method_arguments, layers, image.fit)
-    bind_target = parse_target(target)
+    targets = target or [DEFAULT_TARGET]
+    parse_target(targets)  # a wrong one is told before the network is loaded
     model_options = parse_model_options(model, image, speed.device)
+    picture_bands = parse_picture_bands(image.rgb)
+    name = choose_model_name(model.model, model_options, methods, options.layer_specs)
     kinds = parse_output_kinds(output.save)
     threshold = parse_threshold(output.threshold)
+    scale = parse_scale(output.scale)
     check_grabcut_available(output.boxes)
     check_resume_options(output.overwrite, output.resume)
     listed = parse_path_list(sys.stdin.read()) if "-" in inputs else []
-    sources = find_image_sources(inputs, listed, skip_folder=output.output)
-    check_no_existing_run(
-        output.output, output.overwrite or output.resume, remedy="--resume or --overwrite"
-    )
+    continues = output.overwrite or output.resume
+    folder = choose_output_folder(output.output, EXPLAIN_FOLDER, continues=continues)
+    unread = Counter[str]()
+    sources = find_image_sources(inputs, listed, folder, unread.update)
+    print_notice(format_unread_notice(unread))
+    check_no_existing_run(folder, continues, remedy="--resume or --overwrite")
 
-    from camcli.io.drawing import find_palette
+    check_colors(pictures)
 
-    find_palette(output.colormap)
-
+    from camcli.cli.runners.measure_scale import measure_scale
     from camcli.cli.runners.run_explain import run_explain
+    from camcli.engine.plan import plan_suitable_methods
     from camcli.runs.explain_run import ExplainTask
     from camcli.runs.run_config import RunConfig
+    from camcli.runs.similarity import bind_target
 
-    name = choose_model_name(model.model, model_options, methods)
-    network = load_chosen_model(name, model_options)
+    network, bound = bind_target(load_chosen_model(name, model_options), targets, image.fit)
+    print_many_classes_notice(bound, len(kinds))
+    plan = plan_suitable_methods(
+        network, methods, options.layer_specs, options.create_plan_options()
+    )
+    print_left_out(plan.left_out)
     config = RunConfig(
         model=network,
-        requests=_plan_requests(network, options, layers),
-        target=bind_target(network.labels),
+        requests=plan.requests,
+        target=bound,
         fit=image.fit,
-        batch_size=choose_batch_size(speed.batch_size, network.device.type, image.fit),
+        picture_bands=picture_bands,
+        max_pixels=image.max_pixels,
+        batch_size=choose_batch_size(
+            speed.batch_size or limit_batch_size(bound), network.device.type, image.fit
+        ),
         workers=speed.workers or choose_worker_count(),
         threshold=threshold,
         box_selection=output.boxes,
@@ -111,65 +148,74 @@ def explain(
         precision=speed.precision,
         is_compiled=speed.compile_,
     )
+    style = create_drawing_style(
+        pictures,
+        network.input_size,
+        caption=output.caption,
+        with_boxes="boxes" in kinds,
+        value_range=measure_scale(config, sources, scale, output.format_),
+    )
+    warn_of_undrawable_names(network.labels.names, kinds)
+    # The scale of a run depends on its images: a resumed run with others would differ.
+    params = {**context.params, "scale": str(style.value_range or output.scale)}
     weights_file = model.checkpoint or _find_model_file(name)
-    task = ExplainTask(
-        config=config,
-        sources=sources,
-        write_files=_create_writer(network, kinds, output),
-        output=output.output,
-        manifest=_create_document(config, context.params, weights_file, len(sources)),
-        overwrite=output.overwrite,
-        resume=output.resume,
-        stop_on_error=output.on_error == "stop",
-    )
-    return run_explain(task, output.format_)
-
-
-def _plan_requests(
-    network: Model, options: MethodOptions, layers: str | None
-) -> tuple[Request, ...]:
-    from camcli.engine.plan import plan_requests
-
-    return plan_requests(
-        network,
-        options.methods,
-        layer_spec=layers,
-        block=options.block,
-        fusion=options.fusion,
-        options=options.settings,
-        smoothing=options.smoothing,
-    )
+    manifest = _create_document(config, plan, params, weights_file, len(sources))
+    with open_output_folder(folder, EXPLAIN_FOLDER) as own_folder:
+        task = ExplainTask(
+            config=config,
+            sources=sources,
+            write_files=_create_writer(network, kinds, own_folder, style),
+            output=own_folder,
+            manifest=manifest,
+            overwrite=output.overwrite,
+            resume=output.resume,
+            stop_on_error=output.on_error == "stop",
+        )
+        status = run_explain(task, output.format_, style if SHEET in kinds else None)
+    return status or int(bool(plan.left_out))
 
 
 def _create_writer(
-    network: Model, kinds: Sequence[str], output: ExplainOutputArguments
+    network: Model, kinds: Sequence[str], folder: Path, style: DrawingStyle
 ) -> Callable[[Result], Result]:
     """Create the function that writes the files of one result."""
-    from camcli.io.writers import DrawingStyle, write_result
+    from camcli.io.writers import write_result
 
-    style = DrawingStyle(
-        network.input_size,
-        colormap=output.colormap,
-        alpha=output.alpha,
-        image_format=output.image_format,
-        with_boxes="boxes" in kinds,
-    )
     slugs = create_class_slugs(network.labels)
-    return partial(write_result, kinds=kinds, style=style, output=output.output, slugs=slugs)
+    return partial(write_result, kinds=kinds, style=style, output=folder, slugs=slugs)
 
 
 def _create_document(
-    config: RunConfig, params: Mapping[str, Any], weights_file: Path | None, image_count: int
+    config: RunConfig,
+    plan: SuitablePlan,
+    params: Mapping[str, Any],
+    weights_file: Path | None,
+    image_count: int,
 ) -> dict[str, Any]:
-    """The start of run.json: the network, and the options that decide the results."""
+    """The start of run.json: the network, the options that decide the results, what is left out."""
     from camcli.runs.manifest import create_manifest, create_model_entry
 
     settings = _create_result_settings(params) | {
         "model": config.model.name,
         "method": [request.method.name for request in config.requests],
+        **_create_block_settings(config),
     }
     entry = create_model_entry(config.model, weights_file)
-    return create_manifest(config, entry, settings, sys.argv[1:], image_count)
+    manifest = create_manifest(config, entry, settings, sys.argv[1:], image_count)
+    return {**manifest, "left_out": dict(plan.left_out)}
+
+
+def _create_block_settings(config: RunConfig) -> dict[str, Any]:
+    """The blocks that the user chose for methods that join blocks by themselves.
+
+    Earlier versions ignored the choice, so their runs must not be resumed.
+    """
+    chosen = [
+        [request.method.name, [layer.name for layer in request.source_layers]]
+        for request in config.requests
+        if request.has_chosen_blocks
+    ]
+    return {"chosen_blocks": chosen} if chosen else {}
 
 
 def _find_model_file(name: str | None) -> Path | None:
@@ -179,10 +225,34 @@ def _find_model_file(name: str | None) -> Path | None:
 
 
 def _create_result_settings(params: Mapping[str, Any]) -> dict[str, Any]:
-    """The options that decide the results, and a digest of a table of targets."""
+    """The options that decide the results, and digests of the files that targets name."""
     from camcli.runs.manifest import compute_file_digest
 
     own = {name: value for name, value in params.items() if name not in NON_RESULT_OPTIONS}
-    target = own["target"]
-    table = compute_file_digest(Path(target[1:])) if target.startswith("@") else None
-    return {**own, "target_sha256": table}
+    if own["rgb"] is None:  # a run of before the option existed can be resumed
+        del own["rgb"]
+    targets = own["target"] or [DEFAULT_TARGET]
+    tables = [Path(spec[1:]) for spec in targets if spec.startswith("@")]
+    files = [file for path in (*tables, *list_references(targets)) for file in _list_files(path)]
+    digests = [compute_file_digest(file) for file in files]
+    return {
+        **own,
+        "layers": _unwrap_single(own["layers"] or []),
+        "block": _unwrap_single([_to_number(block) for block in own["block"] or []]),
+        "target": _unwrap_single(targets),
+        "target_sha256": _unwrap_single(digests),
+    }
+
+
+def _list_files(path: Path) -> list[Path]:
+    """The file itself, or the files in a folder."""
+    return sorted(file for file in path.rglob("*") if file.is_file()) if path.is_dir() else [path]
+
+
+def _unwrap_single(values: Sequence[Any]) -> Any:
+    """A repeatable option as run.json has it: one value alone, as before it was repeatable."""
+    return values[0] if len(values) == 1 else list(values) or None
+
+
+def _to_number(block: str) -> int | str:
+    return int(block) if re.fullmatch(r"-?\d+", block) else block

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import fnmatch
+from collections.abc import Iterator, Sequence
+from pathlib import Path
 from typing import Annotated
 
 from typer import Argument, Option
 
-from camcli.cli.console import print_data
+from camcli.cli.console import print_data, print_info
 from camcli.cli.declarations import NO_TYPE
 from camcli.core.errors import UsageError, format_suggestion
+from camcli.models.zoo.model_files import CHECKPOINT_SUFFIXES
 
 
 def models(
@@ -26,20 +29,46 @@ def models(
         Option(
             "--loadable",
             metavar=NO_TYPE,
-            help="List only models whose weights are on this machine.",
+            help="List only models whose weights are on this machine, and weights files in this"
+            " folder.",
         ),
     ] = False,
 ) -> int:
     """List model names: built-in, timm, torchvision."""
-    from camcli.models.zoo.libraries import find_library, list_model_names
+    from camcli.models.zoo.libraries import list_model_names
 
     known = list_model_names()
     wanted = pattern if pattern and "*" in pattern else f"*{pattern or ''}*"
     names = fnmatch.filter(known, wanted)
     if not names:
         raise UsageError(f"no model matches {pattern!r}{format_suggestion(str(pattern), known)}")
+    rows = list(_iter_rows(names, loadable=loadable))
+    if loadable:
+        rows += [f"{name}  (a file here)" for name in fnmatch.filter(_list_weights_files(), wanted)]
+    for row in rows:
+        print_data(row)
+    print_info(_format_summary(len(rows), pattern, loadable=loadable))
+    return 0
+
+
+def _iter_rows(names: Sequence[str], *, loadable: bool) -> Iterator[str]:
+    from camcli.models.zoo.libraries import find_library
+
     for name in names:
         library = find_library(name)
         if not loadable or library.is_cached(name):
-            print_data(f"{name}  (embedded)" if library.ships_weights else name)
-    return 0
+            yield f"{name}  (embedded)" if library.ships_weights else name
+
+
+def _list_weights_files() -> list[str]:
+    """The files in the working directory that have the suffix of weights, not looked into."""
+    return sorted(
+        path.name for path in Path().iterdir() if path.name.lower().endswith(CHECKPOINT_SUFFIXES)
+    )
+
+
+def _format_summary(count: int, pattern: str | None, *, loadable: bool) -> str:
+    parts = [f"{count} model{'s' * (count != 1)}"]
+    parts += [] if pattern else ["`camcli models vit` lists those with vit in the name"]
+    parts += [] if loadable else ["--loadable lists those on this machine"]
+    return "; ".join(parts)

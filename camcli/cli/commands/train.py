@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import os
 import re
+from dataclasses import replace
 from pathlib import Path
+from typing import Annotated
 
 from typer import Typer
 
 from camcli.cli.declarations import (
     Checkpoint,
     Device,
-    OutputFolder,
     Size,
     Workers,
 )
@@ -18,6 +20,12 @@ from camcli.cli.options import (
     choose_worker_count,
     parse_input_size,
 )
+from camcli.cli.output_folder import (
+    choose_output_folder,
+    declare_output_folder,
+    open_output_folder,
+)
+from camcli.cli.strict_command import CommandGroup, StrictCommand
 from camcli.cli.train_declarations import (
     BoxTable,
     DataPath,
@@ -39,9 +47,10 @@ from camcli.cli.train_declarations import (
     ValidationShare,
 )
 from camcli.core.errors import UsageError
+from camcli.io.run_folders import TRAIN_FOLDER
 from camcli.training.training_config import TSCAM_CUB_RECIPE, ModelChoice, Recipe, TrainingConfig
 
-app = Typer(help="Train a head that makes maps: TS-CAM for a ViT, CAM for a CNN.")
+app = Typer(cls=CommandGroup, help="Train a head that makes maps: TS-CAM for a ViT, CAM for a CNN.")
 
 
 @app.callback()
@@ -49,7 +58,7 @@ def train() -> None:
     """Train a head that makes maps: TS-CAM for a ViT, CAM for a CNN."""
 
 
-@app.command()
+@app.command(cls=StrictCommand)
 def tscam(
     data: DataPath,
     model: ModelOption = None,
@@ -70,7 +79,9 @@ def tscam(
     seed: TrainSeed = TSCAM_CUB_RECIPE.seed,
     device: Device = "auto",
     workers: Workers = None,
-    output: OutputFolder = Path("camcli-train"),
+    output: Annotated[
+        Path | None, declare_output_folder(TRAIN_FOLDER, "--resume or --overwrite")
+    ] = None,
     resume: TrainResume = False,
     overwrite: TrainOverwrite = False,
 ) -> int:
@@ -90,6 +101,7 @@ def tscam(
         head_only=part == "head",
     )
     size_pixels = parse_input_size(size)
+    folder = choose_output_folder(output, TRAIN_FOLDER, continues=resume or overwrite)
 
     from camcli.cli.runners.run_train import run_training
     from camcli.evaluation.datasets.reader import DatasetPaths
@@ -98,19 +110,20 @@ def tscam(
         head_kind="tscam",
         model=ModelChoice(model if model or checkpoint else "vit_lite0", checkpoint),
         teacher=_choose_teacher(teacher, teacher_checkpoint),
-        data=DatasetPaths(data, images=images, skip_folder=output),
+        data=DatasetPaths(data, images=images, skip_folder=folder or Path(os.devnull)),
         boxes=boxes,
         validation_share=validation,
         labels=labels,
         size=size_pixels,
         device=device,
-        output=output,
+        output=folder or Path(TRAIN_FOLDER),
         recipe=recipe,
     )
-    return run_training(config, resume=resume, overwrite=overwrite)
+    with open_output_folder(folder, TRAIN_FOLDER) as own_folder:
+        return run_training(replace(config, output=own_folder), resume=resume, overwrite=overwrite)
 
 
-@app.command()
+@app.command(cls=StrictCommand)
 def gap(
     data: DataPath,
     model: ModelOption = None,
@@ -127,7 +140,7 @@ def gap(
     precision: TrainPrecision = "fp32",
     device: Device = "auto",
     workers: Workers = None,
-    output: OutputFolder = Path("camcli-train"),
+    output: Annotated[Path | None, declare_output_folder(TRAIN_FOLDER)] = None,
     overwrite: TrainOverwrite = False,
 ) -> int:
     """Train a CAM head for a frozen CNN: global average pooling and a linear classifier."""
@@ -140,6 +153,7 @@ def gap(
         head_only=True,
     )
     size_pixels = parse_input_size(size)
+    folder = choose_output_folder(output, TRAIN_FOLDER, continues=overwrite)
 
     from camcli.cli.runners.run_train import run_training
     from camcli.evaluation.datasets.reader import DatasetPaths
@@ -148,16 +162,17 @@ def gap(
         head_kind="gap",
         model=ModelChoice(model, checkpoint),
         teacher=_choose_teacher(teacher, teacher_checkpoint),
-        data=DatasetPaths(data, images=images, skip_folder=output),
+        data=DatasetPaths(data, images=images, skip_folder=folder or Path(os.devnull)),
         boxes=boxes,
         validation_share=validation,
         labels=labels,
         size=size_pixels,
         device=device,
-        output=output,
+        output=folder or Path(TRAIN_FOLDER),
         recipe=recipe,
     )
-    return run_training(config, resume=False, overwrite=overwrite)
+    with open_output_folder(folder, TRAIN_FOLDER) as own_folder:
+        return run_training(replace(config, output=own_folder), resume=False, overwrite=overwrite)
 
 
 def _choose_teacher(name: str | None, checkpoint: Path | None) -> ModelChoice | None:

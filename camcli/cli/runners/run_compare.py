@@ -11,12 +11,13 @@ from statistics import mean, median
 from camcli.cli.console import (
     is_jsonl_output,
     print_data,
-    print_error,
     print_info,
     print_table,
     show_progress,
 )
 from camcli.cli.options import COMPARISON_FILE, OutputFormat
+from camcli.cli.problem_lines import ProblemLines
+from camcli.cli.summary import print_results_folder
 from camcli.core.errors import to_one_line
 from camcli.core.types import STATUS_TEXTS
 from camcli.io.jsonl import ResultsLog
@@ -31,7 +32,7 @@ def run_compare(
     With `fail_on_blank`, a map that shows no answer makes the status 1.
     """
     is_jsonl, is_quiet = is_jsonl_output(output_format), output_format == "quiet"
-    statistics = _Statistics()
+    statistics, problems = _Statistics(), ProblemLines()
     with (
         ResultsLog.open(task.output / COMPARISON_FILE, overwrite=overwrite) as log,
         show_progress("comparing", len(task.sources), is_quiet) as bar,
@@ -39,13 +40,15 @@ def run_compare(
         for source in task.sources:
             for line in iter_comparison_lines(task, source, log, bar.update_inner):
                 statistics.add_line(line)
-                _print_problems(line)
+                _print_problems(line, problems)
                 if is_jsonl:
                     print_data(json.dumps(line))
             bar.advance()
+    problems.print_repeats(to_one_line(task.output / COMPARISON_FILE))
     if statistics.milliseconds and not is_jsonl and not is_quiet:
         print_table(list(statistics.iter_table_rows()))
-    print_info(f"{statistics.format_summary()}; written to {to_one_line(task.output)}/")
+    print_info(statistics.format_summary())
+    print_results_folder(task.output, statistics.first_files)
     counts = statistics.counts
     return int(bool(counts["failed"] or (fail_on_blank and counts["blank"])))
 
@@ -57,12 +60,15 @@ class _Statistics:
     milliseconds: dict[str, list[float]] = field(default_factory=lambda: defaultdict(list))
     correlations: dict[str, list[float]] = field(default_factory=lambda: defaultdict(list))
     counts: Counter[str] = field(default_factory=Counter)
+    first_files: dict[str, str] = field(default_factory=dict)
 
     def add_line(self, line: ComparisonLine) -> None:
         if line["status"] == "failed":
             self.counts["failed"] += 1
             return
         self.counts["pictures"] += 1
+        self.counts["first frames"] += line.get("has_more_frames", False)
+        self.first_files.setdefault("compare", line["file"])
         for n, (label, shown) in enumerate(_iter_labelled_maps(line)):
             self.counts["blank"] += shown["map_status"] != "ok"
             self.milliseconds[label].append(shown["milliseconds"])
@@ -80,6 +86,8 @@ class _Statistics:
         parts = [_format_count(self.counts["pictures"], "picture")]
         parts += [f"{self.counts['failed']} failed"] if self.counts["failed"] else []
         parts += [_format_count(self.counts["blank"], "blank map")] if self.counts["blank"] else []
+        if self.counts["first frames"]:
+            parts.append(f"only the first frame or page of {self.counts['first frames']}")
         return ", ".join(parts)
 
 
@@ -92,11 +100,11 @@ def _iter_labelled_maps(line: ComparisonLine) -> Iterator[tuple[str, ComparisonL
         yield " ".join(filter(None, (shown["row"], shown["method"]))), shown
 
 
-def _print_problems(line: ComparisonLine) -> None:
+def _print_problems(line: ComparisonLine, problems: ProblemLines) -> None:
     if line["status"] == "failed":
-        print_error(f"{line['path']}: {line['error']}")
+        problems.print_problem(line["path"], line["error"])
         return
     for label, shown in _iter_labelled_maps(line):
         if shown["map_status"] != "ok":
             message = STATUS_TEXTS[shown["map_status"]].message
-            print_error(f"{line['path']}: no map ({label}): {message}")
+            problems.print_problem(line["path"], f"no map ({label}): {message}")

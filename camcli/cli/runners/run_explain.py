@@ -4,43 +4,71 @@ from __future__ import annotations
 
 import shlex
 import sys
+from dataclasses import replace
 from itertools import groupby
+from pathlib import Path
 
-from camcli.cli.console import print_error, print_notice, show_progress
+from camcli.cli.console import print_error, print_info, print_notice, show_progress
 from camcli.cli.interrupts import StopFlag, handle_interrupts
 from camcli.cli.options import OutputFormat
+from camcli.cli.problem_lines import ProblemLines
 from camcli.cli.result_rows import create_result_printer
-from camcli.cli.summary import print_problems, print_summary
+from camcli.cli.summary import print_problems, print_results_folder, print_summary
 from camcli.core.errors import OutputError, to_one_line
 from camcli.io.jsonl import ResultsLog
+from camcli.io.results import RESULTS_FILE
+from camcli.io.writers import DrawingStyle
 from camcli.runs.explain_run import ExplainRun, ExplainTask
+from camcli.runs.explain_sheet import ExplainSheet
 
 MAX_COMMAND_CHARACTERS = 300  # the longest command that is repeated to the user
 
 
-def run_explain(task: ExplainTask, output_format: OutputFormat) -> int:
-    """Explain every image that has no result yet, and print. Returns the exit status."""
-    run = ExplainRun.from_task(task)
+def run_explain(
+    task: ExplainTask, output_format: OutputFormat, sheet_style: DrawingStyle | None = None
+) -> int:
+    """Explain every image that has no result yet, and print. Returns the exit status.
+
+    With `sheet_style`, a run that comes to its end also writes one sheet of its first images.
+    """
+    sheet = sheet_style and ExplainSheet.from_config(task.config, task.sources, sheet_style)
+    if sheet:
+        task = replace(task, write_files=sheet.collect_from(task.write_files))
+    run, problems = ExplainRun.from_task(task), ProblemLines()
     try:
         with handle_interrupts() as stop, run.open_folder() as log:
-            _print_lines(run, log, stop, output_format)
+            _print_lines(run, log, stop, output_format, problems)
+            if sheet and run.ending == "done":
+                sheet.write(task.output)
+                _print_sheet_limit(sheet, len(task.sources))
     except OutputError as error:
         if run.ending is None:  # the run did not begin
             raise
         print_error(error)
     finally:
         if run.counts.has_lines and run.ending is not None:
+            problems.print_repeats(to_one_line(task.output / RESULTS_FILE))
             _print_ending(run)
     if run.ending == "done":
         return 0 if run.counts.is_complete else 1
     return stop.exit_status if run.ending == "interrupted" else 1
 
 
+def _print_sheet_limit(sheet: ExplainSheet, count: int) -> None:
+    if len(sheet.images) < count:
+        shown = f"the first {len(sheet.images)} of {count} images"
+        print_info(f"the sheet shows {shown}; `camcli figure` shows all of them")
+
+
 def _print_lines(
-    run: ExplainRun, log: ResultsLog, stop: StopFlag, output_format: OutputFormat
+    run: ExplainRun,
+    log: ResultsLog,
+    stop: StopFlag,
+    output_format: OutputFormat,
+    problems: ProblemLines,
 ) -> None:
-    method_names = [request.method.name for request in run.task.config.requests]
-    print_result = create_result_printer(output_format, run.task.sources, method_names)
+    requests = run.task.config.requests
+    print_result = create_result_printer(output_format, run.task.sources, requests)
     is_quiet = output_format == "quiet"
     printed_notes = 0
     with show_progress("explaining", run.remaining_count, is_quiet) as bar:
@@ -50,7 +78,7 @@ def _print_lines(
         for _, image_lines in groupby(lines, key=lambda line: line["path"]):
             bar.advance()
             for line in image_lines:
-                print_problems(line)
+                print_problems(line, problems)
                 print_result(line)
                 for note in run.state.notes[printed_notes:]:
                     print_notice(note)
@@ -59,13 +87,16 @@ def _print_lines(
 
 def _print_ending(run: ExplainRun) -> None:
     print_summary(run)
+    print_results_folder(run.task.output, run.counts.first_files)
     if run.ending != "done":
-        print_error(f"{run.ending}; to continue: {_format_resume_command()}")
+        print_error(f"{run.ending}; to continue: {_format_resume_command(run.task.output)}")
 
 
-def _format_resume_command() -> str:
+def _format_resume_command(output: Path) -> str:
     arguments = [a for a in sys.argv[1:] if a not in ("--overwrite", "--resume")]
+    if not any(a.startswith(("-o", "--output")) for a in arguments):
+        arguments += ["--output", str(output)]
     command = shlex.join(["camcli", *arguments, "--resume"])
     if len(command) > MAX_COMMAND_CHARACTERS:
-        return "repeat the command with --resume"
+        return f"repeat the command with --resume and --output {shlex.quote(str(output))}"
     return to_one_line(command)

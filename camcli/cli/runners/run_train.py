@@ -10,6 +10,7 @@ from camcli.cli.console import print_error, print_info, show_progress
 from camcli.cli.options import check_file_exists, check_no_existing_run, check_path_exists
 from camcli.core.errors import UsageError, to_one_line
 from camcli.io.labels import Labels, load_labels
+from camcli.models.zoo.model_files import check_model_file
 from camcli.training.data.splits import load_training_data
 from camcli.training.data.training_samples import TrainingData
 from camcli.training.training_config import (
@@ -51,6 +52,8 @@ def run_training(config: TrainingConfig, *, resume: bool, overwrite: bool) -> in
 
 def _check_options(config: TrainingConfig, *, resume: bool, overwrite: bool) -> None:
     teacher = config.teacher or ModelChoice()
+    check_model_file(config.model.name)
+    check_model_file(teacher.name, "--teacher")
     check_file_exists("--checkpoint", config.model.checkpoint)
     check_file_exists("--teacher-checkpoint", teacher.checkpoint)
     check_file_exists("--labels", config.labels)

@@ -97,6 +97,8 @@ def compute_least_correlation(
     fp32_explanations: RequestExplanations, bf16_explanations: RequestExplanations
 ) -> float:
     """The lowest correlation of a map in bf16 with the same map in fp32; 0 if classes differ."""
+    if any(len(a) != len(b) for a, b in zip(fp32_explanations, bf16_explanations, strict=True)):
+        return 0.0  # other numbers of classes
     pairs = [
         pair
         for rows in zip(fp32_explanations, bf16_explanations, strict=True)

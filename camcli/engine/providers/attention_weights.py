@@ -34,7 +34,9 @@ def _find_matrices(model: Model) -> AttentionMatrixReader | None:
 def _find_block_reader(model: Model) -> Callable[[Tensor], Tensor] | None:
     from camcli.models.introspection.heads import find_block_reader
 
-    return find_block_reader(model.network)
+    if model.output_kind == "similarity":  # a classifier does not compute these outputs
+        return None
+    return find_block_reader(model.network, len(model.labels.names))
 
 
 def _describe_missing_attention(model: Model) -> str:
@@ -44,8 +46,16 @@ def _describe_missing_attention(model: Model) -> str:
     return f"attention over all patch tokens; {model.name} has {kind}"
 
 
-CLS_ROWS = ModelPart(_find_cls_rows, _describe_missing_attention)
-ATTENTION_MATRICES = ModelPart(_find_matrices, _describe_missing_attention)
+CLS_ROWS = ModelPart(
+    _find_cls_rows,
+    _describe_missing_attention,
+    select_blocks=lambda reader, layers: reader.select_blocks(layers),
+)
+ATTENTION_MATRICES = ModelPart(
+    _find_matrices,
+    _describe_missing_attention,
+    select_blocks=lambda reader, layers: reader.select_blocks(layers),
+)
 BLOCK_READER = ModelPart(
     _find_block_reader,
     lambda model: (

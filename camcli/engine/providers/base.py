@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Generic, Literal, TypeVar
 
@@ -25,11 +25,13 @@ class ModelPart(Generic[Found_co]):
     """A part of a model that a provider reads, such as the classifier.
 
     `find` returns None if the model lacks the part. `describe_missing` then completes the sentence
-    "METHOD needs ...".
+    "METHOD needs ...". `select_blocks`, if there is one, restricts the part to the blocks of
+    chosen layers; it raises MethodError for layers that it cannot use.
     """
 
     find: Callable[[Model], Found_co | None]
     describe_missing: Callable[[Model], str]
+    select_blocks: Callable[[Any, Sequence[Layer]], Any] | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -21,6 +21,8 @@ if TYPE_CHECKING:
 def _find_classifier_head(model: Model) -> ClassifierHead | None:
     from camcli.models.introspection.heads import find_head
 
+    if model.output_kind == "similarity":  # a classifier does not compute these outputs
+        return None
     return find_head(model.network, model.layers, model.input_size, len(model.labels.names))
 
 

@@ -38,6 +38,17 @@ def list_model_parts(method: Method) -> tuple[ModelPart[Any], ...]:
     return tuple(dict.fromkeys(parts))
 
 
+def can_choose_blocks(method: Method) -> bool:
+    """Whether the method joins several blocks by itself, so that the user may choose which."""
+    parts = list_model_parts(method)
+    return not method.per_layer and any(part.select_blocks is not None for part in parts)
+
+
+def takes_layers(method: Method) -> bool:
+    """Whether `--layers` and `--block` have an effect on the method."""
+    return method.per_layer or can_choose_blocks(method)
+
+
 def gather_needs(requests: Iterable[Request]) -> PassNeeds:
     """All that the providers of some requests need from the network and its shared pass."""
     every = (
@@ -53,7 +64,9 @@ def provide_input(
 ) -> Any:
     """The tensor for a method, computed once for all methods that ask for it."""
     where = layer if layer and provider.layer_specific else NO_LAYER
-    key = (provider.name, where.name)
+    # Requests with different blocks get different tensors from one provider.
+    own_layers = () if provider.layer_specific else provider.list_source_layers(request)
+    key = (provider.name, ",".join([where.name, *(own.name for own in own_layers)]))
     if key not in state.cache:
         state.cache[key] = provider.compute(state, request, where)
     return state.cache[key]

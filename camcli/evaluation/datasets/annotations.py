@@ -34,6 +34,7 @@ ProblemKind = Literal[
     "map is missing",
     "map cannot be read",
     "map is not finite",
+    "several maps",
 ]
 
 
@@ -43,6 +44,7 @@ FAILURE_KINDS: tuple[ProblemKind, ...] = (
     "map is missing",
     "map cannot be read",
     "map is not finite",
+    "several maps",
 )
 
 

@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import os
-import re
 from collections.abc import Iterator, Mapping
-from pathlib import Path
 
 from camcli.core.errors import UsageError
 from camcli.evaluation.datasets.annotations import Annotation, AnnotationOrProblem, Corners, Problem
@@ -16,8 +14,8 @@ from camcli.evaluation.datasets.reader import (
     count_classes,
 )
 from camcli.evaluation.datasets.reader_registry import register_reader
-from camcli.evaluation.datasets.text_files import load_nonempty_lines
-from camcli.io.labels import create_labels
+from camcli.io.cub_tables import load_cub_column
+from camcli.io.labels import create_labels, folder_to_class_name
 
 SPLIT_FLAGS = {"test": "0", "train": "1"}
 TABLES = ("images.txt", "image_class_labels.txt", "train_test_split.txt", "bounding_boxes.txt")
@@ -34,7 +32,7 @@ def _read_annotations(paths: DatasetPaths) -> Iterator[AnnotationOrProblem]:
 
 def _read_split(paths: DatasetPaths, split: str) -> Iterator[AnnotationOrProblem]:
     """Read the images of a split. Boxes are x y w h, cut to whole numbers as TS-CAM does."""
-    images, classes, splits, boxes = (_load_column(paths.root, name) for name in TABLES)
+    images, classes, splits, boxes = (load_cub_column(paths.root / name) for name in TABLES)
     if split not in SPLIT_FLAGS:
         raise UsageError(f"--split {split}: CUB_200_2011 has {' and '.join(SPLIT_FLAGS)}")
     root = paths.images or paths.root / "images"
@@ -55,9 +53,9 @@ def _load_class_names(paths: DatasetPaths) -> Mapping[int, str]:
     """The class names by index: `001.Laysan_Albatross` becomes 0, Laysan Albatross."""
     if not (paths.root / "classes.txt").is_file():
         return {}
-    found = _load_column(paths.root, "classes.txt")
+    found = load_cub_column(paths.root / "classes.txt")
     return {
-        int(number) - 1: re.sub(r"^\d+\.(?=.)", "", name).replace("_", " ")
+        int(number) - 1: folder_to_class_name(name)
         for number, name in found.items()
         if number.isdecimal() and len(number) < 9
     }
@@ -69,12 +67,6 @@ def _read_training_split(paths: DatasetPaths) -> TrainingSplit:
     count = count_classes(paths.root, train)
     labels = create_labels([names.get(n, f"class {n + 1}") for n in range(count)])
     return TrainingSplit(labels, train, test)
-
-
-def _load_column(folder: Path, name: str) -> dict[str, str]:
-    """The text after each number; it may contain spaces."""
-    pairs = (line.split(maxsplit=1) for _, line in load_nonempty_lines(folder / name))
-    return {pair[0]: pair[1].strip() for pair in pairs if len(pair) == 2}
 
 
 def _parse_corners(cells: list[str]) -> Corners:

@@ -13,13 +13,13 @@ from camcli.core.types import Failure, FitMode, ImageSource
 from camcli.engine.plan import PlanOptions, plan_layer_specs
 from camcli.engine.request import Request
 from camcli.engine.smoothing import parse_smoothing_options
-from camcli.engine.targets import parse_target
+from camcli.engine.target_weights import compute_one_hot_weights
 from camcli.evaluation.datasets.annotations import hash_image_name
 from camcli.evaluation.faithfulness.faithfulness_metrics import parse_metrics
 from camcli.evaluation.faithfulness.faithfulness_report import FaithfulnessReport
 from camcli.evaluation.faithfulness.faithfulness_run import FaithfulnessConfig, run_faithfulness
 from camcli.evaluation.faithfulness.fills import parse_blur
-from camcli.evaluation.faithfulness.map_preparation import MapRows, count_path_endings
+from camcli.evaluation.faithfulness.map_preparation import MapRows
 from camcli.evaluation.faithfulness.masked_passes import PassPlan
 from camcli.evaluation.faithfulness.pixel_baselines import (
     BASELINES,
@@ -27,12 +27,16 @@ from camcli.evaluation.faithfulness.pixel_baselines import (
     parse_baselines,
 )
 from camcli.evaluation.faithfulness.sanity_checks import parse_sanity_checks
+from camcli.evaluation.map_files import MapFolder
+from camcli.io.charts import ChartFormat
 from camcli.io.discovery import find_image_sources
 from camcli.methods.option_parsing import parse_methods
 from camcli.methods.registry import Method, find_method
+from camcli.models.introspection.selectors import BlockChoice, LayerChoice, create_layer_specs
 from camcli.models.model import Model
 from camcli.runs.manifest import create_manifest, create_model_entry
 from camcli.runs.run_config import RunConfig
+from camcli.runs.similarity import bind_target
 
 DEFAULT_BASELINES = ",".join(BASELINES)
 REFUSED_TARGETS = {
@@ -40,6 +44,7 @@ REFUSED_TARGETS = {
     "all": "it explains several classes",
     "above": "it explains several classes",
     "finer": "a contrast is no confidence",
+    "like": "a similarity is no confidence",
 }
 
 
@@ -60,6 +65,7 @@ class FaithfulnessOptions:
     overwrite: bool = False
     resume: bool = False
     sanity: str = "none"
+    chart_format: ChartFormat = "png"
 
 
 def evaluate_faithfulness(
@@ -67,8 +73,8 @@ def evaluate_faithfulness(
     images: str | Path | Sequence[str | Path],
     *,
     method: str | Sequence[str] | None = None,
-    layers: str | Sequence[str] | None = None,
-    block: int | None = None,
+    layers: LayerChoice = None,
+    block: BlockChoice = None,
     fusion: str | None = None,
     smooth: str = "none",
     maps: Sequence[str | Path] = (),
@@ -117,11 +123,12 @@ def evaluate_faithfulness(
     )
     names = [str(images)] if isinstance(images, str | Path) else [str(image) for image in images]
     own = {m.name: {"seed": seed} if "seed" in m.options else {} for m in methods}
-    plan_options = PlanOptions(block=block, fusion=fusion, options=own, smoothing=smoothing)
+    plan_options = PlanOptions(fusion=fusion, options=own, smoothing=smoothing)
+    specs = create_layer_specs(layers, block)
     run_config = RunConfig(
         model=model,
-        requests=plan_rows(model, methods, _to_list(layers), plan_options, options, maps),
-        target=parse_target(target)(model.labels),
+        requests=plan_rows(model, methods, specs, plan_options, options, maps),
+        target=bind_target(model, target, fit)[1],
         fit=fit,
         batch_size=batch_size,
         workers=workers,
@@ -189,10 +196,19 @@ def _parse_limit(option: str, text: str, metrics: str, *, is_minimum: bool) -> M
     return MetricLimit(name, float(value), is_minimum)
 
 
+def _check_has_confidence(run_config: RunConfig) -> None:
+    """Refuse networks and targets without the probability of a class. Raises UsageError."""
+    model, (rule, *_) = run_config.model, run_config.target.rules
+    if model.output_kind not in ("softmax", "sigmoid", "undecided"):
+        raise UsageError(f"{model.name} has no class probabilities, which faithfulness measures")
+    if rule.weight_logits is not compute_one_hot_weights:
+        raise UsageError(f"--target {rule.spec} does not work here: a contrast is no confidence")
+
+
 def plan_rows(
     model: Model,
     methods: Sequence[Method],
-    layer_specs: Sequence[str],
+    layer_specs: Sequence[str | None],
     plan_options: PlanOptions,
     options: FaithfulnessOptions,
     folders: Sequence[str | Path] = (),
@@ -203,7 +219,7 @@ def plan_rows(
     """
     requests: tuple[Request, ...] = ()
     if methods or not folders:
-        requests = plan_layer_specs(model, methods, layer_specs or [None], plan_options)
+        requests = plan_layer_specs(model, methods, layer_specs, plan_options)
     if RANDOM_CAM in parse_baselines(options.baselines):
         seeded = {RANDOM_CAM: {"seed": options.seed}}
         random_cam = PlanOptions(options=seeded)
@@ -224,19 +240,20 @@ def create_faithfulness_config(
 ) -> FaithfulnessConfig:
     """Check the options and put an evaluation together. Raises UsageError."""
     check_faithfulness_options(options, run_config.fit)
+    _check_has_confidence(run_config)
     chosen = limit_sources(sources, options.limit)
     baselines = parse_baselines(options.baselines)
+    names = {source.name for source in chosen}
     map_rows = MapRows(
         model=run_config.model,
         requests=run_config.requests,
-        folders=tuple(folders),
+        folders=tuple(MapFolder.from_images(folder, names) for folder in folders),
         baselines=(
             *(b for b in baselines if b != RANDOM_CAM),
             *([RANDOM_CAM] * (RANDOM_CAM in baselines)),
         ),
         seed=options.seed,
         blur=parse_blur(options.blur),
-        endings=count_path_endings(chosen) if folders else {},
         reads_true_class=options.target == "folder" or options.target.startswith("@"),
     )
     own = {
@@ -264,6 +281,7 @@ def create_faithfulness_config(
         overwrite=options.overwrite,
         resume=options.resume,
         sanity_checks=parse_sanity_checks(options.sanity),
+        chart_format=options.chart_format,
     )
 
 

@@ -7,7 +7,9 @@ from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
+
+from matplotlib.figure import Figure
 
 from camcli.core.errors import OutputError
 from camcli.core.types import FileStamp
@@ -27,6 +29,7 @@ from camcli.evaluation.file_names import (
 )
 from camcli.evaluation.predictions import EvaluationRow
 from camcli.evaluation.report import problems_to_csv
+from camcli.io.charts import ChartFormat, encode_chart
 from camcli.io.files import write_file
 from camcli.io.jsonl import ResultsLog, lock_log
 from camcli.io.results import compute_result_key
@@ -38,11 +41,12 @@ from camcli.runs.manifest import (
 )
 from camcli.runs.pipeline import find_file_stamp
 
-PLOTS: Mapping[str, Callable[[FaithfulnessReport], bytes | None]] = {
-    "curves.png": draw_curves,
-    "agreement.png": draw_agreement,
+PLOTS: Mapping[str, Callable[[FaithfulnessReport], Figure | None]] = {
+    "curves": draw_curves,
+    "agreement": draw_agreement,
 }
-EXAMPLES_FILE, SANITY_FILE = "examples.jpg", "sanity.png"
+EXAMPLES_FILE = "examples.jpg"
+SANITY_CHART = "sanity"
 
 
 @dataclass(slots=True)
@@ -53,6 +57,7 @@ class FaithfulnessFiles:
     manifest: Mapping[str, Any]
     overwrite: bool = False
     resume: bool = False
+    chart_format: ChartFormat = "png"
     _log: ResultsLog | None = None
 
     def check_earlier_settings(self) -> None:
@@ -113,15 +118,22 @@ class FaithfulnessFiles:
         if report.problems:
             write_file(self.folder / PROBLEMS_FILE, encode_csv(problems_to_csv(report.problems)))
         for name, draw in PLOTS.items():
-            if picture := draw(report):
-                write_file(self.folder / name, picture)
+            self.write_chart(name, draw(report))
 
-    def write_picture(self, name: str, picture: bytes) -> None:
-        """Write one more picture."""
-        write_file(self.folder / name, picture)
+    def write_chart(self, name: str, chart: Figure | None) -> None:
+        """Write a chart, if there is one."""
+        if chart:
+            content = encode_chart(chart, self.chart_format)
+            write_file(self.folder / f"{name}.{self.chart_format}", content)
+
+    def write_examples(self, picture: bytes) -> None:
+        """Write the picture of what the network saw."""
+        write_file(self.folder / EXAMPLES_FILE, picture)
 
     def _remove_old_report(self) -> None:
-        names = (FAITHFULNESS_FILE, FAITHFULNESS_CSV, PROBLEMS_FILE, *PLOTS)
-        for name in (*names, EXAMPLES_FILE, SANITY_FILE):
+        names = (FAITHFULNESS_FILE, FAITHFULNESS_CSV, PROBLEMS_FILE, EXAMPLES_FILE)
+        endings = get_args(ChartFormat)
+        charts = (f"{name}.{ending}" for name in (*PLOTS, SANITY_CHART) for ending in endings)
+        for name in (*names, *charts):
             with suppress(OSError):
                 (self.folder / name).unlink()

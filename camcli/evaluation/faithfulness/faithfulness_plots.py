@@ -9,7 +9,7 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from camcli.evaluation.evaluation_plots import BASELINE_GRAYS, figure_to_png, shorten_label
+from camcli.evaluation.evaluation_plots import BASELINE_GRAYS, shorten_label
 from camcli.evaluation.faithfulness.faithfulness_report import FaithfulnessReport, FaithfulnessRow
 
 CURVE_TITLES = {
@@ -32,8 +32,8 @@ FILL_TITLES = {
 }
 
 
-def draw_curves(report: FaithfulnessReport) -> bytes | None:
-    """Plot the mean confidence of every row against the share of removed pixels, as PNG."""
+def draw_curves(report: FaithfulnessReport) -> Figure | None:
+    """Plot the mean confidence of every row against the share of removed pixels."""
     names = [name for name in CURVE_TITLES if any(name in row.curves for row in report.rows)]
     if not names:
         return None
@@ -48,7 +48,7 @@ def draw_curves(report: FaithfulnessReport) -> bytes | None:
         axes.set_axis_off()
     handles, labels = all_axes[0].get_legend_handles_labels()
     figure.legend(handles, labels, loc="outside lower center", ncols=4, fontsize=8, frameon=False)
-    return figure_to_png(figure)
+    return figure
 
 
 def _draw_curve_panel(axes: Axes, name: str, rows: list[FaithfulnessRow], top: float) -> None:
@@ -76,8 +76,8 @@ def _draw_curve_panel(axes: Axes, name: str, rows: list[FaithfulnessRow], top: f
     axes.set_axisbelow(True)
 
 
-def draw_agreement(report: FaithfulnessReport) -> bytes | None:
-    """Plot Kendall's tau between metrics over the rows as a matrix, as PNG."""
+def draw_agreement(report: FaithfulnessReport) -> Figure | None:
+    """Plot Kendall's tau between metrics over the rows as a matrix."""
     names = list(report.agreement)
     if len(names) < 2 or len(report.rows) < 3:
         return None
@@ -97,4 +97,4 @@ def draw_agreement(report: FaithfulnessReport) -> bytes | None:
     axes.set_title("Do metrics rank the rows alike? (Kendall's τ)", fontsize=10, loc="left")
     axes.spines[:].set_visible(False)
     figure.colorbar(image, ax=axes, shrink=0.7)
-    return figure_to_png(figure)
+    return figure

@@ -16,8 +16,7 @@ from camcli.core.types import Failure, ImageSource, Result
 from camcli.evaluation.datasets.annotations import Problem
 from camcli.evaluation.faithfulness.evidence_board import EvidenceBoard
 from camcli.evaluation.faithfulness.faithfulness_files import (
-    EXAMPLES_FILE,
-    SANITY_FILE,
+    SANITY_CHART,
     FaithfulnessFiles,
 )
 from camcli.evaluation.faithfulness.faithfulness_report import FaithfulnessReport, create_report
@@ -34,6 +33,7 @@ from camcli.evaluation.faithfulness.sanity_checks import (
 from camcli.evaluation.faithfulness.sanity_plots import draw_sanity
 from camcli.evaluation.faithfulness.scored_image import ImageEvidence, PreparedImage
 from camcli.evaluation.reporter import EvaluationReporter
+from camcli.io.charts import ChartFormat
 from camcli.runs.pipeline import run_pipeline
 from camcli.runs.run_config import RunConfig
 
@@ -58,6 +58,7 @@ class FaithfulnessConfig:
     overwrite: bool = False
     resume: bool = False
     sanity_checks: tuple[SanityCheck, ...] = ()
+    chart_format: ChartFormat = "png"
 
 
 def run_faithfulness(
@@ -72,9 +73,7 @@ def run_faithfulness(
         config=config,
         reporter=reporter or EvaluationReporter(),
         board=EvidenceBoard(config.plan.metrics, config.resamples, config.seed),
-        files=FaithfulnessFiles(config.output, config.manifest, config.overwrite, config.resume)
-        if config.output
-        else None,
+        files=_create_files(config),
     )
     with closing(run):
         try:
@@ -85,6 +84,18 @@ def run_faithfulness(
                 run.finish(complete=False)
             raise
         return run.finish(complete=True)
+
+
+def _create_files(config: FaithfulnessConfig) -> FaithfulnessFiles | None:
+    if config.output is None:
+        return None
+    return FaithfulnessFiles(
+        folder=config.output,
+        manifest=config.manifest,
+        overwrite=config.overwrite,
+        resume=config.resume,
+        chart_format=config.chart_format,
+    )
 
 
 @dataclass(slots=True)
@@ -167,9 +178,9 @@ class _FaithfulnessRun:
                     picture = draw_pass_examples(
                         self.config.run_config.model, self.config.plan, self.examples
                     )
-                self.files.write_picture(EXAMPLES_FILE, picture)
-            if self.sanity and (strips := draw_sanity(self.sanity)):
-                self.files.write_picture(SANITY_FILE, strips)
+                self.files.write_examples(picture)
+            if self.sanity:
+                self.files.write_chart(SANITY_CHART, draw_sanity(self.sanity))
         self.reporter.report_result(report)
         return report
 

@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from itertools import groupby
-from pathlib import Path
 
 import numpy as np
 import torch
@@ -17,7 +15,7 @@ from torch import Tensor
 from camcli.core.errors import to_one_line
 from camcli.core.geometry import View
 from camcli.core.maps import normalize_maps
-from camcli.core.types import Failure, ImageSource, MapStatus, Result, Sample
+from camcli.core.types import Failure, MapStatus, Result, Sample
 from camcli.engine.request import Request
 from camcli.evaluation.datasets.annotations import Problem
 from camcli.evaluation.faithfulness.fills import Blur, create_fills
@@ -28,8 +26,9 @@ from camcli.evaluation.faithfulness.pixel_ranks import (
     resize_to_input,
 )
 from camcli.evaluation.faithfulness.scored_image import PixelMap, PreparedImage
+from camcli.evaluation.map_files import MapFolder
 from camcli.evaluation.predictions import EvaluationRow
-from camcli.evaluation.stored_maps import find_map_file, list_path_endings, load_map_array
+from camcli.evaluation.stored_maps import load_map_array
 from camcli.models.model import Model
 
 
@@ -50,11 +49,10 @@ class MapRows:
 
     model: Model
     requests: tuple[Request, ...]
-    folders: tuple[Path, ...] = ()
+    folders: tuple[MapFolder, ...] = ()
     baselines: tuple[str, ...] = ()
     seed: int = 0
     blur: Blur = field(default_factory=Blur)
-    endings: Mapping[str, int] = field(default_factory=dict)
     reads_true_class: bool = False
 
     @property
@@ -70,15 +68,9 @@ class MapRows:
             EvaluationRow(name, r.method.name, tuple(layer.name for layer in r.source_layers))
             for r in self.method_requests
         ]
-        stored = [EvaluationRow(name, to_one_line(folder), ()) for folder in self.folders]
+        stored = [EvaluationRow(name, to_one_line(maps.folder), ()) for maps in self.folders]
         baselines = [EvaluationRow(name, base, (), baseline=True) for base in self.baselines]
         return [*methods, *stored, *baselines]
-
-
-def count_path_endings(sources: Iterable[ImageSource | Failure]) -> Counter[str]:
-    """How many images end in each path, so that stored maps are found without doubt."""
-    names = {source.name for source in sources}
-    return Counter(ending for name in names for ending in list_path_endings(name))
 
 
 def iter_prepared_images(
@@ -107,9 +99,10 @@ def _prepare_image(map_rows: MapRows, results: Sequence[Result]) -> PreparedImag
     image = torch.from_numpy(sample.inputs[0])
     window = sample.view.compute_input_window(*model.input_size)
     class_index = results[0].explanations[0].class_index
+    assert class_index is not None  # networks without classes are refused before
     maps = [_read_result_map(result) for result in results]
     random_cam = maps.pop() if RANDOM_CAM in map_rows.baselines else None
-    maps += [_read_stored_map(map_rows, folder, sample, class_index) for folder in map_rows.folders]
+    maps += [_read_stored_map(folder, sample, class_index, model) for folder in map_rows.folders]
     for name in map_rows.baselines:
         create = BASELINES[name]
         found = create(image, sample.source.name, map_rows.seed) if create else random_cam
@@ -139,13 +132,11 @@ def _read_result_map(result: Result) -> Tensor:
     return torch.from_numpy(fused.values)
 
 
-def _read_stored_map(map_rows: MapRows, folder: Path, sample: Sample, class_index: int) -> Tensor:
+def _read_stored_map(maps: MapFolder, sample: Sample, class_index: int, model: Model) -> Tensor:
     name = sample.source.name
-    file = find_map_file(folder, name, map_rows.endings)
-    if file is None:
-        raise UnusableMapError(
-            Problem("map is missing", name, f"no {name}.npy or .npz in {folder}")
-        )
+    file = maps.find(name)
+    if isinstance(file, Problem):
+        raise UnusableMapError(file)
     try:
         raw = load_map_array(file, class_index)
     except Exception as error:  # noqa: BLE001 - a broken file can raise anything
@@ -153,7 +144,7 @@ def _read_stored_map(map_rows: MapRows, folder: Path, sample: Sample, class_inde
         raise UnusableMapError(Problem("map cannot be read", name, detail)) from None
     if not np.isfinite(raw).all():
         raise UnusableMapError(Problem("map is not finite", name, f"{file}: NaN or infinity"))
-    return _crop_to_view(raw, sample.view, map_rows.model.input_size)
+    return _crop_to_view(raw, sample.view, model.input_size)
 
 
 def _crop_to_view(raw: NDArray[np.generic], view: View, size: tuple[int, int]) -> Tensor:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from functools import partial
 from typing import Literal, get_args
 
 import numpy as np
@@ -15,7 +16,7 @@ import numpy as np
 from camcli.core.errors import UsageError, format_suggestion
 from camcli.core.geometry import Float32Array
 from camcli.core.types import Failure, ImageSource, Result
-from camcli.engine.targets import Target
+from camcli.engine.target_rules import Target, TargetRule, choose_top
 from camcli.evaluation.faithfulness.map_similarity import compare_map_ranks, compute_ssim
 from camcli.evaluation.faithfulness.weight_shuffling import (
     NetworkPart,
@@ -159,7 +160,10 @@ def run_sanity_checks(
 
 
 def _create_fixed_target(class_by_path: Mapping[str, int]) -> Target:
-    return Target(lambda source: (class_by_path[str(source.path)],))
+    def find_class(source: ImageSource) -> tuple[int, ...]:
+        return (class_by_path[str(source.path)],)
+
+    return Target((TargetRule("predicted", find_class),))
 
 
 def _keep_result(result: Result) -> Result:
@@ -185,7 +189,9 @@ def _compute_original_maps(
     classes: dict[str, int] = {}
     maps: dict[str, list[tuple[str, Float32Array]]] = {}
     for path, results in _iter_results(config, sources):
-        classes[path] = results[0].explanations[0].class_index
+        index = results[0].explanations[0].class_index
+        assert index is not None  # networks without classes are refused before
+        classes[path] = index
         maps[path] = [_get_map(result) for result in results]
     return classes, maps
 
@@ -206,7 +212,8 @@ def _get_map(result: Result, target: int = 0) -> tuple[str, Float32Array]:
 def _compute_class_maps(config: RunConfig, sources: Sequence[ImageSource | Failure]) -> list[Maps]:
     """The maps of the classes that the network ranks second to fifth."""
     count = min(OTHER_CLASSES + 1, len(config.model.labels.names))
-    top = replace(config, target=Target(lambda _source: (), top_count=count))
+    rule = TargetRule(f"top:{count}", choose_classes=partial(choose_top, count))
+    top = replace(config, target=Target((rule,)))
     found = list(_iter_results(top, sources))
     return [
         {path: [_get_map(result, rank) for result in results] for path, results in found}

@@ -10,7 +10,6 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure, SubFigure
 
 from camcli.core.geometry import normalize_array
-from camcli.evaluation.evaluation_plots import figure_to_png
 from camcli.evaluation.faithfulness.sanity_checks import Maps, SanityReport, Similarity
 
 MAX_STRIP_IMAGES = 2
@@ -18,8 +17,8 @@ COLORMAP = "inferno"
 DISPLAY_PERCENTILE = 99.5  # or single pixels darken the rest of a pixel map
 
 
-def draw_sanity(report: SanityReport) -> bytes | None:
-    """Draw maps while more and more of the network is random, and how alike they stay, as PNG."""
+def draw_sanity(report: SanityReport) -> Figure | None:
+    """Draw maps while more and more of the network is random, and how alike they stay."""
     kinds = [kind for kind in ("cascade", "independent") if report.example_maps[kind]]
     if not kinds:
         return None
@@ -35,7 +34,7 @@ def draw_sanity(report: SanityReport) -> bytes | None:
     _draw_strips(above, report, [original, *report.example_maps[kinds[0]]], paths, kinds[0])
     for axes, kind in zip(below.subplots(1, len(kinds), squeeze=False)[0], kinds, strict=True):
         _draw_similarity(axes, report, kind)
-    return figure_to_png(figure)
+    return figure
 
 
 def _draw_strips(

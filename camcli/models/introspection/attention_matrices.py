@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from camcli.core.types import Layer
-from camcli.models.introspection.attention_modules import AttentionModule, has_one_grid
+from camcli.models.introspection.attention_modules import (
+    AttentionModule,
+    find_chosen_attention,
+    has_one_grid,
+)
 from camcli.models.introspection.hooks import record_outputs
 from camcli.models.introspection.layouts import select_patches
 from camcli.models.introspection.probe import create_probe_image, find_attribute
@@ -21,12 +25,21 @@ class AttentionMatrixReader:
     """Records the attention of each block, and pads it to matrices (B,heads,N,N).
 
     `query_indices` are the tokens that the classifier reads. `summary_indices` are the tokens that
-    sum up the image: CLS if there is one, else those that the classifier reads.
+    sum up the image: CLS if there is one, else those that the classifier reads. `last_layer` is
+    the input of the network's last attention; tokens are counted and mapped as there.
     """
 
     modules: tuple[AttentionModule, ...]
     query_indices: tuple[int, ...]
     summary_indices: tuple[int, ...]
+    token_count: int
+    last_layer: Layer
+
+    def select_blocks(self, layers: Sequence[Layer]) -> AttentionMatrixReader:
+        """Read only the attention of the blocks of these layers. Raises MethodError."""
+        names = [module.name for module in self.modules]
+        chosen = find_chosen_attention(layers, names, self.block_layers)
+        return replace(self, modules=tuple(self.modules[n] for n in chosen))
 
     @property
     def block_layers(self) -> tuple[Layer, ...]:
@@ -44,14 +57,13 @@ class AttentionMatrixReader:
         return tuple(module.module for module in self.modules)
 
     def pad_matrices(self, recorded_attention: Sequence[Tensor], diagonal: float) -> list[Tensor]:
-        """All matrices at the size of the largest: (B,heads,N,N).
+        """All matrices at the size of the network's largest: (B,heads,N,N).
 
         A token that a block does not have yet, or does not update (class attention), attends to
         itself: `diagonal` is 1 for attention and 0 for gradients of attention.
         """
-        token_count = max(module.input_layer.token_count for module in self.modules)
         return [
-            _pad_matrix(module.to_matrix(recorded).float(), token_count, diagonal)
+            _pad_matrix(module.to_matrix(recorded).float(), self.token_count, diagonal)
             for module, recorded in zip(self.modules, recorded_attention, strict=True)
         ]
 
@@ -62,8 +74,8 @@ class AttentionMatrixReader:
         """
         queries = list(self.summary_indices if summary else self.query_indices)
         rows = tokens if tokens.shape[1] == 1 else tokens[:, queries]
-        last = self.modules[-1].input_layer
-        return select_patches(rows.mean(dim=1), last).reshape(-1, *last.grid)
+        patches = select_patches(rows.mean(dim=1), self.last_layer)
+        return patches.reshape(-1, *self.last_layer.grid)
 
 
 def _pad_matrix(matrix: Tensor, token_count: int, diagonal: float) -> Tensor:
@@ -94,7 +106,13 @@ def find_matrix_reader(
     read = live if last.query_count > 1 else (0,)
     has_cls = find_attribute(network, "cls_token") is not None
     summary = (0,) if has_cls and last.input_layer.prefix_token_count else read
-    return AttentionMatrixReader(tuple(modules), read, summary)
+    return AttentionMatrixReader(
+        modules=tuple(modules),
+        query_indices=read,
+        summary_indices=summary,
+        token_count=max(module.input_layer.token_count for module in modules),
+        last_layer=last.input_layer,
+    )
 
 
 def _find_live_tokens(

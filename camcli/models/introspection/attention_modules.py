@@ -10,6 +10,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from camcli.core.errors import MethodError
+from camcli.core.layer_names import format_layer_list
 from camcli.core.types import Layer
 from camcli.models.introspection.hooks import find_module, record_outputs
 from camcli.models.introspection.probe import create_probe_image
@@ -135,6 +137,31 @@ def _find_enclosing_block(name: str, layer: Layer, layers: Sequence[Layer]) -> L
     ]
     blocks = [around for around in same_tokens if around.block is not None]
     return next(iter((*blocks, *same_tokens)), layer)
+
+
+def find_chosen_attention(
+    layers: Sequence[Layer], names: Sequence[str], blocks: Sequence[Layer]
+) -> list[int]:
+    """Indices of the attention inside the chosen layers, or in whose block these are, in order.
+
+    `names` are the attention modules, `blocks` the outputs of their blocks. Raises MethodError for
+    a layer without such attention.
+    """
+    found: set[int] = set()
+    for layer in layers:
+        inside = {n for n, name in enumerate(names) if name.startswith(f"{layer.module_name}.")}
+        around = {
+            n
+            for n, block in enumerate(blocks)
+            if f"{layer.module_name}.".startswith(f"{block.module_name}.")
+        }
+        if not inside | around:
+            raise MethodError(
+                f"{layer.name} has no attention over all patch tokens; "
+                f"choose from {format_layer_list(blocks)}"
+            )
+        found |= inside or around
+    return sorted(found)
 
 
 def unsupported_attention_message(modules: Sequence[AttentionModule]) -> str:

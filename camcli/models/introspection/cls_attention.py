@@ -14,6 +14,7 @@ from camcli.core.types import Layer
 from camcli.models.introspection.attention_modules import (
     AttentionModule,
     disable_fused_attention,
+    find_chosen_attention,
     has_one_grid,
 )
 from camcli.models.introspection.hooks import TensorFunction, record_outputs
@@ -32,6 +33,17 @@ class ClsRowReader:
     block_layers: tuple[Layer, ...]
     reducers: dict[str, TensorFunction]
     fused_modules: tuple[Any, ...] = ()
+
+    def select_blocks(self, layers: Sequence[Layer]) -> ClsRowReader:
+        """Read only the attention of the blocks of these layers. Raises MethodError."""
+        names = [name.rpartition(".")[0] for name in self.reducers]
+        chosen = find_chosen_attention(layers, names, self.block_layers)
+        items = list(self.reducers.items())
+        return ClsRowReader(
+            block_layers=tuple(self.block_layers[n] for n in chosen),
+            reducers=dict(items[n] for n in chosen),
+            fused_modules=self.fused_modules and tuple(self.fused_modules[n] for n in chosen),
+        )
 
     def stack_maps(self, reduced_outputs: dict[str, Tensor]) -> Tensor:
         """The rows of all blocks as maps (B,L,H,W), averaged over heads."""

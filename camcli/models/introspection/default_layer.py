@@ -27,10 +27,26 @@ def find_default_layer(network: nn.Module, layers: Sequence[Layer], size: tuple[
         network, layers[-DEFAULT_SEARCH_DEPTH:], size
     ) or _find_last_live_layer(network, layers, size)
     if last is None:
-        raise LayerError(
+        raise LayerError(_explain_missing_layer(network, layers, size))
+    return choose_numbered_layer(last, layers)
+
+
+def _explain_missing_layer(
+    network: nn.Module, layers: Sequence[Layer], size: tuple[int, int]
+) -> str:
+    """Why no layer has a gradient, and what to do."""
+    with record_outputs(network, build_graph=True):
+        logits = network(create_probe_image(network, size).requires_grad_().clone())
+    if logits.requires_grad or not layers:
+        return (
             "the class score does not depend on any map of this model; name a layer with --layers"
         )
-    return choose_numbered_layer(last, layers)
+    layer = choose_numbered_layer(layers[-1], layers).name
+    return (
+        "this network computes without gradients: its forward pass runs under torch.no_grad, or "
+        "detaches a tensor. Remove that, or use a method without gradients: eigencam, scorecam or "
+        f"ablationcam with --layers {layer}; occlusion or rise"
+    )
 
 
 def find_live_layer_names(

@@ -131,7 +131,9 @@ def _find_bias(module: nn.Module) -> Tensor | None:
 def _find_linear_head(
     network: nn.Module, layers: Sequence[Layer], size: tuple[int, int], class_count: int
 ) -> ClassifierHead | None:
-    classifiers = _find_declared_classifiers(network) or _find_last_classifier(network, class_count)
+    classifiers = _find_declared_classifiers(network, class_count) or _find_last_classifier(
+        network, class_count
+    )
     if not classifiers:
         return None
     classifier = _average_classifiers(classifiers)
@@ -166,13 +168,14 @@ def _create_linear_head(
     )
 
 
-def find_block_reader(network: nn.Module) -> Callable[[Tensor], Tensor] | None:
+def find_block_reader(network: nn.Module, class_count: int) -> Callable[[Tensor], Tensor] | None:
     """A function that reads logits from the tokens of any block: (B,N,C) -> (B,K).
 
     It applies the network's own final norm and classifier to the mean of the tokens; a convolution
     head reads the tokens themselves. None without a final norm or a linear classifier.
     """
-    classifiers, norm = _find_declared_classifiers(network), getattr(network, "norm", None)
+    classifiers = _find_declared_classifiers(network, class_count)
+    norm = getattr(network, "norm", None)
     head = getattr(network, "head", None)
     if norm is None or not (classifiers or isinstance(head, ConvHead)):
         return None
@@ -187,13 +190,13 @@ def find_block_reader(network: nn.Module) -> Callable[[Tensor], Tensor] | None:
     return read
 
 
-def _find_declared_classifiers(network: nn.Module) -> list[LinearClassifier]:
+def _find_declared_classifiers(network: nn.Module, class_count: int) -> list[LinearClassifier]:
     """The linear classifiers that timm's networks declare; a distilled DeiT averages two."""
     get_classifier = getattr(network, "get_classifier", None)
     found = get_classifier() if callable(get_classifier) else None
     heads = found if isinstance(found, tuple) else (found,)
     are_linear = all(isinstance(head, AFFINE_TYPES) for head in heads)
-    return [_to_classifier(head) for head in heads] if are_linear else []
+    return [_to_classifier(head, class_count) for head in heads] if are_linear else []
 
 
 def _find_last_classifier(network: nn.Module, class_count: int) -> list[LinearClassifier]:
@@ -204,13 +207,13 @@ def _find_last_classifier(network: nn.Module, class_count: int) -> list[LinearCl
         for module in network.modules()
         if isinstance(module, AFFINE_TYPES) and len(module.weight) in row_counts
     ]
-    return [_to_classifier(module) for module in found[-1:]]
+    return [_to_classifier(module, class_count) for module in found[-1:]]
 
 
-def _to_classifier(module: Any) -> LinearClassifier:
+def _to_classifier(module: Any, class_count: int) -> LinearClassifier:
     weight = module.weight.flatten(1)
     bias = weight.new_zeros(len(weight)) if module.bias is None else module.bias
-    if len(weight) == 1:  # a single logit z became the two logits (-z, z)
+    if len(weight) == 1 and class_count == 2:  # a single logit z became the two logits (-z, z)
         return LinearClassifier(torch.cat([-weight, weight]), torch.cat([-bias, bias]))
     return LinearClassifier(weight, bias)
 

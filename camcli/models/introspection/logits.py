@@ -1,4 +1,4 @@
-"""Find the logits (B,K) in what a network returns, and make a network return only these."""
+"""Find the logits (B,K) in what a network returns."""
 
 from __future__ import annotations
 
@@ -6,16 +6,15 @@ from collections.abc import Mapping
 from typing import Any
 
 import torch
-from torch import Tensor, nn
-
-from camcli.models.introspection.hooks import convert_output
+from torch import Tensor
 
 
 def find_logits(output: Any) -> Tensor | None:
     """The logits (B,K) in the output of a network, or None.
 
     The output may be a tensor (B,K) or (B,); an object or dict with `logits`; a tuple or list,
-    whose first such tensor counts; or a dict with exactly one such tensor.
+    whose first such tensor counts; or a dict with exactly one such tensor. Probabilities beside
+    their logits do not count.
     """
     if isinstance(output, Tensor):
         flat = output[:, None] if output.ndim == 1 else output
@@ -28,9 +27,30 @@ def find_logits(output: Any) -> Tensor | None:
         for part in _list_output_values(output)
         if isinstance(part, Tensor) and part.ndim in (1, 2)
     ]
+    inside = _drop_probabilities(inside)
     if not inside or (isinstance(output, Mapping) and len(inside) > 1):
         return None
     return find_logits(inside[0])
+
+
+def _drop_probabilities(parts: list[Tensor]) -> list[Tensor]:
+    """Leave out tensors that are the softmax or sigmoid of another one, which are the logits."""
+    return [
+        part
+        for part in parts
+        if not any(_is_activation_of(part, other) for other in parts if other is not part)
+    ]
+
+
+def _is_activation_of(part: Tensor, other: Tensor) -> bool:
+    if part.shape != other.shape or part.ndim != 2 or not other.is_floating_point():
+        return False
+    found = part.detach().float()
+    if not ((found >= 0) & (found <= 1)).all():
+        return False
+    logits = other.detach().float()
+    activations = (logits.softmax(dim=1), logits.sigmoid())
+    return any(torch.allclose(found, each, rtol=1e-3, atol=1e-5) for each in activations)
 
 
 def _find_logits_attribute(output: Any) -> Any:
@@ -49,17 +69,3 @@ def to_two_class_logits(logits: Tensor) -> Tensor:
     The sigmoids of (-z, z) are the probabilities of "no" and "yes".
     """
     return torch.cat([-logits, logits], dim=1) if logits.shape[1] == 1 else logits
-
-
-def return_logits(network: nn.Module) -> None:
-    """Make a network that camcli owns return logits (B,K), for any output of its forward pass.
-
-    A hook does it, because a module around the network would change the names of its layers.
-    """
-    convert_output(network, _output_to_logits)
-
-
-def _output_to_logits(output: Any) -> Tensor:
-    logits = find_logits(output)
-    assert logits is not None
-    return to_two_class_logits(logits)

@@ -13,13 +13,14 @@ from camcli.models.zoo.library import BUILD_ERRORS, LoadedNetwork, Size
 from camcli.models.zoo.memory import check_memory
 
 
-def create_untrained(name: str, size: Size | None) -> LoadedNetwork:
+def create_untrained(name: str, size: Size | None, channel_count: int = 3) -> LoadedNetwork:
     """A network with random weights, to show its structure. A built-in network has its weights."""
+    options = {} if channel_count == 3 else {"in_chans": channel_count}
     library = find_library(name)
     if library.ships_weights:
         return library.load_pretrained(name, size)
     library.check_name(name)
-    network = _randomize_zero_weights(create_network(name, size))
+    network = _randomize_zero_weights(create_network(name, size, **options))
     return LoadedNetwork(name, network, library.find_transform(name, size, network))
 
 
@@ -48,11 +49,3 @@ def create_network(name: str, size: Size | None, **options: Any) -> nn.Module:
         wanted = f" for a {size[0]}x{size[1]} input" if size else ""
         reason = str(error).partition("\n")[0]
         raise ModelError(f"{name} cannot be built{wanted}: {reason}") from None
-
-
-def has_no_classifier(network: Any) -> bool:
-    """Whether a timm network returns features only."""
-    get_classifier = getattr(network, "get_classifier", None)
-    if getattr(network, "num_classes", None) != 0 or not callable(get_classifier):
-        return False
-    return isinstance(get_classifier(), nn.Identity)

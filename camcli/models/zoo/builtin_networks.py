@@ -17,16 +17,17 @@ from timm.models.vision_transformer import VisionTransformer
 from torch import Tensor, nn
 
 from camcli.models.introspection.heads import ConvHead
+from camcli.models.zoo.builtin_names import (
+    BUILTIN_CNN,
+    BUILTIN_VIT,
+    VIT_WEIGHTS_FILE,
+    count_blocks,
+    count_builtin_blocks,
+)
 from camcli.models.zoo.checkpoints import load_weights
 from camcli.models.zoo.model_card import ModelCard, read_model_card
 
-BUILTIN_CNN = "tf_efficientnet_lite0"
-BUILTIN_VIT = "vit_lite0"  # classifies the CLS token
-BUILTIN_TSCAM = "tscam_vit_lite0"  # classifies with TS-CAM's convolution over the patches
-BUILTIN_NAMES = (BUILTIN_CNN, BUILTIN_TSCAM, BUILTIN_VIT)
-
-VIT_INPUT_SIDE, VIT_WIDTH, VIT_DEPTH, VIT_HEAD_COUNT, IMAGENET_CLASS_COUNT = 224, 192, 4, 3, 1000
-VIT_WEIGHTS_FILE = Path(__file__).parent / "weights" / "vit_lite0.safetensors"
+VIT_INPUT_SIDE, VIT_WIDTH, VIT_HEAD_COUNT, IMAGENET_CLASS_COUNT = 224, 192, 3, 1000
 CLS_HEAD_PREFIX = "cls_head."  # in the file of weights; `head.` is the convolution
 
 
@@ -62,14 +63,17 @@ class CnnFeatures(nn.Module):
         return middle, self.blocks[5:](middle)
 
 
-def create_builtin_vit() -> VisionTransformer:
-    """The transformer on the CNN's features, with random weights in its own part."""
+def create_builtin_vit(block_count: int | None = None) -> VisionTransformer:
+    """The transformer on the CNN's features, with random weights in its own part.
+
+    Without `block_count` it has as many blocks as the built-in weights.
+    """
     return VisionTransformer(
         img_size=VIT_INPUT_SIDE,
         patch_size=1,
         num_classes=IMAGENET_CLASS_COUNT,
         embed_dim=VIT_WIDTH,
-        depth=VIT_DEPTH,
+        depth=block_count or count_builtin_blocks(),
         num_heads=VIT_HEAD_COUNT,
         embed_layer=partial(HybridEmbed, backbone=CnnFeatures(load_builtin_cnn()).eval()),
     )
@@ -82,7 +86,7 @@ def load_builtin_vit(name: str) -> nn.Module:
 
 def assemble_builtin_vit(state: dict[str, Tensor], name: str) -> nn.Module:
     """The transformer with these weights and one of the two classifiers that they contain."""
-    network = create_builtin_vit()
+    network = create_builtin_vit(count_blocks(state))
     own = {k: v for k, v in state.items() if not k.startswith((CLS_HEAD_PREFIX, "head."))}
     network.load_state_dict(own, strict=False)
     if name == BUILTIN_VIT:

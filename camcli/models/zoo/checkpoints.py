@@ -24,8 +24,9 @@ from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from camcli.core.errors import CheckpointError
+from camcli.models.zoo.pickled_objects import create_pickle_error
+from camcli.models.zoo.state_tables import StateDict, find_tensors
 
-StateDict = dict[str, Tensor]
 Content = TypeVar("Content")
 
 # Plain data that training scripts save next to the weights.
@@ -37,8 +38,6 @@ SAFE_GLOBALS: list[Any] = [
     *(type(np.dtype(kind)) for kind in ("float32", "float64", "int32", "int64", "bool")),
 ]
 OLD_DENSENET_PATTERN = re.compile(r"(denselayer\d+\.(?:norm|conv))\.([12])\.")  # older names
-MAX_SHARING_FACTOR = 4  # tied layers share numbers, at most this many times
-WRAPPER_KEYS = ("state_dict", "model", "state_dict_ema", "model_ema", "model_state_dict", "weights")
 HEAD_NAMES = ("head.fc", "head", "fc", "classifier")  # of a classifier outside the trunk
 KEY_PREFIXES = ("module.", "_orig_mod.", "model.", "backbone.")
 
@@ -92,7 +91,7 @@ def load_weights(path: Path) -> StateDict:
 
 
 def _extract_weights(path: Path, content: Any) -> StateDict:
-    return _check_not_empty(path, _strip_prefixes(_find_tensors(content)))
+    return _check_not_empty(path, _strip_prefixes(find_tensors(content)))
 
 
 def _check_not_empty(path: Path, found: dict[str, Content]) -> dict[str, Content]:
@@ -106,10 +105,7 @@ def _read_safely(path: Path, opened: Callable[[Path], Content]) -> Content:
         return opened(path)
     except pickle.UnpicklingError as error:
         if "weights_only" in str(error).lower() or "unsupported" in str(error).lower():
-            raise CheckpointError(
-                f"{path} contains pickled objects besides weights, which could run code; "
-                f"save only the state_dict, or convert the file to safetensors"
-            ) from None
+            raise create_pickle_error(path) from None
         raise CheckpointError(f"{path} is not a checkpoint that torch can read") from None
     except OSError as error:
         raise CheckpointError(f"{path}: {error.strerror or 'cannot be read'}") from None
@@ -125,37 +121,6 @@ def load_content(path: Path) -> Any:
     with torch.serialization.safe_globals(SAFE_GLOBALS), warnings.catch_warnings():
         warnings.simplefilter("ignore")  # about pickle protocols, which do not matter here
         return torch.load(path, map_location="cpu", weights_only=True)
-
-
-def _find_tensors(content: Any) -> StateDict:
-    """The named tensors, also inside the tables in which training scripts wrap them."""
-    for _ in range(4):
-        inner = next((content[k] for k in WRAPPER_KEYS if _has_table(content, k)), None)
-        if inner is None:
-            break
-        content = inner
-    if not isinstance(content, Mapping):
-        return {}
-    found = {k: v for k, v in content.items() if isinstance(k, str) and _is_complete_tensor(v)}
-    stored = {v.untyped_storage().data_ptr(): v.untyped_storage().nbytes() for v in found.values()}
-    if sum(v.numel() for v in found.values()) > MAX_SHARING_FACTOR * sum(stored.values()):
-        return {}  # a hostile file: many huge views of a few numbers
-    return {k: v.float() if v.is_floating_point() else v for k, v in found.items()}
-
-
-def _is_complete_tensor(value: Any) -> bool:
-    """Whether the file contains every number of a tensor, so that a small file stays small."""
-    return (
-        isinstance(value, Tensor)
-        and value.layout == torch.strided
-        and not (value.is_quantized or value.is_complex())
-        and value.device.type == "cpu"
-        and value.untyped_storage().nbytes() >= value.numel() * value.element_size()
-    )
-
-
-def _has_table(content: Any, key: str) -> bool:
-    return isinstance(content, Mapping) and isinstance(content.get(key), Mapping)
 
 
 def _strip_prefixes(state: dict[str, Content]) -> dict[str, Content]:
@@ -216,6 +181,14 @@ def _find_last_linear(network: nn.Module) -> tuple[str, ...]:
     return ()
 
 
+def lacks_classifier(plain: nn.Module, state: StateDict) -> bool:
+    """Whether the weights have all layers of a network but its classifier."""
+    heads = tuple(f"{layer}." for layer in find_classifier_layers(plain))
+    missing = plain.state_dict().keys() - state.keys()
+    has_part = any(key.startswith(heads) for key in state)
+    return bool(missing) and not has_part and all(key.startswith(heads) for key in missing)
+
+
 def is_tscam_vit(shapes: Mapping[str, tuple[int, ...]]) -> bool:
     """Whether these are the shapes of a TS-CAM transformer, whose head is a convolution."""
     return len(shapes.get("head.weight", ())) == 4 and len(shapes.get("pos_embed", ())) == 3
@@ -230,10 +203,13 @@ def _state_to_shapes(state: Mapping[str, Tensor]) -> dict[str, tuple[int, ...]]:
     return {key: tuple(value.shape) for key, value in state.items()}
 
 
-def load_into_network(network: nn.Module, state: StateDict, path: Path, name: str) -> None:
+def load_into_network(
+    network: nn.Module, state: StateDict, path: Path, name: str, head_function: str = ""
+) -> None:
     """Load the weights into the network; all keys and shapes must match.
 
-    Raises CheckpointError that counts and names the keys that do not match.
+    Raises CheckpointError that counts and names the keys that do not match. If these are only those
+    of the classifier, `head_function` is its note: the lines that build another classifier.
     """
     has, wants = _state_to_shapes(state), _state_to_shapes(network.state_dict())
     shapes = [k for k in wants if k in has and has[k] != wants[k]]
@@ -248,15 +224,26 @@ def load_into_network(network: nn.Module, state: StateDict, path: Path, name: st
                 [f"{k} {_format_shape(has[k])}, not {_format_shape(wants[k])}" for k in shapes],
             ),
         )
-        misfit = "; ".join(filter(None, found))
-        raise CheckpointError(
-            f"{path} does not fit {name}: {misfit}. {_misfit_message(shapes, missing)}"
+        misfit = f"{path} does not fit {name}: {'; '.join(filter(None, found))}"
+        head = _find_only_misfit(network, [*shapes, *missing, *unknown])
+        if head is None or not head_function:
+            raise CheckpointError(f"{misfit}. {_misfit_message(shapes, missing)}")
+        error = CheckpointError(
+            f"{misfit}. All but the classifier {head} fits; give it by the function below"
         )
+        error.add_note(head_function)
+        raise error
     try:
         network.load_state_dict(state, strict=False)
     except RuntimeError as error:
         reason = str(error).partition("\n")[0]
         raise CheckpointError(f"{path} does not fit {name}: {reason}") from None
+
+
+def _find_only_misfit(network: nn.Module, keys: list[str]) -> str | None:
+    """The layer of the classifier, if all these keys are its own."""
+    layers = find_classifier_layers(network)
+    return next((la for la in layers if all(key.startswith(f"{la}.") for key in keys)), None)
 
 
 def _format_keys(what: str, keys: list[str], total: int | None = None) -> str:

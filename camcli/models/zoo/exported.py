@@ -15,8 +15,7 @@ from torch import Tensor, nn
 from camcli.core.errors import CheckpointError, ModelError
 from camcli.core.types import Transform
 from camcli.models.zoo.library import DEFAULT_INPUT_SIZE, LoadedNetwork, Size
-
-PROGRAM_PREFIX = "program:"
+from camcli.models.zoo.model_files import PROGRAM_PREFIX
 
 
 def check_not_program(path: Path) -> None:

@@ -19,11 +19,11 @@ from camcli.models.introspection.heads import ConvHead
 from camcli.models.zoo.architectures import create_network, create_untrained
 from camcli.models.zoo.checkpoints import (
     CheckpointFile,
-    StateDict,
     align_keys,
     find_classifier_layers,
     has_same_shapes,
     is_tscam_vit,
+    lacks_classifier,
     load_into_network,
     load_weights,
     read_checkpoint,
@@ -34,14 +34,24 @@ from camcli.models.zoo.conformer import (
     is_original_conformer,
     is_tscam_conformer,
 )
+from camcli.models.zoo.deep_heads import attach_deep_head, write_head_function
+from camcli.models.zoo.fastai_layout import is_fastai_layout, load_fastai
+from camcli.models.zoo.input_channels import count_input_channels
 from camcli.models.zoo.libraries import find_library
 from camcli.models.zoo.libraries.timm import LIBRARY as TIMM
-from camcli.models.zoo.library import LoadedNetwork, Size, check_trained_size
+from camcli.models.zoo.library import LoadedNetwork, Size, check_trained_size, join_notes
 from camcli.models.zoo.metadata import CheckpointMetadata, read_metadata
 from camcli.models.zoo.model_card import MAX_INPUT_SIDE, ModelCard, read_model_card
 from camcli.models.zoo.recognition import ArchitectureMatch, find_architecture
+from camcli.models.zoo.recognition_notes import (
+    check_not_transformers,
+    describe_recognition,
+    format_names,
+)
 from camcli.models.zoo.replace_head import HEAD_ATTACHERS
 from camcli.models.zoo.signatures import AUXILIARY_HEADS, find_layer_keys
+from camcli.models.zoo.state_tables import StateDict
+from camcli.models.zoo.wrapper_prefix import strip_wrapper
 
 
 def load_checkpoint_network(path: Path, name: str | None, size: Size | None) -> LoadedNetwork:
@@ -57,6 +67,8 @@ def load_checkpoint_network(path: Path, name: str | None, size: Size | None) -> 
         return load_tscam_vit(path, checkpoint.load_state(), size)
     if is_tscam_conformer(checkpoint.shapes) or is_original_conformer(checkpoint.shapes):
         return load_conformer(path, checkpoint, size)
+    if is_fastai_layout(checkpoint.shapes):
+        return load_fastai(path, checkpoint.load_state(), size)
     metadata = read_metadata(path, checkpoint.content)
     if name is None:
         return _load_recognized(path, checkpoint, metadata, size)
@@ -69,7 +81,7 @@ def load_trained_network(path: Path, card: ModelCard, size: Size | None) -> Load
     trained_at = card.transform.size
     if card.head == "tscam":
         check_trained_size(size, trained_at, path)
-    plain = create_untrained(card.model, trained_at)
+    plain = create_untrained(card.model, trained_at, card.transform.channel_count)
     network = HEAD_ATTACHERS[card.head](plain.network, len(card.classes), trained_at, card.model)
     load_into_network(network, load_weights(path), path, f"{card.head} {card.model}")
     transform = replace(card.transform, size=size or trained_at)
@@ -88,6 +100,7 @@ def _load_recognized(
         known_name = next(filter(TIMM.has_name, named), None)
         if known_name:
             return _load_architecture(path, known_name, checkpoint.load_state(), metadata, size)
+        check_not_transformers(path)
         raise ModelError(
             f"{path}: its tensor shapes match no known architecture; name it with "
             f"--model NAME or --model package.module:function, and --checkpoint {path}"
@@ -95,9 +108,9 @@ def _load_recognized(
     if found.name is None:
         raise ModelError(
             f"{path} fits several architectures that compute different things: "
-            f"{_format_names(found.candidates)}; choose one with --model NAME --checkpoint {path}"
+            f"{format_names(found.candidates)}; choose one with --model NAME --checkpoint {path}"
         )
-    if found.class_count is None:
+    if found.class_count is None and not TIMM.has_name(found.name):
         raise ModelError(
             f"{path} is a {found.name} without its classifier, so no class can be explained"
         )
@@ -105,18 +118,14 @@ def _load_recognized(
     built = _load_architecture(
         path, name, _extract_inner_state(checkpoint.load_state(), found), metadata, size
     )
-    return replace(built, note=_recognition_message(path, found, built.transform, metadata))
+    said = describe_recognition(path, found, built.transform, metadata)
+    return replace(built, note=join_notes(said, built.note))
 
 
 def _add_weights_tag(name: str, hints: Sequence[str]) -> str:
     """The name with the tag of the published weights, if the file is named after such weights."""
     tags = {f"{name}.{hint.partition(f'{name}.')[2]}" for hint in hints}
     return next(iter(sorted(tags & {*find_library(name).list_tagged_names(name)})), name)
-
-
-def _format_names(names: Sequence[str]) -> str:
-    more = f" and {len(names) - 6} more" if len(names) > 6 else ""
-    return ", ".join(names[:6]) + more
 
 
 def _extract_inner_state(state: StateDict, found: ArchitectureMatch) -> StateDict:
@@ -127,38 +136,6 @@ def _extract_inner_state(state: StateDict, found: ArchitectureMatch) -> StateDic
     return {**{k: beside[k] for k in find_layer_keys(beside, found.head_layers)}, **own}
 
 
-def _recognition_message(
-    path: Path, found: ArchitectureMatch, transform: Transform, metadata: CheckpointMetadata
-) -> str:
-    """Name the recognised network, and others whose images would need another transform."""
-    others = [name for name in found.candidates if name != found.name]
-    note = f"{path.name} is a {found.name} of {found.class_count} classes"
-    if found.extra_parts:
-        note += f" (parts outside {found.prefix} are ignored: {_format_names(found.extra_parts)})"
-    differ = [
-        name
-        for name in others
-        if _format_library_normalization(name) != _format_normalization(transform)
-    ]
-    if not differ or {"mean", "std"} <= metadata.transform_settings.keys():
-        return note
-    return (
-        f"{note}; images are normalised with {_format_normalization(transform)}. It may also be "
-        f"{differ[0]} with {_format_library_normalization(differ[0])}: if so, use "
-        f"--model {differ[0]} --checkpoint, or --mean and --std"
-    )
-
-
-def _format_normalization(transform: Transform) -> str:
-    mean, std = (",".join(f"{v:.4g}" for v in values) for values in (transform.mean, transform.std))
-    return f"mean {mean}, std {std}"
-
-
-def _format_library_normalization(name: str) -> str:
-    """The normalisation that the library has for a network."""
-    return _format_normalization(find_library(name).find_transform(name, None))
-
-
 def _load_architecture(
     path: Path, name: str, state: StateDict, metadata: CheckpointMetadata, size: Size | None
 ) -> LoadedNetwork:
@@ -167,16 +144,35 @@ def _load_architecture(
     with torch.device("meta"):  # only keys and shapes are needed
         plain = create_network(library.remove_tag(name), size)
     state = {k: v for k, v in state.items() if k.partition(".")[0] not in AUXILIARY_HEADS}
+    state, note = strip_wrapper(state, plain)
     state = align_keys(state, plain)
     _check_patch_size(path, name, plain, state)
     trained_at = size or _find_trained_size(plain, state)
     classes = _count_head_classes(plain, state)
+    if classes is None and lacks_classifier(plain, state) and TIMM.owns(name):
+        classes = 0
+    channels = count_input_channels(plain, state)
     options = {} if classes is None else {"num_classes": classes}
+    if channels != 3:
+        options["in_chans"] = channels
     network = create_network(name, trained_at, **options)
-    load_into_network(network, _convert_layout(network, state), path, name)
+    head_note = attach_deep_head(network, plain, state)
+    load_into_network(
+        network,
+        _convert_layout(network, state),
+        path,
+        name,
+        write_head_function(name, find_classifier_layers(network)),
+    )
     settings = {**library.find_checkpoint_settings(name), **metadata.transform_settings}
     transform = replace(library.find_transform(name, trained_at, network), **settings)
-    return LoadedNetwork(name, network, transform, metadata.class_names)
+    return LoadedNetwork(
+        name,
+        network,
+        transform.with_channels(channels),
+        metadata.class_names,
+        note=join_notes(note, head_note),
+    )
 
 
 def _check_patch_size(path: Path, name: str, plain: nn.Module, state: StateDict) -> None:
@@ -261,7 +257,10 @@ def load_tscam_vit(path: Path, state: StateDict, size: Size | None) -> LoadedNet
     trained_at = (grid * 16, grid * 16)
     check_trained_size(size, trained_at, path)
     plain = f"{variants[width]}_patch16_224"
-    network = create_network(plain, None, num_classes=0, global_pool="", img_size=trained_at)
+    options: dict[str, Any] = {"num_classes": 0, "global_pool": "", "img_size": trained_at}
+    with torch.device("meta"):
+        channels = count_input_channels(create_network(plain, None), state)
+    network = create_network(plain, None, in_chans=channels, **options)
     network.head = ConvHead(width, classes, (grid, grid), prefix=1)
     # SCM, TS-CAM's successor, also saves `layers.*`, which only its training uses.
     kept = {_to_conv_key(k): v for k, v in state.items() if not k.startswith("layers.")}

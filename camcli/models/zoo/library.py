@@ -29,6 +29,7 @@ class LoadedNetwork:
 
     `architecture` is the name from which `create_untrained` builds the same network again. `note`
     tells the user what camcli chose, for example an architecture that it recognised.
+    `normalization_note` tells the mean and std, where they are camcli's choice.
     """
 
     name: str
@@ -38,6 +39,12 @@ class LoadedNetwork:
     thresholds: Mapping[str, float] = field(default_factory=dict)
     architecture: str | None = None
     note: str = ""
+    normalization_note: str = ""
+
+
+def join_notes(*notes: str) -> str:
+    """The notes that are not empty, as one line."""
+    return "; ".join(filter(None, notes))
 
 
 class Library(ABC):
@@ -59,8 +66,8 @@ class Library(ABC):
     def create(self, name: str, size: Size | None, **options: Any) -> nn.Module:
         """A network without pretrained weights, for this input size where the network has one size.
 
-        `num_classes` is the number of classes; other options are the library's own. May raise any
-        of BUILD_ERRORS.
+        `num_classes` is the number of classes and `in_chans` that of input channels, if it is not
+        3; other options are the library's own. May raise any of BUILD_ERRORS.
         """
 
     @abstractmethod

@@ -6,6 +6,7 @@ The input is untrusted, and no code from it runs. An architecture name is only a
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
@@ -21,6 +22,7 @@ MAX_BYTES_BY_SUFFIX = {
     ".yaml": 2**16,
     ".yml": 2**16,
 }  # YAML is slow to read
+PLACEHOLDER = re.compile(r"LABEL_\d+")  # transformers' name of a class without a name
 MIN_STD = 1e-3  # as a fraction of white
 MAX_NESTED_TABLES = 100  # per file
 SETTINGS_FILE_NAMES = ("config.json", "args.yaml", "args.yml")
@@ -62,10 +64,10 @@ def read_metadata(path: Path, content: Any) -> CheckpointMetadata:
     """The metadata in the content of a file and in the settings files of its folder."""
     tables = _find_nested_tables(content)
     for name in SETTINGS_FILE_NAMES:
-        tables += _find_nested_tables(_read_settings_file(path.parent / name))
+        tables += _find_nested_tables(read_settings_file(path.parent / name))
     return CheckpointMetadata(
         tuple(dict.fromkeys(name for table in tables for name in _iter_architecture_names(table))),
-        next((names for table in tables if (names := _find_class_names(table))), None),
+        next((names for table in tables if (names := find_class_names(table))), None),
         {
             key: value
             for table in reversed(tables)
@@ -92,7 +94,7 @@ def _find_nested_tables(content: Any) -> list[Mapping[str, Any]]:
     return list(found.values())
 
 
-def _read_settings_file(path: Path) -> Any:
+def read_settings_file(path: Path) -> Any:
     """The content of a JSON or YAML file; None if it is missing, too large or malformed."""
     with suppress(OSError, RecursionError, yaml.YAMLError, *MALFORMED_VALUE_ERRORS):
         if path.is_file() and path.stat().st_size <= MAX_BYTES_BY_SUFFIX[path.suffix]:
@@ -108,8 +110,8 @@ def _iter_architecture_names(table: Mapping[str, Any]) -> Iterator[str]:
             yield value
 
 
-def _find_class_names(table: Mapping[str, Any]) -> tuple[str, ...] | None:
-    """Class names from a list of names, {index: name}, or {name: index}."""
+def find_class_names(table: Mapping[str, Any]) -> tuple[str, ...] | None:
+    """Class names from a list of names, {index: name}, or {name: index}; no placeholders."""
     for key in (*CLASS_NAME_KEYS, "class_to_idx", "label2id"):
         value = table.get(key)
         with suppress(*MALFORMED_VALUE_ERRORS):
@@ -117,7 +119,7 @@ def _find_class_names(table: Mapping[str, Any]) -> tuple[str, ...] | None:
             if isinstance(found, Sequence) and not isinstance(found, str):
                 names = tuple(found)
                 if names and all(isinstance(name, str) for name in names):
-                    return names
+                    return None if all(map(PLACEHOLDER.fullmatch, names)) else names
     return None
 
 
@@ -136,7 +138,7 @@ def find_transform_settings(table: Mapping[str, Any]) -> dict[str, Any]:
     found: dict[str, Any] = {}
     for key in ("mean", "std"):
         value = table.get(key)
-        if isinstance(value, list | tuple) and len(value) == 3 and all(map(_is_fraction, value)):
+        if isinstance(value, list | tuple) and value and all(map(_is_fraction, value)):
             found[key] = tuple(float(v) for v in value)
     if min(found.get("std", (1,))) < MIN_STD:
         del found["std"]

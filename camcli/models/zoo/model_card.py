@@ -19,6 +19,7 @@ from torch import Tensor
 from camcli.core.errors import CheckpointError
 from camcli.core.types import Transform
 from camcli.io.transforms import RESAMPLING_FILTERS
+from camcli.models.introspection.probe import MAX_CHANNELS
 
 CARD_METADATA_KEY = "camcli"
 MAX_INPUT_SIDE = 2048  # in pixels
@@ -106,7 +107,8 @@ def _parse_card_transform(fields: Any) -> Transform:
     crop, resampling = float(fields["crop_pct"]), str(fields["interpolation"])
     sound = (
         all(0 < side <= MAX_INPUT_SIDE for side in (rows, cols)),
-        all(len(values) == 3 and all(map(math.isfinite, values)) for values in (mean, std)),
+        0 < len(mean) == len(std) <= MAX_CHANNELS,
+        all(map(math.isfinite, (*mean, *std))),
         all(value > 0 for value in std),
         0 < crop <= 1,
         resampling in RESAMPLING_FILTERS,

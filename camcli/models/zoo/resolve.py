@@ -6,15 +6,15 @@ import os
 from pathlib import Path
 
 from camcli.core.errors import ModelError
-from camcli.models.zoo.builtin_networks import BUILTIN_CNN
+from camcli.models.zoo.builtin_names import BUILTIN_CNN
 from camcli.models.zoo.downloads import WEIGHTS_FILE_NAMES
-from camcli.models.zoo.exported import PROGRAM_PREFIX, check_not_program, load_program
+from camcli.models.zoo.exported import check_not_program, load_program
 from camcli.models.zoo.from_checkpoint import load_checkpoint_network
 from camcli.models.zoo.libraries import find_library, is_owned_name
 from camcli.models.zoo.library import LoadedNetwork, Size
+from camcli.models.zoo.model_files import PROGRAM_PREFIX, check_model_file
 from camcli.models.zoo.user_code import load_user_network
 
-CHECKPOINT_SUFFIXES = (".safetensors", ".pth", ".pt", ".bin", ".pth.tar", ".ckpt", ".pt2")
 CHECKPOINT_FILE_NAMES = (*WEIGHTS_FILE_NAMES, "model_best.pth.tar", "model_best.pth")
 
 
@@ -46,9 +46,8 @@ def _find_weights_file(name: str | None) -> Path | None:
     """The weights file at this path, or in the folder at this path."""
     if not name:
         return None
+    check_model_file(name)
     if not os.path.exists(name):
-        if name.lower().endswith(CHECKPOINT_SUFFIXES):
-            raise ModelError(f"--model {name}: no such file")
         return None
     path = Path(name)
     if path.is_file():

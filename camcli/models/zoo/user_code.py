@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import io
 import sys
-from contextlib import redirect_stdout
+from collections.abc import Iterator
+from contextlib import contextmanager, redirect_stderr, redirect_stdout, suppress
+from copy import deepcopy
 from importlib import import_module
 from pathlib import Path
 from types import ModuleType
@@ -11,32 +14,62 @@ from typing import Any
 
 from torch import nn
 
-from camcli.core.errors import ModelError, format_suggestion
+from camcli.core.errors import ModelError, format_suggestion, to_one_line
 from camcli.core.types import Transform
 from camcli.models.zoo.checkpoints import align_keys, load_into_network, read_checkpoint
-from camcli.models.zoo.library import DEFAULT_INPUT_SIZE, LoadedNetwork, Size
-from camcli.models.zoo.metadata import find_transform_settings, read_metadata
+from camcli.models.zoo.library import LoadedNetwork, Size
+from camcli.models.zoo.metadata import CheckpointMetadata, read_metadata
+from camcli.models.zoo.network_settings import describe_normalization, find_network_settings
+from camcli.models.zoo.wrapper_prefix import strip_wrapper
+
+PRINTED_LINES = 10  # of user code, shown where it fails
 
 
 def load_user_network(name: str, checkpoint: Path | None, size: Size | None) -> LoadedNetwork:
     """The network that `package.module:function` returns, with weights from a file if given.
 
-    The transform is ImageNet's at 224, unless the network has a `pretrained_cfg`. Raises ModelError
-    if the function cannot be imported or called, or does not return a network.
+    The transform and the class names are those of the file, or else those that the network states;
+    otherwise ImageNet's transform at 224. Raises ModelError if the function cannot be imported or
+    called, or does not return a network; a note then has what the code printed.
     """
     module, _, function = name.partition(":")
     if not module or not function:
         raise ModelError(f"--model {name}: write package.module:function")
-    network = _call_network_factory(name, _find_member(_import_user_module(module), function, name))
-    settings: dict[str, Any] = {}
-    classes = None
+    with _capture_prints():
+        maker = _find_member(_import_user_module(module), function, name)
+        network = _call_network_factory(name, maker)
+        own = find_network_settings(network)
+    note, metadata = "", CheckpointMetadata()
     if checkpoint is not None:
         file = read_checkpoint(checkpoint)
         metadata = read_metadata(checkpoint, file.content)
-        settings, classes = dict(metadata.transform_settings), metadata.class_names
-        state = align_keys(file.load_state(), network)
-        load_into_network(network, state, checkpoint, name)
-    return LoadedNetwork(name, network, _find_user_transform(network, size, settings), classes)
+        state, note = strip_wrapper(file.load_state(), network)
+        load_into_network(network, align_keys(state, network), checkpoint, name)
+    settings = {**own.transform, **metadata.transform_settings}
+    source = "the settings of the file" if "mean" in metadata.transform_settings else own.source
+    transform = Transform(size or own.size, **settings)
+    return LoadedNetwork(
+        name,
+        network,
+        transform,
+        metadata.class_names or own.class_names,
+        note=note,
+        normalization_note=f"{name}: {describe_normalization(transform, source)}",
+    )
+
+
+@contextmanager
+def _capture_prints() -> Iterator[None]:
+    """Inside the context nothing is printed; a ModelError gets the last lines as a note."""
+    printed = io.StringIO()
+    try:
+        with redirect_stdout(printed), redirect_stderr(printed):
+            yield
+    except ModelError as error:
+        lines = printed.getvalue().replace("\r", "\n").strip().splitlines()[-PRINTED_LINES:]
+        if lines:
+            error.add_note("\n".join(["the code printed:", *map(to_one_line, lines)]))
+        raise
 
 
 def _import_user_module(module: str) -> ModuleType:
@@ -45,8 +78,7 @@ def _import_user_module(module: str) -> ModuleType:
     if here not in sys.path:
         sys.path.insert(0, here)
     try:
-        with redirect_stdout(sys.stderr):  # standard output is for data
-            return import_module(module)
+        return import_module(module)
     except (Exception, SystemExit, GeneratorExit) as error:
         raise ModelError(
             f"{module} cannot be imported ({type(error).__name__}: {error}); for your own network "
@@ -66,12 +98,21 @@ def _find_member(module: ModuleType, function: str, name: str) -> Any:
     return found
 
 
+def _copy_instance(network: nn.Module) -> nn.Module:
+    """A copy with its own weights: camcli freezes it, and may load a checkpoint into it.
+
+    A network that cannot be copied is used itself.
+    """
+    with suppress(Exception):  # a module may hold anything
+        return deepcopy(network)
+    return network
+
+
 def _call_network_factory(name: str, maker: Any) -> nn.Module:
     if isinstance(maker, nn.Module):
-        return maker
+        return _copy_instance(maker)
     try:
-        with redirect_stdout(sys.stderr):
-            network = maker()
+        network = maker()
     except (Exception, SystemExit, GeneratorExit) as error:
         raise ModelError(
             f"{name}() raised {type(error).__name__}: {error}; camcli calls it without arguments"
@@ -82,16 +123,3 @@ def _call_network_factory(name: str, maker: Any) -> nn.Module:
             f"{name}() returned an object of type {kind}; it must return a torch.nn.Module"
         )
     return network
-
-
-def _find_user_transform(
-    network: nn.Module, size: Size | None, settings: dict[str, Any]
-) -> Transform:
-    config = getattr(network, "pretrained_cfg", None)
-    own = config if isinstance(config, dict) else {}
-    wanted = own.get("input_size")
-    sides = (
-        wanted[1:] if isinstance(wanted, tuple | list) and len(wanted) == 3 else DEFAULT_INPUT_SIZE
-    )
-    rows, cols = sides if all(isinstance(side, int) for side in sides) else DEFAULT_INPUT_SIZE
-    return Transform(size or (rows, cols), **{**find_transform_settings(own), **settings})

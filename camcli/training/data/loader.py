@@ -17,16 +17,18 @@ from camcli.core.concurrency import prefetch_map
 from camcli.core.errors import ImageError
 from camcli.core.geometry import Float32Array, View
 from camcli.core.types import Failure, Transform
-from camcli.io.images import load_image
+from camcli.io.bands import read_pixels
+from camcli.io.images import ODD_IMAGE_ERRORS, describe_image_error
 from camcli.io.transforms import preprocess_image
 from camcli.training.data.training_samples import TrainingSample
 
+Planes = tuple[Image.Image, ...]
 TRAIN_RESIZE_RATIO = 256 / 224  # TS-CAM resizes to 256 and crops 224
 
 
 @dataclass(frozen=True, slots=True)
 class TrainingBatch:
-    """Inputs (B,3,H,W) and the samples that they show."""
+    """Inputs (B,C,H,W) and the samples that they show."""
 
     samples: tuple[TrainingSample, ...]
     inputs: Tensor
@@ -44,15 +46,16 @@ class Augmentation:
     epoch: int
 
 
-def preprocess_whole(image: Image.Image, transform: Transform) -> Float32Array:
-    """Squash an image to the input size, as TS-CAM does in testing: (3,H,W)."""
-    return preprocess_image(image, View(*image.size, 0, 0, *image.size), transform)
+def preprocess_whole(image: Image.Image | Planes, transform: Transform) -> Float32Array:
+    """Squash an image to the input size, as TS-CAM does in testing: (C,H,W)."""
+    size = (image if isinstance(image, Image.Image) else image[0]).size
+    return preprocess_image(image, View(*size, 0, 0, *size), transform)
 
 
 def preprocess_random_crop(
-    image: Image.Image, transform: Transform, generator: np.random.Generator
+    image: Image.Image | Planes, transform: Transform, generator: np.random.Generator
 ) -> Float32Array:
-    """Crop an image at random and mirror it or not: (3,H,W)."""
+    """Crop an image at random and mirror it or not: (C,H,W)."""
     rows, cols = transform.size
     height, width = round(rows * TRAIN_RESIZE_RATIO), round(cols * TRAIN_RESIZE_RATIO)
     pixels = preprocess_whole(image, replace(transform, size=(height, width)))
@@ -92,13 +95,13 @@ def _load_sample(
 ) -> tuple[TrainingSample, Float32Array] | Failure:
     number, sample = item
     try:
-        image = load_image(sample.path)
-    except ImageError as error:
-        return Failure(sample.name, str(sample.path), str(error))
-    if augment is None:
-        return sample, preprocess_whole(image, transform)
-    generator = np.random.default_rng([augment.seed, augment.epoch, number])
-    return sample, preprocess_random_crop(image, transform, generator)
+        planes = read_pixels(sample.path, transform.channel_count).planes
+        if augment is None:
+            return sample, preprocess_whole(planes, transform)
+        generator = np.random.default_rng([augment.seed, augment.epoch, number])
+        return sample, preprocess_random_crop(planes, transform, generator)
+    except (ImageError, *ODD_IMAGE_ERRORS) as error:
+        return Failure(sample.name, str(sample.path), describe_image_error(error))
 
 
 def shuffle_samples(

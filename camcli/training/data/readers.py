@@ -13,7 +13,8 @@ from camcli.evaluation.datasets.evaluation_samples import create_evaluation_samp
 from camcli.evaluation.datasets.reader import DatasetPaths, TrainingSplit
 from camcli.evaluation.datasets.reader_registry import Dataset, list_readers
 from camcli.io.discovery import find_image_sources
-from camcli.io.labels import create_labels
+from camcli.io.labels import create_folder_labels, create_labels
+from camcli.io.run_folders import is_run_folder_name
 from camcli.training.data.training_samples import TrainingData, TrainingSample
 
 TRAIN_FOLDER_NAMES, VALIDATION_FOLDER_NAMES = ("train",), ("val", "valid", "validation", "test")
@@ -81,7 +82,10 @@ def _read_class_folders(paths: DatasetPaths) -> TrainingData:
     names = sorted(
         p.name
         for p in train.iterdir()
-        if p.is_dir() and not p.name.startswith(".") and os.path.realpath(p) != skip
+        if p.is_dir()
+        and not p.name.startswith(".")
+        and not is_run_folder_name(p.name)
+        and os.path.realpath(p) != skip
     )
     samples, left_out = _find_class_samples(train, paths.skip_folder, names)
     validation, also = (
@@ -89,7 +93,7 @@ def _read_class_folders(paths: DatasetPaths) -> TrainingData:
     )
     return TrainingData(
         "folder by class",
-        create_labels(names),
+        create_folder_labels(names),
         tuple(samples),
         tuple(validation),
         (),

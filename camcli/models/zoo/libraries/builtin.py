@@ -9,10 +9,8 @@ from torch import nn
 
 from camcli.core.errors import ModelError
 from camcli.core.types import Transform
+from camcli.models.zoo.builtin_names import BUILTIN_CNN, BUILTIN_NAMES, BUILTIN_TSCAM
 from camcli.models.zoo.builtin_networks import (
-    BUILTIN_CNN,
-    BUILTIN_NAMES,
-    BUILTIN_TSCAM,
     load_builtin_cnn,
     load_builtin_vit,
     read_builtin_card,

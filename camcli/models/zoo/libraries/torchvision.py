@@ -12,6 +12,7 @@ from torch import nn
 
 from camcli.core.errors import ModelError, format_suggestion
 from camcli.core.types import Transform
+from camcli.models.zoo.input_channels import replace_stem
 from camcli.models.zoo.library import Library, Size
 
 PREFIX = "torchvision:"
@@ -46,13 +47,16 @@ class TorchvisionLibrary(Library):
         raise ModelError(f"no classifier {bare!r} in torchvision{near} (`camcli models {PREFIX}`)")
 
     def create(self, name: str, size: Size | None, **options: Any) -> nn.Module:
-        """torchvision's network, without auxiliary classifiers."""
+        """torchvision's network, without auxiliary classifiers; `in_chans` as timm has it."""
         from torchvision import models
 
         bare = self.remove_prefix(name)
         if bare in NAMES_WITH_AUX:
             options |= {"aux_logits": False, "init_weights": False}
+        channel_count = options.pop("in_chans", 3)
         network: nn.Module = models.get_model(bare, **options)
+        if channel_count != 3:
+            replace_stem(network, channel_count)
         return network
 
     def create_pretrained(self, name: str, size: Size | None) -> nn.Module:
