@@ -150,7 +150,8 @@ def _read_stored_map(maps: MapFolder, sample: Sample, class_index: int, model: M
 def _crop_to_view(raw: NDArray[np.generic], view: View, size: tuple[int, int]) -> Tensor:
     """Bring the map of a whole image to the input: the part in view, zeros elsewhere."""
     values = raw.astype(np.float64)
-    scaled = (values / max(1.0, np.abs(values).max())).astype(np.float32)
+    largest = float(np.abs(values).max())  # of other programs' numbers, beyond float32 perhaps
+    scaled = (values / largest if largest > 1e30 else values).astype(np.float32)
     left, top, right, bottom = view.visible_rectangle
     x0, y0, x1, y1 = view.compute_input_window(*size)
     shows_all = (right - left, bottom - top) == view.image_size
