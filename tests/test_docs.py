@@ -126,8 +126,10 @@ def workplace(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]
     found = torchvision.models.shufflenet_v2_x0_5(num_classes=3)
     torch.save(lively(found).state_dict(), tmp_path / "best.pth")
     (tmp_path / "my_networks.py").write_text(
-        "import timm\ndef small():\n    return timm.create_model('resnet10t', num_classes=4)\n"
-        "def age():\n    return timm.create_model('resnet10t', num_classes=1)\n"
+        "import timm, torch\n"
+        "def small():\n    return timm.create_model('resnet10t', num_classes=4)\n"
+        "def age():\n    torch.manual_seed(0)  # both directions have a map\n"
+        "    return timm.create_model('resnet10t', num_classes=1)\n"
     )
     _save_channels(tmp_path / "xray.pth", 1)
     _save_channels(tmp_path / "satellite.pth", 5)

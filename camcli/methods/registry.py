@@ -27,41 +27,13 @@ from dataclasses import dataclass
 from functools import partial
 from importlib import import_module
 from pkgutil import iter_modules
-from typing import TYPE_CHECKING, Any, Literal, Protocol, get_args
+from typing import TYPE_CHECKING, Any, Literal, get_args
 
 from camcli.core.errors import UsageError, format_suggestion
+from camcli.methods._inputs import MethodInput, find_method_inputs
 
 if TYPE_CHECKING:
     from torch import Tensor
-
-PROVIDER_REGISTRY = "camcli.engine.providers.provider_registry"
-
-
-class MethodInput(Protocol):
-    """The properties of a provider that this registry reads."""
-
-    @property
-    def cost(self) -> str:
-        """What the tensor costs, such as "gradient" for a backward pass."""
-
-    @property
-    def class_specific(self) -> bool:
-        """Whether the tensor depends on the class."""
-
-    @property
-    def layer_specific(self) -> bool:
-        """Whether there is one tensor for each layer."""
-
-
-def find_method_inputs() -> Mapping[str, MethodInput]:
-    """Every tensor that a method may ask for, by name.
-
-    Providers compute with models, so they belong above this package. camcli finds them by name,
-    like plug-ins. They import torch only when they compute.
-    """
-    found: Mapping[str, MethodInput] = import_module(PROVIDER_REGISTRY).PROVIDERS
-    return found
-
 
 # Without --method, camcli runs the first of these that works on the model; TS-CAM only with a head
 # that was trained for it. They were chosen by GT-known on ILSVRC photographs: docs/evaluation.md.

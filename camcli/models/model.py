@@ -206,7 +206,7 @@ def override_transform(transform: Transform, values: Mapping[str, Any]) -> Trans
     for key in ("mean", "std"):
         if len(values.get(key, ())) not in (0, 1, count):
             raise UsageError(
-                f"{key} has {len(values[key])} numbers, but the network takes {count} "
+                f"--{key} has {len(values[key])} numbers, but the network takes {count} "
                 f"channel{'s' * (count != 1)}; give one number for each, or one for all"
             )
     return replace(transform, **values).with_channels(count)

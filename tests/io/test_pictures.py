@@ -243,7 +243,7 @@ def test_every_format_holds_overlays_and_grids(cli: Cli, tmp_path: Path) -> None
             assert path.suffix == f".{ending}"
             with Image.open(path) as image:
                 assert image.format == name
-    with Image.open(tmp_path / "o/chelsea.egyptian-cat.grid.webp") as image:
+    with Image.open(tmp_path / "o/chelsea.egyptian-cat.gradcam.grid.webp") as image:
         assert image.width > 500
 
 

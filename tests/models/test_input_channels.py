@@ -116,7 +116,8 @@ def test_a_network_that_runs_on_no_input_says_so_for_three_channels() -> None:
 def test_the_network_stays_as_it_was(count: int) -> None:
     network = BandMeans(count).train()
     before = {key: value.clone() for key, value in network.state_dict().items()}
-    camcli.explain(camcli.wrap(network, size=8), np.zeros((9, 9, count), np.uint8), "saliency")
+    model = camcli.wrap(network, size=8, head="regression")
+    camcli.explain(model, np.zeros((9, 9, count), np.uint8), "saliency")
     assert network.training
     assert all(p.requires_grad and p.grad is None for p in network.parameters())
     assert not list(hooks(network))
@@ -154,7 +155,7 @@ def test_a_network_of_band_means_gets_exactly_the_mean_of_each_band() -> None:
 
 
 def test_images_of_any_kind_in_one_call(tmp_path: Path) -> None:
-    model = camcli.wrap(BandMeans(1), size=(20, 30), mean=(0,), std=(1,))
+    model = camcli.wrap(BandMeans(1), size=(20, 30), mean=(0,), std=(1,), head="regression")
     picture = gradient_image(30, 20)
     picture.save(tmp_path / "a.png")
     np.save(tmp_path / "a.npy", np.asarray(picture))

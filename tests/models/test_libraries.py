@@ -84,7 +84,7 @@ def test_a_library_needs_one_class(cli: Cli, toy: ToyLibrary) -> None:
         assert words in without.err
     known = lively(toy.create("toy:net", None)).eval()
     torch.save(known.state_dict(), toy.file)
-    assert cli("models", "toy", "--loadable").out == "toy:net\n"
+    assert cli("models", "toy", "--loadable").out == "toy:net\ntoy.pth  (a file here)\n"
     ran = cli("explain", PHOTO, "--model", "toy:net", "--method", "gradcam")
     assert ran.status == 0, ran.err
     assert ran.lines[0]["explanations"][0]["class_name"] in ("ball", "car", "doll", "kite")
