@@ -35,7 +35,8 @@ from camcli.evaluation.faithfulness.faithfulness_metrics import (
     compute_shares,
     parse_metrics,
 )
-from camcli.evaluation.faithfulness.fills import Blur, create_fills
+from camcli.evaluation.faithfulness.faithfulness_options import Blur
+from camcli.evaluation.faithfulness.fills import create_fills
 from camcli.evaluation.faithfulness.masked_passes import PassPlan
 from camcli.evaluation.faithfulness.metric_values import compute_area, compute_insertion
 from camcli.evaluation.faithfulness.pass_runner import PassRunner

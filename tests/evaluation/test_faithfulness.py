@@ -23,7 +23,13 @@ from camcli.core.types import ImageSource, Transform
 from camcli.evaluation.faithfulness.evidence_board import EvidenceBoard
 from camcli.evaluation.faithfulness.evidence_lines import evidence_from_json, evidence_to_json
 from camcli.evaluation.faithfulness.faithfulness_metrics import METRICS, parse_metrics
-from camcli.evaluation.faithfulness.fills import Blur, blur_image, create_fills, parse_blur
+from camcli.evaluation.faithfulness.faithfulness_options import (
+    Blur,
+    parse_baselines,
+    parse_blur,
+    parse_sanity_checks,
+)
+from camcli.evaluation.faithfulness.fills import blur_image, create_fills
 from camcli.evaluation.faithfulness.linear_fill import fill_linearly
 from camcli.evaluation.faithfulness.map_similarity import (
     compare_map_ranks,
@@ -38,16 +44,14 @@ from camcli.evaluation.faithfulness.metric_values import (
     compute_road,
     compute_saco,
     compute_spearman,
+    compute_step_counts,
 )
 from camcli.evaluation.faithfulness.pass_runner import PassRunner
-from camcli.evaluation.faithfulness.pixel_baselines import parse_baselines
 from camcli.evaluation.faithfulness.pixel_ranks import (
     NEVER,
-    compute_step_counts,
     create_tie_order,
     rank_pixels,
 )
-from camcli.evaluation.faithfulness.sanity_checks import parse_sanity_checks
 from camcli.evaluation.faithfulness.scored_image import (
     ImageEvidence,
     PixelMap,

@@ -106,12 +106,10 @@ def faithfulness(
     check_no_existing_run(folder, continues, IMAGE_SCORES_FILE)
     name = choose_model_name(model.model, model_options, wanted, options.layer_specs)
 
-    from camcli.evaluation.faithfulness.faithfulness_evaluation import (
+    from camcli.evaluation.faithfulness.faithfulness_options import (
         FaithfulnessOptions,
         check_faithfulness_options,
-        create_faithfulness_config,
         parse_limits,
-        plan_rows,
     )
 
     chosen = FaithfulnessOptions(
@@ -133,6 +131,10 @@ def faithfulness(
     limits = parse_limits(evaluation.fail_under or [], evaluation.fail_over or [], chosen.metrics)
 
     from camcli.cli.runners.run_faithfulness_command import run_faithfulness_command
+    from camcli.evaluation.faithfulness.faithfulness_evaluation import (
+        create_faithfulness_config,
+        plan_rows,
+    )
     from camcli.runs.run_config import RunConfig
     from camcli.runs.similarity import bind_target
 

@@ -12,7 +12,7 @@ from camcli.cli.console import is_jsonl_output, print_data, print_error, print_i
 from camcli.cli.options import OutputFormat
 from camcli.cli.runners.run_evaluate import print_problem, track_progress
 from camcli.core.errors import to_one_line
-from camcli.evaluation.faithfulness.faithfulness_evaluation import MetricLimit
+from camcli.evaluation.faithfulness.faithfulness_options import MetricLimit
 from camcli.evaluation.faithfulness.faithfulness_report import (
     FaithfulnessReport,
     format_faithfulness_table,

@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from camcli.core.errors import UsageError, format_suggestion
+from camcli.core.errors import UsageError
 from camcli.core.types import Failure, FitMode, ImageSource
 from camcli.engine.plan import PlanOptions, plan_layer_specs
 from camcli.engine.request import Request
@@ -16,19 +14,20 @@ from camcli.engine.smoothing import parse_smoothing_options
 from camcli.engine.target_weights import compute_one_hot_weights
 from camcli.evaluation.datasets.annotations import hash_image_name
 from camcli.evaluation.faithfulness.faithfulness_metrics import parse_metrics
+from camcli.evaluation.faithfulness.faithfulness_options import (
+    DEFAULT_BASELINES,
+    RANDOM_CAM,
+    FaithfulnessOptions,
+    check_faithfulness_options,
+    parse_baselines,
+    parse_blur,
+    parse_sanity_checks,
+)
 from camcli.evaluation.faithfulness.faithfulness_report import FaithfulnessReport
 from camcli.evaluation.faithfulness.faithfulness_run import FaithfulnessConfig, run_faithfulness
-from camcli.evaluation.faithfulness.fills import parse_blur
 from camcli.evaluation.faithfulness.map_preparation import MapRows
 from camcli.evaluation.faithfulness.masked_passes import PassPlan
-from camcli.evaluation.faithfulness.pixel_baselines import (
-    BASELINES,
-    RANDOM_CAM,
-    parse_baselines,
-)
-from camcli.evaluation.faithfulness.sanity_checks import parse_sanity_checks
 from camcli.evaluation.map_files import MapFolder
-from camcli.io.charts import ChartFormat
 from camcli.io.discovery import find_image_sources
 from camcli.methods.option_parsing import parse_methods
 from camcli.methods.registry import Method, find_method
@@ -37,35 +36,6 @@ from camcli.models.model import Model
 from camcli.runs.manifest import create_manifest, create_model_entry
 from camcli.runs.run_config import RunConfig
 from camcli.runs.similarity import bind_target
-
-DEFAULT_BASELINES = ",".join(BASELINES)
-REFUSED_TARGETS = {
-    "top": "it explains several classes",
-    "all": "it explains several classes",
-    "above": "it explains several classes",
-    "finer": "a contrast is no confidence",
-    "like": "a similarity is no confidence",
-}
-
-
-@dataclass(frozen=True, slots=True)
-class FaithfulnessOptions:
-    """The options of an evaluation of faithfulness, as the command line has them."""
-
-    metrics: str = "standard"
-    steps: int = 20
-    blur: str = "rise"
-    cells: int = 7
-    baselines: str = DEFAULT_BASELINES
-    target: str = "predicted"
-    limit: int | None = None
-    resamples: int = 1000
-    seed: int = 0
-    output: Path | None = None
-    overwrite: bool = False
-    resume: bool = False
-    sanity: str = "none"
-    chart_format: ChartFormat = "png"
 
 
 def evaluate_faithfulness(
@@ -143,57 +113,6 @@ def evaluate_faithfulness(
 
 def _to_list(value: str | Sequence[str] | None) -> list[str]:
     return [value] if isinstance(value, str) else list(value or ())
-
-
-def check_faithfulness_options(options: FaithfulnessOptions, fit: FitMode) -> None:
-    """Refuse what cannot be scored. Raises UsageError."""
-    kind = options.target.partition(":")[0]
-    if kind in REFUSED_TARGETS:
-        raise UsageError(
-            f"--target {options.target} does not work here: {REFUSED_TARGETS[kind]}. "
-            "Use predicted, a class, folder or @targets.csv"
-        )
-    if fit == "tencrop":
-        raise UsageError("--fit tencrop does not work here: ten crops have no pixels in common")
-    parse_metrics(options.metrics)
-    parse_blur(options.blur)
-    parse_baselines(options.baselines)
-    parse_sanity_checks(options.sanity)
-
-
-@dataclass(frozen=True, slots=True)
-class MetricLimit:
-    """A limit for a metric of every method: `--fail-under` or `--fail-over`."""
-
-    metric: str
-    value: float
-    is_minimum: bool
-
-    def is_missed(self, value: float | None) -> bool:
-        """Whether a value is beyond the limit; a metric that was not measured is."""
-        if value is None:
-            return True
-        return value < self.value if self.is_minimum else value > self.value
-
-
-def parse_limits(under: Sequence[str], over: Sequence[str], metrics: str) -> list[MetricLimit]:
-    """Read METRIC=X of `--fail-under` and `--fail-over`. Raises UsageError."""
-    return [
-        _parse_limit(option, text, metrics, is_minimum=option == "--fail-under")
-        for option, texts in (("--fail-under", under), ("--fail-over", over))
-        for text in texts
-    ]
-
-
-def _parse_limit(option: str, text: str, metrics: str, *, is_minimum: bool) -> MetricLimit:
-    name, _, value = text.partition("=")
-    names = [metric.name for metric in parse_metrics(metrics)]
-    if name not in names:
-        near = format_suggestion(name, names)
-        raise UsageError(f"{option} {text}: no such metric here{near} ({', '.join(names)})")
-    if not re.fullmatch(r"-?\d*\.?\d+", value):
-        raise UsageError(f"{option} {text}: write METRIC=X, such as road=0.1")
-    return MetricLimit(name, float(value), is_minimum)
 
 
 def _check_has_confidence(run_config: RunConfig) -> None:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 from camcli.core.errors import UsageError, format_suggestion
 from camcli.evaluation.faithfulness.metric_values import (
@@ -19,9 +19,11 @@ from camcli.evaluation.faithfulness.metric_values import (
     compute_saco,
     compute_spearman,
     compute_srg,
+    compute_step_counts,
 )
-from camcli.evaluation.faithfulness.pixel_ranks import compute_step_counts
-from camcli.evaluation.faithfulness.scored_image import CurveSpec, ImageEvidence, RowEvidence
+
+if TYPE_CHECKING:
+    from camcli.evaluation.faithfulness.scored_image import ImageEvidence, RowEvidence
 
 Extra = Literal["masked", "half", "cells", "groups"]  # passes besides the curves
 ROAD_STEPS = 10  # shares 0.1 to 0.9
@@ -206,13 +208,3 @@ def parse_metrics(text: str) -> tuple[FaithfulnessMetric, ...]:
     if not names:
         raise UsageError("--metrics is empty; write standard, all, or names of metrics")
     return tuple(metric for metric in METRICS if metric.name in names)
-
-
-def list_curve_specs(metrics: Sequence[FaithfulnessMetric], steps: int) -> list[CurveSpec]:
-    """The curves that these metrics need, each once. ROAD has steps of its own."""
-    names = dict.fromkeys(name for metric in metrics for name in metric.curves)
-    return [
-        CurveSpec(fill, order, ROAD_STEPS if fill == "linear" else steps)  # type: ignore[arg-type]
-        for name in names
-        for fill, order in [name.split("_")]
-    ]

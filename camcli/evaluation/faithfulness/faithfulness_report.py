@@ -15,7 +15,7 @@ from camcli.evaluation.faithfulness.evidence_board import (
     EvidenceBoard,
 )
 from camcli.evaluation.faithfulness.faithfulness_metrics import METRICS, FaithfulnessMetric
-from camcli.evaluation.faithfulness.fills import FILLS
+from camcli.evaluation.faithfulness.faithfulness_options import FILLS
 from camcli.evaluation.faithfulness.sanity_checks import SanityReport
 from camcli.evaluation.metrics.aggregation import MetricValue
 from camcli.evaluation.predictions import EvaluationRow

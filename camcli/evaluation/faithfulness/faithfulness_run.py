@@ -19,6 +19,7 @@ from camcli.evaluation.faithfulness.faithfulness_files import (
     SANITY_CHART,
     FaithfulnessFiles,
 )
+from camcli.evaluation.faithfulness.faithfulness_options import SanityCheck
 from camcli.evaluation.faithfulness.faithfulness_report import FaithfulnessReport, create_report
 from camcli.evaluation.faithfulness.map_preparation import MapRows, iter_prepared_images
 from camcli.evaluation.faithfulness.masked_passes import PassPlan
@@ -26,7 +27,6 @@ from camcli.evaluation.faithfulness.pass_examples import MAX_EXAMPLES, draw_pass
 from camcli.evaluation.faithfulness.pass_runner import PassRunner
 from camcli.evaluation.faithfulness.sanity_checks import (
     SANITY_IMAGES,
-    SanityCheck,
     SanityReport,
     run_sanity_checks,
 )

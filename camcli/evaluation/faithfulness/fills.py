@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import re
 from dataclasses import dataclass
-from typing import Literal
 
 import numpy as np
 import torch
@@ -12,44 +10,17 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn.functional import conv2d, pad
 
-from camcli.core.errors import UsageError
 from camcli.core.rng import create_normal_noise
 from camcli.core.types import Transform
+from camcli.evaluation.faithfulness.faithfulness_options import (
+    RISE_KERNEL_SIDE,
+    RISE_SIGMA,
+    Blur,
+    FillName,
+)
 from camcli.evaluation.faithfulness.linear_fill import fill_linearly
 
-FillName = Literal["zero", "blur", "mean", "linear"]
-FILLS: dict[FillName, str] = {
-    "zero": "0 of the normalized input: the mean color of the training data",
-    "blur": "the blurred image",
-    "mean": "the mean color of the image",
-    "linear": "linear imputation from the neighbors, with noise of 0.01",
-}
 NOISE_LEVEL = 0.01  # standard deviation, in units where the image is in [0, 1]
-RISE_KERNEL_SIDE, RISE_SIGMA = 11, 5
-MAX_BLUR_SIDE = 501
-
-
-@dataclass(frozen=True, slots=True)
-class Blur:
-    """A Gaussian blur; `sigma` None is RISE's own kernel, literally."""
-
-    side: int = RISE_KERNEL_SIDE
-    sigma: float | None = None
-
-    @property
-    def name(self) -> str:
-        """The value of `--blur`."""
-        return "rise" if self.sigma is None else f"{self.side}:{self.sigma:g}"
-
-
-def parse_blur(text: str) -> Blur:
-    """Read `rise`, or SIDE:SIGMA in pixels, such as 51:41."""
-    if text == "rise":
-        return Blur()
-    found = re.fullmatch(r"(\d{1,3}):(\d{1,4}(?:\.\d+)?)", text)
-    if not found or int(found[1]) % 2 == 0 or float(found[2]) <= 0 or int(found[1]) > MAX_BLUR_SIDE:
-        raise UsageError(f"--blur {text}: write rise, or an odd side and a sigma, such as 51:41")
-    return Blur(int(found[1]), float(found[2]))
 
 
 @dataclass(frozen=True, slots=True)

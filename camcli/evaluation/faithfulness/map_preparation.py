@@ -18,8 +18,9 @@ from camcli.core.maps import normalize_maps
 from camcli.core.types import Failure, MapStatus, Result, Sample
 from camcli.engine.request import Request
 from camcli.evaluation.datasets.annotations import Problem
-from camcli.evaluation.faithfulness.fills import Blur, create_fills
-from camcli.evaluation.faithfulness.pixel_baselines import BASELINES, RANDOM_CAM
+from camcli.evaluation.faithfulness.faithfulness_options import RANDOM_CAM, Blur
+from camcli.evaluation.faithfulness.fills import create_fills
+from camcli.evaluation.faithfulness.pixel_baselines import BASELINES
 from camcli.evaluation.faithfulness.pixel_ranks import (
     create_tie_order,
     rank_pixels,

@@ -10,11 +10,9 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from camcli.evaluation.faithfulness.faithfulness_metrics import (
-    FaithfulnessMetric,
-    list_curve_specs,
-)
-from camcli.evaluation.faithfulness.pixel_ranks import PixelRanks, compute_step_counts
+from camcli.evaluation.faithfulness.faithfulness_metrics import ROAD_STEPS, FaithfulnessMetric
+from camcli.evaluation.faithfulness.metric_values import compute_step_counts
+from camcli.evaluation.faithfulness.pixel_ranks import PixelRanks
 from camcli.evaluation.faithfulness.scored_image import (
     CurveSpec,
     PixelMap,
@@ -57,6 +55,16 @@ class PassPlan:
     def needs(self, extra: str) -> bool:
         """Whether a metric needs these passes besides the curves."""
         return any(extra in metric.extras for metric in self.metrics)
+
+
+def list_curve_specs(metrics: Sequence[FaithfulnessMetric], steps: int) -> list[CurveSpec]:
+    """The curves that these metrics need, each once. ROAD has steps of its own."""
+    names = dict.fromkeys(name for metric in metrics for name in metric.curves)
+    return [
+        CurveSpec(fill, order, ROAD_STEPS if fill == "linear" else steps)  # type: ignore[arg-type]
+        for name in names
+        for fill, order in [name.split("_")]
+    ]
 
 
 Passes = Iterator[tuple[list[PassKey], Tensor]]

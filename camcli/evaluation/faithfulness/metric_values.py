@@ -6,7 +6,6 @@ from collections.abc import Sequence
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
-from scipy.stats import rankdata
 
 Floats = NDArray[np.float64]
 
@@ -40,6 +39,8 @@ def compute_drop(confidence: float, masked: float) -> float:
 
 def compute_spearman(first: ArrayLike, second: ArrayLike) -> float | None:
     """Spearman's rank correlation, with mean ranks for ties; None if one side is constant."""
+    from scipy.stats import rankdata  # slow to import
+
     ranks = [rankdata(np.asarray(values, np.float64)) for values in (first, second)]
     centered = [r - r.mean() for r in ranks]
     scale = float(np.sqrt((centered[0] ** 2).sum() * (centered[1] ** 2).sum()))
@@ -57,3 +58,8 @@ def compute_saco(saliences: Sequence[float], drops: Sequence[float]) -> float | 
     weights = s[i] - s[j]
     total = float(np.abs(weights).sum())
     return float(np.where(g[i] >= g[j], weights, -weights).sum() / total) if total > 0 else None
+
+
+def compute_step_counts(pixel_count: int, steps: int) -> list[int]:
+    """The number of pixels that each step removes: k_j = floor((2 j N + S) / 2 S), j = 0..S."""
+    return [(2 * j * pixel_count + steps) // (2 * steps) for j in range(steps + 1)]

@@ -9,13 +9,12 @@ import torch
 from torch import Tensor
 from torch.nn.functional import conv2d, pad
 
-from camcli.core.errors import UsageError, format_suggestion
 from camcli.core.maps import resize_maps
 from camcli.evaluation.baselines import GAUSSIAN_SIGMA, NOISE_GRID_SIDE
 from camcli.evaluation.datasets.annotations import hash_image_name
+from camcli.evaluation.faithfulness.faithfulness_options import RANDOM_CAM
 
 GRAY_WEIGHTS = (0.299, 0.587, 0.114)  # ITU-R 601, of a three-channel image
-RANDOM_CAM = "randomcam"  # a method: it reads the network's features
 
 
 def create_center_map(image: Tensor, image_name: str, seed: int) -> Tensor:
@@ -52,16 +51,3 @@ BASELINES: dict[str, BaselineMap | None] = {
     "sobel": create_sobel_map,
     RANDOM_CAM: None,
 }
-
-
-def parse_baselines(text: str) -> tuple[str, ...]:
-    """Read `none`, or names separated by commas. Raises UsageError."""
-    names = tuple(dict.fromkeys(part.strip() for part in text.split(",") if part.strip()))
-    if names == ("none",):
-        return ()
-    for name in names:
-        if name not in BASELINES:
-            near = format_suggestion(name, BASELINES)
-            known = ", ".join(BASELINES)
-            raise UsageError(f"--baselines {name}: no such baseline{near} ({known}, none)")
-    return names

@@ -67,8 +67,3 @@ def rank_pixels(
 def resize_to_input(values: Tensor, size: tuple[int, int]) -> Tensor:
     """Bring a map (h,w) to the size of the input, as maps are resized: -> (H,W) float32."""
     return resize_maps(values.float()[None], size)[0]
-
-
-def compute_step_counts(pixel_count: int, steps: int) -> list[int]:
-    """The number of pixels that each step removes: k_j = floor((2 j N + S) / 2 S), j = 0..S."""
-    return [(2 * j * pixel_count + steps) // (2 * steps) for j in range(steps + 1)]

@@ -9,14 +9,13 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
-from typing import Literal, get_args
 
 import numpy as np
 
-from camcli.core.errors import UsageError, format_suggestion
 from camcli.core.geometry import Float32Array
 from camcli.core.types import Failure, ImageSource, Result
 from camcli.engine.target_rules import Target, TargetRule, choose_top
+from camcli.evaluation.faithfulness.faithfulness_options import SanityCheck
 from camcli.evaluation.faithfulness.map_similarity import compare_map_ranks, compute_ssim
 from camcli.evaluation.faithfulness.weight_shuffling import (
     NetworkPart,
@@ -26,7 +25,6 @@ from camcli.evaluation.faithfulness.weight_shuffling import (
 from camcli.runs.pipeline import run_pipeline
 from camcli.runs.run_config import RunConfig
 
-SanityCheck = Literal["cascade", "independent", "classes"]
 SANITY_IMAGES = 20
 OTHER_CLASSES = 4
 SAME_MAP = 0.9  # correlation above which a map does not see a change
@@ -99,19 +97,6 @@ class SanityReport:
     rows: tuple[RowSanity, ...]
     part_names: tuple[str, ...]
     example_maps: Mapping[str, Sequence[Maps]]
-
-
-def parse_sanity_checks(text: str) -> tuple[SanityCheck, ...]:
-    """Read `none`, or checks separated by commas. Raises UsageError."""
-    names = tuple(dict.fromkeys(part.strip() for part in text.split(",") if part.strip()))
-    if names == ("none",):
-        return ()
-    known = get_args(SanityCheck)
-    for name in names:
-        if name not in known:
-            near = format_suggestion(name, known)
-            raise UsageError(f"--sanity {name}: no such check{near} ({', '.join(known)}, none)")
-    return tuple(check for check in known if check in names)
 
 
 def run_sanity_checks(

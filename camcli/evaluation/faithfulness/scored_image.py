@@ -9,7 +9,8 @@ from typing import Literal
 from torch import Tensor
 
 from camcli.core.types import ImageSource, MapStatus
-from camcli.evaluation.faithfulness.fills import FillName, Fills
+from camcli.evaluation.faithfulness.faithfulness_options import FillName
+from camcli.evaluation.faithfulness.fills import Fills
 from camcli.evaluation.faithfulness.pixel_ranks import PixelRanks
 from camcli.evaluation.predictions import EvaluationRow
 
