@@ -7,7 +7,8 @@ from typing import Annotated
 
 from typer import Option
 
-from camcli.cli.declarations import INPUT, METHOD, NO_TYPE, OUTPUT
+from camcli.cli.declarations import INPUT, METHOD, OUTPUT
+from camcli.cli.evaluate_declarations import ResumeEvaluation
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,15 +78,7 @@ class FaithfulnessArguments:
             rich_help_panel=INPUT,
         ),
     ] = None
-    resume: Annotated[
-        bool,
-        Option(
-            "--resume",
-            metavar=NO_TYPE,
-            help="Continue an earlier evaluation in the output folder.",
-            rich_help_panel=OUTPUT,
-        ),
-    ] = False
+    resume: ResumeEvaluation = False
     fail_under: Annotated[
         list[str] | None,
         Option(
