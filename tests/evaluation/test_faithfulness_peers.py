@@ -51,6 +51,8 @@ class StoredMap:
 def network() -> nn.Module:
     torch.manual_seed(0)
     layers = (nn.Conv2d(3, 8, 3, padding=1), nn.ReLU(), nn.Conv2d(8, 5, 3, padding=1))
+    with torch.no_grad():
+        layers[2].weight *= 40  # type: ignore[operator]  # so that confidences differ
     return nn.Sequential(*layers, nn.AdaptiveAvgPool2d(1), nn.Flatten()).eval()
 
 
@@ -106,4 +108,4 @@ def test_road_is_that_of_pytorch_grad_cam_without_ties(
         network,
     )
     assert own == pytest.approx(float(np.ravel(peer)[0]), abs=2e-4)
-    assert abs(own) > 1e-4
+    assert abs(own) > 2e-3
