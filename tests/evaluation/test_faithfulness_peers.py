@@ -52,7 +52,7 @@ def network() -> nn.Module:
     torch.manual_seed(0)
     layers = (nn.Conv2d(3, 8, 3, padding=1), nn.ReLU(), nn.Conv2d(8, 5, 3, padding=1))
     with torch.no_grad():
-        layers[2].weight *= 40  # type: ignore[operator]  # so that confidences differ
+        layers[2].weight *= 40  # so that confidences differ
     return nn.Sequential(*layers, nn.AdaptiveAvgPool2d(1), nn.Flatten()).eval()
 
 
@@ -61,7 +61,9 @@ def image() -> PreparedImage:
     """An image with a map without ties and in [0,1], and no noise in the linear fill."""
     generator = torch.Generator().manual_seed(1)
     pixels = torch.rand(3, SIDE, SIDE, generator=generator)
-    values = torch.randperm(SIDE * SIDE, generator=generator).reshape(SIDE, SIDE) / (SIDE**2 - 1)
+    pixels[:, 4:12, 5:15] += 2  # an object
+    ranks = pixels.sum(dim=0).flatten().argsort().argsort().reshape(SIDE, SIDE)
+    values = ranks / (SIDE**2 - 1)
     prepared = prepare_image(pixels, [values])
     prepared.fills.noise.zero_()
     return prepared
