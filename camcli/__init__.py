@@ -32,6 +32,12 @@ if TYPE_CHECKING:
     from camcli.core.types import Box as Box
     from camcli.core.types import Failure as Failure
     from camcli.core.types import Layer as Layer
+    from camcli.evaluation.faithfulness.faithfulness_evaluation import (
+        evaluate_faithfulness as evaluate_faithfulness,
+    )
+    from camcli.evaluation.faithfulness.faithfulness_report import (
+        FaithfulnessReport as FaithfulnessReport,
+    )
     from camcli.evaluation.localization import evaluate_localization as evaluate_localization
     from camcli.evaluation.report import LocalizationReport as LocalizationReport
     from camcli.methods.registry import Method as Method
@@ -50,6 +56,8 @@ _MODULES = {
         *("MethodError", "ModelError", "TargetError", "UsageError"),
     ),
     "camcli.core.types": ("Box", "Failure", "Layer"),
+    "camcli.evaluation.faithfulness.faithfulness_evaluation": ("evaluate_faithfulness",),
+    "camcli.evaluation.faithfulness.faithfulness_report": ("FaithfulnessReport",),
     "camcli.evaluation.localization": ("evaluate_localization",),
     "camcli.evaluation.report": ("LocalizationReport",),
     "camcli.methods.registry": ("Method", "method"),

@@ -79,6 +79,15 @@ MapFolders = Annotated[
         rich_help_panel=INPUT,
     ),
 ]
+ResumeEvaluation = Annotated[
+    bool,
+    Option(
+        "--resume",
+        metavar=NO_TYPE,
+        help="Continue an earlier evaluation in the output folder.",
+        rich_help_panel=OUTPUT,
+    ),
+]
 Resamples = Annotated[
     int,
     Option(

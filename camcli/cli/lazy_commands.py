@@ -27,7 +27,7 @@ COMMAND_SUMMARIES: Mapping[str, str] = {
     "methods": "List the methods: inputs, network types, cost and paper.",
     "models": "List model names: built-in, timm, torchvision.",
     "doctor": "Check the installation: versions, devices, weights and folders.",
-    "evaluate": "Measure how well maps match ground truth.",
+    "evaluate": "Measure maps against ground truth, or against the network itself.",
     "train": "Train a head that makes maps: TS-CAM for a ViT, CAM for a CNN.",
 }
 

@@ -13,6 +13,7 @@ from itertools import count
 from pathlib import Path, PurePosixPath
 from typing import get_args
 
+from camcli.evaluation.datasets.annotations import Problem
 from camcli.evaluation.datasets.evaluation_samples import EvaluationSample
 from camcli.evaluation.evaluation_plots import (
     draw_error_types,
@@ -25,6 +26,7 @@ from camcli.evaluation.file_names import (
     METRICS_FILE,
     PROBLEMS_FILE,
     REPORT_FILE,
+    SCORE_LOG_FILE,
 )
 from camcli.evaluation.predictions import EvaluationRow
 from camcli.evaluation.report import (
@@ -33,6 +35,7 @@ from camcli.evaluation.report import (
     problems_to_csv,
     rows_to_csv,
 )
+from camcli.evaluation.score_log import EarlierScores, append_problem, append_score
 from camcli.evaluation.scores import ImageScore
 from camcli.io.charts import ChartFormat, encode_chart
 from camcli.io.discovery import create_output_stems
@@ -54,24 +57,43 @@ class EvaluationFiles:
     folder: Path
     overwrite: bool = False
     chart_format: ChartFormat = "png"
+    resume: bool = False
     _log: ResultsLog | None = None
+    _score_log: ResultsLog | None = None
     _slugs: dict[EvaluationRow, str] = field(default_factory=dict)
 
     def start(self) -> ResultsLog:
         """Remove the files of an earlier evaluation and open images.jsonl, if not yet done."""
         if self._log is None:
-            remove_old_report(self.folder)
-            self._log = ResultsLog.open(self.folder / IMAGE_SCORES_FILE, overwrite=self.overwrite)
+            remove_old_report(self.folder, keep_pictures=self.resume)
+            replaces = self.overwrite or self.resume  # scores.jsonl has what a resumed one needs
+            self._log = ResultsLog.open(self.folder / IMAGE_SCORES_FILE, overwrite=replaces)
+            self._score_log = ResultsLog.open(
+                self.folder / SCORE_LOG_FILE, overwrite=self.overwrite, resume=self.resume
+            )
         return self._log
 
-    def append_score(self, image_score: ImageScore) -> None:
-        """Append a line to images.jsonl."""
+    def append_score(self, image_score: ImageScore, key: str, *, is_earlier: bool = False) -> None:
+        """Append a line to images.jsonl, and to scores.jsonl unless it is there already."""
         self.start().append(image_score_to_json(image_score))
+        if self._score_log is not None and not is_earlier:
+            append_score(self._score_log, key, image_score)
+
+    def append_problem(self, problem: Problem) -> None:
+        """Append a problem to scores.jsonl."""
+        if self._score_log is not None:
+            append_problem(self._score_log, problem)
+
+    def load_earlier_scores(self) -> EarlierScores:
+        """The scores that a resumed evaluation continues; none for a new one."""
+        path = self.folder / SCORE_LOG_FILE
+        return EarlierScores.load(path) if self.resume else EarlierScores(path)
 
     def close(self) -> None:
-        """Close images.jsonl; without lines it is removed."""
-        if self._log is not None:
-            self._log.close()
+        """Close both logs; without lines they are removed."""
+        for log in (self._log, self._score_log):
+            if log is not None:
+                log.close()
 
     def write_gallery(self, row: EvaluationRow, picture: bytes) -> None:
         """Write the gallery of a row under a name of its own."""
@@ -90,24 +112,26 @@ class EvaluationFiles:
         """Write the report as JSON and CSV, the problems, and the plots."""
         content = f"{json.dumps(report.to_dict(), indent=1)}\n".encode()
         write_file(self.folder / REPORT_FILE, content)
-        write_file(self.folder / METRICS_FILE, _encode_csv(rows_to_csv(report.rows)))
+        write_file(self.folder / METRICS_FILE, encode_csv(rows_to_csv(report.rows)))
         if report.problems:
-            write_file(self.folder / PROBLEMS_FILE, _encode_csv(problems_to_csv(report.problems)))
+            write_file(self.folder / PROBLEMS_FILE, encode_csv(problems_to_csv(report.problems)))
         for name, draw in PLOTS.items():
             if chart := draw(report.rows, report.row_names):
                 content = encode_chart(chart, self.chart_format)
                 write_file(self.folder / f"{name}.{self.chart_format}", content)
 
 
-def _encode_csv(text: str) -> bytes:
+def encode_csv(text: str) -> bytes:
+    """The bytes of a CSV file; odd characters of file names are escaped."""
     return text.encode(errors="backslashreplace")
 
 
-def remove_old_report(folder: Path) -> None:
+def remove_old_report(folder: Path, *, keep_pictures: bool = False) -> None:
     """Remove the files of an earlier evaluation, so that they are not mistaken for new ones."""
     charts = (f"{name}.{ending}" for name in PLOTS for ending in get_args(ChartFormat))
     names = (REPORT_FILE, METRICS_FILE, PROBLEMS_FILE, *charts)
-    pictures = (*folder.glob("gallery.*.jpg"), *_iter_boxed_pictures(folder / GALLERY_FOLDER))
+    boxed = [] if keep_pictures else _iter_boxed_pictures(folder / GALLERY_FOLDER)
+    pictures = (*folder.glob("gallery.*.jpg"), *boxed)
     for path in (*(folder / name for name in names), *pictures):
         with suppress(OSError):
             path.unlink()

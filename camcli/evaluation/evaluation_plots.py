@@ -27,7 +27,7 @@ def draw_threshold_curves(row_metrics: Sequence[RowMetrics], names: Sequence[str
         x, y = line.curves["threshold"], line.curves["box_acc_at_threshold"]
         first, last = find_best_range(y)
         span = f"{x[first]:.2f}" + (f" to {x[last]:.2f}" if last > first else "")
-        axes.plot(x, y, **look, label=f"{_shorten_label(name)}: {y[first]:.3f} at {span}")
+        axes.plot(x, y, **look, label=f"{shorten_label(name)}: {y[first]:.3f} at {span}")
         middle = (first + last) // 2
         axes.plot(x[middle], y[middle], "o", color=look["color"], markersize=5, zorder=3)
         if isinstance(line.row.threshold, float):
@@ -53,7 +53,7 @@ def draw_iou_curves(row_metrics: Sequence[RowMetrics], names: Sequence[str]) -> 
     """Plot the share of images whose box has at least each IoU."""
     figure, axes = _create_figure("Share of images whose box has at least an IoU")
     for line, name, look in zip(row_metrics, names, _choose_line_styles(row_metrics), strict=True):
-        label = f"{_shorten_label(name)} at {line.row.threshold}"
+        label = f"{shorten_label(name)} at {line.row.threshold}"
         axes.plot(line.curves["iou"], line.curves["gt_known_at_iou"], **look, label=label)
     axes.axvline(0.5, color="0.8", linewidth=0.8, zorder=0)
     axes.set_xlabel("IoU with the best-fitting ground-truth box")
@@ -64,7 +64,7 @@ def draw_iou_curves(row_metrics: Sequence[RowMetrics], names: Sequence[str]) -> 
 def draw_error_types(row_metrics: Sequence[RowMetrics], names: Sequence[str]) -> Figure | None:
     """Plot the shares of the error types as bars; None without class predictions."""
     rows = [
-        (_shorten_label(n), line)
+        (shorten_label(n), line)
         for n, line in zip(names, row_metrics, strict=True)
         if "split" in line.curves
     ]
@@ -88,7 +88,7 @@ def draw_error_types(row_metrics: Sequence[RowMetrics], names: Sequence[str]) ->
     return figure
 
 
-def _shorten_label(name: str) -> str:
+def shorten_label(name: str) -> str:
     """The end of a long name, which tells paths apart; `$` is escaped, as it starts a formula."""
     short = name if len(name) <= MAX_LABEL_LENGTH else f"…{name[-MAX_LABEL_LENGTH:]}"
     return short.replace("$", r"\$")

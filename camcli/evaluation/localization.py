@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import AbstractContextManager, closing, contextmanager
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import closing
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 from camcli.core.boxes import BoxSelection
 from camcli.core.errors import CamcliError, UsageError
@@ -26,6 +26,8 @@ from camcli.evaluation.evaluation_files import EvaluationFiles, create_picture_s
 from camcli.evaluation.gallery import draw_examples, encode_boxed_picture
 from camcli.evaluation.predictions import ANNOTATED_CLASS, MapSource, ModelMaps, Prediction
 from camcli.evaluation.report import LocalizationReport, summarize_rows
+from camcli.evaluation.reporter import EvaluationReporter
+from camcli.evaluation.score_log import compute_sample_key, compute_source_key, list_all_rows
 from camcli.evaluation.scoreboard import Scoreboard
 from camcli.evaluation.scores import ImageScore, score_predictions
 from camcli.io.charts import ChartFormat
@@ -35,25 +37,6 @@ from camcli.models.model import Model
 from camcli.runs.run_config import RunConfig
 
 GalleryChoice = Literal["examples", "all"]
-
-
-@contextmanager
-def _ignore_progress(_total: int) -> Iterator[Callable[[], None]]:
-    yield lambda: None
-
-
-@dataclass(frozen=True, slots=True)
-class EvaluationReporter:
-    """Callbacks by which an evaluation reports to its caller; by default they do nothing.
-
-    `track_progress(total)` yields a function to call after each of `total` scores.
-    `report_problem` gets each problem once. `report_result` gets the report, complete or not,
-    after its files are written.
-    """
-
-    track_progress: Callable[[int], AbstractContextManager[Callable[[], None]]] = _ignore_progress
-    report_problem: Callable[[Problem], None] = lambda _problem: None
-    report_result: Callable[[LocalizationReport], None] = lambda _report: None
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,6 +59,8 @@ class LocalizationConfig:
     overwrite: bool = False
     gallery: GalleryChoice = "examples"
     chart_format: ChartFormat = "png"
+    resume: bool = False
+    settings: Mapping[str, Any] = field(default_factory=dict)
 
 
 def evaluate_localization(
@@ -99,6 +84,7 @@ def evaluate_localization(
     seed: int = 0,
     output: str | Path | None = None,
     overwrite: bool = False,
+    resume: bool = False,
     gallery: GalleryChoice = "examples",
 ) -> LocalizationReport:
     """Evaluate the maps and boxes of a model against the ground truth of a data set.
@@ -143,6 +129,8 @@ def evaluate_localization(
         output=folder,
         overwrite=overwrite,
         gallery=gallery,
+        resume=resume,
+        settings={"fusion": fusion, "smooth": smooth, "boxes": boxes, "fit": fit},
     )
     return run_localization(config, [ModelMaps(run_config)])
 
@@ -183,7 +171,7 @@ def run_localization(
 def _create_files(config: LocalizationConfig) -> EvaluationFiles | None:
     if config.output is None:
         return None
-    return EvaluationFiles(config.output, config.overwrite, config.chart_format)
+    return EvaluationFiles(config.output, config.overwrite, config.chart_format, config.resume)
 
 
 @dataclass(slots=True)
@@ -199,14 +187,13 @@ class _LocalizationRun:
     def evaluate_source(self, source: MapSource) -> None:
         """Score every image on the rows of a source, then draw examples of each row."""
         samples = self._create_samples(source)
-        if self.files:
-            self.files.start()
-        total = len(samples) * (len(source.rows) + len(BASELINE_NAMES))
+        key = compute_source_key(source, self.config.settings, self.config.seed)
+        show = self._create_picture_writer(source, samples)
+        left = self._add_earlier_scores(source, samples, key)
+        total = len(left) * (len(source.rows) + len(BASELINE_NAMES))
         with self.reporter.track_progress(total) as advance:
-            for found in score_predictions(
-                source, samples, self.config.seed, self._create_picture_writer(source, samples)
-            ):
-                self._add_outcome(found)
+            for found in score_predictions(source, left, self.config.seed, show) if left else ():
+                self._add_outcome(found, key)
                 advance()
         for row in source.rows:
             if self.files and row in self.scoreboard.ious:
@@ -243,13 +230,33 @@ class _LocalizationRun:
             raise UsageError(f"nothing to evaluate: {self._empty_message()}")
         return samples
 
-    def _add_outcome(self, outcome: ImageScore | Problem) -> None:
+    def _add_earlier_scores(
+        self, source: MapSource, samples: Sequence[EvaluationSample], source_key: str
+    ) -> list[EvaluationSample]:
+        """Add the scores that an earlier evaluation has; return the samples without any."""
+        if self.files is None:
+            return list(samples)
+        earlier = self.files.load_earlier_scores()
+        keys = {sample.index: compute_sample_key(source_key, sample) for sample in samples}
+        done = earlier.find_done(samples, keys, list_all_rows(source.rows))
+        self.files.start()
+        for score in (score for scores in done.values() for score in scores):
+            self.scoreboard.add_score(score)
+            self.files.append_score(score, keys[score.sample.index], is_earlier=True)
+        images = {sample.annotation.image_name for sample in samples if sample.index in done}
+        for problem in earlier.list_problems(images):
+            self._add_problem(problem)
+        return [sample for sample in samples if sample.index not in done]
+
+    def _add_outcome(self, outcome: ImageScore | Problem, source_key: str) -> None:
         if isinstance(outcome, Problem):
             self._add_problem(outcome)
+            if self.files:
+                self.files.append_problem(outcome)
             return
         self.scoreboard.add_score(outcome)
         if self.files:
-            self.files.append_score(outcome)
+            self.files.append_score(outcome, compute_sample_key(source_key, outcome.sample))
 
     def _add_problem(self, problem: Problem) -> None:
         if self.config.strict:

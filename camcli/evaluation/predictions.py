@@ -31,7 +31,7 @@ class EvaluationRow:
     model: str
     method: str
     layers: tuple[str, ...]
-    threshold: str | float
+    threshold: str | float = ""
     baseline: bool = False
 
     @property

@@ -102,7 +102,7 @@ class LocalizationReport:
             "seed": self.seed,
             "metrics": {metric.name: metric.description for metric in METRICS},
             "rows": [{**row_to_json(row), "curves": row.curves} for row in self.rows],
-            "problems": _summarize_problems(self.problems),
+            "problems": summarize_problems(self.problems),
         }
 
 
@@ -197,7 +197,7 @@ def _format_metric(name: str, line: RowMetrics) -> str:
     return f"{value} at {metric.threshold:.2f}" if metric.threshold is not None else value
 
 
-def _summarize_problems(problems: Iterable[Problem]) -> dict[str, Any]:
+def summarize_problems(problems: Iterable[Problem]) -> dict[str, Any]:
     """The number of problems of each kind, and the first of them."""
     texts: dict[str, list[str]] = {}
     for problem in problems:

@@ -78,7 +78,7 @@ class FolderMaps:
         if isinstance(file, Problem):
             return file
         try:
-            raw = _load_map_array(file, sample.class_index)
+            raw = load_map_array(file, sample.class_index)
         except Exception as error:  # noqa: BLE001 - a broken file can raise anything
             return Problem("map cannot be read", name, f"{file.name}: {to_one_line(error)}")
         try:
@@ -102,7 +102,7 @@ def _load_image_or_blank(sample: EvaluationSample) -> Image.Image:
     return load_image(path)
 
 
-def _load_map_array(file: Path, class_index: int) -> NDArray[np.generic]:
+def load_map_array(file: Path, class_index: int) -> NDArray[np.generic]:
     """The 2-D map in a file. NumPy itself refuses pickled objects."""
     if file.stat().st_size > MAX_MAP_BYTES:
         raise ValueError("the file is too large for a map")

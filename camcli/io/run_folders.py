@@ -13,8 +13,12 @@ from camcli.core.errors import OutputError
 EXPLAIN_FOLDER = "camcli-out"
 COMPARE_FOLDER = "camcli-compare"
 EVALUATE_FOLDER = "camcli-eval"
+FAITHFULNESS_FOLDER = "camcli-faith"
 TRAIN_FOLDER = "camcli-train"
-FOLDER_NAMES = (EXPLAIN_FOLDER, COMPARE_FOLDER, EVALUATE_FOLDER, TRAIN_FOLDER)
+FOLDER_NAMES = (
+    *(EXPLAIN_FOLDER, COMPARE_FOLDER, EVALUATE_FOLDER),
+    *(FAITHFULNESS_FOLDER, TRAIN_FOLDER),
+)
 
 
 def is_run_folder_name(name: str) -> bool:

@@ -431,3 +431,27 @@ def test_an_interrupt_tells_what_was_scored(dataset: Path, tmp_path: Path) -> No
     assert not document["complete"]
     assert 0 < document["rows"][0]["images"] < 300
     assert len(out.splitlines()) == 3
+
+
+def test_resume_scores_only_what_is_missing(cli: Cli, dataset: Path, tmp_path: Path) -> None:
+    """A torn scores.jsonl: the rest is scored again, and the report is that of an unbroken run."""
+    own = ("evaluate", "localization", dataset, "--method", "gradcam,layercam", "--output", "o")
+    assert cli(*own).status == 0
+    out = tmp_path / "o"
+    names = ("localization.json", "localization.csv")
+    whole = {name: (out / name).read_text() for name in names}
+    images = sorted((out / "images.jsonl").read_text().splitlines())
+    log = out / "scores.jsonl"
+    lines = log.read_bytes().splitlines(keepends=True)
+    log.write_bytes(b"".join(lines[:6]) + lines[6][:50])  # one image of four rows, and a half
+    ran = cli(*own, "--resume")
+    assert ran.status == 0, ran.err
+    assert {name: (out / name).read_text() for name in names} == whole
+    assert sorted((out / "images.jsonl").read_text().splitlines()) == images
+    assert len(log.read_bytes().splitlines()) >= len(lines)
+    again = cli(*own, "--resume")  # nothing is left to score
+    assert again.status == 0, again.err
+    assert {name: (out / name).read_text() for name in names} == whole
+    other = cli(*own[:-4], "--method", "cam", "--output", "o", "--resume")
+    assert other.status == 2
+    assert "scores of other settings" in other.err

@@ -20,13 +20,13 @@ from camcli.evaluation.datasets.reader import DatasetPaths
 from camcli.evaluation.datasets.reader_registry import read_dataset
 from camcli.evaluation.gallery import encode_boxed_picture
 from camcli.evaluation.localization import (
-    EvaluationReporter,
     LocalizationConfig,
     evaluate_localization,
     run_localization,
 )
 from camcli.evaluation.predictions import MapSource, Prediction
 from camcli.evaluation.report import LocalizationReport
+from camcli.evaluation.reporter import EvaluationReporter
 from camcli.evaluation.stored_maps import FolderMaps
 from camcli.io.labels import create_default_labels
 from camcli.models.model import Model, load_model
@@ -190,7 +190,7 @@ def test_a_reporter_hears_of_progress_problems_and_the_report(
 
     paths = DatasetPaths(dataset)
     config = LocalizationConfig(paths, read_dataset(paths), resamples=0)
-    reporter = EvaluationReporter(track, report_problem, report_result)
+    reporter = EvaluationReporter(track, report_problem, report_result=report_result)
     with pytest.raises(ModelError, match="second model"):
         run_localization(config, sources(), reporter)
     # Two annotations of coffee.jpg with a map and two baselines each; no map of chelsea.jpg.

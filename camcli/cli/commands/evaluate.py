@@ -10,9 +10,10 @@ from itertools import product, starmap
 from pathlib import Path
 from typing import Annotated
 
-from typer import Typer
+from typer import Context, Typer
 
 from camcli.cli.arguments import InputArguments, MethodArguments, ModelArguments
+from camcli.cli.commands.evaluate_faithfulness import faithfulness
 from camcli.cli.declarations import (
     BatchSize,
     Boxes,
@@ -36,6 +37,7 @@ from camcli.cli.evaluate_declarations import (
     Limit,
     MapFolders,
     Resamples,
+    ResumeEvaluation,
     Split,
     Strict,
 )
@@ -45,6 +47,7 @@ from camcli.cli.options import (
     check_grabcut_available,
     check_no_existing_run,
     check_path_exists,
+    check_resume_options,
     choose_batch_size,
     choose_worker_count,
     parse_method_options,
@@ -65,17 +68,27 @@ from camcli.io.run_folders import EVALUATE_FOLDER
 from camcli.methods.option_parsing import parse_methods
 from camcli.methods.registry import Method
 
-app = Typer(cls=CommandGroup, help="Measure how well maps match ground truth.")
+# Options that decide the scores, besides those that the rows and the weights tell.
+RESULT_OPTIONS = (
+    *("block", "fusion", "set_", "smooth", "fit", "head", "logits", "boxes", "threshold"),
+    *("split", "annotations", "maps"),
+)
+
+app = Typer(
+    cls=CommandGroup, help="Measure maps against ground truth, or against the network itself."
+)
+app.command("faithfulness", cls=StrictCommand)(expand_option_groups(faithfulness))
 
 
 @app.callback()
 def evaluate() -> None:
-    """Measure how well maps match ground truth."""
+    """Measure maps against ground truth, or against the network itself."""
 
 
 @app.command(cls=StrictCommand)
 @expand_option_groups
 def localization(
+    context: Context,
     dataset: DatasetPath,
     *,
     model: ModelArguments,
@@ -91,8 +104,11 @@ def localization(
     classes: ClassList = None,
     strict: Strict = False,
     image: InputArguments,
-    output: Annotated[Path | None, declare_output_folder(EVALUATE_FOLDER)] = None,
+    output: Annotated[
+        Path | None, declare_output_folder(EVALUATE_FOLDER, "--resume or --overwrite")
+    ] = None,
     overwrite: Overwrite = False,
+    resume: ResumeEvaluation = False,
     threshold: Threshold = None,
     boxes: Boxes = "largest",
     resamples: Resamples = 1000,
@@ -125,8 +141,10 @@ def localization(
     check_grabcut_available(boxes)
     check_path_exists("--images", images)
     check_path_exists("--annotations", annotations)
-    folder = choose_output_folder(output, EVALUATE_FOLDER, continues=overwrite)
-    check_no_existing_run(folder, overwrite, IMAGE_SCORES_FILE)
+    check_resume_options(overwrite, resume)
+    continues = overwrite or resume
+    folder = choose_output_folder(output, EVALUATE_FOLDER, continues=continues)
+    check_no_existing_run(folder, continues, IMAGE_SCORES_FILE)
 
     floors = _parse_floors(fail_under or [])
 
@@ -189,6 +207,8 @@ def localization(
         overwrite=overwrite,
         gallery=gallery,
         chart_format=chart_format,
+        resume=resume,
+        settings={k: v for k, v in context.params.items() if k in RESULT_OPTIONS},
     )
     # Lazy, so that a model is loaded only after the one before it is evaluated.
     chosen: list[Method | None] = [*wanted] or [None]

@@ -20,13 +20,10 @@ from camcli.cli.console import (
 from camcli.cli.options import OutputFormat
 from camcli.core.errors import to_one_line
 from camcli.evaluation.datasets.annotations import Problem
-from camcli.evaluation.localization import (
-    EvaluationReporter,
-    LocalizationConfig,
-    run_localization,
-)
+from camcli.evaluation.localization import LocalizationConfig, run_localization
 from camcli.evaluation.predictions import MapSource
 from camcli.evaluation.report import LocalizationReport, format_metrics_table, row_to_json
+from camcli.evaluation.reporter import EvaluationReporter
 
 MAX_PROBLEMS_PRINTED = 3  # of each kind; problems.csv lists all
 
@@ -39,8 +36,8 @@ def run_evaluation(
 ) -> int:
     """Evaluate and print; the exit status is 1 after a failed image or a missed floor."""
     reporter = EvaluationReporter(
-        track_progress=partial(_track_progress, is_quiet=output_format == "quiet"),
-        report_problem=partial(_print_problem, Counter()),
+        track_progress=partial(track_progress, is_quiet=output_format == "quiet"),
+        report_problem=partial(print_problem, Counter()),
         report_result=partial(_print_report, config.output, output_format),
     )
     report = run_localization(config, sources, reporter)
@@ -48,12 +45,13 @@ def run_evaluation(
 
 
 @contextmanager
-def _track_progress(total: int, *, is_quiet: bool) -> Iterator[Callable[[], None]]:
+def track_progress(total: int, *, is_quiet: bool) -> Iterator[Callable[[], None]]:
+    """Show a bar that the yielded function moves on."""
     with show_progress("evaluating", total, is_quiet) as bar:
         yield bar.advance
 
 
-def _print_problem(counts: Counter[str], problem: Problem) -> None:
+def print_problem(counts: Counter[str], problem: Problem) -> None:
     """Print the first problems of each kind."""
     counts[problem.kind] += 1
     if counts[problem.kind] <= MAX_PROBLEMS_PRINTED:

@@ -33,6 +33,7 @@ ProblemKind = Literal[
     "class is unknown to the model",
     "map is missing",
     "map cannot be read",
+    "map is not finite",
     "several maps",
 ]
 
@@ -42,6 +43,7 @@ FAILURE_KINDS: tuple[ProblemKind, ...] = (
     "image cannot be read",
     "map is missing",
     "map cannot be read",
+    "map is not finite",
     "several maps",
 )
 

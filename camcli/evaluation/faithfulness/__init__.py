@@ -1,0 +1,1 @@
+"""Faithfulness: does the network use what a map shows?"""
