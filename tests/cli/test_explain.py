@@ -246,6 +246,12 @@ def test_an_existing_run_is_not_overwritten_unasked(cli: Cli, tmp_path: Path) ->
     assert cli(*run, "--overwrite").status == 0
 
 
+@pytest.mark.parametrize("kind", ["heatmap", "cutout", "mask", "map"])
+def test_the_last_line_names_a_picture_of_any_kind(kind: str, cli: Cli) -> None:
+    said = cli("explain", PHOTOS[0], "--save", f"boxes,{kind}").err.splitlines()[-1]
+    assert f"(open camcli-out/chelsea.egyptian-cat.gradcam.{kind}." in said
+
+
 def test_each_run_without_an_output_gets_a_folder_of_its_own(cli: Cli, tmp_path: Path) -> None:
     picture = "chelsea.egyptian-cat.gradcam.overlay.jpg"
     for folder in ("camcli-out", "camcli-out-2"):
