@@ -35,6 +35,7 @@ ROOT = Path(__file__).parent.parent
 DOCS = sorted(f"docs/{path.name}" for path in (ROOT / "docs").glob("*.md"))
 LINKED = ["README.md", *DOCS, "CONTRIBUTING.md", "CHANGELOG.md", "SECURITY.md"]
 README_LINES = 130
+FIRST_STEPS = ("README.md", "docs/zh.md")  # pages with a table of what to type
 PICTURE_BYTES = 150_000
 MARKER = r"<!-- run(?:: (?P<file>\S+))? -->\n"
 TYPED = re.compile(r"^\|[^|]+\| `(camcli [^`|]+)` \|", re.M)  # "I want … | type …"
@@ -77,7 +78,7 @@ def _commands() -> dict[str, list[str]]:
             for part in re.split(r"^\$ ", block.text, flags=re.M)[1:]:
                 command, *shown = part.splitlines()
                 found.setdefault(command, []).extend(shown)
-    for page in ("README.md", *DOCS):
+    for page in FIRST_STEPS:
         for command in TYPED.findall(_text(page)):
             found.setdefault(command, [])
     return found
@@ -199,7 +200,7 @@ def test_output_is_shown_for_explain_and_layers() -> None:
 
 
 def test_the_tables_of_the_first_steps_have_commands() -> None:
-    typed = {page: TYPED.findall(_text(page)) for page in ("README.md", "docs/zh.md")}
+    typed = {page: TYPED.findall(_text(page)) for page in FIRST_STEPS}
     assert len(typed["README.md"]) >= 8
     assert typed["README.md"] == typed["docs/zh.md"]
 
