@@ -184,8 +184,3 @@ def choose_output(output: Path | None, image_format: FigureFormat | None, overwr
 def _find_free_file(image_format: FigureFormat, overwrite: bool) -> Path:
     names = (f"{DEFAULT_STEM}{f'-{n}' if n > 1 else ''}.{image_format}" for n in count(1))
     return next(Path(name) for name in names if overwrite or not os.path.lexists(name))
-
-
-def format_page_path(output: Path, number: int) -> Path:
-    """The file of a page, where pages are files of their own: `a.png`, then `a-page2.png`."""
-    return output.with_stem(f"{output.stem}-page{number}") if number > 1 else output

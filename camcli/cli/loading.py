@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 from camcli.cli.console import print_error, print_notice
 from camcli.cli.options import ModelOptions
 from camcli.engine.default_model import check_builtin_blocks, choose_default_model
+from camcli.io.writers import SHEET
 from camcli.methods.registry import Method
 
 if TYPE_CHECKING:
@@ -62,11 +63,12 @@ def limit_batch_size(target: Target) -> int | None:
     return 1 if len(target.rules) > MANY_CLASSES else None
 
 
-def print_many_classes_notice(target: Target, kind_count: int) -> None:
+def print_many_classes_notice(target: Target, kinds: Sequence[str]) -> None:
     """Say beforehand how much a run computes and writes that explains very many classes."""
     count = len(target.rules)
     if count > MANY_CLASSES:
+        files = f", and writes {count * sum(kind != SHEET for kind in kinds)} files"
         print_notice(
-            f"{count} classes: camcli computes {count} maps of each image, and writes "
-            f"{count * kind_count} files; --target top:N or above:P chooses fewer"
+            f"{count} classes: camcli computes {count} maps of each image"
+            f"{files if set(kinds) != {SHEET} else ''}; --target top:N or above:P chooses fewer"
         )

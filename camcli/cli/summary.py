@@ -17,7 +17,11 @@ from camcli.runs.counts import ResultLine, RunCounts, list_blank_maps
 from camcli.runs.explain_run import ExplainRun
 
 TIMED_PHASES = ("reading", "computing", "writing")  # the phases that the summary names
-PICTURE_KINDS = ("compare", "overlay", "grid", "heatmap", "cutout", "mask", "map")  # best first
+# The best to look at first.
+PICTURE_KINDS = (
+    *("compare", "sheet", "overlay", "grid", "cutout"),
+    *("heatmap", "transparent", "mask", "map"),
+)
 MAX_SUMMARY_REASONS = 3  # the most frequent reasons that the summary names
 
 

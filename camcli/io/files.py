@@ -103,3 +103,8 @@ def _number_slug(slug: str, index: int, taken: set[str]) -> str:
     while candidate in taken:
         candidate = f"{candidate}-{index}"
     return candidate
+
+
+def format_page_path(output: Path, number: int) -> Path:
+    """The file of a page, where pages are files of their own: `a.png`, then `a-page2.png`."""
+    return output.with_stem(f"{output.stem}-page{number}") if number > 1 else output

@@ -37,6 +37,9 @@ class Labels:
             raise TargetError(f"{text!r} is the name of several classes; use the index: {which}")
         if re.fullmatch(r"\s*\d{1,9}\s*", text) and int(text) < len(self.names):
             return int(text)
+        if re.fullmatch(r"\s*-?\d{1,9}\s*", text):
+            last = len(self.names) - 1
+            raise TargetError(f"the model has no class {text.strip()}; its indices are 0..{last}")
         near = format_suggestion(without_number, self.spellings)
         raise TargetError(f"the model has no class {text!r} among its {len(self.names)}{near}")
 

@@ -96,8 +96,9 @@ def writer(*, help: str, per_image: bool = False) -> Callable[[Encoder], Encoder
 def find_writer(name: str) -> Writer:
     """The kind of output with that name. Raises UsageError with near matches and all names."""
     if name not in WRITERS:
-        near = format_suggestion(name, WRITERS)
-        raise UsageError(f"--save {name}: no such output{near} (choose from {', '.join(WRITERS)})")
+        names = (*WRITERS, SHEET)
+        near = format_suggestion(name, names)
+        raise UsageError(f"--save {name}: no such output{near} (choose from {', '.join(names)})")
     return WRITERS[name]
 
 

@@ -108,7 +108,9 @@ def load_model(
     transform = override_transform(model.transform, transform_overrides or {})
     class_names = loaded.class_names or ()
     is_given = {"mean", "std"} <= (transform_overrides or {}).keys()
-    normalization_note = "" if is_given else loaded.normalization_note
+    # The note on channels has the mean and std of a network that takes another number than three.
+    is_told = is_given or transform.channel_count != 3
+    normalization_note = "" if is_told else loaded.normalization_note
     has_class_names = not label_file and len(class_names) == len(model.labels.names) > 0
     if has_class_names:
         model = set_class_names(model, labels.create_labels(class_names))

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from camcli.core.types import Failure, ImageSource, Result
 from camcli.engine.request import Request
-from camcli.io.files import write_file
+from camcli.io.files import format_page_path, write_file
 from camcli.io.sheet_layout import SheetStyle
 from camcli.io.sheets import SAVE_OPTIONS, encode_sheets
 from camcli.io.writers import DrawingStyle
@@ -26,7 +26,7 @@ from camcli.runs.figure_run import (
 from camcli.runs.run_config import RunConfig
 
 MAX_IMAGES = 24  # from the first on; `camcli figure` draws all, on pages
-SCREEN_STYLE = SheetStyle(width=10, dpi=150, max_height=400)  # one page, legible on a screen
+SCREEN_STYLE = SheetStyle(width=10, dpi=150, max_height=100)  # legible on a screen
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,16 +71,22 @@ class ExplainSheet:
             drawn = draw_result(names, self.drawing, 0, config, result)
             image.results[0, drawn.request] = drawn
 
-    def write(self, output: Path) -> None:
-        """Write the sheet below `output`. Raises OutputError."""
+    def write(self, output: Path) -> str:
+        """Write the sheet below `output`, and return its name. Raises OutputError.
+
+        Rows that do not fit (there are 1000 with `--target all`) go to `sheet-page2.png` and on.
+        """
         count = len(self.plan.runs[0].requests)
         missing = [image for image in self.images if len(image.results) < count]
         if missing:
             draw_images(self.plan, 0, missing, self.drawing)
         (style,) = self.drawing.style_by_run
         ending = style.image_format if style.image_format in SAVE_OPTIONS else "png"
-        (content,) = encode_sheets(iter_pages(self.plan, self._iter_rows(), self.style), ending)
-        write_file(output / f"sheet.{ending}", content)
+        path = output / f"sheet.{ending}"
+        pages = iter_pages(self.plan, self._iter_rows(), self.style)
+        for number, content in enumerate(encode_sheets(pages, ending), 1):
+            write_file(format_page_path(path, number), content)
+        return path.name
 
     def _iter_rows(self) -> Iterator[FigureRow]:
         for image in self.images:

@@ -54,7 +54,8 @@ def create_similarity_model(model: Model, references: Sequence[Path], fit: FitMo
     if not is_removed:
         raise UsageError(
             f"--target like: {model.name} has no last linear layer that reads an embedding; "
-            "give a network without its classifier, such as package.module:function"
+            "if its outputs are an embedding, add --head embedding; else give a network without "
+            "its classifier, such as package.module:function"
         )
     embedder = replace(model, network=network)
     means = [_compute_reference(embedder, path, fit) for path in references]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -13,6 +14,7 @@ from PIL import Image
 from camcli.cli import completions
 from camcli.cli.figure_declarations import choose_output, parse_length
 from camcli.core.errors import UsageError
+from camcli.runs import explain_sheet
 from camcli.runs.explain_sheet import MAX_IMAGES
 
 QUICK = ("--dpi", 60)
@@ -134,3 +136,16 @@ def test_a_sheet_says_when_it_does_not_show_all(cli: Cli, tmp_path: Path) -> Non
         Image.new("RGB", (32, 32), (9 * number, 60, 99)).save(tmp_path / "many" / f"{number}.png")
     ran = cli("explain", "many", "--save", "sheet", "-o", "o")
     assert f"shows the first {MAX_IMAGES} of {count} images" in ran.err
+
+
+def test_rows_that_do_not_fit_go_to_more_sheets(
+    cli: Cli, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # Rows of 3 to 4 inches: two fit on a page.
+    style = replace(explain_sheet.SCREEN_STYLE, dpi=20, max_height=7.5)
+    monkeypatch.setattr(explain_sheet, "SCREEN_STYLE", style)
+    ran = cli("explain", SAMPLES, "--save", "sheet", "-o", "o")
+    assert ran.status == 0, ran.err
+    assert "(open o/sheet.jpg)" in ran.err
+    pages = [path.name for path in sorted((tmp_path / "o").glob("sheet*"))]
+    assert pages == ["sheet-page2.jpg", "sheet.jpg"]

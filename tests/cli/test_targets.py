@@ -146,3 +146,12 @@ def test_compare_draws_each_target_once_for_every_model(home: Cli) -> None:
     written = [line["file"] for line in ran.lines]
     assert len(set(written)) == len(written)
     assert all(Path("out", name).is_file() for name in written)
+
+
+def test_many_classes_are_announced_with_the_files_they_write(
+    home: Cli, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("camcli.cli.loading.MANY_CLASSES", 2)
+    asked = ("explain", "class 1", "--model", "asked:three", "--size", "64", "-t", "all")
+    assert "3 maps of each image, and writes 3 files;" in home(*asked, "--save", "boxes,sheet").err
+    assert "3 maps of each image; --target" in home(*asked, "--save", "sheet").err

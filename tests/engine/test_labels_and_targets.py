@@ -55,6 +55,11 @@ def test_no_such_class(text: str) -> None:
         THREE.find_class(text)
 
 
+def test_an_index_beyond_the_last_is_told_which_there_are() -> None:
+    with pytest.raises(TargetError, match=r"^the model has no class 3; its indices are 0\.\.2$"):
+        THREE.find_class("3")
+
+
 @pytest.mark.parametrize(
     "content",
     [

@@ -67,7 +67,7 @@ def test_a_new_kind_is_one_function(cli: Cli, picture: Path, tmp_path: Path) -> 
         assert (tmp_path / "o" / kinds["note"]).read_text() == name
     assert {kinds["size"] for _, kinds in shown} == {"photo.gradcam.size.txt"}
     assert (tmp_path / "o" / "photo.gradcam.size.txt").read_text() == "(120, 80)"
-    assert f"{', '.join(WRITERS)})" in cli("explain", "a", "--save", "sise").err
+    assert f"{', '.join(WRITERS)}, sheet)" in cli("explain", "a", "--save", "sise").err
 
 
 def test_all_kinds_of_one_image_have_names_of_their_own(
@@ -110,6 +110,8 @@ def test_kinds_are_listed_without_numpy() -> None:
 def test_unknown_and_doubled_kinds_are_refused() -> None:
     with pytest.raises(UsageError, match=r"--save overlays: no such output; did you mean overlay"):
         find_writer("overlays")
+    with pytest.raises(UsageError, match=r"choose from overlay, .*, array, sheet\)"):
+        find_writer("png")
 
     def boxes() -> EncodedFile:
         return "boxes.txt", b""

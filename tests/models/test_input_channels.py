@@ -307,3 +307,16 @@ def test_every_fit_works_for_bands(fit: Any) -> None:
     (found,) = camcli.explain(model, five_bands(40, 80), "cam", fit=fit, target=3)
     assert found.heatmap.shape == (40, 80)
     assert found.image.size == (80, 40)
+
+
+def test_only_the_mean_that_is_used_is_told(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    code = "import torch\ndef grey(): return torch.nn.Sequential(torch.nn.Conv2d(1, 4, 3), "
+    code += "torch.nn.AdaptiveAvgPool2d(1), torch.nn.Flatten(), torch.nn.Linear(4, 5))\n"
+    (tmp_path / "grey_network.py").write_text(code)
+    monkeypatch.syspath_prepend(str(tmp_path))
+    note = load_model("grey_network:grey").note
+    # (0.485 + 0.456 + 0.406) / 3 = 0.449 and (0.229 + 0.224 + 0.225) / 3 = 0.226
+    assert "(now 0.449, 0.226)" in note
+    assert "0.485" not in note

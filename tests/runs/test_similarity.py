@@ -127,7 +127,7 @@ class TwoLayers(nn.Module):
 
 def test_without_an_embedding_similarity_is_refused() -> None:
     model = camcli.wrap(TwoLayers(), size=SIZE)
-    with pytest.raises(UsageError, match="no last linear layer"):
+    with pytest.raises(UsageError, match=r"no last linear layer.*--head embedding"):
         camcli.explain(model, PHOTO, "gradcam", target=f"like:{REFERENCE}")
 
 

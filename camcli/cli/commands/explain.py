@@ -129,7 +129,7 @@ def explain(
     from camcli.runs.similarity import bind_target
 
     network, bound = bind_target(load_chosen_model(name, model_options), targets, image.fit)
-    print_many_classes_notice(bound, len(kinds))
+    print_many_classes_notice(bound, kinds)
     plan = plan_suitable_methods(
         network, methods, options.layer_specs, options.create_plan_options()
     )

@@ -39,7 +39,7 @@ def run_explain(
         with handle_interrupts() as stop, run.open_folder() as log:
             _print_lines(run, log, stop, output_format, problems)
             if sheet and run.ending == "done":
-                sheet.write(task.output)
+                run.counts.first_files = {"sheet": sheet.write(task.output)}
                 _print_sheet_limit(sheet, len(task.sources))
     except OutputError as error:
         if run.ending is None:  # the run did not begin

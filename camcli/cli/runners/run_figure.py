@@ -14,9 +14,8 @@ from camcli.cli.console import (
     print_notice,
     show_progress,
 )
-from camcli.cli.figure_declarations import format_page_path
 from camcli.core.types import Failure, ImageSource
-from camcli.io.files import write_file
+from camcli.io.files import format_page_path, write_file
 from camcli.io.sheet_layout import SheetStyle
 from camcli.io.sheet_text import lacks_glyphs
 from camcli.io.sheets import encode_sheets
