@@ -14,7 +14,7 @@ from conftest import SAMPLES, small
 from PIL import Image
 
 from camcli.core.errors import LayerError, MethodError, UsageError
-from camcli.core.types import Failure, ImageSource
+from camcli.core.types import Failure, ImageSource, Result
 from camcli.engine.plan import PlanOptions, plan_requests
 from camcli.engine.targets import parse_target
 from camcli.io.pictures import draw_map
@@ -27,8 +27,9 @@ from camcli.runs.batch import compute_outcomes
 from camcli.runs.figure_columns import CellSpec, ColumnWords, parse_cell_specs
 from camcli.runs.figure_pages import iter_pages
 from camcli.runs.figure_pictures import FigureDrawing
-from camcli.runs.figure_plan import FigurePlan, FigureSetup, create_figure_plan
+from camcli.runs.figure_plan import FigureSetup, create_figure_plan
 from camcli.runs.figure_run import FigureImage, iter_figure_images
+from camcli.runs.figure_table import FigurePlan
 from camcli.runs.pipeline import add_boxes, load_image_sample
 from camcli.runs.run_config import RunConfig, RunState
 
@@ -138,8 +139,9 @@ def plan_of(
     return create_figure_plan(row_specs, specs, setup)
 
 
-def images_of(plan: FigurePlan, paths: list[Path]) -> list[FigureImage]:
-    drawing = FigureDrawing(SIDE, [DrawingStyle(c.model.input_size) for c in plan.runs])
+def images_of(plan: FigurePlan, paths: list[Path], **look: Any) -> list[FigureImage]:
+    styles = [DrawingStyle(c.model.input_size, **{"with_boxes": False, **look}) for c in plan.runs]
+    drawing = FigureDrawing(SIDE, styles)
     sources = [ImageSource(path, path.name, path.stem) for path in paths]
     return list(iter_figure_images(plan, sources, drawing))
 
@@ -158,15 +160,21 @@ def drawn_alone(
     """A map drawn by the steps of `explain`, at the size of a cell."""
     requests = plan_requests(model, [find_method(method)], layers)
     config = RunConfig(model, requests, parse_target(target)(model.labels), batch_size=1)
+    result = explain_photo(config)
+    (shown,) = result.explanations
+    small_photo = result.sample.image.resize(fit_cell(result.sample.image.size, SIDE))
+    maps = {each.name: each for each in shown.layer_maps} | {"fused": shown.fused_map}
+    view = result.sample.view.to_image_size(*small_photo.size)
+    style = DrawingStyle(model.input_size)
+    return np.asarray(draw_map(small_photo, maps[name], view, style, result))
+
+
+def explain_photo(config: RunConfig) -> Result:
     sample = load_image_sample(config, ImageSource(PHOTO, PHOTO.name, PHOTO.stem))
     assert not isinstance(sample, Failure)
     (outcome,) = compute_outcomes(config, [sample], RunState.from_config(config))[0]
     assert not isinstance(outcome, Failure)
-    (shown,) = add_boxes(config, outcome).explanations
-    small_photo = sample.image.resize(fit_cell(sample.image.size, SIDE))
-    maps = {each.name: each for each in shown.layer_maps} | {"fused": shown.fused_map}
-    view = sample.view.to_image_size(*small_photo.size)
-    return np.asarray(draw_map(small_photo, maps[name], view, DrawingStyle(model.input_size)))
+    return add_boxes(config, outcome)
 
 
 def test_each_cell_is_the_map_of_its_column() -> None:
@@ -252,7 +260,7 @@ def test_blocks_and_parts_of_tscam() -> None:
     with pytest.raises(LayerError, match=f"blocks 0..{depth - 1}"):
         plan_of(model, "block 99", words("tscam"))
     with pytest.raises(LayerError, match="no map for a single layer"):
-        plan_of(model, "block 1@rollout")
+        plan_of(model, "block 1@rise")
 
 
 def test_cells_that_no_run_can_give_are_refused() -> None:
@@ -292,7 +300,7 @@ def test_pages_hold_the_rows_that_fit() -> None:
     plan = plan_of(small(*CNN), "image,fused")
     rows = [row for image in images_of(plan, [PHOTO]) for row in image.rows] * 7
     style = SheetStyle(width=3, dpi=72, max_height=3)
-    pages = list(iter_pages(plan, rows, style, ["photo", "map"]))
+    pages = list(iter_pages(plan.name_columns(["photo", "map"]), rows, style))
     assert all(page.get_figheight() <= 3 for page in pages)
     fitted = [sum(text.get_text() == rows[0].label[1] for text in page.texts) for page in pages]
     assert sum(fitted) == 7
