@@ -23,7 +23,7 @@ from camcli.engine.targets import DEFAULT_TARGET, parse_target
 from camcli.methods.option_parsing import parse_methods
 from camcli.methods.registry import METHODS, Method, normalize_method_name
 
-RANGE = re.compile(r"(\D*?\D)(\d{1,4})(?:\.\.|-)(?:\1)?(\d{1,4})")
+RANGE = re.compile(r"([A-Za-z_][^\d-]*)(\d{1,4})(?:\.\.|-)(?:\1)?(\d{1,4})")
 # As `--layers` takes them: stages and blocks by number, from the end (-2), and names with ranges
 # or patterns (blocks.0..11.norm1, blocks.*.norm1).
 LAYER_WORD = re.compile(

@@ -135,7 +135,7 @@ def test_the_colour_bar_is_that_of_all_maps_or_none() -> None:
 def test_the_bar_says_what_its_ends_mean(fields: dict[str, Any], texts: set[str]) -> None:
     style = replace(STYLE, scale=create_bar_scale(DrawingStyle((9, 9), **fields)))
     cell = SheetCell(Image.new("RGB", (90, 90)), colormap="turbo")
-    page = draw_sheet([], [SheetRow((), (cell,) * 5)], style)
+    page = draw_sheet([], [SheetRow((), (cell,) * 4)], style)
     assert {text.get_text() for text in page.texts} == texts
 
 

@@ -23,15 +23,14 @@ from camcli.io.writers import DrawingStyle
 from camcli.methods.option_parsing import parse_methods
 from camcli.methods.registry import find_method
 from camcli.models.model import Model
-from camcli.runs.batch import compute_outcomes
 from camcli.runs.figure_columns import CellSpec, ColumnWords, parse_cell_specs
-from camcli.runs.figure_pages import iter_pages
+from camcli.runs.figure_pages import has_color_bar, iter_pages
 from camcli.runs.figure_pictures import FigureDrawing
 from camcli.runs.figure_plan import FigureSetup, create_figure_plan
 from camcli.runs.figure_run import FigureImage, iter_figure_images
 from camcli.runs.figure_table import FigurePlan
-from camcli.runs.pipeline import add_boxes, load_image_sample
-from camcli.runs.run_config import RunConfig, RunState
+from camcli.runs.pipeline import run_pipeline
+from camcli.runs.run_config import RunConfig
 
 SIDE = 60
 CNN, VIT = ("test_resnet", 96, 128), ("test_vit", 96, 128)
@@ -44,7 +43,7 @@ def words(*methods: str, target: str = "predicted", models: tuple[str, ...] = ()
 
 def read(text: str, given: ColumnWords | None = None) -> list[dict[str, Any]]:
     """The fields of each column that are set."""
-    names = ("image", "model", "layers", "part", "target", "fused")
+    names = ("image", "model", "layers", "part", "target", "fused", "drawing")
     found = []
     for spec in parse_cell_specs("--columns", [text], given or words()):
         fields = {name: getattr(spec, name) for name in names if getattr(spec, name)}
@@ -61,6 +60,14 @@ def read(text: str, given: ColumnWords | None = None) -> list[dict[str, Any]]:
         "block 0..1,block-1": [{"layers": f"block {n}"} for n in (0, 1, -1)],
         "blocks.0..1,features.16": [{"layers": n} for n in ("blocks.0", "blocks.1", "features.16")],
         "layer:bn2": [{"layers": "bn2"}],
+        "-2,-3..-1": [{"layers": "-2"}, {"layers": "-3..-1"}],
+        "block 0..-1,stage -1": [{"layers": "block 0..-1"}, {"layers": "stage -1"}],
+        "blocks.0..11.norm1": [{"layers": "blocks.0..11.norm1"}],
+        "blocks.*.norm1": [{"layers": "blocks.*.norm1"}],
+        "spotlight@blocks,fused@cutout": [
+            {"layers": "blocks", "drawing": "spotlight"},
+            {"fused": True, "drawing": "cutout"},
+        ],
         "gradcam++, LayerCAM": [{"method": "gradcam++"}, {"method": "layercam"}],
         "tscam:part=attention": [{"method": "tscam:part=attention"}],
         "semantic@top:2": [{"part": "semantic", "target": "top:2"}],
@@ -155,7 +162,7 @@ PHOTO = SAMPLES / "rocket.jpg"
 
 
 def drawn_alone(
-    model: Model, method: str, layers: str, name: str, target: str = "predicted"
+    model: Model, method: str, layers: str | None, name: str, target: str = "predicted"
 ) -> Any:
     """A map drawn by the steps of `explain`, at the size of a cell."""
     requests = plan_requests(model, [find_method(method)], layers)
@@ -170,11 +177,10 @@ def drawn_alone(
 
 
 def explain_photo(config: RunConfig) -> Result:
-    sample = load_image_sample(config, ImageSource(PHOTO, PHOTO.name, PHOTO.stem))
-    assert not isinstance(sample, Failure)
-    (outcome,) = compute_outcomes(config, [sample], RunState.from_config(config))[0]
-    assert not isinstance(outcome, Failure)
-    return add_boxes(config, outcome)
+    source = ImageSource(PHOTO, PHOTO.name, PHOTO.stem)
+    (result,) = run_pipeline(config, [source], lambda result: result)
+    assert not isinstance(result, Failure)
+    return result
 
 
 def test_each_cell_is_the_map_of_its_column() -> None:
@@ -199,6 +205,115 @@ def test_each_cell_is_the_map_of_its_column() -> None:
     with Image.open(PHOTO) as photo:
         assert (pixels(cells[0]) == np.asarray(photo.resize(fit_cell(photo.size, SIDE)))).all()
     assert image.problems == ()
+
+
+def test_pixel_level_maps_are_grey_and_alone() -> None:
+    model = small(*CNN)
+    (image,) = images_of(plan_of(model, "saliency,gradcam"), [PHOTO])
+    saliency, gradcam = (group[0] for group in image.rows[0].groups)
+    assert (pixels(saliency) == drawn_alone(model, "saliency", None, "fused")).all()
+    assert (np.ptp(pixels(saliency), axis=2) == 0).all()
+    assert [cell and cell.colormap for cell in (saliency, gradcam)] == ["gray", "turbo"]
+
+
+def test_one_bar_is_for_maps_with_one_look() -> None:
+    model = small(*CNN)
+    plans = {columns: plan_of(model, columns) for columns in ("cam", "saliency", "cam,saliency")}
+    assert [has_color_bar(plan, None) for plan in plans.values()] == [True, True, False]
+    assert has_color_bar(plans["cam,saliency"], "jet")
+    assert not has_color_bar(plan_of(model, "cam@spotlight"), None)
+
+
+def test_a_spotlight_is_the_image_times_the_map() -> None:
+    model = small(*CNN)
+    plan = plan_of(model, "image,gradcam@stage4@spotlight,gradcam@stage4")
+    assert plan.columns[1].head == "Grad-CAM · stage 4 · spotlight"
+    (image,) = images_of(plan, [PHOTO], colormap="gray", blend="none")
+    photo, lit, grey = (pixels(group[0]).astype(float) for group in image.rows[0].groups)
+    assert np.abs(lit - photo * grey / 255).max() <= 1
+    spotlight = image.rows[0].groups[1][0]
+    assert spotlight is not None
+    assert spotlight.colormap is None
+
+
+def test_a_cutout_is_the_image_inside_the_region_of_its_map() -> None:
+    model = small(*CNN)
+    (image,) = images_of(plan_of(model, "image,cutout,layercam@stage2..3@cutout"), [PHOTO])
+    photo, *cut = (pixels(group[0]) for group in image.rows[0].groups)
+    assert len(cut) == 3
+    for picture in cut:
+        kept = (picture == photo).all(axis=2)
+        assert 0 < kept.mean() < 1
+        darker = picture.mean(axis=2) < 0.5 * photo.mean(axis=2)
+        assert (kept | darker).mean() > 0.5
+
+
+def test_each_map_has_a_box_of_its_own() -> None:
+    model = small(*CNN)
+    plan = plan_of(model, "layercam@stage2,gradcam", words())
+    (image,) = images_of(plan, [PHOTO], with_boxes=True)
+    (bare,) = images_of(plan, [PHOTO])
+    for with_box, without in zip(image.rows[0].groups, bare.rows[0].groups, strict=True):
+        changed = (pixels(with_box[0]) != pixels(without[0])).any(axis=2)
+        assert changed.any()
+        assert changed.mean() < 0.5
+
+
+@pytest.mark.parametrize("method", ["rollout", "legrad", "attention"])
+def test_one_block_is_the_map_of_the_option_block(method: str) -> None:
+    model = small(*VIT)
+    plan = plan_of(model, f"{method}@blocks.0..1,{method}@block -1,{method}@fused,{method}")
+    depth = len(model.network.blocks)  # type: ignore[arg-type]
+    cells = [group[0] for group in images_of(plan, [PHOTO])[0].rows[0].groups]
+    specs = ["block 0", "block 1", f"block {depth - 1}", f"block 0,block 1,block {depth - 1}", None]
+    for cell, spec in zip(cells, specs, strict=True):
+        alone = drawn_alone(model, method, spec, "fused")
+        # Blocks that a run does not read use another kernel, which rounds differently.
+        assert np.abs(pixels(cell).astype(int) - alone).max() <= 2, spec
+
+
+def test_all_blocks_of_attention_are_another_map_than_its_own() -> None:
+    model = small(*VIT)
+    plan = plan_of(model, "attention@blocks,attention@fused,method:attention")
+    cells = [group[0] for group in images_of(plan, [PHOTO])[0].rows[0].groups]
+    assert (pixels(cells[-2]) == drawn_alone(model, "attention", "block 0..-1", "fused")).all()
+    assert (pixels(cells[-1]) == drawn_alone(model, "attention", None, "fused")).all()
+    assert (pixels(cells[-1]) != pixels(cells[-2])).any()
+
+
+def test_layers_of_the_options_are_for_the_methods_that_take_them() -> None:
+    model = small(*CNN)
+    setup = FigureSetup(
+        {None: model},
+        lambda network, targets: RunConfig(network, (), parse_target(targets)(network.labels)),
+        PlanOptions(layer_spec="stage2"),
+        has_layer_methods=True,
+    )
+    plan = create_figure_plan(ALONE, parse_cell_specs("", ["gradcam,saliency"], words()), setup)
+    gradcam, saliency = plan.runs[0].requests
+    assert [layer.stage for layer in gradcam.layers] == [2]
+    assert saliency.layers == ()
+
+
+def test_a_method_that_does_not_suit_is_left_out() -> None:
+    plan = plan_of(small(*CNN), "image,rollout,gradcam")
+    assert list(plan.left_out) == ["rollout"]
+    assert [column.head for column in plan.name_columns([]).columns] == ["image", "Grad-CAM"]
+    named = plan.name_columns(["a", "b", "c"])
+    assert [column.head for column in named.columns] == ["a", "c"]
+    with pytest.raises(UsageError, match="2 words for 3 columns"):
+        plan.name_columns(["a", "b"])
+
+
+def test_a_cell_that_does_not_suit_is_crossed_out_where_others_of_its_column_suit() -> None:
+    plan = plan_of(small(*CNN), "fused", rows="gradcam,rollout").name_columns([])
+    (image,) = images_of(plan, [PHOTO])
+    first, second = (row.groups[0][0] for row in image.rows)
+    assert first is not None
+    assert second is not None
+    assert first.colormap == "turbo"
+    assert second.colormap is None
+    assert (pixels(first) != pixels(second)).any()
 
 
 def test_methods_of_one_target_share_a_run() -> None:
