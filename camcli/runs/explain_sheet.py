@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
+from itertools import chain, islice
 from pathlib import Path
 
 from camcli.core.types import Failure, ImageSource, Result
@@ -27,6 +28,7 @@ from camcli.runs.figure_table import FigureCell, FigureColumn, FigurePlan
 from camcli.runs.run_config import RunConfig
 
 MAX_IMAGES = 24  # from the first on; `camcli figure` draws all, on pages
+MAX_ROWS = 120  # of all classes of these images
 SCREEN_STYLE = SheetStyle(width=10, dpi=150, max_height=400)  # one page, legible on a screen
 
 
@@ -88,9 +90,17 @@ class ExplainSheet:
         (content,) = encode_sheets(iter_pages(self.plan, self._iter_rows(), self.style), ending)
         write_file(output / f"sheet.{ending}", content)
 
+    @property
+    def row_count(self) -> int:
+        """The rows of the images, of which the first `MAX_ROWS` are drawn."""
+        return sum(
+            max((len(result.classes) for result in image.results.values()), default=1)
+            for image in self.images
+        )
+
     def _iter_rows(self) -> Iterator[FigureRow]:
-        for image in self.images:
-            yield from create_figure_image(self.plan, image, self.drawing).rows
+        rows = (create_figure_image(self.plan, i, self.drawing).rows for i in self.images)
+        return islice(chain.from_iterable(rows), MAX_ROWS)
 
 
 def _create_plan(config: RunConfig) -> FigurePlan:

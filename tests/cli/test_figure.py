@@ -13,7 +13,7 @@ from PIL import Image
 from camcli.cli import completions
 from camcli.cli.figure_declarations import choose_output, parse_length
 from camcli.core.errors import UsageError
-from camcli.runs.explain_sheet import MAX_IMAGES
+from camcli.runs.explain_sheet import MAX_IMAGES, MAX_ROWS
 
 QUICK = ("--dpi", 60)
 
@@ -134,3 +134,22 @@ def test_a_sheet_says_when_it_does_not_show_all(cli: Cli, tmp_path: Path) -> Non
         Image.new("RGB", (32, 32), (9 * number, 60, 99)).save(tmp_path / "many" / f"{number}.png")
     ran = cli("explain", "many", "--save", "sheet", "-o", "o")
     assert f"shows the first {MAX_IMAGES} of {count} images" in ran.err
+
+
+def test_a_sheet_of_very_many_classes_has_its_first_rows(cli: Cli, tmp_path: Path) -> None:
+    ran = cli(
+        *("explain", SAMPLES / "coffee.jpg", "-m", "cam", "-t", f"top:{MAX_ROWS + 1}"),
+        *("--save", "sheet", "-o", "o"),
+    )
+    assert ran.status in (0, 1)
+    assert f"the first {MAX_ROWS} of {MAX_ROWS + 1} rows" in ran.err
+    assert (tmp_path / "o" / "sheet.jpg").exists()
+
+
+def test_a_method_that_does_not_suit_is_left_out_and_told(cli: Cli, picture: Path) -> None:
+    ran = cli("figure", picture, "--columns", "image,stage2,rollout", *QUICK)
+    assert ran.status == 1
+    assert "left out: rollout needs attention" in ran.err
+    assert ran.out == "camcli-figure.png\n"
+    alone = cli("figure", picture, "--model", "tf_efficientnet_lite0", "--columns", "rollout")
+    assert alone.status == 2

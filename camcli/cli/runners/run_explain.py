@@ -19,7 +19,7 @@ from camcli.io.jsonl import ResultsLog
 from camcli.io.results import RESULTS_FILE
 from camcli.io.writers import DrawingStyle
 from camcli.runs.explain_run import ExplainRun, ExplainTask
-from camcli.runs.explain_sheet import ExplainSheet
+from camcli.runs.explain_sheet import MAX_ROWS, ExplainSheet
 
 MAX_COMMAND_CHARACTERS = 300  # the longest command that is repeated to the user
 
@@ -58,6 +58,8 @@ def _print_sheet_limit(sheet: ExplainSheet, count: int) -> None:
     if len(sheet.images) < count:
         shown = f"the first {len(sheet.images)} of {count} images"
         print_info(f"the sheet shows {shown}; `camcli figure` shows all of them")
+    if sheet.row_count > MAX_ROWS:
+        print_info(f"the sheet shows the first {MAX_ROWS} of {sheet.row_count} rows of classes")
 
 
 def _print_lines(
