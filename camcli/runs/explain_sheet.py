@@ -14,9 +14,11 @@ from camcli.io.files import write_file
 from camcli.io.sheet_layout import SheetStyle
 from camcli.io.sheets import SAVE_OPTIONS, encode_sheets
 from camcli.io.writers import DrawingStyle
+from camcli.methods.registry import Method
 from camcli.runs.figure_heads import format_layer, format_method_title
 from camcli.runs.figure_pages import estimate_column_count, has_color_bar, iter_pages
 from camcli.runs.figure_pictures import FigureDrawing, draw_result
+from camcli.runs.figure_plan import depends_on_class
 from camcli.runs.figure_run import (
     DrawnImage,
     FigureRow,
@@ -121,8 +123,12 @@ def _iter_cells(number: int, request: Request, map_head: str) -> Iterator[tuple[
     method, layers = request.method, request.source_layers
     if (method.per_layer and len(layers) > 1) or "attention" in method.input_names:
         for layer in layers:
-            yield format_layer(layer), FigureCell(0, number, layer.name, True)
+            yield format_layer(layer), _create_cell(number, method, layer.name)
     for part in method.choices.get("part", ()):
         if part != method.caption:
-            yield part, FigureCell(0, number, part, True)
-    yield method.caption if len(layers) > 1 else map_head, FigureCell(0, number, None, True)
+            yield part, _create_cell(number, method, part)
+    yield method.caption if len(layers) > 1 else map_head, _create_cell(number, method, None)
+
+
+def _create_cell(number: int, method: Method, map_name: str | None) -> FigureCell:
+    return FigureCell(0, number, map_name, depends_on_class(method, map_name))

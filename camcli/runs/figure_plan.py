@@ -218,7 +218,7 @@ class _Planner:
             run=list(self.runs).index(place),
             request=identities.index(identify_request(request)),
             map_name=map_name,
-            is_class_specific=_depends_on_class(request.method, map_name),
+            is_class_specific=depends_on_class(request.method, map_name),
             drawing=spec.drawing,
         )
 
@@ -260,7 +260,7 @@ class _Planner:
         return request
 
 
-def _depends_on_class(method: Method, map_name: str | None) -> bool:
+def depends_on_class(method: Method, map_name: str | None) -> bool:
     """Whether a map differs between classes; the attention in TS-CAM is that of the image."""
     own_maps = (None, "semantic", method.caption)
     return method.class_specific and (method.per_layer or map_name in own_maps)

@@ -139,6 +139,8 @@ class _RowPainter:
             return (SheetCell(self._find_thumbnail()),)
         if cell is None:
             return (None,)
+        if number and isinstance(cell, FigureCell) and not cell.is_class_specific:
+            return (None,)  # the map of the first class is that of all
         if isinstance(cell, RefusedCell):
             return (SheetCell(draw_missing_map(self._find_thumbnail(), cell.reason)),)
         result = self.image.results.get((cell.run, cell.request))

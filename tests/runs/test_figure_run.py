@@ -360,6 +360,14 @@ def test_classes_of_the_target_are_rows_where_no_column_names_classes() -> None:
     assert image.rows[0].label[:2] != image.rows[1].label[:2]
 
 
+def test_a_map_that_is_the_same_for_all_classes_is_drawn_once() -> None:
+    plan = plan_of(small(*VIT), "rollout,coupled,part:attention", words("tscam", target="top:2"))
+    (image,) = images_of(plan, [PHOTO])
+    assert [[cell is None for cell in group] for group in image.rows[1].groups] == [
+        *([True], [False], [True]),
+    ]
+
+
 def test_blocks_and_parts_of_tscam() -> None:
     model = small(*VIT)
     plan = plan_of(model, "blocks,block 1,parts,rollout", words("tscam"))
