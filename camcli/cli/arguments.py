@@ -17,6 +17,7 @@ from camcli.cli.declarations import (
     Boxes,
     Checkpoint,
     Device,
+    DrawnBoxes,
     FitName,
     FormatName,
     FusionName,
@@ -151,11 +152,5 @@ class CompareOutputArguments:
     output: Annotated[Path | None, declare_output_folder(COMPARE_FOLDER)] = None
     overwrite: Overwrite = False
     threshold: Threshold = None
-    boxes: Annotated[
-        Literal["none", "largest", "all", "grabcut"],
-        Option(
-            help="Draw a box around the largest region, all regions, or the largest after GrabCut.",
-            rich_help_panel=OUTPUT,
-        ),
-    ] = "none"
+    boxes: DrawnBoxes = "none"
     format_: FormatName = "auto"

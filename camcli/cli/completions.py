@@ -13,7 +13,10 @@ LAYER_SPECS = (
     *("last", "all", *(f"stage{n}" for n in range(1, 6))),
     *("stage1..5", "stage3..5", "each:stage1..5"),
 )
-COLUMN_WORDS = ("image", "fused", "layers", "blocks", "parts", "methods", "models", "classes")
+COLUMN_WORDS = (
+    *("image", "fused", "spotlight", "cutout", "layers", "blocks"),
+    *("parts", "methods", "models", "classes"),
+)
 ALL_KEYWORD, CHEAP_KEYWORD = "all", "all-cheap"
 
 

@@ -255,6 +255,13 @@ Boxes = Annotated[
         rich_help_panel=OUTPUT,
     ),
 ]
+DrawnBoxes = Annotated[
+    Literal["none", "largest", "all", "grabcut"],
+    Option(
+        help="Draw a box around the largest region, all regions, or the largest after GrabCut.",
+        rich_help_panel=OUTPUT,
+    ),
+]
 FormatName = Annotated[
     OutputFormat,
     Option(

@@ -12,7 +12,7 @@ from typing import Annotated, Literal
 from typer import Option
 
 from camcli.cli.completions import complete_columns
-from camcli.cli.declarations import NO_TYPE, OUTPUT, Overwrite
+from camcli.cli.declarations import NO_TYPE, OUTPUT, DrawnBoxes, Overwrite, Threshold
 from camcli.core.errors import UsageError, to_one_line
 
 FIGURE = "Figure"  # help panel
@@ -34,8 +34,8 @@ Columns = Annotated[
         "--columns",
         "-c",
         metavar="LIST",
-        help="Show these columns: image, fused, stage1..5, blocks, a method, top:3, parts, ..."
-        " joined by @, as in semantic@top:3; see docs/gallery.md.",
+        help="Show these columns: image, fused, stage1..5, blocks, a method, top:3, parts, "
+        "spotlight, ... joined by @, as in semantic@top:3; see docs/gallery.md.",
         show_default="image,fused",
         rich_help_panel=FIGURE,
         autocompletion=complete_columns,
@@ -138,24 +138,8 @@ class FigureArguments:
         ),
     ] = None
     overwrite: Overwrite = False
-    colormap: Annotated[
-        str,
-        Option(
-            metavar="NAME",
-            help="Colour heatmaps with this matplotlib colormap.",
-            rich_help_panel=OUTPUT,
-        ),
-    ] = "jet"
-    alpha: Annotated[
-        float,
-        Option(
-            metavar="A",
-            min=0,
-            max=1,
-            help="Draw the heatmap over the image with this opacity.",
-            rich_help_panel=OUTPUT,
-        ),
-    ] = 0.5
+    threshold: Threshold = None
+    boxes: DrawnBoxes = "none"
 
 
 def parse_length(option: str, text: str, dpi: int) -> float:

@@ -34,13 +34,9 @@ Scale = Annotated[
 
 
 @dataclass(frozen=True, slots=True)
-class PictureArguments:
-    """How pictures look, as typed."""
+class MapArguments:
+    """How maps look, as typed."""
 
-    image_format: Annotated[
-        Literal["jpg", "png", "webp"],
-        Option(help="Save overlays and grids in this format.", rich_help_panel=PICTURES),
-    ] = "jpg"
     colormap: Annotated[
         str | None,
         Option(
@@ -97,6 +93,16 @@ class PictureArguments:
             rich_help_panel=PICTURES,
         ),
     ] = 100.0
+
+
+@dataclass(frozen=True, slots=True)
+class PictureArguments(MapArguments):
+    """How pictures look, as typed."""
+
+    image_format: Annotated[
+        Literal["jpg", "png", "webp"],
+        Option(help="Save overlays and grids in this format.", rich_help_panel=PICTURES),
+    ] = "jpg"
     cell: Annotated[
         int,
         Option(
@@ -109,7 +115,7 @@ class PictureArguments:
     ] = 260
 
 
-def check_colors(pictures: PictureArguments) -> None:
+def check_colors(pictures: MapArguments) -> None:
     """Refuse a colormap or a colour that does not exist. Raises UsageError."""
     from camcli.io.drawing import find_color, find_palette
 
@@ -133,18 +139,18 @@ def warn_of_undrawable_names(class_names: Sequence[str], kinds: Sequence[str]) -
 
 
 def create_drawing_style(
-    pictures: PictureArguments, input_size: tuple[int, int], **own: Any
+    pictures: MapArguments, input_size: tuple[int, int], **own: Any
 ) -> DrawingStyle:
     """The style of pictures for a network with this input size (H, W); `own` are more fields."""
+    if isinstance(pictures, PictureArguments):
+        own = {"image_format": pictures.image_format, "cell_pixels": pictures.cell, **own}
     return DrawingStyle(
         input_size=input_size,
         colormap=pictures.colormap,
         alpha=pictures.alpha,
-        image_format=pictures.image_format,
         blend=pictures.blend,
         contour=pictures.contour,
         box_color=pictures.box_color,
         clip=pictures.clip,
-        cell_pixels=pictures.cell,
         **own,
     )

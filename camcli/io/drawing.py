@@ -173,6 +173,20 @@ def draw_cutout(image: Image.Image, region: NDArray[np.bool_], view: View) -> Im
     return Image.composite(image, dark.convert("RGB"), _draw_soft_region(region, view))
 
 
+def draw_spotlight(
+    image: Image.Image, visible_map: Float32Array, view: View, *, is_signed: bool = False
+) -> Image.Image:
+    """The image times a map in [0, 1]: bright where the map is high, black where it is 0.
+
+    A signed map has its zero at 0.5, where the picture is black.
+    """
+    levels = draw_levels(visible_map, view)
+    inside = image if levels.size == image.size else image.crop(view.visible_pixels)
+    black = Image.new("RGB", levels.size)
+    lit = Image.composite(inside, black, _find_opacity(levels, 1.0, "value", is_signed))
+    return _place_in_view(lit, view, lambda: Image.new("RGB", view.image_size))
+
+
 def draw_missing_map(image: Image.Image, reason: str) -> Image.Image:
     """The image in pale grey, crossed out, with the reason why there is no map."""
     grey = image.convert("L").point(lambda level: 150 + level // 3).convert("RGB")

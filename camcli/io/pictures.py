@@ -22,6 +22,7 @@ from camcli.io.drawing import (
     draw_heatmap,
     draw_missing_map,
     draw_overlay,
+    draw_spotlight,
     draw_transparent_heatmap,
     find_color,
     scale_boxes,
@@ -99,11 +100,18 @@ def draw_result_cutout(
     result: Result, explanation: ClassExplanation, style: DrawingStyle
 ) -> Image.Image:
     """Draw the image, dark outside the regions that the boxes bound."""
+    return draw_explanation_cutout(explanation, result.sample.image, result.sample.view)
+
+
+def draw_explanation_cutout(
+    explanation: ClassExplanation, image: Image.Image, view: View
+) -> Image.Image:
+    """Draw the image at any size, dark outside the regions that the boxes bound."""
     if explanation.region is None:
         status = explanation.fused_map.status
         reason = STATUS_TEXTS[status].caption if status in STATUS_TEXTS else "concepts have none"
-        return draw_missing_map(result.sample.image, reason)
-    return draw_cutout(result.sample.image, explanation.region, result.sample.view)
+        return draw_missing_map(image, reason)
+    return draw_cutout(image, explanation.region, view)
 
 
 def draw_result_grid(
@@ -185,6 +193,18 @@ def draw_map(
     return draw_overlay(
         image, part, view, look.colormap, style.alpha, look.blend, is_signed=look.is_signed
     )
+
+
+def draw_map_spotlight(
+    image: Image.Image, image_map: ImageMap, view: View, style: DrawingStyle, result: Result
+) -> Image.Image:
+    """Draw the image times one map, or the reason why there is no map."""
+    look = choose_look(image_map, style, result)
+    part = find_display_map(image_map, view, style, look)
+    if part is None:
+        blank = "constant" if image_map.status == "ok" else image_map.status
+        return draw_missing_map(image, STATUS_TEXTS[blank].caption)
+    return draw_spotlight(image, part, view, is_signed=look.is_signed)
 
 
 def mark_region(

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from itertools import zip_longest
 
 from PIL import Image
 
+from camcli.io.bar_scales import BarScale
 from camcli.io.sheet_text import fit_label, fit_lines, fit_scored_label
 
 HEAD_POINTS, LABEL_POINTS, LINE_SPACING = 8.0, 7.0, 1.25
@@ -16,20 +17,22 @@ MARGIN, GAP = 0.03, 0.035  # inches
 BAR_SPACE = 0.36
 LABEL_SHARE, MIN_LABEL_WIDTH = 0.13, 0.62  # of the sheet's width; inches
 MIN_CELL_WIDTH = 0.42
-MAX_HEAD_LINES, MAX_LABEL_LINES, MAX_CAPTION_LINES = 2, 4, 2
+MAX_HEAD_LINES, MAX_LABEL_LINES, MAX_CAPTION_LINES = 3, 4, 2
 
 
 @dataclass(frozen=True, slots=True)
 class SheetCell:
     """A picture of a sheet, the texts above it, and whether it is framed in red.
 
-    `score` follows the last text, and is never cut.
+    `score` follows the last text, and is never cut. `colormap` has the colours of the map, if a
+    colour bar can explain them.
     """
 
     image: Image.Image
     caption: tuple[str, ...] = ()
     score: str = ""
     is_framed: bool = False
+    colormap: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,8 +48,8 @@ class SheetStyle:
     """The size of a sheet in inches, its pixels per inch, and how it is laid out.
 
     `wrap` is the largest number of pictures in a line; None lets them be as small as
-    `min_cell_width`. They are as wide as if a line had `min_columns` at least. The colour bar shows
-    `colormap`.
+    `min_cell_width`. They are as wide as if a line had `min_columns` at least. With `has_bar` a
+    colour bar of `scale` stands at the right, unless the maps of a page differ in their colours.
     """
 
     width: float = 7.16
@@ -56,7 +59,8 @@ class SheetStyle:
     wrap: int | None = None
     min_columns: int = 1
     min_cell_width: float = MIN_CELL_WIDTH
-    colormap: str | None = "jet"
+    has_bar: bool = True
+    scale: BarScale = field(default_factory=BarScale)
 
     def to_pixels(self, inches: float) -> int:
         """A length in whole pixels."""
@@ -74,7 +78,7 @@ class SheetStyle:
     @property
     def cells_width(self) -> float:
         """The width that is left for pictures, in inches."""
-        bar = BAR_SPACE if self.colormap else 0
+        bar = BAR_SPACE if self.has_bar else 0
         return self.width - 2 * MARGIN - self.label_width - bar
 
     @property
@@ -112,6 +116,13 @@ class SheetGrid:
     def column_count(self) -> int:
         """The number of pictures in the longest line."""
         return max(len(line.cells) for line in self.lines)
+
+    @property
+    def colormap(self) -> str | None:
+        """The colours of all maps; None if they differ."""
+        cells = [cell for line in self.lines for cell in line.cells if cell]
+        found = {cell.colormap for cell in cells if cell.colormap}
+        return found.pop() if len(found) == 1 else None
 
 
 def arrange_grid(heads: Sequence[str], rows: Sequence[SheetRow], style: SheetStyle) -> SheetGrid:

@@ -16,6 +16,8 @@ from matplotlib.backends.backend_pdf import PdfPages
 from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 
+from camcli.io.bar_scales import SIGNED_SCALE, BarScale
+from camcli.io.map_looks import SIGNED_COLORMAP
 from camcli.io.sheet_layout import (
     GAP,
     HEAD_POINTS,
@@ -38,13 +40,6 @@ from camcli.io.sheet_text import (
 
 BAR_WIDTH, MAX_BAR_HEIGHT = 0.08, 3.0  # inches
 FRAME_COLOR, FRAME_POINTS = "#e00000", 1.6
-# From long to short; the first that fits stands beside the colour bar.
-BAR_LABELS = (
-    "each map from its minimum to its maximum",
-    "each map from min to max",
-    "min to max",
-    "",
-)
 SAVE_OPTIONS: Mapping[str, Mapping[str, Any]] = {
     "png": {"metadata": {"Software": None}},
     "jpg": {"pil_kwargs": {"quality": 92, "subsampling": 0}},
@@ -72,8 +67,10 @@ def draw_sheet(heads: Sequence[str], rows: Sequence[SheetRow], style: SheetStyle
         for column, cell in enumerate(line.cells):
             if cell:
                 page.place_cell(number, column, cell)
-    if style.colormap:
-        page.draw_color_bar(style.colormap)
+    colormap = layout.grid.colormap
+    if style.has_bar and colormap:
+        scale = SIGNED_SCALE if colormap == SIGNED_COLORMAP else style.scale
+        page.draw_color_bar(colormap, scale)
     return figure
 
 
@@ -125,8 +122,8 @@ class _Page:
         lines, top = layout.captions[number][column], layout.starts[number]
         self._write_lines(left + layout.side / 2, top, lines, LABEL_POINTS, "center", from_end=1.0)
 
-    def draw_color_bar(self, colormap: str) -> None:
-        """The colours from 0 to 1, and what they mean, right of the pictures."""
+    def draw_color_bar(self, colormap: str, scale: BarScale) -> None:
+        """The colours from low to high, and what they mean, right of the pictures."""
         layout, style = self.layout, self.layout.style
         first, end = layout.starts[0], layout.starts[-1] + layout.heights[-1]
         high = min(end - first, style.to_pixels(MAX_BAR_HEIGHT))
@@ -137,12 +134,12 @@ class _Page:
         axes.imshow(levels, cmap=colormap, vmin=0, vmax=1, aspect="auto", interpolation="nearest")
         axes.set_axis_off()
         right = x + wide + style.to_pixels(GAP)
-        self._write_lines(right, y, ["1"], LABEL_POINTS, "left", from_end=0.0)
-        self._write_lines(right, y + high, ["0"], LABEL_POINTS, "left", from_end=1.0)
+        self._write_lines(right, y, [scale.high], LABEL_POINTS, "left", from_end=0.0)
+        self._write_lines(right, y + high, [scale.low], LABEL_POINTS, "left", from_end=1.0)
         text = next(
             label
-            for label in BAR_LABELS
-            if measure_text(label, LABEL_POINTS, style.dpi) <= high - 2 * step
+            for label in scale.labels
+            if not label or measure_text(label, LABEL_POINTS, style.dpi) <= high - 2 * step
         )
         self._write(right + step / 3, y + high / 2, text, LABEL_POINTS, "center", rotation=90)
 

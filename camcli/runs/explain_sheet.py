@@ -8,21 +8,24 @@ from pathlib import Path
 
 from camcli.core.types import Failure, ImageSource, Result
 from camcli.engine.request import Request
+from camcli.io.bar_scales import create_bar_scale
 from camcli.io.files import format_page_path, write_file
 from camcli.io.sheet_layout import SheetStyle
 from camcli.io.sheets import SAVE_OPTIONS, encode_sheets
 from camcli.io.writers import DrawingStyle
+from camcli.methods.registry import Method
 from camcli.runs.figure_heads import format_layer, format_method_title
-from camcli.runs.figure_pages import estimate_column_count, iter_pages
+from camcli.runs.figure_pages import estimate_column_count, has_color_bar, iter_pages
 from camcli.runs.figure_pictures import FigureDrawing, draw_result
-from camcli.runs.figure_plan import FigureCell, FigureColumn, FigurePlan
+from camcli.runs.figure_plan import depends_on_class
 from camcli.runs.figure_run import (
     DrawnImage,
     FigureRow,
     create_figure_image,
     draw_images,
-    list_map_names,
+    list_map_keys,
 )
+from camcli.runs.figure_table import FigureCell, FigureColumn, FigurePlan
 from camcli.runs.run_config import RunConfig
 
 MAX_IMAGES = 24  # from the first on; `camcli figure` draws all, on pages
@@ -50,7 +53,12 @@ class ExplainSheet:
         """Plan the sheet of a run before it starts."""
         plan = _create_plan(config)
         columns = estimate_column_count(plan)
-        sheet = replace(SCREEN_STYLE, colormap=style.colormap, min_columns=columns)
+        sheet = replace(
+            SCREEN_STYLE,
+            has_bar=has_color_bar(plan, style.colormap),
+            scale=create_bar_scale(style),
+            min_columns=columns,
+        )
         images = [DrawnImage(source) for source in sources[:MAX_IMAGES]]
         drawing = FigureDrawing(sheet.compute_cell_pixels(columns), [style], has_names=True)
         return cls(plan, sheet, drawing, images, {str(i.source.path): i for i in images})
@@ -67,7 +75,7 @@ class ExplainSheet:
     def _add_result(self, result: Result) -> None:
         image = self.image_by_path.get(str(result.sample.source.path))
         if image:
-            names, config = list_map_names(self.plan, 0), self.plan.runs[0]
+            names, config = list_map_keys(self.plan, 0), self.plan.runs[0]
             drawn = draw_result(names, self.drawing, 0, config, result)
             image.results[0, drawn.request] = drawn
 
@@ -111,8 +119,12 @@ def _iter_cells(number: int, request: Request, map_head: str) -> Iterator[tuple[
     method, layers = request.method, request.source_layers
     if (method.per_layer and len(layers) > 1) or "attention" in method.input_names:
         for layer in layers:
-            yield format_layer(layer), FigureCell(0, number, layer.name, True)
+            yield format_layer(layer), _create_cell(number, method, layer.name)
     for part in method.choices.get("part", ()):
         if part != method.caption:
-            yield part, FigureCell(0, number, part, True)
-    yield method.caption if len(layers) > 1 else map_head, FigureCell(0, number, None, True)
+            yield part, _create_cell(number, method, part)
+    yield method.caption if len(layers) > 1 else map_head, _create_cell(number, method, None)
+
+
+def _create_cell(number: int, method: Method, map_name: str | None) -> FigureCell:
+    return FigureCell(0, number, map_name, depends_on_class(method, map_name))

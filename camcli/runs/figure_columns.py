@@ -23,11 +23,19 @@ from camcli.engine.targets import DEFAULT_TARGET, parse_target
 from camcli.methods.option_parsing import parse_methods
 from camcli.methods.registry import METHODS, Method, normalize_method_name
 
-RANGE = re.compile(r"(\D*?\D)(\d{1,4})(?:\.\.|-)(?:\1)?(\d{1,4})")
-LAYER_WORD = re.compile(r"stage\d+|last|block ?-?\d+|[A-Za-z_]\w*(?:\.\w+)+(?:\[\d+\])?")
+RANGE = re.compile(r"([A-Za-z_][^\d-]*)(\d{1,4})(?:\.\.|-)(?:\1)?(\d{1,4})")
+# As `--layers` takes them: stages and blocks by number, from the end (-2), and names with ranges
+# or patterns (blocks.0..11.norm1, blocks.*.norm1).
+LAYER_WORD = re.compile(
+    r"last|(?:stages? ?|block ?)-?\d+(?:(?:\.\.|-)-?\d+)?|-\d+(?:\.\.-\d+)?"
+    r"|[A-Za-z_]\w*(?:\.(?:\w|[*?-]|\.\.\d)+)+(?:\[\d+\])?"
+)
 CLASS_WORD = re.compile(r"predicted|folder|(?:top|above|finer):.*|.+-vs-.+|@.+", re.DOTALL)
 LAYERS, BLOCKS, FUSED, IMAGE = "layers", "blocks", "fused", "image"
-KEYWORDS = (IMAGE, FUSED, LAYERS, BLOCKS, "parts", "methods", "models", "classes")
+ALL_BLOCKS = "block 0..-1"  # what `blocks` is for `--layers`
+SPOTLIGHT, CUTOUT = "spotlight", "cutout"  # how a map is drawn, if not over the image
+DRAWINGS = (SPOTLIGHT, CUTOUT)
+KEYWORDS = (IMAGE, FUSED, *DRAWINGS, LAYERS, BLOCKS, "parts", "methods", "models", "classes")
 PREFIXES = ("layer", "method", "part", "class", "model")
 MAX_RANGE = 1000  # columns of one range; a typing error must not fill the memory
 
@@ -37,7 +45,8 @@ class CellSpec:
     """What a column or a row shows; None where it does not say.
 
     `layers` is the name of a layer, `block N`, or one of `layers` and `blocks`. `target` is a value
-    of `--target`. `fused` asks for the map that joins the layers of the other columns.
+    of `--target`. `fused` asks for the map that joins the layers of the other columns. `drawing` is
+    one of `DRAWINGS`.
     """
 
     text: str
@@ -48,6 +57,7 @@ class CellSpec:
     part: str | None = None
     target: str | None = None
     fused: bool = False
+    drawing: str | None = None
 
     def find_shared_field(self, other: CellSpec) -> str | None:
         """The first field that both name; an image shares every field."""
@@ -153,6 +163,8 @@ def _iter_keyword(word: str, words: ColumnWords) -> Iterator[CellSpec]:
         yield CellSpec(IMAGE, image=True)
     elif word == FUSED:
         yield CellSpec(FUSED, fused=True)
+    elif word in DRAWINGS:
+        yield CellSpec(word, drawing=word)
     elif word in (LAYERS, BLOCKS):
         yield CellSpec(word, layers=word)
     elif word == "classes":

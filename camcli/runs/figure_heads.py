@@ -27,6 +27,7 @@ def format_head(spec: CellSpec, layer: Layer | None = None) -> str:
         spec.part or "",
         CLASS_HEADS.get(spec.target or "", ""),
         "fused" if spec.fused else "",
+        spec.drawing or "",
     ]
     return " · ".join(filter(None, words))
 

@@ -6,16 +6,27 @@ from collections.abc import Sequence
 
 from camcli.core.errors import LayerError
 from camcli.core.types import Layer
-from camcli.engine.chosen_layers import find_model_default_layer
+from camcli.engine.chosen_layers import find_chosen_layers
+from camcli.engine.providers.provider_registry import can_choose_blocks
 from camcli.methods.registry import Method
-from camcli.models.introspection.selectors import find_block_layer, parse_layer_spec
+from camcli.models.introspection.selectors import find_block_layer, find_block_output
 from camcli.models.model import Model
-from camcli.runs.figure_columns import BLOCKS, LAYERS, CellSpec
+from camcli.runs.figure_columns import ALL_BLOCKS, BLOCKS, LAYERS, CellSpec
+
+
+def has_block_maps(method: Method) -> bool:
+    """Whether one request gives a map of each block, as tscam does."""
+    return not method.per_layer and "attention" in method.input_names
+
+
+def needs_own_requests(method: Method) -> bool:
+    """Whether a single block takes a request of its own, as in `--method rollout --block 3`."""
+    return can_choose_blocks(method) and not has_block_maps(method)
 
 
 def needs_request(method: Method, spec: CellSpec) -> bool:
     """Whether only a request knows the layers: the method's own ones, or those of `--layers`."""
-    return not method.per_layer or spec.layers == LAYERS
+    return has_block_maps(method) or spec.layers == LAYERS
 
 
 def list_layers(
@@ -25,34 +36,21 @@ def list_layers(
 
     Raises LayerError for a layer that the network or the method does not have.
     """
-    if not method.per_layer:
-        return _select_own_layers(model, method, spec, own_layers)
-    if spec == LAYERS:
+    if not method.per_layer and not can_choose_blocks(method):
+        raise LayerError(f"--columns {spec}: {method.name} gives no map for a single layer")
+    if spec == LAYERS or (spec == BLOCKS and has_block_maps(method)):
         return own_layers
-    if spec == BLOCKS:
-        count = len([layer for layer in model.layers if layer.block is not None])
-        return [find_block_layer(number, model.layers) for number in range(max(1, count))]
-    if spec.startswith("block "):
-        return [find_block_layer(int(spec.removeprefix("block ")), model.layers)]
-    return parse_layer_spec(spec, model.layers, lambda: find_model_default_layer(model))
+    find_block = find_block_layer if method.per_layer else find_block_output
+    chosen = find_chosen_layers(model, ALL_BLOCKS if spec == BLOCKS else spec, find_block)
+    return _select_own_layers(method, spec, chosen, own_layers) if own_layers else chosen
 
 
 def _select_own_layers(
-    model: Model, method: Method, spec: str, own_layers: Sequence[Layer]
+    method: Method, spec: str, chosen: Sequence[Layer], own_layers: Sequence[Layer]
 ) -> Sequence[Layer]:
-    """Layers among those that a method such as tscam reads by itself, which are its blocks."""
-    if "attention" not in method.input_names:
-        raise LayerError(f"--columns {spec}: {method.name} gives no map for a single layer")
-    if spec in (LAYERS, BLOCKS):
-        return own_layers
-    if spec.startswith("block "):
-        number = int(spec.removeprefix("block "))
-        if not -len(own_layers) <= number < len(own_layers):
-            raise LayerError(f"{spec}: this model has blocks 0..{len(own_layers) - 1}")
-        return [own_layers[number]]
-    wanted = parse_layer_spec(spec, model.layers, lambda: find_model_default_layer(model))
+    """The chosen layers among those that a method such as tscam reads by itself."""
     known = {layer.name: layer for layer in own_layers}
-    for layer in wanted:
+    for layer in chosen:
         if layer.name not in known:
             raise LayerError(f"--columns {spec}: {method.name} has maps of {', '.join(known)}")
-    return [known[layer.name] for layer in wanted]
+    return [known[layer.name] for layer in chosen]

@@ -9,10 +9,16 @@ from matplotlib.figure import Figure
 
 from camcli.io.sheet_layout import SheetCell, SheetRow, SheetStyle, fits_on_page
 from camcli.io.sheets import draw_sheet
-from camcli.runs.figure_plan import FigurePlan
 from camcli.runs.figure_run import FigureRow
+from camcli.runs.figure_table import FigurePlan
 
 UNKNOWN_CLASS_COUNT = 8  # classes to leave room for where their number differs between images
+
+
+def has_color_bar(plan: FigurePlan, colormap: str | None) -> bool:
+    """Whether one colour bar can explain all maps: pixel-level maps have own colours by default."""
+    families = {request.method.family == "saliency" for request in plan.colored_requests}
+    return bool(families) and (colormap is not None or len(families) == 1)
 
 
 def estimate_column_count(plan: FigurePlan) -> int:
@@ -27,38 +33,22 @@ def _estimate_class_count(target: str | None) -> int:
     return UNKNOWN_CLASS_COUNT if kind in ("all", "above") else 1
 
 
-def iter_pages(
-    plan: FigurePlan, rows: Iterable[FigureRow], style: SheetStyle, heads: Sequence[str] = ()
-) -> Iterator[Figure]:
-    """Draw the rows page by page; only the rows of one page are kept.
-
-    `heads` replace the heads of the columns.
-    """
+def iter_pages(plan: FigurePlan, rows: Iterable[FigureRow], style: SheetStyle) -> Iterator[Figure]:
+    """Draw the rows page by page; only the rows of one page are kept."""
     waiting: list[FigureRow] = []
     for row in rows:
-        named, flat = _flatten_rows(plan, [*waiting, row], heads)
-        if waiting and not fits_on_page(named, flat, style):
-            yield _draw_page(plan, waiting, heads, style)
+        if waiting and not fits_on_page(*_flatten_rows(plan, [*waiting, row]), style):
+            yield draw_sheet(*_flatten_rows(plan, waiting), style)
             waiting = []
         waiting.append(row)
     if waiting:
-        yield _draw_page(plan, waiting, heads, style)
+        yield draw_sheet(*_flatten_rows(plan, waiting), style)
 
 
-def _draw_page(
-    plan: FigurePlan, rows: Sequence[FigureRow], heads: Sequence[str], style: SheetStyle
-) -> Figure:
-    named, flat = _flatten_rows(plan, rows, heads)
-    return draw_sheet(named, flat, style)
-
-
-def _flatten_rows(
-    plan: FigurePlan, rows: Sequence[FigureRow], heads: Sequence[str]
-) -> tuple[list[str], list[SheetRow]]:
+def _flatten_rows(plan: FigurePlan, rows: Sequence[FigureRow]) -> tuple[list[str], list[SheetRow]]:
     """The heads, and rows whose groups have the same number of pictures in every row."""
     widths = [max(map(len, groups)) for groups in zip(*(row.groups for row in rows), strict=True)]
-    named = heads or [column.head for column in plan.columns]
-    repeated = [head for head, width in zip(named, widths, strict=True) for _ in range(width)]
+    repeated = [c.head for c, width in zip(plan.columns, widths, strict=True) for _ in range(width)]
     flat = [SheetRow(row.label, tuple(chain(*map(_pad_group, row.groups, widths)))) for row in rows]
     return repeated, flat
 

@@ -4,63 +4,27 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from itertools import count
 
-from camcli.core.errors import UsageError
+from camcli.core.errors import LayerError, MethodError, UsageError
 from camcli.core.types import Layer
 from camcli.engine.plan import PlanOptions, plan_requests
+from camcli.engine.providers.provider_registry import takes_layers
 from camcli.engine.request import Request
 from camcli.engine.targets import DEFAULT_TARGET
 from camcli.methods.registry import DEFAULT_METHODS, Method, find_method
 from camcli.models.model import Model
 from camcli.runs.figure_columns import CellSpec, find_part_method
 from camcli.runs.figure_heads import format_head
-from camcli.runs.figure_layers import list_layers, needs_request
+from camcli.runs.figure_layers import list_layers, needs_own_requests, needs_request
+from camcli.runs.figure_table import (
+    FigureCell,
+    FigureColumn,
+    FigurePlan,
+    RefusedCell,
+    identify_request,
+)
 from camcli.runs.run_config import RunConfig
-
-
-@dataclass(frozen=True, slots=True)
-class FigureCell:
-    """A map of a figure: the number of its run, its request, and its name; None is the whole map.
-
-    `map_name` is the name of a layer or of a part.
-    """
-
-    run: int
-    request: int
-    map_name: str | None
-    is_class_specific: bool
-
-
-@dataclass(frozen=True, slots=True)
-class FigureColumn:
-    """A column: its head, and its cell in each row of an image; None leaves it empty.
-
-    A column of images has no cells. With a `target` there is a picture for each of its classes.
-    """
-
-    head: str
-    cells: tuple[FigureCell | None, ...]
-    target: str | None = None
-    is_image: bool = False
-
-
-@dataclass(frozen=True, slots=True)
-class FigurePlan:
-    """The columns and rows of a figure, and the runs that compute it.
-
-    An image takes a row for each entry of `row_heads`. With `has_captions` each picture says its
-    class, because the classes of a row differ.
-    """
-
-    columns: tuple[FigureColumn, ...]
-    row_heads: tuple[str, ...]
-    runs: tuple[RunConfig, ...]
-    has_captions: bool
-
-    @property
-    def has_class_columns(self) -> bool:
-        """Whether the classes of an image lie in columns; otherwise each is a row."""
-        return any(column.target for column in self.columns)
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,7 +32,8 @@ class FigureSetup:
     """The options of the command, which hold where a column names nothing else.
 
     `networks` has the network of each `model:`, and under None the usual one. `create_config` makes
-    the configuration of a run, without requests, from a network and a `--target`.
+    the configuration of a run, without requests, from a network and a `--target`. With
+    `has_layer_methods` the layers of the options are for some methods, and others ignore them.
     """
 
     networks: Mapping[str | None, Model]
@@ -76,6 +41,7 @@ class FigureSetup:
     plan_options: PlanOptions
     methods: Sequence[Method] = ()
     targets: Sequence[str] = (DEFAULT_TARGET,)
+    has_layer_methods: bool = False
 
 
 def create_figure_plan(
@@ -83,13 +49,16 @@ def create_figure_plan(
 ) -> FigurePlan:
     """Find the layers of every column, and join what one forward pass can give to one run.
 
-    Raises UsageError, LayerError or MethodError for a cell that no run can give.
+    A named method that does not suit a network is left out. Raises UsageError, LayerError or
+    MethodError for another cell that no run can give, and if no map is left.
     """
     planner = _Planner(setup, _choose_default_method([*rows, *columns], setup))
     placed = [(column, planner.list_cell_layers(rows, column)) for column in columns]
     found = [
         each for column, layers in placed for each in planner.iter_columns(rows, column, layers)
     ]
+    if not planner.runs and planner.left_out:
+        raise MethodError(next(iter(planner.left_out.values())))
     if not planner.runs:
         raise UsageError("--columns: name at least one map, such as fused")
     has_models = any(spec.model for spec in (*rows, *columns))
@@ -98,6 +67,7 @@ def create_figure_plan(
         row_heads=tuple(format_head(row) for row in rows),
         runs=tuple(planner.runs.values()),
         has_captions=has_models or any(column.target for column in found),
+        left_out=planner.left_out,
     )
 
 
@@ -110,7 +80,9 @@ def _choose_default_method(specs: Sequence[CellSpec], setup: FigureSetup) -> Met
     return None
 
 
-CellLayers = Sequence[Sequence[Layer | None]]  # of each row, the layers that a column stands for
+# Of each row, the layers that a column stands for; no layer if its method does not suit.
+CellLayers = Sequence[Sequence[Layer | None]]
+Place = tuple[str | None, tuple[str, ...], int]  # a model, its targets, and the number of their run
 
 
 @dataclass(frozen=True, slots=True)
@@ -122,15 +94,25 @@ class _RequestKey:
     method_name: str
     has_layers: bool
 
+    @property
+    def place(self) -> Place:
+        """The first run of the model and the targets."""
+        return self.model, self.targets, 0
+
 
 @dataclass(frozen=True, slots=True)
 class _Planner:
-    """Gives each cell its run and request; requests of one network and target share a run."""
+    """Gives each cell its run and request; requests of one network and target share a run.
+
+    `configs` has the configuration of each place, `runs` those that cells use.
+    """
 
     setup: FigureSetup
     default_method: Method | None
     layers_by_key: dict[_RequestKey, list[str]] = field(default_factory=dict)
-    runs: dict[tuple[str | None, tuple[str, ...]], RunConfig] = field(default_factory=dict)
+    configs: dict[Place, RunConfig] = field(default_factory=dict)
+    runs: dict[Place, RunConfig] = field(default_factory=dict)
+    left_out: dict[str, str] = field(default_factory=dict)
 
     def list_cell_layers(self, rows: Sequence[CellSpec], column: CellSpec) -> CellLayers:
         """For each row the layers that a column stands for; [None] where it names no layer.
@@ -139,8 +121,8 @@ class _Planner:
         """
         if column.image:
             return [[None] for _ in rows]
-        found = [self._list_layers(row.join(column)) for row in rows]
-        if len({len(layers) for layers in found}) > 1:
+        found = [self._list_suitable_layers(row.join(column)) for row in rows]
+        if len({len(layers) for layers in found if layers}) > 1:
             raise UsageError(f"--columns {column.text}: the rows have different numbers of layers")
         for row, layers in zip(rows, found, strict=True):
             names = [layer.name for layer in layers if layer]
@@ -154,26 +136,51 @@ class _Planner:
     ) -> Iterator[FigureColumn]:
         """The columns that one specification stands for: one for each of its layers."""
         specs = [row.join(column) for row in rows]
-        for of_rows in zip(*layers, strict=True):
-            several = len(layers[0]) > 1
+        width = max(1, *map(len, layers))
+        for position in range(width):
+            of_rows = [found[position] if found else None for found in layers]
+            layer = next(filter(None, of_rows), None)
             yield FigureColumn(
-                head=format_head(column, of_rows[0] if several else None),
+                head=format_head(column, layer if width > 1 else None),
                 cells=tuple(
-                    self._create_cell(spec, layer) if number == 0 or spec is not column else None
-                    for number, (spec, layer) in enumerate(zip(specs, of_rows, strict=True))
+                    self._create_cell(spec, own, is_suitable=bool(layers[row]))
+                    if row == 0 or spec is not column
+                    else None
+                    for row, (spec, own) in enumerate(zip(specs, of_rows, strict=True))
                 ),
                 target=next((spec.target for spec in specs if spec.target), None),
                 is_image=column.image,
             )
 
-    def _list_layers(self, spec: CellSpec) -> Sequence[Layer | None]:
+    def _list_suitable_layers(self, spec: CellSpec) -> Sequence[Layer | None]:
+        """The layers of a cell; none, and a note, if its method does not suit the network."""
+        method = self._find_method(spec)
+        model = self._find_config(self._create_key(spec)).model
+        try:
+            layers = self._list_layers(spec, model)
+            self._plan(model, method, [layer.name for layer in layers if layer])
+        except MethodError as error:
+            if method is None:
+                raise
+            several = len(self.setup.networks) > 1
+            self.left_out[f"{method.name} ({model.name})" if several else method.name] = str(error)
+            return []
+        return layers
+
+    def _list_layers(self, spec: CellSpec, model: Model) -> Sequence[Layer | None]:
         if not spec.layers:
             return [None]
         method = self._find_method(spec)
-        model = self.setup.networks[spec.model]
         assert method is not None  # a figure that names layers has a default method
         own = self._plan(model, method, []).source_layers if needs_request(method, spec) else ()
         return list_layers(model, method, spec.layers, own)
+
+    def _find_config(self, key: _RequestKey) -> RunConfig:
+        """The configuration of a run without requests."""
+        if key.place not in self.configs:
+            network = self.setup.networks[key.model]
+            self.configs[key.place] = self.setup.create_config(network, key.targets)
+        return self.configs[key.place]
 
     def _find_method(self, spec: CellSpec) -> Method | None:
         if spec.part and not spec.method:
@@ -187,16 +194,21 @@ class _Planner:
         joins = spec.fused and key in self.layers_by_key
         return key if spec.layers or joins else replace(key, has_layers=False)
 
-    def _create_cell(self, spec: CellSpec, layer: Layer | None) -> FigureCell | None:
+    def _create_cell(
+        self, spec: CellSpec, layer: Layer | None, *, is_suitable: bool
+    ) -> FigureCell | RefusedCell | None:
         if spec.image:
             return None
-        key = self._create_key(spec)
-        model = self.setup.networks[key.model]
-        place = (key.model, key.targets)
-        if place not in self.runs:
-            self.runs[place] = self.setup.create_config(model, key.targets)
-        run = self.runs[place]
-        request = self._plan(run.model, self._find_method(spec), self.layers_by_key.get(key, []))
+        if not is_suitable:
+            return RefusedCell("does not suit the network")
+        key, method = self._create_key(spec), self._find_method(spec)
+        names = self.layers_by_key.get(key, [])
+        if layer and method and needs_own_requests(method):
+            names, layer = [layer.name], None
+        config = self._find_config(key)
+        request = self._plan(config.model, method, names)
+        place = self._find_place(key, request)
+        run = self.runs.setdefault(place, config)
         identities = [identify_request(other) for other in run.requests]
         if identify_request(request) not in identities:
             identities.append(identify_request(request))
@@ -206,33 +218,49 @@ class _Planner:
             run=list(self.runs).index(place),
             request=identities.index(identify_request(request)),
             map_name=map_name,
-            is_class_specific=_depends_on_class(request.method, map_name),
+            is_class_specific=depends_on_class(request.method, map_name),
+            drawing=spec.drawing,
         )
 
+    def _find_place(self, key: _RequestKey, request: Request) -> Place:
+        """The first run in which no other request has the name of this one.
+
+        The attention of all blocks is another map than the one that `attention` gives by itself.
+        """
+        for number in count():
+            place = (key.model, key.targets, number)
+            requests = self.runs[place].requests if place in self.runs else ()
+            same = [r for r in requests if identify_request(r) == identify_request(request)]
+            if all(other.options == request.options for other in same):
+                return place
+        raise AssertionError  # count() has no end
+
     def _plan(self, model: Model, method: Method | None, layers: Sequence[str]) -> Request:
-        """The request of a method for these layers, or for those that the options choose."""
+        """The request of a method for these layers, or for those that the options choose.
+
+        Raises MethodError if the method does not suit the network.
+        """
         options = self.setup.plan_options
-        named = bool(layers) and method is not None and method.per_layer
-        (request, *_) = plan_requests(
-            model,
-            [method] if method else [],
-            layer_spec=",".join(layers) if named else options.layer_spec,
-            fusion=options.fusion,
-            options=options.options,
-            smoothing=options.smoothing,
-        )
+        chosen = options.layer_spec
+        if method and not takes_layers(method) and self.setup.has_layer_methods:
+            chosen = None
+        try:
+            (request, *_) = plan_requests(
+                model,
+                [method] if method else [],
+                layer_spec=",".join(layers) if layers else chosen,
+                fusion=options.fusion,
+                options=options.options,
+                smoothing=options.smoothing,
+            )
+        except LayerError as error:
+            if layers or chosen:
+                raise
+            raise MethodError(str(error)) from None
         return request
 
 
-def _depends_on_class(method: Method, map_name: str | None) -> bool:
+def depends_on_class(method: Method, map_name: str | None) -> bool:
     """Whether a map differs between classes; the attention in TS-CAM is that of the image."""
     own_maps = (None, "semantic", method.caption)
     return method.class_specific and (method.per_layer or map_name in own_maps)
-
-
-RequestIdentity = tuple[str, tuple[str, ...]]
-
-
-def identify_request(request: Request) -> RequestIdentity:
-    """What tells the requests of a run apart, and is known of a result too."""
-    return request.method.name, tuple(layer.name for layer in request.source_layers)

@@ -13,7 +13,7 @@ from camcli.core.types import Failure, ImageSource
 from camcli.io.drawing import draw_missing_map
 from camcli.io.sheet_layout import SheetCell, fit_cell
 from camcli.runs.figure_pictures import DrawnClass, DrawnResult, FigureDrawing, draw_result
-from camcli.runs.figure_plan import FigureCell, FigureColumn, FigurePlan
+from camcli.runs.figure_table import FigureCell, FigureColumn, FigurePlan, MapKey, RefusedCell
 from camcli.runs.pipeline import run_pipeline
 from camcli.runs.run_config import RunState
 
@@ -79,7 +79,7 @@ def draw_images(
     """Add what one run gives to each image: its small pictures, or why it failed."""
     config = plan.runs[run]
     by_path = {str(image.source.path): image for image in images}
-    draw = partial(draw_result, list_map_names(plan, run), drawing, run, config)
+    draw = partial(draw_result, list_map_keys(plan, run), drawing, run, config)
     for outcome in run_pipeline(config, [image.source for image in images], draw, state):
         image = by_path[outcome.path]
         if isinstance(outcome, Failure):
@@ -94,10 +94,11 @@ def create_figure_image(plan: FigurePlan, image: DrawnImage, drawing: FigureDraw
     return FigureImage(image.source, tuple(painter.iter_rows()), tuple(painter.iter_problems()))
 
 
-def list_map_names(plan: FigurePlan, run: int) -> list[tuple[int, str | None]]:
+def list_map_keys(plan: FigurePlan, run: int) -> list[tuple[int, MapKey]]:
     """The requests and maps of a run that the figure shows."""
-    cells = [cell for column in plan.columns for cell in column.cells if cell and cell.run == run]
-    return list(dict.fromkeys((cell.request, cell.map_name) for cell in cells))
+    cells = [cell for column in plan.columns for cell in column.cells]
+    own = [cell for cell in cells if isinstance(cell, FigureCell) and cell.run == run]
+    return list(dict.fromkeys((cell.request, cell.key) for cell in own))
 
 
 @dataclass(frozen=True, slots=True)
@@ -123,9 +124,11 @@ class _RowPainter:
         for (run, request), result in self.image.results.items():
             method = self.plan.runs[run].requests[request].method.name
             for drawn in result.classes:
-                for name, reason in drawn.reasons.items():
-                    layer = f", {name}" if name else ""
-                    yield f"no map ({method} of {drawn.label}{layer}): {reason}"
+                reasons = {name: each.reason for (name, _), each in drawn.maps.items()}
+                for name, reason in reasons.items():
+                    if reason:
+                        words = filter(None, (method, drawn.label, name))
+                        yield f"no map ({', '.join(words)}): {reason}"
 
     def _create_group(
         self, column: FigureColumn, row: int, number: int
@@ -136,6 +139,10 @@ class _RowPainter:
             return (SheetCell(self._find_thumbnail()),)
         if cell is None:
             return (None,)
+        if number and isinstance(cell, FigureCell) and not cell.is_class_specific:
+            return (None,)  # the map of the first class is that of all
+        if isinstance(cell, RefusedCell):
+            return (SheetCell(draw_missing_map(self._find_thumbnail(), cell.reason)),)
         result = self.image.results.get((cell.run, cell.request))
         if result is None:
             reason = self.image.failures.get(cell.run, "")
@@ -144,13 +151,17 @@ class _RowPainter:
         return tuple(self._create_cell(column, cell, drawn) for drawn in chosen) or (None,)
 
     def _create_cell(self, column: FigureColumn, cell: FigureCell, drawn: DrawnClass) -> SheetCell:
-        reason = drawn.reasons.get(cell.map_name)
+        shown = drawn.maps[cell.key]
         has_class = self.plan.has_captions and cell.is_class_specific
         return SheetCell(
-            image=drawn.pictures[cell.map_name],
-            caption=(f"no map: {reason}" if reason else "", drawn.label if has_class else ""),
+            image=shown.picture,
+            caption=(
+                f"no map: {shown.reason}" if shown.reason else "",
+                drawn.label if has_class else "",
+            ),
             score=drawn.score if has_class else "",
             is_framed=bool(column.target) and drawn.is_predicted,
+            colormap=shown.colormap,
         )
 
     def _find_thumbnail(self) -> Image.Image:

@@ -149,3 +149,12 @@ def test_rows_that_do_not_fit_go_to_more_sheets(
     assert "(open o/sheet.jpg)" in ran.err
     pages = [path.name for path in sorted((tmp_path / "o").glob("sheet*"))]
     assert pages == ["sheet-page2.jpg", "sheet.jpg"]
+
+
+def test_a_method_that_does_not_suit_is_left_out_and_told(cli: Cli, picture: Path) -> None:
+    ran = cli("figure", picture, "--columns", "image,stage2,rollout", *QUICK)
+    assert ran.status == 1
+    assert "left out: rollout needs attention" in ran.err
+    assert ran.out == "camcli-figure.png\n"
+    alone = cli("figure", picture, "--model", "tf_efficientnet_lite0", "--columns", "rollout")
+    assert alone.status == 2

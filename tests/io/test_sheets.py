@@ -6,12 +6,15 @@ import base64
 import io
 import re
 import zlib
+from dataclasses import replace
+from typing import Any
 from xml.etree import ElementTree
 
 import numpy as np
 import pytest
 from PIL import Image
 
+from camcli.io.bar_scales import create_bar_scale
 from camcli.io.sheet_layout import (
     SheetCell,
     SheetLayout,
@@ -23,6 +26,8 @@ from camcli.io.sheet_layout import (
 )
 from camcli.io.sheet_text import fit_label, fit_lines, fit_scored_label, lacks_glyphs, measure_text
 from camcli.io.sheets import draw_sheet, encode_sheets
+from camcli.io.value_ranges import ValueRange
+from camcli.io.writers import DrawingStyle
 
 STYLE = SheetStyle(width=5, dpi=100)
 
@@ -30,7 +35,9 @@ STYLE = SheetStyle(width=5, dpi=100)
 def noise_cell(seed: int, size: tuple[int, int], caption: str = "") -> SheetCell:
     """A picture whose neighbouring pixels differ, so that any resampling would show."""
     values = np.random.default_rng(seed).integers(0, 256, (size[1], size[0], 3), np.uint8)
-    return SheetCell(Image.fromarray(values), (caption,) if caption else ())
+    return SheetCell(
+        Image.fromarray(values), (caption,) if caption else (), colormap=("turbo", None)[seed % 2]
+    )
 
 
 def encode(heads: list[str], rows: list[SheetRow], style: SheetStyle, kind: str) -> bytes:
@@ -97,6 +104,45 @@ def test_the_same_sheet_is_the_same_file() -> None:
     for kind in ("png", "pdf", "svg", "jpg"):
         first, second = (encode(["a"], create_rows(STYLE), STYLE, kind) for _ in range(2))
         assert first == second, kind
+
+
+def count_pictures(colormaps: list[str | None], **fields: Any) -> int:
+    """The axes of a page: its pictures, and the colour bar."""
+    grey = Image.new("RGB", (60, 60), (90, 90, 90))
+    cells = tuple(SheetCell(grey, colormap=colormap) for colormap in colormaps)
+    return len(draw_sheet([], [SheetRow((), cells)], replace(STYLE, **fields)).axes)
+
+
+def test_the_colour_bar_is_that_of_all_maps_or_none() -> None:
+    assert count_pictures([None, "turbo", "turbo"]) == 3 + 1
+    assert count_pictures([None, "turbo", "gray"]) == 3
+    assert count_pictures([None]) == 1
+    assert count_pictures(["turbo"], has_bar=False) == 1
+    bar = draw_sheet(
+        [], [SheetRow((), (SheetCell(Image.new("RGB", (9, 9)), colormap="gray"),))], STYLE
+    )
+    assert bar.axes[1].images[0].get_cmap().name == "gray"
+
+
+@pytest.mark.parametrize(
+    ("fields", "texts"),
+    [
+        ({}, {"0", "1", "min to max"}),
+        ({"clip": 99.0}, {"0", "1", "min to p99"}),
+        ({"value_range": ValueRange((-0.5, 3.25))}, {"-0.5", "3.25", ""}),
+    ],
+)
+def test_the_bar_says_what_its_ends_mean(fields: dict[str, Any], texts: set[str]) -> None:
+    style = replace(STYLE, scale=create_bar_scale(DrawingStyle((9, 9), **fields)))
+    cell = SheetCell(Image.new("RGB", (90, 90)), colormap="turbo")
+    page = draw_sheet([], [SheetRow((), (cell,) * 4)], style)
+    assert {text.get_text() for text in page.texts} == texts
+
+
+def test_the_bar_of_signed_maps_has_zero_in_the_middle() -> None:
+    cell = SheetCell(Image.new("RGB", (90, 90)), colormap="RdBu_r")
+    page = draw_sheet([], [SheetRow((), (cell,))], STYLE)
+    assert {text.get_text() for text in page.texts} == {"\N{MINUS SIGN}", "+", "pale is 0"}
 
 
 def test_a_frame_is_red_and_only_where_it_should_be() -> None:

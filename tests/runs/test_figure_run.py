@@ -3,47 +3,35 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Sequence
 from pathlib import Path
 from subprocess import run as run_process
 from typing import Any
 
 import numpy as np
 import pytest
-from conftest import SAMPLES, small
+from conftest import small
 from PIL import Image
+from small_figures import (
+    CNN,
+    PHOTO,
+    SIDE,
+    VIT,
+    drawn_alone,
+    images_of,
+    pixels,
+    plan_of,
+    words,
+)
 
 from camcli.core.errors import LayerError, MethodError, UsageError
-from camcli.core.types import Failure, ImageSource
-from camcli.engine.plan import PlanOptions, plan_requests
-from camcli.engine.targets import parse_target
-from camcli.io.pictures import draw_map
-from camcli.io.sheet_layout import SheetCell, SheetStyle, fit_cell
-from camcli.io.writers import DrawingStyle
-from camcli.methods.option_parsing import parse_methods
-from camcli.methods.registry import find_method
-from camcli.models.model import Model
-from camcli.runs.batch import compute_outcomes
-from camcli.runs.figure_columns import CellSpec, ColumnWords, parse_cell_specs
+from camcli.io.sheet_layout import SheetStyle, fit_cell
+from camcli.runs.figure_columns import ColumnWords, parse_cell_specs
 from camcli.runs.figure_pages import iter_pages
-from camcli.runs.figure_pictures import FigureDrawing
-from camcli.runs.figure_plan import FigurePlan, FigureSetup, create_figure_plan
-from camcli.runs.figure_run import FigureImage, iter_figure_images
-from camcli.runs.pipeline import add_boxes, load_image_sample
-from camcli.runs.run_config import RunConfig, RunState
-
-SIDE = 60
-CNN, VIT = ("test_resnet", 96, 128), ("test_vit", 96, 128)
-ALONE = [CellSpec("")]
-
-
-def words(*methods: str, target: str = "predicted", models: tuple[str, ...] = ()) -> ColumnWords:
-    return ColumnWords(parse_methods(methods) if methods else [], models, [target])
 
 
 def read(text: str, given: ColumnWords | None = None) -> list[dict[str, Any]]:
     """The fields of each column that are set."""
-    names = ("image", "model", "layers", "part", "target", "fused")
+    names = ("image", "model", "layers", "part", "target", "fused", "drawing")
     found = []
     for spec in parse_cell_specs("--columns", [text], given or words()):
         fields = {name: getattr(spec, name) for name in names if getattr(spec, name)}
@@ -60,6 +48,14 @@ def read(text: str, given: ColumnWords | None = None) -> list[dict[str, Any]]:
         "block 0..1,block-1": [{"layers": f"block {n}"} for n in (0, 1, -1)],
         "blocks.0..1,features.16": [{"layers": n} for n in ("blocks.0", "blocks.1", "features.16")],
         "layer:bn2": [{"layers": "bn2"}],
+        "-2,-3..-1": [{"layers": "-2"}, {"layers": "-3..-1"}],
+        "block 0..-1,stage -1": [{"layers": "block 0..-1"}, {"layers": "stage -1"}],
+        "blocks.0..11.norm1": [{"layers": "blocks.0..11.norm1"}],
+        "blocks.*.norm1": [{"layers": "blocks.*.norm1"}],
+        "spotlight@blocks,fused@cutout": [
+            {"layers": "blocks", "drawing": "spotlight"},
+            {"fused": True, "drawing": "cutout"},
+        ],
         "gradcam++, LayerCAM": [{"method": "gradcam++"}, {"method": "layercam"}],
         "tscam:part=attention": [{"method": "tscam:part=attention"}],
         "semantic@top:2": [{"part": "semantic", "target": "top:2"}],
@@ -121,52 +117,6 @@ def test_columns_are_read_without_torch() -> None:
     )
     ran = run_process([sys.executable, "-c", program], capture_output=True, text=True, check=True)
     assert ran.stdout == "[]\n"
-
-
-def plan_of(
-    model: Model, columns: str, given: ColumnWords | None = None, rows: str = ""
-) -> FigurePlan:
-    given = given or words()
-
-    def create_config(network: Model, targets: Sequence[str]) -> RunConfig:
-        rule = parse_target(targets)(network.labels)
-        return RunConfig(model=network, requests=(), target=rule, batch_size=2, workers=1)
-
-    row_specs = parse_cell_specs("--rows", [rows], given) if rows else ALONE
-    specs = parse_cell_specs("--columns", [columns], given)
-    setup = FigureSetup({None: model}, create_config, PlanOptions(), given.methods, given.targets)
-    return create_figure_plan(row_specs, specs, setup)
-
-
-def images_of(plan: FigurePlan, paths: list[Path]) -> list[FigureImage]:
-    drawing = FigureDrawing(SIDE, [DrawingStyle(c.model.input_size) for c in plan.runs])
-    sources = [ImageSource(path, path.name, path.stem) for path in paths]
-    return list(iter_figure_images(plan, sources, drawing))
-
-
-def pixels(cell: SheetCell | None) -> Any:
-    assert cell is not None
-    return np.asarray(cell.image)
-
-
-PHOTO = SAMPLES / "rocket.jpg"
-
-
-def drawn_alone(
-    model: Model, method: str, layers: str, name: str, target: str = "predicted"
-) -> Any:
-    """A map drawn by the steps of `explain`, at the size of a cell."""
-    requests = plan_requests(model, [find_method(method)], layers)
-    config = RunConfig(model, requests, parse_target(target)(model.labels), batch_size=1)
-    sample = load_image_sample(config, ImageSource(PHOTO, PHOTO.name, PHOTO.stem))
-    assert not isinstance(sample, Failure)
-    (outcome,) = compute_outcomes(config, [sample], RunState.from_config(config))[0]
-    assert not isinstance(outcome, Failure)
-    (shown,) = add_boxes(config, outcome).explanations
-    small_photo = sample.image.resize(fit_cell(sample.image.size, SIDE))
-    maps = {each.name: each for each in shown.layer_maps} | {"fused": shown.fused_map}
-    view = sample.view.to_image_size(*small_photo.size)
-    return np.asarray(draw_map(small_photo, maps[name], view, DrawingStyle(model.input_size)))
 
 
 def test_each_cell_is_the_map_of_its_column() -> None:
@@ -237,6 +187,14 @@ def test_classes_of_the_target_are_rows_where_no_column_names_classes() -> None:
     assert image.rows[0].label[:2] != image.rows[1].label[:2]
 
 
+def test_a_map_that_is_the_same_for_all_classes_is_drawn_once() -> None:
+    plan = plan_of(small(*VIT), "rollout,coupled,part:attention", words("tscam", target="top:2"))
+    (image,) = images_of(plan, [PHOTO])
+    assert [[cell is None for cell in group] for group in image.rows[1].groups] == [
+        *([True], [False], [True]),
+    ]
+
+
 def test_blocks_and_parts_of_tscam() -> None:
     model = small(*VIT)
     plan = plan_of(model, "blocks,block 1,parts,rollout", words("tscam"))
@@ -252,7 +210,7 @@ def test_blocks_and_parts_of_tscam() -> None:
     with pytest.raises(LayerError, match=f"blocks 0..{depth - 1}"):
         plan_of(model, "block 99", words("tscam"))
     with pytest.raises(LayerError, match="no map for a single layer"):
-        plan_of(model, "block 1@rollout")
+        plan_of(model, "block 1@rise")
 
 
 def test_cells_that_no_run_can_give_are_refused() -> None:
@@ -292,7 +250,7 @@ def test_pages_hold_the_rows_that_fit() -> None:
     plan = plan_of(small(*CNN), "image,fused")
     rows = [row for image in images_of(plan, [PHOTO]) for row in image.rows] * 7
     style = SheetStyle(width=3, dpi=72, max_height=3)
-    pages = list(iter_pages(plan, rows, style, ["photo", "map"]))
+    pages = list(iter_pages(plan.name_columns(["photo", "map"]), rows, style))
     assert all(page.get_figheight() <= 3 for page in pages)
     fitted = [sum(text.get_text() == rows[0].label[1] for text in page.texts) for page in pages]
     assert sum(fitted) == 7

@@ -28,21 +28,34 @@ from camcli.cli.figure_declarations import (
     choose_output,
     parse_length,
 )
-from camcli.cli.loading import choose_model_name, load_chosen_model
+from camcli.cli.loading import choose_model_name, load_chosen_model, print_left_out
 from camcli.cli.options import (
+    check_grabcut_available,
     choose_batch_size,
     choose_worker_count,
     parse_method_options,
     parse_model_names,
     parse_model_options,
+    parse_picture_bands,
 )
+from camcli.cli.picture_arguments import MapArguments, check_colors, create_drawing_style
 from camcli.core.errors import UsageError
+from camcli.core.thresholds import parse_threshold
 from camcli.core.types import Failure, ImageSource
+from camcli.engine.providers.provider_registry import takes_layers
 from camcli.engine.targets import DEFAULT_TARGET, parse_target
 from camcli.io.discovery import find_image_sources, parse_path_list
 from camcli.methods.option_parsing import parse_methods
 from camcli.methods.registry import Method
-from camcli.runs.figure_columns import CellSpec, ColumnWords, find_part_method, parse_cell_specs
+from camcli.runs.figure_columns import (
+    ALL_BLOCKS,
+    BLOCKS,
+    LAYERS,
+    CellSpec,
+    ColumnWords,
+    find_part_method,
+    parse_cell_specs,
+)
 
 if TYPE_CHECKING:
     from camcli.models.model import Model
@@ -61,6 +74,7 @@ def figure(
     method_arguments: MethodArguments,
     image: InputArguments,
     sheet: FigureArguments,
+    pictures: MapArguments,
     batch_size: BatchSize = None,
     device: Device = "auto",
     workers: Workers = None,
@@ -79,24 +93,28 @@ def figure(
     if options.fusion == "none" or len(options.layer_specs) > 1:
         raise UsageError("several rows of layers do not work here; write layers in --columns")
     model_options = parse_model_options(model, image, device)
+    picture_bands = parse_picture_bands(image.rgb)
+    threshold = parse_threshold(sheet.threshold)
+    check_grabcut_available(sheet.boxes)
     width = parse_length("--width", sheet.width, sheet.dpi)
     height = parse_length("--height", sheet.height, sheet.dpi)
+    suited = cells.select_methods(options.methods)
+    layer_specs = [*options.layer_specs, *cells.list_layer_specs()]
     chosen_names = {
-        name: choose_model_name(
-            name or model.model, model_options, options.methods, options.layer_specs
-        )
+        name: choose_model_name(name or model.model, model_options, suited, layer_specs)
         for name in cells.list_models()
     }
     output = choose_output(sheet.output, sheet.image_format, sheet.overwrite)
     listed = parse_path_list(sys.stdin.read()) if "-" in inputs else []
     sources = _exclude_file(find_image_sources(inputs, listed, skip_folder=output), output)
 
-    from camcli.io.drawing import find_palette
-
-    find_palette(sheet.colormap)
+    check_colors(pictures)
 
     from camcli.cli.runners.run_figure import FigureTask, run_figure
+    from camcli.io.bar_scales import create_bar_scale
     from camcli.io.sheet_layout import SheetStyle
+    from camcli.runs.figure_pages import has_color_bar
+    from camcli.runs.figure_pictures import FigureDrawing
     from camcli.runs.figure_plan import FigureSetup, create_figure_plan
     from camcli.runs.run_config import RunConfig
     from camcli.runs.similarity import bind_target
@@ -108,8 +126,12 @@ def figure(
             requests=(),
             target=bound,
             fit=image.fit,
+            picture_bands=picture_bands,
+            max_pixels=image.max_pixels,
             batch_size=choose_batch_size(batch_size, network.device.type, image.fit),
             workers=workers or choose_worker_count(),
+            threshold=threshold,
+            box_selection="largest" if sheet.boxes == "none" else sheet.boxes,
             smoothing=options.smoothing,
         )
 
@@ -117,8 +139,18 @@ def figure(
         name: load_chosen_model(chosen, model_options) for name, chosen in chosen_names.items()
     }
     plan_options = replace(options.create_plan_options(), layer_spec=options.layer_specs[0])
-    setup = FigureSetup(networks, create_config, plan_options, methods, targets)
-    plan = create_figure_plan(cells.rows, cells.columns, setup)
+    has_layer_methods = any(map(takes_layers, options.methods))
+    setup = FigureSetup(
+        networks, create_config, plan_options, methods, targets, has_layer_methods=has_layer_methods
+    )
+    plan = create_figure_plan(cells.rows, cells.columns, setup).name_columns(
+        _parse_titles(sheet.titles)
+    )
+    print_left_out(plan.left_out)
+    styles = [
+        create_drawing_style(pictures, run.model.input_size, with_boxes=sheet.boxes != "none")
+        for run in plan.runs
+    ]
     task = FigureTask(
         plan=plan,
         sources=sources,
@@ -128,13 +160,12 @@ def figure(
             dpi=sheet.dpi,
             is_transposed=sheet.transpose,
             wrap=sheet.wrap,
-            colormap=sheet.colormap,
+            has_bar=has_color_bar(plan, pictures.colormap),
+            scale=create_bar_scale(styles[0]),
         ),
         output=output,
         image_format=FORMAT_BY_SUFFIX[output.suffix.lower()],
-        heads=_parse_titles(sheet.titles, len(plan.columns)),
-        alpha=sheet.alpha,
-        has_names=sheet.names,
+        drawing=FigureDrawing(0, styles, has_names=sheet.names),
     )
     return run_figure(task)
 
@@ -155,6 +186,16 @@ class _Cells:
         named = [spec.method for spec in self.specs if spec.method]
         parts = [find_part_method(methods) for spec in self.specs if spec.part]
         return list({method.name: method for method in (*methods, *named, *parts)}.values())
+
+    def list_layer_specs(self) -> list[str]:
+        """The layers that columns and rows name, as `--layers` takes them."""
+        specs = [spec.layers for spec in self.specs if spec.layers not in (None, LAYERS)]
+        return [ALL_BLOCKS if spec == BLOCKS else spec or "" for spec in specs]
+
+    def select_methods(self, methods: Sequence[Method]) -> list[Method]:
+        """The methods that the built-in network must suit: with stages, those of CNNs."""
+        has_stages = any(spec.startswith("stage") for spec in self.list_layer_specs())
+        return [m for m in methods if not has_stages or "CNN" in m.works_on]
 
     def list_models(self) -> list[str | None]:
         """Every model of the figure, once; None is the one of `--model`, or the built-in one."""
@@ -188,12 +229,9 @@ def _choose_columns(words: ColumnWords) -> str:
     return "image,methods" if len(words.methods) > 1 else "image,fused"
 
 
-def _parse_titles(text: str | None, count: int) -> list[str]:
-    """The words above the columns. Raises UsageError if they are not as many as the columns."""
-    titles = [part.strip() for part in text.split(",")] if text is not None else []
-    if titles and len(titles) != count:
-        raise UsageError(f"--titles has {len(titles)} words for {count} columns")
-    return titles
+def _parse_titles(text: str | None) -> list[str]:
+    """The words above the columns."""
+    return [part.strip() for part in text.split(",")] if text is not None else []
 
 
 def _exclude_file(

@@ -19,11 +19,10 @@ from camcli.io.files import format_page_path, write_file
 from camcli.io.sheet_layout import SheetStyle
 from camcli.io.sheet_text import lacks_glyphs
 from camcli.io.sheets import encode_sheets
-from camcli.io.writers import DrawingStyle
 from camcli.runs.figure_pages import estimate_column_count, iter_pages
 from camcli.runs.figure_pictures import FigureDrawing
-from camcli.runs.figure_plan import FigurePlan
 from camcli.runs.figure_run import FigureRow, iter_figure_images
+from camcli.runs.figure_table import FigurePlan
 
 MISSING_FONT = (
     "no installed font has all characters of the labels; install one such as Noto Sans CJK"
@@ -36,8 +35,7 @@ CAPTION_WIDTH = 0.55  # inches; a class and its score fit above a picture of thi
 class FigureTask:
     """What to draw, of which images, and the file to write.
 
-    `heads` replace the heads of the columns, unless empty. `has_names` puts the names of images
-    beside their rows.
+    `drawing` has the style of maps and pictures.
     """
 
     plan: FigurePlan
@@ -45,9 +43,7 @@ class FigureTask:
     style: SheetStyle
     output: Path
     image_format: str
-    heads: Sequence[str] = ()
-    alpha: float = 0.5
-    has_names: bool = False
+    drawing: FigureDrawing
 
 
 @dataclass(slots=True)
@@ -67,30 +63,23 @@ def run_figure(task: FigureTask) -> int:
     style = replace(task.style, min_columns=columns, min_cell_width=cell_width)
     counts, files = _FigureCounts(), 0
     with show_progress("drawing", len(task.sources), quiet=False) as bar:
-        pages = iter_pages(plan, _iter_rows(task, style, counts, bar), style, task.heads)
+        pages = iter_pages(plan, _iter_rows(task, style, counts, bar), style)
         for content in encode_sheets(pages, task.image_format):
             files += 1
             path = format_page_path(task.output, files)
             write_file(path, content)
             print_data(str(path))
-    if counts.has_squares or any(map(lacks_glyphs, task.heads)):
+    if counts.has_squares or any(lacks_glyphs(column.head) for column in plan.columns):
         print_notice(MISSING_FONT)
     missing = f", {counts.problems} missing" if counts.problems else ""
     print_info(f"{counts.images} image{'s' * (counts.images != 1)}{missing}")
-    return int(bool(counts.problems))
+    return int(bool(counts.problems or plan.left_out))
 
 
 def _iter_rows(
     task: FigureTask, style: SheetStyle, counts: _FigureCounts, bar: ProgressReporter
 ) -> Iterator[FigureRow]:
-    drawing = FigureDrawing(
-        side=style.compute_cell_pixels(1),
-        style_by_run=[
-            DrawingStyle(config.model.input_size, colormap=style.colormap or "", alpha=task.alpha)
-            for config in task.plan.runs
-        ],
-        has_names=task.has_names,
-    )
+    drawing = replace(task.drawing, side=style.compute_cell_pixels(1))
     for image in iter_figure_images(task.plan, task.sources, drawing):
         counts.images += 1
         counts.problems += len(image.problems)
