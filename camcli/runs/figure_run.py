@@ -125,7 +125,7 @@ class _RowPainter:
             for drawn in result.classes:
                 for name, reason in drawn.reasons.items():
                     layer = f", {name}" if name else ""
-                    yield f"no map ({method} of {drawn.label}{layer}): {reason}"
+                    yield f"no map ({method} of {drawn.label or 'any class'}{layer}): {reason}"
 
     def _create_group(
         self, column: FigureColumn, row: int, number: int
