@@ -15,8 +15,8 @@ from camcli.core.types import Layer, OutputKind, Transform
 from camcli.io import labels
 from camcli.io.labels import Labels
 from camcli.models.forward_errors import raise_model_error
-from camcli.models.introspection.embeddings import find_embedding
 from camcli.models.introspection.attention_modules import AttentionModule, find_attention_modules
+from camcli.models.introspection.embeddings import find_embedding
 from camcli.models.introspection.gradient_mode import allow_gradients
 from camcli.models.introspection.hooks import convert_output
 from camcli.models.introspection.layer_detection import find_layers
