@@ -14,6 +14,10 @@ from camcli.io.writers import DEFAULT_ALPHA, BlendName, CaptionPlace, DrawingSty
 
 PICTURES = "Pictures"
 CAPTIONED_KINDS = {"overlay", "grid", "compare"}
+UNDRAWN_KINDS = {"array", "boxes", "map", "mask"}  # they are the same for every look
+# Version 0.1.0 wrote this look into each run.json. Runs without pictures keep it: so they resume.
+FIRST_LOOK = {"colormap": "jet", "alpha": 0.5}
+LOOK_OPTIONS = {*FIRST_LOOK, "blend", "contour", "box_color", "clip", "cell", "caption", "scale"}
 
 Caption = Annotated[
     CaptionPlace,
@@ -113,6 +117,11 @@ class PictureArguments(MapArguments):
             rich_help_panel=PICTURES,
         ),
     ] = 260
+
+
+def is_drawn_kind(kind: str) -> bool:
+    """Whether the look of pictures changes the files of a kind of `--save`."""
+    return kind not in UNDRAWN_KINDS
 
 
 def check_colors(pictures: MapArguments) -> None:

@@ -13,7 +13,7 @@ from camcli.cli.problem_lines import ProblemLines
 from camcli.core.errors import LayerError, to_one_line
 from camcli.core.types import STATUS_TEXTS
 from camcli.engine.chosen_layers import find_model_default_layer
-from camcli.runs.counts import ResultLine, RunCounts, list_blank_maps
+from camcli.runs.counts import ResultLine, RunCounts, find_failure_kind, list_blank_maps
 from camcli.runs.explain_run import ExplainRun
 
 TIMED_PHASES = ("reading", "computing", "writing")  # the phases that the summary names
@@ -28,7 +28,7 @@ MAX_SUMMARY_REASONS = 3  # the most frequent reasons that the summary names
 def print_problems(line: ResultLine, problems: ProblemLines) -> None:
     """Print the failure of an image, or each of its maps that shows no answer."""
     if line["status"] == "failed":
-        problems.print_problem(line["path"], line["error"])
+        problems.print_problem(line["path"], line["error"], find_failure_kind(line["error"]))
         return
     for label, layer, status in list_blank_maps(line):
         method, message = line["method"], STATUS_TEXTS[status].message

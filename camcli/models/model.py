@@ -16,6 +16,7 @@ from camcli.io import labels
 from camcli.io.labels import Labels
 from camcli.models.forward_errors import raise_model_error
 from camcli.models.introspection.attention_modules import AttentionModule, find_attention_modules
+from camcli.models.introspection.embeddings import find_embedding
 from camcli.models.introspection.gradient_mode import allow_gradients
 from camcli.models.introspection.hooks import convert_output
 from camcli.models.introspection.layer_detection import find_layers
@@ -164,7 +165,7 @@ def wrap_network(
         quirks = find_quirks(network)
         layers, output = find_layers(network, quirks, transform.size)
         choice_note = ""
-        if head != "embedding":
+        if head != "embedding" or logits or find_embedding(output) is None:
             output, choice_note = select_logits(name, network, output, logits, class_count)
         found = find_network_outputs(network, output, transform.size, head)
     if found is None:

@@ -20,6 +20,7 @@ from camcli.engine.request import Request
 from camcli.engine.target_rules import choose_target_columns
 from camcli.io.files import format_method_slug
 from camcli.models.introspection.gradient_mode import allow_gradients
+from camcli.runs.counts import HIGHEST_CLASS
 from camcli.runs.run_config import RunConfig, RunState
 from camcli.runs.transfer import merge_targets, split_by_image, to_host
 
@@ -160,8 +161,7 @@ def _create_no_class_failure(sample: Sample, best: ClassExplanation) -> Failure:
     """The failure of an image that no target is true of: `above:P` with no such class."""
     source = sample.source
     reason = (
-        f"no class reaches the probability of --target {best.targets[0]}; "
-        f"the highest is {best.title}"
+        f"no class reaches the probability of --target {best.targets[0]}{HIGHEST_CLASS}{best.title}"
     )
     return Failure(name=source.name, path=str(source.path), reason=reason)
 

@@ -37,15 +37,15 @@ class CompareTask:
     """The methods and images to compare, and the output folder.
 
     Each picture has a column per method name and a row per model or choice of layers.
-    `class_slugs` are the parts of a file name for each class; the rows' models give the input size
-    of `style`.
+    `class_slugs` are for each row the parts of a file name of its model's classes; the rows' models
+    give the input size of `style`.
     """
 
     method_names: Sequence[str]
     rows: Sequence[ComparisonRow]
     sources: Sequence[ImageSource | Failure]
     output: Path
-    class_slugs: Sequence[str]
+    class_slugs: Sequence[Sequence[str]]
     style: DrawingStyle
 
 
@@ -95,7 +95,8 @@ def _write_pictures(
 
 def _list_picture_stems(task: CompareTask, comparison: Comparison) -> list[str]:
     """The start of the file names of each target."""
-    explanations = comparison.timed_results[0].result.explanations
-    slugs = [format_explanation_slug(shown, task.class_slugs) for shown in explanations]
+    first = comparison.timed_results[0]
+    names = task.class_slugs[first.row_index]
+    slugs = [format_explanation_slug(shown, names) for shown in first.result.explanations]
     stem = shorten_stem(comparison.source.output_stem)
     return [f"{stem}.{slug}" if slug else stem for slug in list_distinct_names(slugs)]

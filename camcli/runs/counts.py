@@ -7,8 +7,11 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+from camcli.core.types import format_class_label
+
 ResultLine = Mapping[str, Any]
 MAX_LISTED_FAILURES = 1000  # failures that run.json lists; results.jsonl has all
+HIGHEST_CLASS = "; the highest is "  # what follows in a reason differs between images
 
 
 @dataclass(slots=True)
@@ -38,7 +41,7 @@ class RunCounts:
         """Count a line that this run wrote."""
         is_new = self._is_new_image(line)
         if line["status"] == "failed":
-            self.failure_reasons[line["error"]] += 1
+            self.failure_reasons[find_failure_kind(line["error"])] += 1
             if len(self.failures) < MAX_LISTED_FAILURES:
                 self.failures.append({"path": line["path"], "error": line["error"]})
             return
@@ -81,11 +84,22 @@ def is_complete_line(line: ResultLine) -> bool:
     return line["status"] != "failed" and not list_blank_maps(line)
 
 
+def find_failure_kind(reason: str) -> str:
+    """What a reason has in common with those of other images that no class is high enough for."""
+    return reason.partition(HIGHEST_CLASS)[0]
+
+
 def list_blank_maps(line: ResultLine) -> list[tuple[str, str, str]]:
     """List the class, layer and status of every map of a line that shows no answer."""
     return [
-        (found["class_name"] or "any class", layer, status)
+        (_format_class(found), layer, status)
         for found in line["explanations"]
         for layer, status in (found.get("layer_status", {}) or {"map": found["map_status"]}).items()
         if status != "ok"
     ]
+
+
+def _format_class(found: Mapping[str, Any]) -> str:
+    rivals = [rival["class_name"] for rival in found.get("against", ())]
+    name = found["class_name"] or "any class"
+    return format_class_label(name, rivals, is_low=found.get("direction") == "low")

@@ -10,12 +10,13 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from camcli.core.errors import ImageError, UsageError
+from camcli.core.errors import CamcliError, UsageError
 from camcli.core.types import Failure, FitMode
 from camcli.engine.target_rules import Target
 from camcli.engine.targets import list_references, parse_target
+from camcli.io.bands import read_pixels
 from camcli.io.discovery import find_image_sources
-from camcli.io.images import load_image
+from camcli.io.images import ODD_IMAGE_ERRORS, describe_image_error
 from camcli.io.labels import create_labels
 from camcli.io.transforms import compute_view, preprocess_image
 from camcli.models.introspection.embeddings import compute_similarities, remove_classifier
@@ -97,11 +98,13 @@ def _compute_reference(model: Model, path: Path, fit: FitMode) -> Tensor:
 
 @torch.no_grad()
 def _embed_image(model: Model, path: Path, reference: Path, fit: FitMode) -> Tensor:
+    fit = "squash" if fit == "tencrop" else fit
     try:
-        image = load_image(path)
-    except ImageError as error:
-        raise UsageError(f"--target like:{reference}: {path.name}: {error}") from None
-    view = compute_view(*image.size, model.transform, "squash" if fit == "tencrop" else fit)
-    inputs = torch.from_numpy(preprocess_image(image, view, model.transform)[None])
+        pixels = read_pixels(path, model.transform.channel_count)
+        view = compute_view(*pixels.picture.size, model.transform, fit)
+        inputs = torch.from_numpy(preprocess_image(pixels.planes, view, model.transform)[None])
+    except (CamcliError, *ODD_IMAGE_ERRORS) as error:
+        reason = describe_image_error(error)
+        raise UsageError(f"--target like:{reference}: {path.name}: {reason}") from None
     embedding: Tensor = model.network(inputs.to(model.device))[0]
     return embedding.float()

@@ -157,7 +157,7 @@ def compare(
             rows=tuple(row.select_columns(columns) for row in rows),
             sources=sources,
             output=own_folder,
-            class_slugs=create_class_slugs(network.labels),
+            class_slugs=[create_class_slugs(row.base_config.model.labels) for row in rows],
             style=create_drawing_style(pictures, network.input_size, with_boxes=has_boxes),
         )
         status = run_compare(

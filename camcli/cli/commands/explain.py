@@ -42,9 +42,12 @@ from camcli.cli.options import (
 )
 from camcli.cli.output_folder import choose_output_folder, open_output_folder
 from camcli.cli.picture_arguments import (
+    FIRST_LOOK,
+    LOOK_OPTIONS,
     PictureArguments,
     check_colors,
     create_drawing_style,
+    is_drawn_kind,
     warn_of_undrawable_names,
 )
 from camcli.core.thresholds import parse_threshold
@@ -232,8 +235,11 @@ def _create_result_settings(params: Mapping[str, Any]) -> dict[str, Any]:
     from camcli.runs.manifest import compute_file_digest
 
     own = {name: value for name, value in params.items() if name not in NON_RESULT_OPTIONS}
-    if own["rgb"] is None:  # a run of before the option existed can be resumed
-        del own["rgb"]
+    for name in ("rgb", "logits"):  # a run of before the option existed can be resumed
+        if own[name] is None:
+            del own[name]
+    if not any(map(is_drawn_kind, parse_output_kinds(own["save"]))):
+        own = {name: value for name, value in own.items() if name not in LOOK_OPTIONS} | FIRST_LOOK
     targets = own["target"] or [DEFAULT_TARGET]
     tables = [Path(spec[1:]) for spec in targets if spec.startswith("@")]
     files = [file for path in (*tables, *list_references(targets)) for file in _list_files(path)]

@@ -22,6 +22,7 @@ from camcli.core.errors import to_one_line
 from camcli.core.types import STATUS_TEXTS
 from camcli.io.jsonl import ResultsLog
 from camcli.runs.compare_run import CompareTask, ComparisonLine, iter_comparison_lines
+from camcli.runs.counts import find_failure_kind
 
 
 def run_compare(
@@ -102,7 +103,7 @@ def _iter_labelled_maps(line: ComparisonLine) -> Iterator[tuple[str, ComparisonL
 
 def _print_problems(line: ComparisonLine, problems: ProblemLines) -> None:
     if line["status"] == "failed":
-        problems.print_problem(line["path"], line["error"])
+        problems.print_problem(line["path"], line["error"], find_failure_kind(line["error"]))
         return
     for label, shown in _iter_labelled_maps(line):
         if shown["map_status"] != "ok":
