@@ -104,8 +104,8 @@ class Several(nn.Module):
 
     def __init__(self) -> None:
         super().__init__()
-        self.body: Any = lively(timm.create_model("test_resnet", num_classes=0))
-        self.age = nn.Linear(self.body.num_features, 3)
+        body: Any = lively(timm.create_model("test_resnet", num_classes=0))
+        self.body, self.age = body, nn.Linear(body.num_features, 3)
 
     def forward(self, images: Tensor) -> dict[str, Tensor]:
         embedding: Tensor = self.body(images)
