@@ -309,7 +309,7 @@ def test_class_names_cannot_leave_the_output_folder(cli: Cli, tmp_path: Path) ->
     [
         (["--target", "expresso"], "did you mean espresso"),
         (["--target", "crane"], "134 or 517"),
-        (["--target", "1000"], "no class '1000'"),
+        (["--target", "1000"], "no class 1000; its indices are 0..999"),
         (["--layers", "block.6"], "did you mean blocks.6"),
         (["--layers", "stage9"], "stage1..5"),
         (["--block", "3", "--model", "tf_efficientnet_lite0"], "no transformer blocks"),
