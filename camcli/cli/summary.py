@@ -55,9 +55,13 @@ def print_summary(run: ExplainRun) -> None:
         _print_zero_gradient_hint(run)
 
 
-def print_results_folder(folder: Path, files: Mapping[str, str]) -> None:
+def choose_first_picture(files: Mapping[str, str]) -> str | None:
+    """The file to look at first, of those of one result by their kind."""
+    return next((files[kind] for kind in PICTURE_KINDS if kind in files), None)
+
+
+def print_results_folder(folder: Path, picture: str | None) -> None:
     """Print where the results are, and which picture to open first."""
-    picture = next((files[kind] for kind in PICTURE_KINDS if kind in files), None)
     how = f" (open {_quote_path(folder / picture)})" if picture else ""
     print_info(f"results in {_quote_path(folder)}{how}")
 

@@ -95,8 +95,8 @@ def test_a_finished_run_is_not_overwritten_unasked(cli: Cli, dataset: Path) -> N
     again = cli(*command, "--output", "camcli-eval")
     assert again.status == 2
     assert "--overwrite" in again.err
-    assert cli(*command).err.endswith("written to camcli-eval-2/\n")
-    assert cli(*command, "--overwrite").err.endswith("written to camcli-eval-2/\n")
+    assert cli(*command).err.endswith("(open camcli-eval-2/thresholds.png)\n")
+    assert cli(*command, "--overwrite").err.endswith("(open camcli-eval-2/thresholds.png)\n")
 
 
 def test_ci_can_ask_for_a_least_value(cli: Cli, dataset: Path) -> None:

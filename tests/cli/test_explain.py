@@ -309,6 +309,7 @@ def test_class_names_cannot_leave_the_output_folder(cli: Cli, tmp_path: Path) ->
     [
         (["--target", "expresso"], "did you mean espresso"),
         (["--target", "crane"], "134 or 517"),
+        (["--threshold", "none", "--save", "mask"], "leaves no region"),
         (["--target", "1000"], "no class 1000; its indices are 0..999"),
         (["--layers", "block.6"], "did you mean blocks.6"),
         (["--layers", "stage9"], "stage1..5"),

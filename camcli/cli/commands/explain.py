@@ -50,6 +50,7 @@ from camcli.cli.picture_arguments import (
     is_drawn_kind,
     warn_of_undrawable_names,
 )
+from camcli.core.errors import UsageError
 from camcli.core.thresholds import parse_threshold
 from camcli.engine.targets import DEFAULT_TARGET, list_references, parse_target
 from camcli.io.discovery import find_image_sources, format_unread_notice, parse_path_list
@@ -111,6 +112,8 @@ def explain(
     name = choose_model_name(model.model, model_options, methods, options.layer_specs)
     kinds = parse_output_kinds(output.save)
     threshold = parse_threshold(output.threshold)
+    if threshold == "none" and {"mask", "cutout"} & {*kinds}:
+        raise UsageError("--threshold none leaves no region for --save mask and cutout; omit it")
     scale = parse_scale(output.scale)
     check_grabcut_available(output.boxes)
     check_resume_options(output.overwrite, output.resume)

@@ -17,7 +17,7 @@ from camcli.cli.console import (
 )
 from camcli.cli.options import COMPARISON_FILE, OutputFormat
 from camcli.cli.problem_lines import ProblemLines
-from camcli.cli.summary import print_results_folder
+from camcli.cli.summary import choose_first_picture, print_results_folder
 from camcli.core.errors import to_one_line
 from camcli.core.types import STATUS_TEXTS
 from camcli.io.jsonl import ResultsLog
@@ -49,7 +49,7 @@ def run_compare(
     if statistics.milliseconds and not is_jsonl and not is_quiet:
         print_table(list(statistics.iter_table_rows()))
     print_info(statistics.format_summary())
-    print_results_folder(task.output, statistics.first_files)
+    print_results_folder(task.output, choose_first_picture(statistics.first_files))
     counts = statistics.counts
     return int(bool(counts["failed"] or (fail_on_blank and counts["blank"])))
 

@@ -7,7 +7,6 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from functools import partial
-from pathlib import Path
 
 from camcli.cli.console import (
     is_jsonl_output,
@@ -18,7 +17,7 @@ from camcli.cli.console import (
     show_progress,
 )
 from camcli.cli.options import OutputFormat
-from camcli.core.errors import to_one_line
+from camcli.cli.summary import print_results_folder
 from camcli.evaluation.datasets.annotations import Problem
 from camcli.evaluation.localization import LocalizationConfig, run_localization
 from camcli.evaluation.predictions import MapSource
@@ -38,7 +37,7 @@ def run_evaluation(
     reporter = EvaluationReporter(
         track_progress=partial(track_progress, is_quiet=output_format == "quiet"),
         report_problem=partial(print_problem, Counter()),
-        report_result=partial(_print_report, config.output, output_format),
+        report_result=partial(_print_report, config, output_format),
     )
     report = run_localization(config, sources, reporter)
     return int(report.has_failures | _print_missed_floors(report, floors))
@@ -59,7 +58,7 @@ def print_problem(counts: Counter[str], problem: Problem) -> None:
 
 
 def _print_report(
-    output: Path | None, output_format: OutputFormat, report: LocalizationReport
+    config: LocalizationConfig, output_format: OutputFormat, report: LocalizationReport
 ) -> None:
     """Print the metrics on standard output, and a summary for people."""
     if is_jsonl_output(output_format):
@@ -69,9 +68,10 @@ def _print_report(
         print_table(format_metrics_table(report.rows))
     for kind, count in Counter(problem.kind for problem in report.problems).items():
         print_info(f"{count} x {kind}")
-    written = f"; written to {to_one_line(output)}/" if output else ""
     count = report.image_count
-    print_info(f"{count} image{'s' * (count != 1)}{written}")
+    print_info(f"{count} image{'s' * (count != 1)}")
+    if config.output:
+        print_results_folder(config.output, f"thresholds.{config.chart_format}")
 
 
 def _print_missed_floors(report: LocalizationReport, floors: Mapping[str, float]) -> bool:

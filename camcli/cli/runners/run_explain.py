@@ -13,7 +13,12 @@ from camcli.cli.interrupts import StopFlag, handle_interrupts
 from camcli.cli.options import OutputFormat
 from camcli.cli.problem_lines import ProblemLines
 from camcli.cli.result_rows import create_result_printer
-from camcli.cli.summary import print_problems, print_results_folder, print_summary
+from camcli.cli.summary import (
+    choose_first_picture,
+    print_problems,
+    print_results_folder,
+    print_summary,
+)
 from camcli.core.errors import OutputError, to_one_line
 from camcli.io.jsonl import ResultsLog
 from camcli.io.results import RESULTS_FILE
@@ -87,7 +92,7 @@ def _print_lines(
 
 def _print_ending(run: ExplainRun) -> None:
     print_summary(run)
-    print_results_folder(run.task.output, run.counts.first_files)
+    print_results_folder(run.task.output, choose_first_picture(run.counts.first_files))
     if run.ending != "done":
         print_error(f"{run.ending}; to continue: {_format_resume_command(run.task.output)}")
 

@@ -6,12 +6,11 @@ import json
 from collections import Counter
 from collections.abc import Sequence
 from functools import partial
-from pathlib import Path
 
 from camcli.cli.console import is_jsonl_output, print_data, print_error, print_info, print_table
 from camcli.cli.options import OutputFormat
 from camcli.cli.runners.run_evaluate import print_problem, track_progress
-from camcli.core.errors import to_one_line
+from camcli.cli.summary import print_results_folder
 from camcli.evaluation.faithfulness.faithfulness_options import MetricLimit
 from camcli.evaluation.faithfulness.faithfulness_report import (
     FaithfulnessReport,
@@ -31,14 +30,14 @@ def run_faithfulness_command(
         track_progress=partial(track_progress, is_quiet=is_quiet),
         report_problem=partial(print_problem, Counter()),
         report_progress=lambda text: None if is_quiet else print_info(f"sanity: {text}"),
-        report_result=partial(_print_report, config.output, output_format),
+        report_result=partial(_print_report, config, output_format),
     )
     report = run_faithfulness(config, reporter)
     return int(report.has_failures | _print_missed_limits(report, limits))
 
 
 def _print_report(
-    output: Path | None, output_format: OutputFormat, report: FaithfulnessReport
+    config: FaithfulnessConfig, output_format: OutputFormat, report: FaithfulnessReport
 ) -> None:
     """Print the metrics on standard output, and what they mean for people."""
     if is_jsonl_output(output_format):
@@ -51,10 +50,13 @@ def _print_report(
         print_info(f"sanity of {check.method}: {check.verdict}")
     for warning in report.warnings:
         print_info(f"note: {warning}")
-    print_info(_format_summary(output, report))
+    print_info(_format_summary(report))
+    if config.output:
+        shown = f"curves.{config.chart_format}" if config.plan.curves else None
+        print_results_folder(config.output, shown)
 
 
-def _format_summary(output: Path | None, report: FaithfulnessReport) -> str:
+def _format_summary(report: FaithfulnessReport) -> str:
     count, means = report.image_count, report.image_means
     parts = [f"{count} image{'s' * (count != 1)}, mean confidence {means.get('confidence', 0):.2f}"]
     if "correct" in means:
@@ -62,8 +64,6 @@ def _format_summary(output: Path | None, report: FaithfulnessReport) -> str:
     blank = sum(row.blank_map_count for row in report.rows if not row.row.baseline)
     if blank:
         parts.append(f"{blank} blank map{'s' * (blank != 1)} scored as they are")
-    if output:
-        parts.append(f"written to {to_one_line(output)}/")
     return "; ".join(parts)
 
 
