@@ -76,6 +76,12 @@ def _list_font_files() -> list[str]:
     return sorted(findSystemFonts(), key=rank)
 
 
+def list_preferred_font_files() -> list[str]:
+    """The installed fonts that are known to have Chinese characters."""
+    names = {path: Path(path).name.casefold() for path in _list_font_files()}
+    return [path for path, name in names.items() if name.startswith(PREFERRED_FONTS)]
+
+
 @cache
 def _read_extra_characters(path: str) -> frozenset[int]:
     """The characters of a font that DejaVu Sans lacks."""

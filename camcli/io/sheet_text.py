@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 import warnings
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from functools import lru_cache
 from typing import Any
 
@@ -14,6 +14,7 @@ from matplotlib.backends.backend_agg import RendererAgg
 from matplotlib.font_manager import FontProperties
 
 from camcli.core.errors import to_one_line
+from camcli.io.fonts import list_preferred_font_files
 
 # Fonts with Chinese, Japanese and Korean glyphs; matplotlib takes each missing glyph from them.
 FALLBACK_FAMILIES = (
@@ -25,8 +26,18 @@ FALLBACK_FAMILIES = (
 @lru_cache
 def list_fonts() -> tuple[str, ...]:
     """DejaVu Sans, then the installed fonts for other scripts."""
-    installed = {font.name for font in font_manager.fontManager.ttflist}
+    installed = _list_families()
+    if installed.isdisjoint(FALLBACK_FAMILIES):
+        # matplotlib keeps a list of fonts, which may be older than a font that was just installed.
+        for path in list_preferred_font_files():
+            with suppress(OSError, RuntimeError):
+                font_manager.fontManager.addfont(path)
+        installed = _list_families()
     return ("DejaVu Sans", *(name for name in FALLBACK_FAMILIES if name in installed))
+
+
+def _list_families() -> set[str]:
+    return {font.name for font in font_manager.fontManager.ttflist}
 
 
 def fit_label(

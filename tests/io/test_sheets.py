@@ -12,6 +12,7 @@ from xml.etree import ElementTree
 
 import numpy as np
 import pytest
+from matplotlib import font_manager
 from PIL import Image
 
 from camcli.io.bar_scales import create_bar_scale
@@ -230,3 +231,18 @@ def test_a_score_is_never_cut_and_names_break_at_their_parts() -> None:
 def test_characters_without_a_font_are_found() -> None:
     assert not lacks_glyphs("Egyptian cat 0.78 é ß Ж …")
     assert lacks_glyphs("\U00013000")  # an Egyptian hieroglyph
+
+
+def test_a_font_that_matplotlib_has_not_listed_yet_is_used(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """matplotlib lists fonts once, and a user installs one after camcli asked for it."""
+    manager = font_manager.fontManager
+    path = font_manager.findfont("STIXGeneral")
+    kept = [font for font in manager.ttflist if font.name != "STIXGeneral"]
+    monkeypatch.setattr(manager, "ttflist", kept)
+    monkeypatch.setattr(sheet_text, "FALLBACK_FAMILIES", ("STIXGeneral",))
+    monkeypatch.setattr(sheet_text, "list_preferred_font_files", lambda: [path])
+    sheet_text.list_fonts.cache_clear()
+    assert sheet_text.list_fonts() == ("DejaVu Sans", "STIXGeneral")
+    sheet_text.list_fonts.cache_clear()
