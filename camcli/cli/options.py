@@ -189,6 +189,13 @@ def check_path_exists(option: str, path: Path | None) -> None:
         raise UsageError(f"{option} {path}: no such file or folder")
 
 
+def check_map_folders(folders: Sequence[Path]) -> None:
+    """Refuse `--maps` with a folder that does not exist."""
+    for folder in folders:
+        if not os.path.isdir(folder):
+            raise UsageError(f"--maps {folder}: no such folder")
+
+
 def check_grabcut_available(boxes: str) -> None:
     """Refuse `--boxes grabcut` without OpenCV, which is an optional dependency."""
     if boxes == "grabcut" and find_spec("cv2") is None:

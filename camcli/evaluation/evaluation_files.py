@@ -6,7 +6,7 @@ import json
 import os
 import re
 from collections import Counter
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from itertools import count
@@ -84,10 +84,15 @@ class EvaluationFiles:
         if self._score_log is not None:
             append_problem(self._score_log, problem)
 
-    def load_earlier_scores(self) -> EarlierScores:
-        """The scores that a resumed evaluation continues; none for a new one."""
+    def load_earlier_scores(self, keys: Iterable[str]) -> EarlierScores:
+        """The scores that a resumed evaluation continues; none for a new one.
+
+        Raises UsageError if there are scores, but none with one of these keys.
+        """
         path = self.folder / SCORE_LOG_FILE
-        return EarlierScores.load(path) if self.resume else EarlierScores(path)
+        earlier = EarlierScores.load(path) if self.resume else EarlierScores(path)
+        earlier.check_has_any(keys)
+        return earlier
 
     def close(self) -> None:
         """Close both logs; without lines they are removed."""

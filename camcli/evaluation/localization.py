@@ -27,11 +27,11 @@ from camcli.evaluation.gallery import draw_examples, encode_boxed_picture
 from camcli.evaluation.predictions import ANNOTATED_CLASS, MapSource, ModelMaps, Prediction
 from camcli.evaluation.report import LocalizationReport, summarize_rows
 from camcli.evaluation.reporter import EvaluationReporter
-from camcli.evaluation.score_log import compute_sample_key, compute_source_key, list_all_rows
+from camcli.evaluation.score_log import EarlierScores, compute_sample_keys, list_all_rows
 from camcli.evaluation.scoreboard import Scoreboard
 from camcli.evaluation.scores import ImageScore, score_predictions
 from camcli.io.charts import ChartFormat
-from camcli.methods.option_parsing import parse_methods
+from camcli.methods.option_parsing import create_seed_options, parse_methods
 from camcli.models.introspection.selectors import BlockChoice, create_layer_specs
 from camcli.models.model import Model
 from camcli.runs.run_config import RunConfig
@@ -96,9 +96,9 @@ def evaluate_localization(
     options of `camcli evaluate localization`. Raises UsageError, MethodError or LayerError for an
     argument that does not fit the model or the data set, OutputError if files cannot be written.
     """
-    methods = parse_methods(_to_list(method)) if method else []
+    methods = parse_methods(method) if method else []
     smoothing = parse_smoothing_options(smooth, seed, fit)
-    options = {m.name: {"seed": seed} if "seed" in m.options else {} for m in methods}
+    options = create_seed_options(methods, seed)
     plan_options = PlanOptions(fusion=fusion, options=options, smoothing=smoothing)
     layer_specs = create_layer_specs(layers, block)
     requests = plan_layer_specs(model, methods, layer_specs, plan_options)
@@ -133,10 +133,6 @@ def evaluate_localization(
         settings={"fusion": fusion, "smooth": smooth, "boxes": boxes, "fit": fit},
     )
     return run_localization(config, [ModelMaps(run_config)])
-
-
-def _to_list(value: str | Sequence[str]) -> list[str]:
-    return [value] if isinstance(value, str) else list(value)
 
 
 def run_localization(
@@ -183,17 +179,19 @@ class _LocalizationRun:
     files: EvaluationFiles | None
     scoreboard: Scoreboard
     problems: dict[Problem, None] = field(default_factory=dict)  # each once, in order
+    earlier: EarlierScores | None = None
 
     def evaluate_source(self, source: MapSource) -> None:
         """Score every image on the rows of a source, then draw examples of each row."""
         samples = self._create_samples(source)
-        key = compute_source_key(source, self.config.settings, self.config.seed)
+        settings, seed = self.config.settings, self.config.seed
+        keys = compute_sample_keys(source, samples, settings, seed) if self.files else {}
         show = self._create_picture_writer(source, samples)
-        left = self._add_earlier_scores(source, samples, key)
+        left = self._add_earlier_scores(source, samples, keys)
         total = len(left) * (len(source.rows) + len(BASELINE_NAMES))
         with self.reporter.track_progress(total) as advance:
-            for found in score_predictions(source, left, self.config.seed, show) if left else ():
-                self._add_outcome(found, key)
+            for found in score_predictions(source, left, seed, show) if left else ():
+                self._add_outcome(found, keys)
                 advance()
         for row in source.rows:
             if self.files and row in self.scoreboard.ious:
@@ -231,24 +229,24 @@ class _LocalizationRun:
         return samples
 
     def _add_earlier_scores(
-        self, source: MapSource, samples: Sequence[EvaluationSample], source_key: str
+        self, source: MapSource, samples: Sequence[EvaluationSample], keys: Mapping[int, str]
     ) -> list[EvaluationSample]:
         """Add the scores that an earlier evaluation has; return the samples without any."""
         if self.files is None:
             return list(samples)
-        earlier = self.files.load_earlier_scores()
-        keys = {sample.index: compute_sample_key(source_key, sample) for sample in samples}
-        done = earlier.find_done(samples, keys, list_all_rows(source.rows))
+        if self.earlier is None:  # the first source, before scores.jsonl is open
+            self.earlier = self.files.load_earlier_scores(keys.values())
+        done = self.earlier.find_done(samples, keys, list_all_rows(source.rows))
         self.files.start()
         for score in (score for scores in done.values() for score in scores):
             self.scoreboard.add_score(score)
             self.files.append_score(score, keys[score.sample.index], is_earlier=True)
         images = {sample.annotation.image_name for sample in samples if sample.index in done}
-        for problem in earlier.list_problems(images):
+        for problem in self.earlier.list_problems(images):
             self._add_problem(problem)
         return [sample for sample in samples if sample.index not in done]
 
-    def _add_outcome(self, outcome: ImageScore | Problem, source_key: str) -> None:
+    def _add_outcome(self, outcome: ImageScore | Problem, keys: Mapping[int, str]) -> None:
         if isinstance(outcome, Problem):
             self._add_problem(outcome)
             if self.files:
@@ -256,7 +254,7 @@ class _LocalizationRun:
             return
         self.scoreboard.add_score(outcome)
         if self.files:
-            self.files.append_score(outcome, compute_sample_key(source_key, outcome.sample))
+            self.files.append_score(outcome, keys[outcome.sample.index])
 
     def _add_problem(self, problem: Problem) -> None:
         if self.config.strict:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import zlib
 from base64 import b64decode, b64encode
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from hashlib import sha256
 from pathlib import Path
@@ -62,6 +62,14 @@ class EarlierScores:
         except (ValueError, TypeError, KeyError, RecursionError):
             return
 
+    def check_has_any(self, keys: Iterable[str]) -> None:
+        """Raise UsageError if the file has scores, but none with one of these keys."""
+        if self.scores_by_key and self.scores_by_key.keys().isdisjoint(keys):
+            raise UsageError(
+                f"cannot resume: {to_one_line(self.path.parent)} has scores of other settings, "
+                "weights or images. Choose another --output, or replace them with --overwrite"
+            )
+
     def find_done(
         self,
         samples: Sequence[EvaluationSample],
@@ -70,14 +78,8 @@ class EarlierScores:
     ) -> dict[int, list[ImageScore]]:
         """The scores of each sample that has one for every row, by the sample's index.
 
-        `keys` has the key of each sample. Raises UsageError if the file has scores, but none of
-        these samples.
+        `keys` has the key of each sample.
         """
-        if self.scores_by_key and self.scores_by_key.keys().isdisjoint(keys.values()):
-            raise UsageError(
-                f"cannot resume: {to_one_line(self.path.parent)} has scores of other settings, "
-                "weights or images. Choose another --output, or replace them with --overwrite"
-            )
         found = {s.index: self._find_scores(keys[s.index], s, rows) for s in samples}
         return {index: scores for index, scores in found.items() if scores}
 
@@ -101,7 +103,15 @@ def list_all_rows(rows: Sequence[EvaluationRow]) -> list[EvaluationRow]:
     return [*rows, *(create_baseline_row(rows[0], name) for name in BASELINE_NAMES)]
 
 
-def compute_source_key(source: MapSource, settings: Mapping[str, Any], seed: int) -> str:
+def compute_sample_keys(
+    source: MapSource, samples: Sequence[EvaluationSample], settings: Mapping[str, Any], seed: int
+) -> dict[int, str]:
+    """A digest of all that the scores of each sample depend on, by the sample's index."""
+    source_key = _compute_source_key(source, settings, seed)
+    return {sample.index: _compute_sample_key(source_key, sample) for sample in samples}
+
+
+def _compute_source_key(source: MapSource, settings: Mapping[str, Any], seed: int) -> str:
     """A digest of what scores depend on besides images: settings, rows and weights."""
     model = source.config.model if isinstance(source, ModelMaps) else None
     weights = [compute_weights_digest(model.network), asdict(model.transform)] if model else []
@@ -110,7 +120,7 @@ def compute_source_key(source: MapSource, settings: Mapping[str, Any], seed: int
     return sha256(text.encode(errors="replace")).hexdigest()
 
 
-def compute_sample_key(source_key: str, sample: EvaluationSample) -> str:
+def _compute_sample_key(source_key: str, sample: EvaluationSample) -> str:
     """A digest of all that the scores of a sample depend on."""
     annotation = sample.annotation
     stamp = find_file_stamp(annotation.image_path)

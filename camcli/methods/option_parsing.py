@@ -12,13 +12,14 @@ from camcli.core.errors import UsageError
 from camcli.methods.registry import METHODS, Method, find_method, normalize_method_name
 
 
-def parse_methods(names: Sequence[str]) -> list[Method]:
+def parse_methods(names: str | Sequence[str]) -> list[Method]:
     """The methods of these names, each once, in order.
 
     A name is `gradcam`, `package.module:function`, or either with options: `rise:masks=500`. Commas
     separate names. Raises UsageError, with near matches.
     """
-    given = [part.strip() for name in names for part in name.split(",") if part.strip()]
+    listed = [names] if isinstance(names, str) else names
+    given = [part.strip() for name in listed for part in name.split(",") if part.strip()]
     if not given:
         raise UsageError(f"--method is empty; choose from {', '.join(METHODS)}")
     return [_parse_method(name) for name in dict.fromkeys(given)]
@@ -36,6 +37,11 @@ def _parse_method(text: str) -> Method:
 
 def _is_method_name(name: str) -> bool:
     return normalize_method_name(name) in map(normalize_method_name, METHODS)
+
+
+def create_seed_options(methods: Sequence[Method], seed: int) -> dict[str, Mapping[str, Any]]:
+    """The option `seed` of each method that has one, by the method's name."""
+    return {m.name: {"seed": seed} if "seed" in m.options else {} for m in methods}
 
 
 def parse_options(chosen: Method, option_texts: Mapping[str, str]) -> dict[str, Any]:

@@ -52,7 +52,7 @@ def _try_compute_outcomes(
     try:
         return _compute_batch_outcomes(config, samples, state, chunk_size)
     except (RuntimeError, MemoryError) as error:
-        if not _is_out_of_memory(error):
+        if not is_out_of_memory(error):
             raise
     # Outside the handler, because the exception keeps the tensors of the attempt alive.
     if torch.cuda.is_available():
@@ -64,7 +64,8 @@ def _try_compute_outcomes(
     return []
 
 
-def _is_out_of_memory(error: RuntimeError | MemoryError) -> bool:
+def is_out_of_memory(error: RuntimeError | MemoryError) -> bool:
+    """Return whether an error means that a batch does not fit into memory."""
     # The CPU and MPS allocators raise a plain RuntimeError, each with its own message.
     messages = ("can't allocate memory", "not enough memory", "out of memory")
     known = (torch.OutOfMemoryError, MemoryError)

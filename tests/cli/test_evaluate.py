@@ -455,3 +455,20 @@ def test_resume_scores_only_what_is_missing(cli: Cli, dataset: Path, tmp_path: P
     other = cli(*own[:-4], "--method", "cam", "--output", "o", "--resume")
     assert other.status == 2
     assert "scores of other settings" in other.err
+
+
+def test_resume_goes_on_to_a_model_without_any_score(
+    cli: Cli, dataset: Path, tmp_path: Path
+) -> None:
+    """Stopped between two models: the first one's scores stay, the second one's are computed."""
+    own = ("evaluate", "localization", dataset, "--models", "tf_efficientnet_lite0,vit_lite0",
+           "--method", "gradcam", "--output", "o")  # fmt: skip
+    assert cli(*own).status == 0
+    report, log = tmp_path / "o" / "localization.json", tmp_path / "o" / "scores.jsonl"
+    whole = report.read_text()
+    lines = log.read_bytes().splitlines(keepends=True)
+    log.write_bytes(b"".join(line for line in lines if b"tf_efficientnet" in line))
+    assert 0 < len(log.read_bytes()) < sum(map(len, lines))
+    ran = cli(*own, "--resume")
+    assert ran.status == 0, ran.err
+    assert report.read_text() == whole

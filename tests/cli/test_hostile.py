@@ -27,7 +27,7 @@ import torch
 from conftest import PHOTOS, Cli, lively
 from PIL import Image
 
-from camcli.cli.commands import explain
+from camcli.cli import input_sources
 from camcli.core.errors import ImageError, to_one_line
 from camcli.io import discovery as sources
 from camcli.io import images
@@ -250,7 +250,7 @@ def test_what_changes_after_it_was_listed_fails_alone(
         os.mkfifo(folder / "pipe.png")
         return found
 
-    monkeypatch.setattr(explain, "find_image_sources", find_and_change)
+    monkeypatch.setattr(input_sources, "find_image_sources", find_and_change)
     lines = read(cli(*command, folder).err)
     reasons = ["No such file or directory", "not a regular file", None]
     assert [line.get("error") for line in lines.values()] == reasons

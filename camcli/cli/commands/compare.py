@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import sys
-from collections import Counter
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Annotated
 
@@ -20,7 +18,7 @@ from camcli.cli.completions import (
     CHEAP_KEYWORD,
     complete_compared_methods,
 )
-from camcli.cli.console import print_info, print_notice
+from camcli.cli.console import print_info
 from camcli.cli.declarations import (
     METHOD,
     BatchSize,
@@ -30,6 +28,7 @@ from camcli.cli.declarations import (
     ModelList,
     TargetSpecs,
 )
+from camcli.cli.input_sources import find_input_sources
 from camcli.cli.loading import choose_model_name, load_chosen_model, print_left_out
 from camcli.cli.options import (
     COMPARISON_FILE,
@@ -53,7 +52,6 @@ from camcli.core.errors import MethodError, UsageError
 from camcli.core.thresholds import parse_threshold
 from camcli.engine.providers.provider_registry import takes_layers
 from camcli.engine.targets import DEFAULT_TARGET, parse_target
-from camcli.io.discovery import find_image_sources, format_unread_notice, parse_path_list
 from camcli.io.files import create_class_slugs
 from camcli.io.run_folders import COMPARE_FOLDER
 from camcli.methods.option_parsing import parse_methods
@@ -113,10 +111,7 @@ def compare(
         raise UsageError("--fusion none does not work here; write --layers each:stage1..5")
     folder = choose_output_folder(output.output, COMPARE_FOLDER, continues=output.overwrite)
     check_no_existing_run(folder, output.overwrite, COMPARISON_FILE)
-    listed = parse_path_list(sys.stdin.read()) if "-" in inputs else []
-    unread = Counter[str]()
-    sources = find_image_sources(inputs, listed, folder, unread.update)
-    print_notice(format_unread_notice(unread))
+    sources = find_input_sources(inputs, folder)
 
     check_colors(pictures)
     check_grabcut_available(output.boxes)

@@ -45,6 +45,7 @@ from camcli.cli.loading import choose_model_name, load_chosen_model
 from camcli.cli.option_groups import expand_option_groups
 from camcli.cli.options import (
     check_grabcut_available,
+    check_map_folders,
     check_no_existing_run,
     check_path_exists,
     check_resume_options,
@@ -221,9 +222,7 @@ def localization(
 def _check_map_folders(maps: Sequence[Path], model_choices: Sequence[object]) -> None:
     if maps and any(choice not in (None, []) for choice in model_choices):
         raise UsageError("--maps cannot be combined with --model or --layers")
-    for folder in maps:
-        if not os.path.isdir(folder):
-            raise UsageError(f"--maps {folder}: no such folder")
+    check_map_folders(maps)
 
 
 def _parse_floors(floor_options: Sequence[str]) -> dict[str, float]:

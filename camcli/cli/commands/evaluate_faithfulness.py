@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import sys
-from collections import Counter
 from dataclasses import replace
 from pathlib import Path
 from typing import Annotated
@@ -11,7 +10,6 @@ from typing import Annotated
 from typer import Option
 
 from camcli.cli.arguments import InputArguments, MethodArguments, ModelArguments
-from camcli.cli.console import print_notice
 from camcli.cli.declarations import (
     METHOD,
     BatchSize,
@@ -25,8 +23,10 @@ from camcli.cli.declarations import (
 )
 from camcli.cli.evaluate_declarations import ChartFormatName, MapFolders, Resamples
 from camcli.cli.faithfulness_declarations import FaithfulnessArguments
+from camcli.cli.input_sources import find_input_sources
 from camcli.cli.loading import choose_model_name, load_chosen_model
 from camcli.cli.options import (
+    check_map_folders,
     check_no_existing_run,
     check_resume_options,
     choose_batch_size,
@@ -40,10 +40,8 @@ from camcli.cli.output_folder import (
     declare_output_folder,
     open_output_folder,
 )
-from camcli.core.errors import UsageError
 from camcli.engine.targets import DEFAULT_TARGET, parse_target
 from camcli.evaluation.file_names import IMAGE_SCORES_FILE
-from camcli.io.discovery import find_image_sources, format_unread_notice, parse_path_list
 from camcli.io.run_folders import FAITHFULNESS_FOLDER
 from camcli.methods.option_parsing import parse_methods
 
@@ -93,16 +91,11 @@ def faithfulness(
     parse_target(target)  # a wrong one is told before the network is loaded
     picture_bands = parse_picture_bands(image.rgb)
     map_folders = list(dict.fromkeys(maps or []))
-    for maps_folder in map_folders:
-        if not maps_folder.is_dir():
-            raise UsageError(f"--maps {maps_folder}: no such folder")
+    check_map_folders(map_folders)
     check_resume_options(overwrite, evaluation.resume)
-    listed = parse_path_list(sys.stdin.read()) if "-" in inputs else []
     continues = overwrite or evaluation.resume
     folder = choose_output_folder(output, FAITHFULNESS_FOLDER, continues=continues)
-    unread = Counter[str]()
-    sources = find_image_sources(inputs, listed, folder, unread.update)
-    print_notice(format_unread_notice(unread))
+    sources = find_input_sources(inputs, folder)
     check_no_existing_run(folder, continues, IMAGE_SCORES_FILE)
     name = choose_model_name(model.model, model_options, wanted, options.layer_specs)
 

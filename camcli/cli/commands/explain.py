@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import re
 import sys
-from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
@@ -20,8 +19,8 @@ from camcli.cli.arguments import (
     MethodArguments,
     ModelArguments,
 )
-from camcli.cli.console import print_notice
 from camcli.cli.declarations import Inputs, LayerSpecs, MethodNames, TargetSpecs
+from camcli.cli.input_sources import find_input_sources
 from camcli.cli.loading import (
     choose_model_name,
     limit_batch_size,
@@ -53,7 +52,6 @@ from camcli.cli.picture_arguments import (
 from camcli.core.errors import UsageError
 from camcli.core.thresholds import parse_threshold
 from camcli.engine.targets import DEFAULT_TARGET, list_references, parse_target
-from camcli.io.discovery import find_image_sources, format_unread_notice, parse_path_list
 from camcli.io.files import create_class_slugs
 from camcli.io.run_folders import EXPLAIN_FOLDER
 from camcli.io.value_ranges import parse_scale
@@ -117,12 +115,9 @@ def explain(
     scale = parse_scale(output.scale)
     check_grabcut_available(output.boxes)
     check_resume_options(output.overwrite, output.resume)
-    listed = parse_path_list(sys.stdin.read()) if "-" in inputs else []
     continues = output.overwrite or output.resume
     folder = choose_output_folder(output.output, EXPLAIN_FOLDER, continues=continues)
-    unread = Counter[str]()
-    sources = find_image_sources(inputs, listed, folder, unread.update)
-    print_notice(format_unread_notice(unread))
+    sources = find_input_sources(inputs, folder)
     check_no_existing_run(folder, continues, remedy="--resume or --overwrite")
 
     check_colors(pictures)

@@ -29,7 +29,7 @@ from camcli.evaluation.faithfulness.map_preparation import MapRows
 from camcli.evaluation.faithfulness.masked_passes import PassPlan
 from camcli.evaluation.map_files import MapFolder
 from camcli.io.discovery import find_image_sources
-from camcli.methods.option_parsing import parse_methods
+from camcli.methods.option_parsing import create_seed_options, parse_methods
 from camcli.methods.registry import Method, find_method
 from camcli.models.introspection.selectors import BlockChoice, LayerChoice, create_layer_specs
 from camcli.models.model import Model
@@ -74,7 +74,7 @@ def evaluate_faithfulness(
     `camcli evaluate faithfulness`. Raises UsageError, MethodError or LayerError for an argument
     that does not fit, OutputError if files cannot be written.
     """
-    methods = parse_methods(_to_list(method)) if method else []
+    methods = parse_methods(method) if method else []
     smoothing = parse_smoothing_options(smooth, seed, fit)
     options = FaithfulnessOptions(
         metrics=metrics,
@@ -92,7 +92,7 @@ def evaluate_faithfulness(
         sanity=sanity,
     )
     names = [str(images)] if isinstance(images, str | Path) else [str(image) for image in images]
-    own = {m.name: {"seed": seed} if "seed" in m.options else {} for m in methods}
+    own = create_seed_options(methods, seed)
     plan_options = PlanOptions(fusion=fusion, options=own, smoothing=smoothing)
     specs = create_layer_specs(layers, block)
     run_config = RunConfig(
@@ -109,10 +109,6 @@ def evaluate_faithfulness(
         run_config, sources, options, [Path(folder) for folder in maps], {}, ()
     )
     return run_faithfulness(config)
-
-
-def _to_list(value: str | Sequence[str] | None) -> list[str]:
-    return [value] if isinstance(value, str) else list(value or ())
 
 
 def _check_has_confidence(run_config: RunConfig) -> None:
@@ -140,9 +136,9 @@ def plan_rows(
     if methods or not folders:
         requests = plan_layer_specs(model, methods, layer_specs, plan_options)
     if RANDOM_CAM in parse_baselines(options.baselines):
-        seeded = {RANDOM_CAM: {"seed": options.seed}}
-        random_cam = PlanOptions(options=seeded)
-        requests += plan_layer_specs(model, [find_method(RANDOM_CAM)], [None], random_cam)
+        random_cam = [find_method(RANDOM_CAM)]
+        seeded = PlanOptions(options=create_seed_options(random_cam, options.seed))
+        requests += plan_layer_specs(model, random_cam, [None], seeded)
     if not requests:
         raise UsageError("--baselines none with --maps alone leaves nothing to run; add --method")
     return requests

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, get_args
 
@@ -59,6 +59,10 @@ class FaithfulnessFiles:
     resume: bool = False
     chart_format: ChartFormat = "png"
     _log: ResultsLog | None = None
+    _run_key: str = field(init=False)
+
+    def __post_init__(self) -> None:
+        self._run_key = compute_run_key(self.manifest)
 
     def check_earlier_settings(self) -> None:
         """Raise UsageError if a resumed evaluation had other settings."""
@@ -89,7 +93,7 @@ class FaithfulnessFiles:
         return self._create_key(stamp) if stamp else None
 
     def _create_key(self, stamp: FileStamp | None) -> str:
-        return compute_result_key(compute_run_key(self.manifest), stamp)
+        return compute_result_key(self._run_key, stamp)
 
     def start(self) -> None:
         """Open images.jsonl, and write run.json. Raises OutputError."""

@@ -25,6 +25,7 @@ from camcli.evaluation.faithfulness.scored_image import (
     RowEvidence,
 )
 from camcli.models.model import Model
+from camcli.runs.batch import is_out_of_memory
 
 
 @dataclass(slots=True)
@@ -74,7 +75,7 @@ class PassRunner:
             try:
                 results = self._compute_results(part)
             except RuntimeError as error:
-                if "memory" not in str(error) or len(part) == 1:
+                if not is_out_of_memory(error) or len(part) == 1:
                     raise
                 self.batch_size = max(1, len(part) // 2)
                 continue

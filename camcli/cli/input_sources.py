@@ -1,0 +1,28 @@
+"""Find the images that the inputs of a command name, and say which pictures are left out."""
+
+from __future__ import annotations
+
+import sys
+from collections import Counter
+from collections.abc import Sequence
+from pathlib import Path
+
+from camcli.cli.console import print_notice
+from camcli.io.discovery import (
+    SourceOrFailure,
+    find_image_sources,
+    format_unread_notice,
+    parse_path_list,
+)
+
+
+def find_input_sources(inputs: Sequence[str], skip_folder: Path | None) -> list[SourceOrFailure]:
+    """Every image of the inputs, and of the list on standard input if `-` is one of them.
+
+    Prints how many pictures of other formats the folders hold. Raises UsageError without an image.
+    """
+    listed = parse_path_list(sys.stdin.read()) if "-" in inputs else []
+    unread = Counter[str]()
+    sources = find_image_sources(inputs, listed, skip_folder, unread.update)
+    print_notice(format_unread_notice(unread))
+    return sources
