@@ -29,6 +29,12 @@ PHOTOS = sorted(SAMPLES.glob("*.jpg"))
 torch.set_num_threads(1)  # the tests themselves run in parallel
 
 
+@pytest.fixture(autouse=True)
+def same_numbers_in_every_run() -> None:
+    """Networks and inputs drawn by a test are the same in each run of the suite."""
+    torch.manual_seed(0)
+
+
 @dataclass(frozen=True)
 class Ran:
     """The exit status and the output of a command."""
