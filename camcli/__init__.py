@@ -38,7 +38,9 @@ if TYPE_CHECKING:
     from camcli.evaluation.faithfulness.faithfulness_report import (
         FaithfulnessReport as FaithfulnessReport,
     )
-    from camcli.evaluation.localization import evaluate_localization as evaluate_localization
+    from camcli.evaluation.localization_evaluation import (
+        evaluate_localization as evaluate_localization,
+    )
     from camcli.evaluation.report import LocalizationReport as LocalizationReport
     from camcli.methods.registry import Method as Method
     from camcli.methods.registry import method as method
@@ -58,7 +60,7 @@ _MODULES = {
     "camcli.core.types": ("Box", "Failure", "Layer"),
     "camcli.evaluation.faithfulness.faithfulness_evaluation": ("evaluate_faithfulness",),
     "camcli.evaluation.faithfulness.faithfulness_report": ("FaithfulnessReport",),
-    "camcli.evaluation.localization": ("evaluate_localization",),
+    "camcli.evaluation.localization_evaluation": ("evaluate_localization",),
     "camcli.evaluation.report": ("LocalizationReport",),
     "camcli.methods.registry": ("Method", "method"),
     "camcli.models.model": ("Model",),

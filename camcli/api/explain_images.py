@@ -18,6 +18,7 @@ from camcli.core.thresholds import parse_threshold
 from camcli.core.types import DEFAULT_MAX_PIXELS, Failure, FitMode, ImageSource, Result, Sample
 from camcli.engine.fusion import FUSIONS
 from camcli.engine.plan import PlanOptions, plan_layer_specs
+from camcli.engine.refine_options import parse_refine_options
 from camcli.engine.smoothing import parse_smoothing_options
 from camcli.methods.option_parsing import parse_methods, parse_options
 from camcli.methods.registry import Method
@@ -41,6 +42,7 @@ def explain(
     target: str | int | Sequence[str | int] = "predicted",
     fusion: str | None = None,
     smooth: str = "none",
+    refine: str = "none",
     options: Mapping[str, Any] | None = None,
     seed: int = 0,
     threshold: str | float | None = None,
@@ -75,6 +77,7 @@ def explain(
         target=target,
         fusion=fusion,
         smooth=smooth,
+        refine=refine,
         options=options,
         seed=seed,
         threshold=threshold,
@@ -110,6 +113,7 @@ def create_run_config(
     target: str | int | Sequence[str | int] = "predicted",
     fusion: str | None = None,
     smooth: str = "none",
+    refine: str = "none",
     options: Mapping[str, Any] | None = None,
     seed: int = 0,
     threshold: str | float | None = None,
@@ -123,7 +127,11 @@ def create_run_config(
     check_choice("boxes", boxes, get_args(BoxSelection))
     check_choice("fusion", fusion, (None, "none", *FUSIONS))
     targets = [target] if isinstance(target, str | int) or target is None else list(target)
-    for name, text in [("smooth", smooth), *(("target", each) for each in targets)]:
+    for name, text in [
+        ("smooth", smooth),
+        ("refine", refine),
+        *(("target", each) for each in targets),
+    ]:
         if not isinstance(text, str | int | None):
             raise UsageError(f"{name}={text!r}: write a text, such as 'top:5'")
     _check_layer_choice("layers", layers, str, "'stage1..5'")
@@ -148,7 +156,12 @@ def create_run_config(
         picture_bands=tuple(rgb),
     )
     settings = {m.name: _parse_options(m, options or {}, seed, methods) for m in methods}
-    plan_options = PlanOptions(fusion=fusion, options=settings, smoothing=smoothing)
+    plan_options = PlanOptions(
+        fusion=fusion,
+        options=settings,
+        smoothing=smoothing,
+        refine=parse_refine_options(str(refine)),
+    )
     return config, plan_options, create_layer_specs(layers, block)
 
 

@@ -13,14 +13,12 @@ from camcli.cli.declarations import (
     OUTPUT,
     SPEED,
     BatchSize,
-    BlockSpecs,
     Boxes,
     Checkpoint,
     Device,
     DrawnBoxes,
     FitName,
     FormatName,
-    FusionName,
     HeadName,
     Interpolation,
     LabelFile,
@@ -30,13 +28,18 @@ from camcli.cli.declarations import (
     ModelName,
     Overwrite,
     PictureBands,
-    Seed,
-    Settings,
     Size,
-    Smooth,
     Std,
     Threshold,
     Workers,
+)
+from camcli.cli.method_declarations import (
+    BlockSpecs,
+    FusionName,
+    Refine,
+    Seed,
+    Settings,
+    Smooth,
 )
 from camcli.cli.output_folder import declare_output_folder
 from camcli.cli.picture_arguments import Caption, Scale
@@ -77,6 +80,7 @@ class MethodArguments:
     fusion: FusionName = None
     set_: Settings = None
     smooth: Smooth = "none"
+    refine: Refine = "none"
     seed: Seed = 0
 
 

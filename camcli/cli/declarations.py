@@ -103,26 +103,6 @@ LayerSpecs = Annotated[
         autocompletion=complete_layers,
     ),
 ]
-BlockSpecs = Annotated[
-    list[str] | None,
-    Option(
-        "--block",
-        "-b",
-        metavar="N",
-        help="Explain transformer block N, at the input of its attention; 0 is the first block, -1"
-        " the last. Also 0,5,11, 0..11, all, and each:0..11. Repeat the option to add a row.",
-        rich_help_panel=METHOD,
-    ),
-]
-FusionName = Annotated[
-    Literal["max", "mean", "product", "none"] | None,
-    Option(
-        "--fusion",
-        help="Fuse the maps of several layers this way.",
-        show_default="as in the method's paper",
-        rich_help_panel=METHOD,
-    ),
-]
 TargetSpecs = Annotated[
     list[str] | None,
     Option(
@@ -133,34 +113,6 @@ TargetSpecs = Annotated[
         " folder, @targets.csv, CLASS-vs-CLASS, finer:N; high or low for a regression; or"
         " like:IMAGE. Repeat for more.",
         show_default="predicted",
-        rich_help_panel=METHOD,
-    ),
-]
-Settings = Annotated[
-    list[str] | None,
-    Option(
-        "--set",
-        metavar="KEY=VALUE",
-        help="Set an option of the method; repeat for several.",
-        rich_help_panel=METHOD,
-    ),
-]
-Smooth = Annotated[
-    str,
-    Option(
-        metavar="SPEC",
-        help="Smooth the map: none, augment (average over flips and contrasts), noise:N (average"
-        " over N noisy inputs), or eigen (first principal component).",
-        rich_help_panel=METHOD,
-    ),
-]
-Seed = Annotated[
-    int,
-    Option(
-        metavar="N",
-        min=0,
-        max=2**31,
-        help="Set the seed of everything random.",
         rich_help_panel=METHOD,
     ),
 ]

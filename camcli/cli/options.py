@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from camcli.core.errors import UsageError, to_one_line
 from camcli.core.types import FitMode
+from camcli.engine.refine_options import RefineOptions, parse_refine_options
 from camcli.engine.smoothing import Smoothing, parse_smoothing_options
 from camcli.io.writers import SHEET, find_writer
 from camcli.methods.option_parsing import parse_options
@@ -54,6 +55,7 @@ class MethodOptions:
     layer_specs: Sequence[str | None]
     fusion: str | None
     smoothing: Smoothing
+    refine: RefineOptions
 
     def create_plan_options(self, layer_spec: str | None = None) -> PlanOptions:
         """Convert these options, for some layers, to the options of `camcli.engine.plan`."""
@@ -64,6 +66,7 @@ class MethodOptions:
             fusion=self.fusion,
             options=self.settings,
             smoothing=self.smoothing,
+            refine=self.refine,
         )
 
 
@@ -93,6 +96,7 @@ def parse_method_options(
         layer_specs=create_layer_specs(layers, given.block),
         fusion=given.fusion,
         smoothing=parse_smoothing_options(given.smooth, given.seed, fit),
+        refine=parse_refine_options(given.refine),
     )
 
 

@@ -250,7 +250,8 @@ class Result:
     `map_captions` are the texts under the layers and parts of a grid. `file_tag` is the part of
     a file name for the method and, where it has several results, the layer. `has_concepts` means
     that the parts are the answer. `is_pixel_level` means that a map has a value for each pixel of
-    the input, as saliency has; `is_class_specific`, that it depends on the class.
+    the input, as saliency has; `is_class_specific`, that it depends on the class. `refine` is the
+    value of `--refine` that gives exactly the refinement of the maps.
     """
 
     sample: Sample
@@ -264,4 +265,5 @@ class Result:
     has_concepts: bool = False
     is_pixel_level: bool = False
     is_class_specific: bool = True
+    refine: str = ""
     output_files: tuple[dict[str, str], ...] = ()

@@ -219,7 +219,7 @@ def _compute_score_gradients(score: Tensor, sources: dict[str, Tensor]) -> dict[
 def _compute_maps(request: Request, state: PassState) -> list[MapBatch]:
     """A request's maps: one for each layer, or "fused" and the maps that it is made of."""
     if not request.method.per_layer:
-        maps = {"fused": _compute_map(request, state, None)}
+        maps = {"fused": _refine(request, state, _compute_map(request, state, None))}
         for provider in list_providers(request.method):
             maps |= provider.collect_component_maps(state, request)
         return [create_map_batch(name, values) for name, values in maps.items()]
@@ -228,7 +228,7 @@ def _compute_maps(request: Request, state: PassState) -> list[MapBatch]:
 
 def _compute_layer_maps(request: Request, state: PassState, layer: Layer) -> list[MapBatch]:
     """A layer's map; if the method returns concepts (B,N,H,W), their maximum and then each."""
-    values = _compute_map(request, state, layer)
+    values = _refine(request, state, _compute_map(request, state, layer))
     flags = _has_zero_gradient(request, state, layer)
     if request.method.returns != "concepts":
         return [create_map_batch(layer.name, values, flags)]
@@ -246,6 +246,17 @@ def _compute_map(request: Request, state: PassState, layer: Layer | None) -> Ten
     inputs = [provide_input(provider, state, request, layer) for provider in providers]
     with torch.no_grad():
         return request.to_map(call_method(request, inputs, len(state.inputs)))
+
+
+@torch.no_grad()
+def _refine(request: Request, state: PassState, maps: Tensor) -> Tensor:
+    """The maps (B,H,W) or concepts (B,N,H,W), refined if the request says so."""
+    if request.refiner is None:
+        return maps
+    if maps.ndim == 3:
+        return request.refiner.refine(state, maps)
+    refined = [request.refiner.refine(state, each) for each in maps.unbind(dim=1)]
+    return torch.stack(refined, dim=1)
 
 
 def _has_zero_gradient(request: Request, state: PassState, layer: Layer) -> Tensor:

@@ -18,6 +18,8 @@ from camcli.engine.providers.provider_registry import (
     list_model_parts,
     takes_layers,
 )
+from camcli.engine.refine_options import NO_REFINEMENT, RefineOptions
+from camcli.engine.refinement import create_refiner
 from camcli.engine.request import Request
 from camcli.engine.smoothing import NO_SMOOTHING, Smoothing
 from camcli.methods.registry import (
@@ -50,6 +52,7 @@ class PlanOptions:
     fusion: str | None = None
     options: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
     smoothing: Smoothing = NO_SMOOTHING
+    refine: RefineOptions = NO_REFINEMENT
 
     @property
     def names_layers(self) -> bool:
@@ -78,6 +81,7 @@ def plan_requests(
     fusion: str | None = None,
     options: Mapping[str, Mapping[str, Any]] | None = None,
     smoothing: Smoothing = NO_SMOOTHING,
+    refine: RefineOptions = NO_REFINEMENT,
 ) -> tuple[Request, ...]:
     """The requests of some methods; the other arguments are the fields of `PlanOptions`.
 
@@ -90,6 +94,7 @@ def plan_requests(
         fusion=fusion,
         options=options or {},
         smoothing=smoothing,
+        refine=refine,
     )
     return plan_layer_specs(model, methods, [layer_spec], plan_options)
 
@@ -248,7 +253,7 @@ class _Planner:
         self, method: Method, layers: tuple[Layer, ...], parts: Mapping[ModelPart[Any], Any]
     ) -> Request:
         chosen = self.plan_options
-        return Request(
+        request = Request(
             method=method,
             layers=layers,
             # One layer is shown as it is: scaling serves the comparison with other layers.
@@ -257,6 +262,8 @@ class _Planner:
             to_map=choose_map_function(method, chosen.smoothing, parts),
             model_parts=parts,
         )
+        refiner = create_refiner(self.model, method, chosen.refine, request.source_layers)
+        return replace(request, refiner=refiner)
 
     def _check_has_target(self, method: Method) -> None:
         if method.class_specific and self.model.output_kind == "embedding":

@@ -13,6 +13,7 @@ from camcli.engine.fusion import Fusion
 from camcli.engine.providers.base import ModelPart
 from camcli.engine.providers.classifier import CLASSIFIER_HEAD
 from camcli.engine.providers.provider_registry import list_providers
+from camcli.engine.refinement import Refiner
 from camcli.methods.registry import Method
 from camcli.models.introspection.heads import ClassifierHead
 
@@ -25,7 +26,7 @@ class Request:
 
     `layers` are the layers that the user chose, for methods that explain one layer at a time.
     `to_map` turns the method's result into a map (B,H,W). `has_chosen_blocks` says that the user
-    chose which blocks a method joins by itself.
+    chose which blocks a method joins by itself. `refiner` refines the maps by the image itself.
     """
 
     method: Method
@@ -35,6 +36,7 @@ class Request:
     to_map: Callable[[Tensor], Tensor]
     model_parts: Mapping[ModelPart[Any], Any] = field(default_factory=dict)
     has_chosen_blocks: bool = False
+    refiner: Refiner | None = None
 
     def get_part(self, part: ModelPart[Found]) -> Found:
         """Get a part of the model. Raises KeyError if no provider of the method declares it."""
@@ -45,6 +47,12 @@ class Request:
     def head(self) -> ClassifierHead | None:
         """The classifier, if the method reads it."""
         return self.model_parts.get(CLASSIFIER_HEAD)
+
+    @property
+    def is_pixel_level(self) -> bool:
+        """Whether a map has a value for each pixel of the input; an affinity makes it coarse."""
+        is_coarse = self.refiner is not None and self.refiner.kind == "affinity"
+        return self.method.family == "saliency" and not is_coarse
 
     @property
     def source_layers(self) -> tuple[Layer, ...]:

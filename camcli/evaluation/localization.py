@@ -5,15 +5,12 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import closing
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
-from camcli.core.boxes import BoxSelection
 from camcli.core.errors import CamcliError, UsageError
 from camcli.core.types import FitMode
-from camcli.engine.plan import PlanOptions, plan_layer_specs
-from camcli.engine.smoothing import parse_smoothing_options
 from camcli.evaluation.baselines import BASELINE_NAMES
 from camcli.evaluation.datasets.annotations import Problem
 from camcli.evaluation.datasets.evaluation_samples import (
@@ -21,20 +18,16 @@ from camcli.evaluation.datasets.evaluation_samples import (
     create_evaluation_samples,
 )
 from camcli.evaluation.datasets.reader import DatasetPaths
-from camcli.evaluation.datasets.reader_registry import Dataset, read_dataset
+from camcli.evaluation.datasets.reader_registry import Dataset
 from camcli.evaluation.evaluation_files import EvaluationFiles, create_picture_stems
 from camcli.evaluation.gallery import draw_examples, encode_boxed_picture
-from camcli.evaluation.predictions import ANNOTATED_CLASS, MapSource, ModelMaps, Prediction
+from camcli.evaluation.predictions import MapSource, Prediction
 from camcli.evaluation.report import LocalizationReport, summarize_rows
 from camcli.evaluation.reporter import EvaluationReporter
 from camcli.evaluation.score_log import EarlierScores, compute_sample_keys, list_all_rows
 from camcli.evaluation.scoreboard import Scoreboard
 from camcli.evaluation.scores import ImageScore, score_predictions
 from camcli.io.charts import ChartFormat
-from camcli.methods.option_parsing import create_seed_options, parse_methods
-from camcli.models.introspection.selectors import BlockChoice, create_layer_specs
-from camcli.models.model import Model
-from camcli.runs.run_config import RunConfig
 
 GalleryChoice = Literal["examples", "all"]
 
@@ -61,78 +54,6 @@ class LocalizationConfig:
     chart_format: ChartFormat = "png"
     resume: bool = False
     settings: Mapping[str, Any] = field(default_factory=dict)
-
-
-def evaluate_localization(
-    model: Model,
-    dataset: str | Path | DatasetPaths,
-    *,
-    method: str | Sequence[str] | None = None,
-    layers: str | Sequence[str] | None = None,
-    block: BlockChoice = None,
-    fusion: str | None = None,
-    smooth: str = "none",
-    classes: Sequence[str] = (),
-    limit: int | None = None,
-    strict: bool = False,
-    threshold: str | float | None = None,
-    boxes: BoxSelection = "largest",
-    fit: FitMode = "squash",
-    batch_size: int = 8,
-    workers: int = 2,
-    resamples: int = 1000,
-    seed: int = 0,
-    output: str | Path | None = None,
-    overwrite: bool = False,
-    resume: bool = False,
-    gallery: GalleryChoice = "examples",
-) -> LocalizationReport:
-    """Evaluate the maps and boxes of a model against the ground truth of a data set.
-
-    `dataset` is the path of a folder or file in any format that camcli reads; DatasetPaths also
-    choose a split, or other places for images and annotations. Each method with
-    each of the `layers` gives a row. A method may have options: `rise:masks=500`. `output` is the
-    folder for the report, the scores of each image and the pictures. The other arguments are the
-    options of `camcli evaluate localization`. Raises UsageError, MethodError or LayerError for an
-    argument that does not fit the model or the data set, OutputError if files cannot be written.
-    """
-    methods = parse_methods(method) if method else []
-    smoothing = parse_smoothing_options(smooth, seed, fit)
-    options = create_seed_options(methods, seed)
-    plan_options = PlanOptions(fusion=fusion, options=options, smoothing=smoothing)
-    layer_specs = create_layer_specs(layers, block)
-    requests = plan_layer_specs(model, methods, layer_specs, plan_options)
-    run_config = RunConfig(
-        model=model,
-        requests=requests,
-        target=ANNOTATED_CLASS,
-        fit=fit,
-        batch_size=batch_size,
-        workers=workers,
-        threshold=threshold,
-        box_selection=boxes,
-        smoothing=smoothing,
-    )
-    folder = Path(output) if output is not None else None
-    paths = dataset if isinstance(dataset, DatasetPaths) else DatasetPaths(Path(dataset))
-    if folder is not None:
-        paths = replace(paths, skip_folder=folder)
-    config = LocalizationConfig(
-        paths=paths,
-        dataset=read_dataset(paths),
-        class_filter=classes,
-        limit=limit,
-        strict=strict,
-        fit=fit,
-        resamples=resamples,
-        seed=seed,
-        output=folder,
-        overwrite=overwrite,
-        gallery=gallery,
-        resume=resume,
-        settings={"fusion": fusion, "smooth": smooth, "boxes": boxes, "fit": fit},
-    )
-    return run_localization(config, [ModelMaps(run_config)])
 
 
 def run_localization(

@@ -123,7 +123,7 @@ class ModelMaps:
 
     def _create_row(self, request: Request) -> EvaluationRow:
         layers = tuple(layer.name for layer in request.source_layers)
-        threshold = self.config.find_threshold(request.method)
+        threshold = self.config.find_threshold(request)
         return EvaluationRow(self.config.model.name, request.method.name, layers, threshold)
 
     def iter_predictions(

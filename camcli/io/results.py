@@ -73,7 +73,8 @@ def _result_to_json(result: Result, model_name: str) -> dict[str, Any]:
             for shown, files in zip(result.explanations, result.output_files, strict=True)
         ],
     }
-    return line | ({"head": result.head_kind} if result.head_kind else {})
+    refine = {"refine": result.refine} if result.refine else {}
+    return line | refine | ({"head": result.head_kind} if result.head_kind else {})
 
 
 def explanation_to_json(explanation: ClassExplanation) -> dict[str, Any]:

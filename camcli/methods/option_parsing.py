@@ -11,6 +11,9 @@ from typing import Any
 from camcli.core.errors import UsageError
 from camcli.methods.registry import METHODS, Method, find_method, normalize_method_name
 
+REFINE_OPTION = "refine"
+REFINE_CHOICES = ("none", "affinity", "guided")
+
 
 def parse_methods(names: str | Sequence[str]) -> list[Method]:
     """The methods of these names, each once, in order.
@@ -53,21 +56,30 @@ def parse_options(chosen: Method, option_texts: Mapping[str, str]) -> dict[str, 
 
 
 def create_variant(name: str, option_texts: Mapping[str, str]) -> Method:
-    """A method with some options set; its name becomes `name:key=value`. Raises UsageError."""
+    """A method with some options set; its name becomes `name:key=value`. Raises UsageError.
+
+    Every method has the option `refine`, which takes the place of `--refine`.
+    """
     plain = find_method(name)
-    for key in option_texts:
+    refine = option_texts.get(REFINE_OPTION, "")
+    if REFINE_OPTION in option_texts and refine not in REFINE_CHOICES:
+        raise UsageError(f"{name}: refine={refine}: choose from {', '.join(REFINE_CHOICES)}")
+    own_texts = {key: text for key, text in option_texts.items() if key != REFINE_OPTION}
+    for key in own_texts:
         if key not in plain.options:
             has = ", ".join(plain.options) or "none"
             raise UsageError(f"{name} has no option {key} (its options: {has})")
     if not option_texts:
         return plain
     full = ":".join([plain.name, *(f"{key}={value}" for key, value in option_texts.items())])
-    left = {key: value for key, value in plain.options.items() if key not in option_texts}
+    left = {key: value for key, value in plain.options.items() if key not in own_texts}
+    own = parse_options(plain, own_texts)
     return replace(
         plain,
         name=full,
-        function=partial(plain.function, **parse_options(plain, option_texts)),
+        function=partial(plain.function, **own) if own else plain.function,
         options=left,
+        refine=refine,
     )
 
 

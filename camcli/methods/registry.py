@@ -73,6 +73,8 @@ class Method:
     options_for_chosen_blocks: Mapping[str, Any]
     input_names: tuple[str, ...]
     options: Mapping[str, Any]
+    refined_threshold: float
+    refine: str = ""  # the refinement of a variant such as `layercam:refine=affinity`
 
     @property
     def inputs(self) -> tuple[MethodInput, ...]:
@@ -131,17 +133,19 @@ def method(
     option_limits: Mapping[str, float] | None = None,
     max_positions: int | None = None,
     options_for_chosen_blocks: Mapping[str, Any] | None = None,
+    refined_threshold: float = 0.4,
 ) -> Callable[[_MethodFunction], _MethodFunction]:
     """Register a function as a method, under its own name or under `name`, such as "gradcam++".
 
     `paper` is the address of the method's source, and `family` the kind of evidence it uses: by
     default the name of its module. `threshold` is the paper's box threshold, as a fraction of the
-    map's maximum. `fusion` is how it joins several layers, `caption` the label of its map in a
-    grid. A `signed` method may give negative values. `choices` lists all values of an option, and
-    `option_limits` has an option's largest value. `default_layer` is the layer to read when the
-    user names none. `clip_quantile` is the quantile of a map that is shown as its maximum.
-    `max_positions` is the largest number of positions that a layer may have, and
-    `options_for_chosen_blocks` gives options that choose blocks when the user chose these.
+    map's maximum, and `refined_threshold` the one after `--refine affinity`. `fusion` is how it
+    joins several layers, `caption` the label of its map in a grid. A `signed` method may give
+    negative values. `choices` lists all values of an option, and `option_limits` has an option's
+    largest value. `default_layer` is the layer to read when the user names none. `clip_quantile` is
+    the quantile of a map that is shown as its maximum. `max_positions` is the largest number of
+    positions that a layer may have, and `options_for_chosen_blocks` gives options that choose
+    blocks when the user chose these.
 
     Raises UsageError for a parameter that no provider offers, an option without a default, a name
     that another function has, or a decorator without parentheses.
@@ -179,6 +183,7 @@ def method(
             options_for_chosen_blocks=options_for_chosen_blocks or {},
             input_names=input_names,
             options=options,
+            refined_threshold=refined_threshold,
         )
         return function
 

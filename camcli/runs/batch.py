@@ -142,13 +142,14 @@ def _create_outcomes(
             method_name=request.method.name,
             layer_names=tuple(layer.name for layer in request.source_layers),
             explanations=tuple(of_image),
-            threshold=config.find_threshold(request.method),
+            threshold=config.find_threshold(request),
             map_captions=_create_map_captions(request),
             file_tag=_format_file_tag(config, request),
             head_kind=request.head.kind if request.head else None,
             has_concepts=request.method.returns == "concepts",
-            is_pixel_level=request.method.family == "saliency",
+            is_pixel_level=request.is_pixel_level,
             is_class_specific=request.method.class_specific,
+            refine=request.refiner.spec if request.refiner else "",
         )
         if of_image
         else _create_no_class_failure(sample, split(columns[0])[number])

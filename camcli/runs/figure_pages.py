@@ -17,7 +17,7 @@ UNKNOWN_CLASS_COUNT = 8  # classes to leave room for where their number differs 
 
 def has_color_bar(plan: FigurePlan, colormap: str | None) -> bool:
     """Whether one colour bar can explain all maps: pixel-level maps have own colours by default."""
-    families = {request.method.family == "saliency" for request in plan.colored_requests}
+    families = {request.is_pixel_level for request in plan.colored_requests}
     return bool(families) and (colormap is not None or len(families) == 1)
 
 

@@ -252,6 +252,7 @@ class _Planner:
                 fusion=options.fusion,
                 options=options.options,
                 smoothing=options.smoothing,
+                refine=options.refine,
             )
         except LayerError as error:
             if layers or chosen:

@@ -15,7 +15,6 @@ from camcli.engine.request import Request
 from camcli.engine.smoothing import NO_SMOOTHING, Smoothing
 from camcli.engine.target_rules import Target
 from camcli.io.transforms import create_ten_crops
-from camcli.methods.registry import Method
 from camcli.models.model import Model
 
 Precision = Literal["fp32", "bf16"]
@@ -47,10 +46,19 @@ class RunConfig:
     picture_bands: tuple[int, ...] = ()
     report_progress: ProgressCallback = lambda _done, _total: None
 
-    def find_threshold(self, method: Method) -> str | float:
-        """Return the box threshold of a method: the user's, the checkpoint's or the method's."""
-        own = self.model.thresholds.get(method.name, method.threshold)
-        return own if self.threshold is None else self.threshold
+    def find_threshold(self, request: Request) -> str | float:
+        """Return the box threshold of a request: the user's, the checkpoint's or the method's.
+
+        Maps that an affinity refined have another one, because they are broader.
+        """
+        if self.threshold is not None:
+            return self.threshold
+        method = request.method
+        if request.refiner and request.refiner.kind == "affinity":
+            plain_name = method.name.partition(":")[0]
+            name = f"{plain_name}:refine=affinity"
+            return self.model.thresholds.get(name, method.refined_threshold)
+        return self.model.thresholds.get(method.name, method.threshold)
 
     def __post_init__(self) -> None:
         """Raise UsageError for a band that the network's images do not have."""

@@ -21,9 +21,9 @@ from camcli.evaluation.datasets.reader_registry import read_dataset
 from camcli.evaluation.gallery import encode_boxed_picture
 from camcli.evaluation.localization import (
     LocalizationConfig,
-    evaluate_localization,
     run_localization,
 )
+from camcli.evaluation.localization_evaluation import evaluate_localization
 from camcli.evaluation.predictions import MapSource, Prediction
 from camcli.evaluation.report import LocalizationReport
 from camcli.evaluation.reporter import EvaluationReporter

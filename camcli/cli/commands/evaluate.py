@@ -71,7 +71,7 @@ from camcli.methods.registry import Method
 
 # Options that decide the scores, besides those that the rows and the weights tell.
 RESULT_OPTIONS = (
-    *("block", "fusion", "set_", "smooth", "fit", "head", "logits", "boxes", "threshold"),
+    *("block", "fusion", "set_", "smooth", "refine", "fit", "head", "logits", "boxes", "threshold"),
     *("split", "annotations", "maps"),
 )
 

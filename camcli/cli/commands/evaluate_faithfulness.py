@@ -148,6 +148,7 @@ def faithfulness(
         "set": method_arguments.set_ or [],
         "fusion": method_arguments.fusion,
         "smooth": method_arguments.smooth,
+        "refine": method_arguments.refine,
         "head": model.head,
     }
     task = create_faithfulness_config(config, sources, chosen, map_folders, settings, sys.argv[1:])

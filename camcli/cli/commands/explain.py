@@ -236,6 +236,8 @@ def _create_result_settings(params: Mapping[str, Any]) -> dict[str, Any]:
     for name in ("rgb", "logits"):  # a run of before the option existed can be resumed
         if own[name] is None:
             del own[name]
+    if own["refine"] == "none":
+        del own["refine"]
     if not any(map(is_drawn_kind, parse_output_kinds(own["save"]))):
         own = {name: value for name, value in own.items() if name not in LOOK_OPTIONS} | FIRST_LOOK
     targets = own["target"] or [DEFAULT_TARGET]

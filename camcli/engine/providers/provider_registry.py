@@ -50,13 +50,15 @@ def takes_layers(method: Method) -> bool:
 
 
 def gather_needs(requests: Iterable[Request]) -> PassNeeds:
-    """All that the providers of some requests need from the network and its shared pass."""
-    every = (
-        provider.list_needs(request)
-        for request in requests
-        for provider in list_providers(request.method)
-    )
-    return reduce(or_, every, PassNeeds())
+    """All that some requests need from the network and its shared pass."""
+    return reduce(or_, map(_gather_request_needs, requests), PassNeeds())
+
+
+def _gather_request_needs(request: Request) -> PassNeeds:
+    """The needs of the providers of a method, and of the refinement of its maps."""
+    own = [provider.list_needs(request) for provider in list_providers(request.method)]
+    refining = [request.refiner.needs] if request.refiner else []
+    return reduce(or_, own + refining, PassNeeds())
 
 
 def provide_input(

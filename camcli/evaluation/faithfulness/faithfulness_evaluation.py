@@ -9,6 +9,7 @@ from typing import Any
 from camcli.core.errors import UsageError
 from camcli.core.types import Failure, FitMode, ImageSource
 from camcli.engine.plan import PlanOptions, plan_layer_specs
+from camcli.engine.refine_options import parse_refine_options
 from camcli.engine.request import Request
 from camcli.engine.smoothing import parse_smoothing_options
 from camcli.engine.target_weights import compute_one_hot_weights
@@ -47,6 +48,7 @@ def evaluate_faithfulness(
     block: BlockChoice = None,
     fusion: str | None = None,
     smooth: str = "none",
+    refine: str = "none",
     maps: Sequence[str | Path] = (),
     metrics: str = "standard",
     baselines: str = DEFAULT_BASELINES,
@@ -93,7 +95,9 @@ def evaluate_faithfulness(
     )
     names = [str(images)] if isinstance(images, str | Path) else [str(image) for image in images]
     own = create_seed_options(methods, seed)
-    plan_options = PlanOptions(fusion=fusion, options=own, smoothing=smoothing)
+    plan_options = PlanOptions(
+        fusion=fusion, options=own, smoothing=smoothing, refine=parse_refine_options(refine)
+    )
     specs = create_layer_specs(layers, block)
     run_config = RunConfig(
         model=model,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any
 
 import torch
@@ -15,7 +16,7 @@ from camcli.models.introspection.attention_modules import (
     find_chosen_attention,
     has_one_grid,
 )
-from camcli.models.introspection.hooks import record_outputs
+from camcli.models.introspection.hooks import TensorFunction, record_outputs
 from camcli.models.introspection.layouts import select_patches
 from camcli.models.introspection.probe import create_probe_image, find_attribute
 
@@ -56,6 +57,18 @@ class AttentionMatrixReader:
         """The attention modules, which must run without their fused kernel."""
         return tuple(module.module for module in self.modules)
 
+    @property
+    def mean_reducers(self) -> dict[str, TensorFunction]:
+        """For each block, the mean of its attention over heads: (B,1,Q,N)."""
+        return {module.matrix_name: partial(_average_heads, module) for module in self.modules}
+
+    def average_patch_attention(self, head_means: Sequence[Tensor]) -> Tensor:
+        """The mean attention between patches (B,HW,HW) of what `mean_reducers` recorded."""
+        padded = [_pad_matrix(matrix, self.token_count, diagonal=1) for matrix in head_means]
+        mean = torch.stack(padded).mean(dim=0)[:, 0]
+        queries = select_patches(mean, self.last_layer).transpose(1, 2)
+        return select_patches(queries, self.last_layer).transpose(1, 2)
+
     def pad_matrices(self, recorded_attention: Sequence[Tensor], diagonal: float) -> list[Tensor]:
         """All matrices at the size of the network's largest: (B,heads,N,N).
 
@@ -76,6 +89,10 @@ class AttentionMatrixReader:
         rows = tokens if tokens.shape[1] == 1 else tokens[:, queries]
         patches = select_patches(rows.mean(dim=1), self.last_layer)
         return patches.reshape(-1, *self.last_layer.grid)
+
+
+def _average_heads(module: AttentionModule, recorded_attention: Tensor) -> Tensor:
+    return module.to_matrix(recorded_attention).mean(dim=1, keepdim=True)
 
 
 def _pad_matrix(matrix: Tensor, token_count: int, diagonal: float) -> Tensor:
