@@ -42,7 +42,8 @@ Smooth = Annotated[
     Option(
         metavar="SPEC",
         help="Smooth the map: none, augment (average over flips and contrasts), noise:N (average"
-        " over N noisy inputs), or eigen (first principal component).",
+        " over N noisy inputs), scales:S,S (average over input sizes and flips), or eigen (first"
+        " principal component).",
         rich_help_panel=METHOD,
     ),
 ]

@@ -5,11 +5,13 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 
-from camcli.core.errors import LayerError, MethodError
+from camcli.core.errors import LayerError, MethodError, UsageError
 from camcli.core.types import Layer
 from camcli.engine.providers.provider_registry import list_model_parts
+from camcli.engine.smoothing import Smoothing, compute_view_size
 from camcli.methods.registry import METHODS, Method
 from camcli.models.introspection.default_layer import find_default_layer
+from camcli.models.introspection.probe import accepts_size
 from camcli.models.introspection.selectors import BlockFinder, parse_layer_spec, split_layer_spec
 from camcli.models.model import Model
 
@@ -55,6 +57,18 @@ def check_layer_sizes(method: Method, layers: Sequence[Layer]) -> None:
             raise MethodError(
                 f"{method.name}: {layer.name} has {positions} positions, but the limit "
                 f"is {method.max_positions}; choose a deeper layer"
+            )
+
+
+def check_view_sizes(model: Model, smoothing: Smoothing) -> None:
+    """Raise UsageError if the network does not take the views of `--smooth scales`."""
+    has_tokens = any(layer.layout == "NLC" for layer in model.layers)
+    for side in smoothing.sides:
+        rows, cols = compute_view_size(side, model.input_size)
+        if has_tokens or not accepts_size(model.network, (rows, cols), model.input_size):
+            raise UsageError(
+                f"--smooth scales: {model.name} does not take inputs of {rows}x{cols}; choose "
+                "other sides, a CNN that takes any size, or --smooth augment"
             )
 
 

@@ -9,7 +9,11 @@ from typing import Any
 
 from camcli.core.errors import LayerError, MethodError
 from camcli.core.types import Layer
-from camcli.engine.chosen_layers import check_layer_sizes, find_chosen_layers
+from camcli.engine.chosen_layers import (
+    check_layer_sizes,
+    check_view_sizes,
+    find_chosen_layers,
+)
 from camcli.engine.fusion import FUSIONS
 from camcli.engine.map_functions import choose_map_function
 from camcli.engine.providers.base import ModelPart
@@ -89,13 +93,7 @@ def plan_requests(
     layers, the first of these that explains chosen layers. Raises LayerError or MethodError if the
     model lacks what a method needs.
     """
-    plan_options = PlanOptions(
-        layer_spec=layer_spec,
-        fusion=fusion,
-        options=options or {},
-        smoothing=smoothing,
-        refine=refine,
-    )
+    plan_options = PlanOptions(layer_spec, fusion, options or {}, smoothing, refine)
     return plan_layer_specs(model, methods, [layer_spec], plan_options)
 
 
@@ -110,6 +108,7 @@ def plan_layer_specs(
 
     Without methods it is the default one. Raises MethodError if one method does not suit the model.
     """
+    check_view_sizes(model, plan_options.smoothing)
     if not methods:
         return _plan_default_method(model, layer_specs, plan_options)
     _check_layers_matter(methods, layer_specs)
@@ -154,6 +153,7 @@ def iter_method_plans(
     """
     specs = [plan_options.layer_spec] if layer_specs is None else layer_specs
     _check_layers_matter(methods, specs)
+    check_view_sizes(model, plan_options.smoothing)
     planner = _Planner(model, plan_options)
     for method in methods:
         try:

@@ -16,6 +16,7 @@ from camcli.core.maps import (
     compute_status_codes,
     merge_crop_maps,
     normalize_maps,
+    resize_maps,
 )
 from camcli.core.types import MapStatus
 from camcli.engine.fusion import Fusion, fuse_maps
@@ -121,13 +122,21 @@ def flip_maps(maps: MapBatch) -> MapBatch:
 
 
 def average_maps(views: Sequence[MapBatch]) -> MapBatch:
-    """Average one map over several views; its gradient is 0 if that holds in all views."""
+    """Average one map over several views; its gradient is 0 if that holds in all views.
+
+    Maps of larger or smaller views are first brought to the size of the largest.
+    """
     first, *others = views
     if not others:
         return first
-    values = torch.stack([view.values for view in views]).mean(dim=0)
+    rows, cols = (max(view.values.shape[dim] for view in views) for dim in (1, 2))
+    values = torch.stack([_enlarge(view.values, (rows, cols)) for view in views]).mean(dim=0)
     flags = torch.stack([view.zero_gradient for view in views]).all(dim=0)
     return replace(first, values=values, zero_gradient=flags)
+
+
+def _enlarge(values: Tensor, size: tuple[int, int]) -> Tensor:
+    return values if values.shape[1:] == size else resize_maps(values, size)
 
 
 @torch.no_grad()

@@ -64,6 +64,11 @@ def _accepts(network: nn.Module, channel_count: int, size: tuple[int, int]) -> b
     return True
 
 
+def accepts_size(network: nn.Module, size: tuple[int, int], usual: tuple[int, int]) -> bool:
+    """Whether a network runs on inputs of this size besides its `usual` one."""
+    return _accepts(network, find_channel_count(network, usual), size)
+
+
 def find_attribute(network: nn.Module, attribute: str) -> Any:
     """The first value of an attribute among a network and its modules, or None."""
     values = (getattr(module, attribute, None) for module in network.modules())
