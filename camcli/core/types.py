@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 
 FitMode = Literal["squash", "crop", "pad", "tencrop"]
 Layout = Literal["NCHW", "NHWC", "NLC"]
+RefineKind = Literal["none", "affinity", "guided"]  # how a map is refined by its own image
 FileStamp = tuple[int, int]  # a file's size in bytes, and its modification time in nanoseconds
 DEFAULT_MAX_PIXELS = 128_000_000  # of an image file; a photograph of 100 megapixels has less
 MAX_READABLE_PIXELS = 178_956_970  # Pillow takes larger images for decompression bombs

@@ -5,11 +5,12 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, get_args
 
 from camcli.core.errors import UsageError
+from camcli.core.types import RefineKind
 
-REFINE_KINDS = ("none", "affinity", "guided")
+REFINE_KINDS: tuple[str, ...] = get_args(RefineKind)
 SOURCES = ("features", "attention")
 
 

@@ -6,13 +6,14 @@ import json
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from functools import partial
-from typing import Any
+from typing import Any, get_args
 
 from camcli.core.errors import UsageError
+from camcli.core.types import RefineKind
 from camcli.methods.registry import METHODS, Method, find_method, normalize_method_name
 
 REFINE_OPTION = "refine"
-REFINE_CHOICES = ("none", "affinity", "guided")
+REFINE_CHOICES = get_args(RefineKind)
 
 
 def parse_methods(names: str | Sequence[str]) -> list[Method]:

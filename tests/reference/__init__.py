@@ -14,6 +14,7 @@ from reference import (
     factorization,
     gradient,
     perturbation,
+    refinement,
     saliency,
 )
 
@@ -24,5 +25,6 @@ __all__ = [
     "factorization",
     "gradient",
     "perturbation",
+    "refinement",
     "saliency",
 ]
