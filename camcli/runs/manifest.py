@@ -87,6 +87,7 @@ def create_manifest(
                 "method": request.method.name,
                 "layers": [layer.name for layer in request.source_layers],
                 "options": {**request.method.options, **request.options},
+                **({"refine": request.refiner.spec} if request.refiner else {}),
             }
             for request in config.requests
         ],
