@@ -11,29 +11,30 @@ from camcli.core.errors import UsageError
 from camcli.core.types import RefineKind
 
 REFINE_KINDS: tuple[str, ...] = get_args(RefineKind)
-SOURCES = ("features", "attention")
+SOURCES = ("auto", "features", "attention")
 
 
 @dataclass(frozen=True, slots=True)
 class RefineOptions:
     """The value of `--refine`.
 
+    `source` is what tells the affinity; "auto" is attention on plain transformers, else features.
     `layer` is the layer whose features are compared; without it camcli chooses one. `power` is the
     exponent of the similarity, and `sinkhorn` the number of steps that make the affinity doubly
-    stochastic (0: rows sum to 1). `radius` and `epsilon` are those of the guided filter.
+    stochastic (0: rows sum to 1; None: 3 for attention, else 0). `radius` and `epsilon` are those
+    of the guided filter.
     """
 
     kind: str = "none"
-    source: str = "features"
+    source: str = "auto"
     layer: str = ""
     power: float = 2.0
-    sinkhorn: int = 0
+    sinkhorn: int | None = None
     radius: int = 16
     epsilon: float = 0.01
 
 
 NO_REFINEMENT = RefineOptions()
-ATTENTION_SINKHORN_STEPS = 3
 OPTION_READERS: Mapping[str, Mapping[str, Callable[[str], Any]]] = {
     "none": {},
     "affinity": {
@@ -78,15 +79,14 @@ def _split_pair(spec: str, text: str) -> tuple[str, str]:
 
 
 def _complete(found: RefineOptions, spec: str, given: Mapping[str, Any]) -> RefineOptions:
-    """Attention gets Sinkhorn steps by default, and has no layer and no power."""
-    if found.source != "attention":
-        return found
-    if "layer" in given or "power" in given:
+    """A layer or a power are those of features; attention has neither."""
+    has_own = "layer" in given or "power" in given
+    if found.source == "attention" and has_own:
         raise UsageError(
             f"--refine {spec[:60]}: attention is averaged over all blocks as it is; omit layer and "
             "power"
         )
-    return found if "sinkhorn" in given else replace(found, sinkhorn=ATTENTION_SINKHORN_STEPS)
+    return replace(found, source="features") if has_own else found
 
 
 def _read_choice(text: str, choices: tuple[str, ...]) -> str:

@@ -20,13 +20,19 @@ from camcli.engine.chosen_layers import find_model_default_layer
 from camcli.engine.providers.base import PassNeeds
 from camcli.engine.refine_options import RefineOptions, parse_refine_options
 from camcli.methods.registry import Method
-from camcli.models.introspection.affinity_layer import MAX_POSITIONS, find_affinity_layer
+from camcli.models.introspection.affinity_layer import (
+    MAX_POSITIONS,
+    find_affinity_layer,
+    find_trunk_end,
+)
 from camcli.models.introspection.attention_matrices import find_matrix_reader
 from camcli.models.introspection.selectors import parse_layer_spec
 from camcli.models.model import Model
 
 if TYPE_CHECKING:
     from camcli.engine.pass_state import PassState
+
+ATTENTION_SINKHORN_STEPS = 3
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,9 +64,22 @@ def create_refiner(
         return None
     if options.kind == "guided":
         return _create_guided_refiner(model, options)
-    if options.source == "attention":
+    if options.source == "attention" or (options.source == "auto" and _is_plain_vit(model)):
         return _create_attention_refiner(model, options)
     return _create_feature_refiner(model, options, map_layers)
+
+
+def _is_plain_vit(model: Model) -> bool:
+    """Whether the network is a transformer with global attention, without a deep CNN before it.
+
+    Its attention refines better than its tokens do: GT-known of ViT-Tiny's chefer is 0.711 with
+    attention, and 0.663 with the tokens of its middle block. A transformer on a CNN is the other
+    way round: 0.488 and 0.722.
+    """
+    if find_trunk_end(model.layers) is not None:
+        return False
+    modules = model.attention_modules
+    return find_matrix_reader(model.network, modules, model.input_size) is not None
 
 
 def _create_guided_refiner(model: Model, options: RefineOptions) -> Refiner:
@@ -81,18 +100,18 @@ def _create_feature_refiner(
 ) -> Refiner:
     layer = _choose_layer(model, options.layer, map_layers)
 
+    sinkhorn = options.sinkhorn or 0
+
     def compute(state: PassState) -> Tensor:
         features = state.get_activations(layer)
-        return normalize_affinity(
-            compute_feature_affinity(features, options.power), options.sinkhorn
-        )
+        return normalize_affinity(compute_feature_affinity(features, options.power), sinkhorn)
 
     def refine(state: PassState, maps: Tensor) -> Tensor:
         # The grid of this pass: views of `--smooth scales` have other sizes.
         rows, cols = state.get_activations(layer).shape[2:]
         return spread_maps(maps, _cache(state, spec, compute), (rows, cols))
 
-    steps = f",sinkhorn={options.sinkhorn}" if options.sinkhorn else ""
+    steps = f",sinkhorn={sinkhorn}" if sinkhorn else ""
     spec = f"affinity:layer={layer.name},power={options.power:g}{steps}"
     return Refiner("affinity", spec, PassNeeds(copied_layers=(layer.name,)), refine)
 
@@ -130,12 +149,13 @@ def _create_attention_refiner(model: Model, options: RefineOptions) -> Refiner:
             f"--refine affinity: source=attention needs attention over all patch tokens; "
             f"{model.name} has none; try source=features"
         )
-    spec = f"affinity:source=attention,sinkhorn={options.sinkhorn}"
+    sinkhorn = ATTENTION_SINKHORN_STEPS if options.sinkhorn is None else options.sinkhorn
+    spec = f"affinity:source=attention,sinkhorn={sinkhorn}"
     layer = reader.last_layer
 
     def compute(state: PassState) -> Tensor:
         means = [state.recording.reduced_outputs[name] for name in reader.hook_names]
-        return normalize_affinity(reader.average_patch_attention(means), options.sinkhorn)
+        return normalize_affinity(reader.average_patch_attention(means), sinkhorn)
 
     def refine(state: PassState, maps: Tensor) -> Tensor:
         return spread_maps(maps, _cache(state, spec, compute), layer.grid)

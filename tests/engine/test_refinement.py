@@ -235,6 +235,22 @@ def test_one_pass_serves_a_method_with_and_without_refinement() -> None:
 
 
 @pytest.mark.parametrize(
+    ("key", "told"),
+    [
+        ("vit", "affinity:source=attention,sinkhorn=3"),
+        ("swin", "affinity:layer=layers.2,power=2"),
+        ("resnet", "affinity:layer=layer3,power=2"),
+    ],
+)
+def test_attention_is_the_source_on_plain_transformers(key: str, told: str) -> None:
+    requests = plan_requests(
+        model_of(key), [find_method("gradcam")], refine=parse_refine_options("affinity")
+    )
+    assert requests[0].refiner is not None
+    assert requests[0].refiner.spec == told
+
+
+@pytest.mark.parametrize(
     ("name", "size", "map_layer", "expected"),
     [
         ("resnet18", 224, "layer4", "layer3"),
@@ -278,7 +294,7 @@ def test_the_built_in_transformer_compares_features_of_its_trunk() -> None:
         ("affinity:power", "write KEY=VALUE"),
         ("affinity:layer=", "layer has no value"),
         ("affinity:radius=3", "affinity has no option radius"),
-        ("affinity:source=keys", "is not one of features, attention"),
+        ("affinity:source=keys", "is not one of auto, features, attention"),
         ("affinity:source=attention,layer=last", "omit layer and power"),
         ("guided:radius=2.5", "'2.5' is no number from 1 to 1000"),
         ("none:power=2", "none has no option power"),

@@ -25,8 +25,7 @@ def find_affinity_layer(layers: Sequence[Layer], map_layer: Layer) -> Layer | No
     small = [la for la in layers if la.grid[0] * la.grid[1] <= MAX_POSITIONS]
     blocks = [layer for layer in small if layer.block is not None]
     if blocks:
-        trunk = _list_trunk_layers(layers, blocks[0])
-        return _find_trunk_end(trunk, blocks[0]) or blocks[(len(blocks) - 1) // 2]
+        return find_trunk_end(layers) or blocks[(len(blocks) - 1) // 2]
     stages = [layer for layer in small if layer.stage is not None]
     if min(map_layer.grid) < FINE_ROWS:
         finer = [stage for stage in stages if _is_finer(stage, map_layer)]
@@ -35,6 +34,21 @@ def find_affinity_layer(layers: Sequence[Layer], map_layer: Layer) -> Layer | No
     same = _list_same_grid(small, map_layer)
     coarser = [stage for stage in stages if not _is_finer(stage, map_layer)]
     return same[(len(same) - 1) // 2] if same else next(iter(coarser), None)
+
+
+def find_trunk_end(layers: Sequence[Layer]) -> Layer | None:
+    """The end of a convolutional trunk that is deeper than the blocks behind it; None without.
+
+    It is the last outermost layer of the blocks' grid before the trunk's resolution falls further.
+    """
+    block = next((layer for layer in layers if layer.block is not None), None)
+    if block is None:
+        return None
+    trunk = _list_trunk_layers(layers, block)
+    until_coarser = takewhile(lambda layer: not _is_finer(block, layer), trunk)
+    same = [layer for layer in until_coarser if layer.grid == block.grid]
+    depth = min((layer.name.count(".") for layer in same), default=0)
+    return next((la for la in reversed(same) if la.name.count(".") == depth), None)
 
 
 def _is_finer(layer: Layer, other: Layer) -> bool:
@@ -60,11 +74,3 @@ def _list_trunk_layers(layers: Sequence[Layer], first_block: Layer) -> list[Laye
     )
     maps = [layer for layer in before if layer.layout == "NCHW"]
     return maps if len(maps) > len(layers) - len(before) else []
-
-
-def _find_trunk_end(trunk: Sequence[Layer], block: Layer) -> Layer | None:
-    """The last outermost layer of the blocks' grid, before the trunk's resolution falls further."""
-    until_coarser = takewhile(lambda layer: not _is_finer(block, layer), trunk)
-    same = [layer for layer in until_coarser if layer.grid == block.grid]
-    depth = min((layer.name.count(".") for layer in same), default=0)
-    return next((la for la in reversed(same) if la.name.count(".") == depth), None)
