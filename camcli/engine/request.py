@@ -43,6 +43,11 @@ class Request:
         found: Found = self.model_parts[part]
         return found
 
+    def find_option(self, key: str, default: Any) -> Any:
+        """The value of an option, set by the user or in the method's name; else the default."""
+        in_name = getattr(self.method.function, "keywords", {})
+        return {**in_name, **self.options}.get(key, default)
+
     @property
     def head(self) -> ClassifierHead | None:
         """The classifier, if the method reads it."""

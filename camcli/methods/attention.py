@@ -49,23 +49,35 @@ def tscam(
     works_on=("ViT",),
     options_for_chosen_blocks={"block": "mean"},
 )
-def attention(attention: Tensor, *, block: str = "last") -> Tensor:
+def attention(
+    head_attention: Sequence[Tensor], *, block: str = "last", head: str = "mean"
+) -> Tensor:
     """Raw attention: the CLS attention of one block, averaged over heads.
 
     M = mean_h softmax(q_cls K^T / sqrt d) of `block`: "last", "mean" over all blocks, or a number.
-    (B,L,H,W) -> (B,H,W). The map is the same for every class. `--block` or `--layers` choose blocks
-    instead: the map is their mean, and a grid shows each one.
+    (B,heads,H,W) of each block -> (B,H,W). The map is the same for every class. `--block` or
+    `--layers` choose blocks instead: the map is their mean, and a grid shows each one.
 
-    Raises UsageError for a block that does not exist. Deviations: without a CLS token camcli takes
-    the mean over all queries instead of the CLS row.
+    `head` is "mean" or the number of one head, from 0; -1 is the last. With `--block N` a grid
+    shows every head of that block. Raises UsageError for a block or a head that does not exist.
+    Deviations: without a CLS token camcli takes the mean over all queries instead of the CLS row.
     """
-    if block == "mean":
-        return attention.mean(dim=1)
-    count = attention.shape[1]
+    count = len(head_attention)
     names = {"last": -1, **{str(n): n for n in range(-count, count)}}
-    if block not in names:
+    if block not in {*names, "mean"}:
         raise UsageError(f"--set block={block}: write last, mean or 0..{count - 1}")
-    return attention[:, names[block]]
+    chosen = head_attention if block == "mean" else [head_attention[names[block]]]
+    return reduce(add, (select_head(maps, head) for maps in chosen)) / len(chosen)
+
+
+def select_head(maps: Tensor, head: str) -> Tensor:
+    """The map (B,H,W) of one head, or the mean over heads. Raises UsageError for other heads."""
+    if head == "mean":
+        return maps.mean(dim=1)
+    count = maps.shape[1]
+    if head not in map(str, range(-count, count)):
+        raise UsageError(f"--set head={head}: write mean or 0..{count - 1}, the heads of the block")
+    return maps[:, int(head)]
 
 
 HEAD_CHOICES = {"heads": ("mean", "max", "min")}

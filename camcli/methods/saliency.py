@@ -17,6 +17,8 @@ if TYPE_CHECKING:
 # SmoothGrad's authors clip maps here, because a few pixels are far above all others.
 CLIP_QUANTILE = 0.99
 
+BASELINES = {"baseline": ("mean", "black", "white", "blur")}
+
 
 @method(paper="https://arxiv.org/abs/1312.6034", clip_quantile=CLIP_QUANTILE, threshold=0.15)
 def saliency(input_gradients: Tensor) -> Tensor:
@@ -39,25 +41,38 @@ def inputxgradient(inputs: Tensor, input_gradients: Tensor) -> Tensor:
     return (inputs * input_gradients).sum(dim=1).abs()
 
 
-@method(paper="https://arxiv.org/abs/1703.01365", clip_quantile=CLIP_QUANTILE)
+@method(
+    paper="https://arxiv.org/abs/1703.01365",
+    clip_quantile=CLIP_QUANTILE,
+    choices=BASELINES,
+)
 def integratedgradients(
-    inputs: Tensor, slope: Slope, *, steps: int = 50, absolute: bool = True
+    inputs: Tensor,
+    color_range: Tensor,
+    slope: Slope,
+    *,
+    steps: int = 50,
+    baseline: str = "mean",
+    absolute: bool = True,
 ) -> Tensor:
     """Integrated gradients: the contribution of each pixel, integrated from a plain grey image on.
 
-    M = |sum over colours of x integral_0^1 dy_c/dx (a x) da|, from the mean colour (0), by
-    Gauss-Legendre quadrature with `steps` nodes. (B,3,H,W) -> (B,H,W).
+    M = |sum over colours of (x - b) integral_0^1 dy_c/dx (b + a (x - b)) da|, by Gauss-Legendre
+    quadrature with `steps` nodes. The baseline b is the mean colour (0). (B,3,H,W) -> (B,H,W).
 
-    `absolute=false` keeps the sign, for `--save array`. The map's sum is then the logit of the
-    image minus the logit of the plain image.
+    `baseline` is "mean", "black", "white", or "blur", the image blurred by a tenth of its shorter
+    side. Pixels of the baseline's colour contribute nothing. `absolute=false` keeps the sign, for
+    `--save array`. The map's sum is then the logit of the image minus that of the baseline.
     Deviations: the absolute value.
     """
-    import numpy as np
+    from camcli.methods._baselines import create_baseline
+    from camcli.methods.paths import iter_nodes
 
-    nodes, weights = np.polynomial.legendre.leggauss(steps)
-    path = zip((nodes + 1) / 2, weights / 2, strict=True)
-    mean = reduce(add, (float(weight) * slope(float(node) * inputs) for node, weight in path))
-    signed = (inputs * mean).sum(dim=1)
+    start = create_baseline(baseline, inputs, color_range)
+    way = inputs - start
+    path = iter_nodes(steps)
+    mean = reduce(add, (weight * slope(start + node * way) for node, weight in path))
+    signed = (way * mean).sum(dim=1)
     return signed.abs() if absolute else signed
 
 

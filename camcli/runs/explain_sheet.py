@@ -15,6 +15,7 @@ from camcli.io.sheets import SAVE_OPTIONS, encode_sheets
 from camcli.io.writers import DrawingStyle
 from camcli.methods.registry import Method
 from camcli.runs.figure_heads import format_layer, format_method_title
+from camcli.runs.figure_layers import has_block_maps
 from camcli.runs.figure_pages import estimate_column_count, has_color_bar, iter_pages
 from camcli.runs.figure_pictures import FigureDrawing, draw_result
 from camcli.runs.figure_plan import depends_on_class
@@ -117,7 +118,7 @@ def _create_plan(config: RunConfig) -> FigurePlan:
 def _iter_cells(number: int, request: Request, map_head: str) -> Iterator[tuple[str, FigureCell]]:
     """The head and the cell of each map; `map_head` is that of a map of one layer."""
     method, layers = request.method, request.source_layers
-    if (method.per_layer and len(layers) > 1) or "attention" in method.input_names:
+    if (method.per_layer and len(layers) > 1) or has_block_maps(method):
         for layer in layers:
             yield format_layer(layer), _create_cell(number, method, layer.name)
     for part in method.choices.get("part", ()):

@@ -16,7 +16,7 @@ from camcli.runs.figure_columns import ALL_BLOCKS, BLOCKS, LAYERS, CellSpec
 
 def has_block_maps(method: Method) -> bool:
     """Whether one request gives a map of each block, as tscam does."""
-    return not method.per_layer and "attention" in method.input_names
+    return not method.per_layer and bool({"attention", "head_attention"} & {*method.input_names})
 
 
 def needs_own_requests(method: Method) -> bool:

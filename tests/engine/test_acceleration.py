@@ -33,7 +33,7 @@ from camcli.models.model import Model
 DENSE = {"growth_rate": 8, "block_config": (2, 2, 2, 2)}  # most norms come before convolutions
 FOLDED = {"test_resnet": 15, "efficientnet_lite0": 49, "regnetx_002": 44, "densenet121": 9}
 # At a kink of ReLU6 rounding decides: in fp32 these are as far from double precision, unfolded.
-KINKED = ("integratedgradients", "smoothgrad")
+KINKED = ("integratedgradients", "smoothgrad", "gradientshap", "guidedig", "blurig")
 # What hangs on where one value falls (fem's cut, a ReLU's side), or on small differences of logits,
 # moves by more in bf16 than sums over channels do.
 ROUGH = ("fem", "saliency", "inputxgradient", *KINKED, "occlusion", "ablationcam")

@@ -47,6 +47,7 @@ COMPARED_ONE_BY_ONE = {
     *("occlusion", "rise", "rollout", "gradrollout", "chefer", "attention", "legrad", "lrp"),
     *("saliency", "inputxgradient", "smoothgrad", "integratedgradients"),
     *("guidedbackprop", "guided-gradcam", "dff"),
+    *("integratedgradcam", "gradientshap", "guidedig", "blurig", "gradientattention"),
 }
 
 

@@ -55,6 +55,11 @@ def attention(matrices: Sequence[Doubles], prefix: int, grid: tuple[int, int]) -
     return read(row, [0], prefix, grid)
 
 
+def gradientattention(matrix: Doubles, gradient: Doubles) -> Doubles:
+    """mean_h relu(A_h dA_h) of one block."""
+    return _relevant(matrix, gradient)
+
+
 def rollout(matrices: Sequence[Doubles]) -> Doubles:
     """R = A'_L ... A'_1, A' = (mean_h A_h + I) / 2 with rows of sum 1."""
     return _rolled([matrix.mean(axis=0) for matrix in matrices])

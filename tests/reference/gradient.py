@@ -114,6 +114,16 @@ def smoothgradcam_plus_plus(a: Doubles, gradients: Sequence[Doubles]) -> Doubles
     return weighted(a, weights)
 
 
+def integratedgradcam(
+    weights: Sequence[float], pairs: Sequence[tuple[Doubles, Doubles]]
+) -> Doubles:
+    """int_0^1 relu(sum_k w_k(t) A_k(t x)) dt; `pairs` are A and g at each node of quadrature."""
+    m = np.zeros(pairs[0][0].shape[1:])
+    for weight, (a, g) in zip(weights, pairs, strict=True):
+        m += weight * gradcam(a, g)
+    return m
+
+
 def shapleycam(a: Doubles, g: Doubles, h: Doubles) -> Doubles:
     """w_k = 1/Z sum_ij (g - h / 2), h the Hessian of the score times A; relu(sum_k w_k A_k)."""
     channels, height, width = a.shape

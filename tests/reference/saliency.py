@@ -99,3 +99,78 @@ def _returned(r: Doubles, weight: Doubles, shape: tuple[int, ...], stride: int) 
         top, left = i * stride, j * stride
         padded[:, top : top + 3, left : left + 3] += r[o, i, j] * weight[o]
     return padded[:, 1:-1, 1:-1]
+
+
+def gradientshap(
+    gradient: Gradient,
+    copies: Sequence[Doubles],
+    plain: Sequence[Doubles],
+    shares: Sequence[float],
+) -> Doubles:
+    """sum_c 1/N sum_i (x_i - b_i) g(b_i + a_i (x_i - b_i)), signed."""
+    m = np.zeros(copies[0].shape[1:])
+    for x, b, a in zip(copies, plain, shares, strict=True):
+        g = gradient(b + a * (x - b))
+        for c, i, j in np.ndindex(*x.shape):
+            m[i, j] += float(x[c, i, j] - b[c, i, j]) * float(g[c, i, j]) / len(copies)
+    return m
+
+
+def guidedig(
+    x: Doubles, gradient: Gradient, steps: int, fraction: float, distance: float
+) -> Doubles:
+    """sum_c of the signed contributions along the path; the baseline is 0.
+
+    Step t ends where the L1 distance to x is (1 - t / steps) of the whole. Values move to their
+    limit, those with the smallest |g| first, `fraction` of all values at a time; the last ones
+    move in part.
+    """
+    target, size = x.ravel(), x.size
+    at, total = np.zeros(size), np.zeros(size)
+    whole = np.abs(target).sum()
+    for t in range(1, steps + 1):
+        g = gradient(at.reshape(x.shape)).ravel()
+        before = at.copy()
+        low, high = max(t / steps - distance, 0) * target, min(t / steps + distance, 1) * target
+        for n in range(size):
+            if abs(at[n]) < abs(low[n]):
+                at[n] = low[n]
+        left = np.abs(target - at).sum() - whole * (1 - t / steps)
+        while left > 1e-12 * whole:
+            free = [n for n in range(size) if abs(high[n] - at[n]) > 1e-12 * abs(target[n])]
+            slopes = sorted([abs(float(g[n])) for n in free] + [np.inf] * (size - len(free)))
+            bound = slopes[int(fraction * (size - 1))]
+            chosen = [n for n in free if abs(g[n]) <= bound]
+            room = sum(abs(high[n] - at[n]) for n in chosen)
+            part = min(left / room, 1.0)
+            for n in chosen:
+                at[n] = high[n] if part == 1 else at[n] + part * (high[n] - at[n])
+            left -= part * room
+        total += (at - before) * g
+    summed: Doubles = total.reshape(x.shape).sum(axis=0)
+    return summed
+
+
+def blurig(x: Doubles, gradient: Gradient, steps: int, sigma: float) -> Doubles:
+    """sum_c sum_t (x_t - x_{t+1}) g(x_t), x_t blurred by t / steps of sigma; signed."""
+    total, at = np.zeros(x.shape), x
+    for t in range(1, steps + 1):
+        further = blurred(x, sigma * t / steps)
+        total += (at - further) * gradient(at)
+        at = further
+    summed: Doubles = total.sum(axis=0)
+    return summed
+
+
+def blurred(x: Doubles, sigma: float) -> Doubles:
+    """Along one axis after the other: sum_d exp(-d^2 / 2 sigma^2) x_{i+d}, zeros beyond x."""
+    reach = int(4 * sigma + 0.5)
+    weights = [np.exp(-(d**2) / (2 * sigma**2)) for d in range(-reach, reach + 1)]
+    for axis in (1, 2):
+        moved, size = np.zeros(x.shape), x.shape[axis]
+        for d, weight in zip(range(-reach, reach + 1), weights, strict=True):
+            for i in range(max(0, -d), min(size, size - d)):
+                here, there = ((slice(None),) * axis + (n,) for n in (i, i + d))
+                moved[here] += weight / sum(weights) * x[there]
+        x = moved
+    return x

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from functools import reduce
+from operator import add
 from typing import TYPE_CHECKING
 
 from camcli.engine.providers.base import ModelPart, PassNeeds, Provider
@@ -69,6 +71,11 @@ def provide_attention(state: PassState, request: Request, _layer: Layer) -> Tens
     return request.get_part(CLS_ROWS).stack_maps(state.recording.reduced_outputs)
 
 
+def provide_head_attention(state: PassState, request: Request, _layer: Layer) -> list[Tensor]:
+    """The CLS token's row of each block's attention, for each head: (B,heads,h,w)."""
+    return request.get_part(CLS_ROWS).list_head_maps(state.recording.reduced_outputs)
+
+
 def provide_matrices(state: PassState, request: Request, _layer: Layer) -> list[Tensor]:
     """The attention matrix of each block: (B,heads,N,N)."""
     reader = request.get_part(ATTENTION_MATRICES)
@@ -106,6 +113,23 @@ def _collect_attention_maps(state: PassState, request: Request) -> Mapping[str, 
     rows = reader.stack_maps(state.recording.reduced_outputs)
     blocks = {block.name: rows[:, i] for i, block in enumerate(reader.block_layers)}
     return {**blocks, "attention": rows.sum(dim=1)}
+
+
+def _collect_head_maps(state: PassState, request: Request) -> Mapping[str, Tensor]:
+    """The row of each block for the chosen head, and their sum; of a single block also each head.
+
+    A user's own method may mean something else by `head`.
+    """
+    from camcli.methods.attention import select_head
+
+    reader = request.get_part(CLS_ROWS)
+    heads = reader.list_head_maps(state.recording.reduced_outputs)
+    head = request.find_option("head", "mean") if request.method.is_builtin else "mean"
+    blocks = [block.name for block in reader.block_layers]
+    rows = {name: select_head(maps, head) for name, maps in zip(blocks, heads, strict=True)}
+    single = heads[0].unbind(dim=1) if len(heads) == 1 and head == "mean" else ()
+    each = {f"head {number}": maps for number, maps in enumerate(single)}
+    return {**rows, "attention": reduce(add, rows.values()), **each}
 
 
 def _list_row_needs(request: Request) -> PassNeeds:
@@ -147,6 +171,17 @@ register_provider(
         list_needs=_list_row_needs,
         list_source_layers=lambda request: request.get_part(CLS_ROWS).block_layers,
         collect_component_maps=_collect_attention_maps,
+    )
+)
+register_provider(
+    Provider(
+        "head_attention",
+        provide_head_attention,
+        cost="attention",
+        model_parts=(CLS_ROWS,),
+        list_needs=_list_row_needs,
+        list_source_layers=lambda request: request.get_part(CLS_ROWS).block_layers,
+        collect_component_maps=_collect_head_maps,
     )
 )
 register_provider(
