@@ -122,7 +122,11 @@ def gradrollout(matrices: Sequence[Tensor], matrix_gradients: Sequence[Tensor]) 
 
 
 @method(
-    paper="https://arxiv.org/abs/2103.15679", works_on=("ViT",), returns="tokens", threshold=0.1
+    paper="https://arxiv.org/abs/2103.15679",
+    works_on=("ViT",),
+    returns="tokens",
+    threshold=0.1,
+    refined_threshold=0.2,
 )
 def chefer(matrices: Sequence[Tensor], matrix_gradients: Sequence[Tensor]) -> Tensor:
     """Attention relevance (Chefer et al.): the attention that raises the class score, accumulated.

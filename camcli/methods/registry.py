@@ -73,7 +73,7 @@ class Method:
     options_for_chosen_blocks: Mapping[str, Any]
     input_names: tuple[str, ...]
     options: Mapping[str, Any]
-    refined_threshold: float
+    refined_threshold: float | str
     refine: str = ""  # the refinement of a variant such as `layercam:refine=affinity`
 
     @property
@@ -133,7 +133,7 @@ def method(
     option_limits: Mapping[str, float] | None = None,
     max_positions: int | None = None,
     options_for_chosen_blocks: Mapping[str, Any] | None = None,
-    refined_threshold: float = 0.4,
+    refined_threshold: float | str = "otsu",
 ) -> Callable[[_MethodFunction], _MethodFunction]:
     """Register a function as a method, under its own name or under `name`, such as "gradcam++".
 

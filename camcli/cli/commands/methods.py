@@ -77,6 +77,7 @@ def _create_method_row(method: Method) -> dict[str, Any]:
         "of the class": method.class_specific,
         "cost": load_method_costs().get(method.name),
         "boxes above": method.threshold,
+        "boxes above, refined": method.refined_threshold,
         "paper": method.paper,
     }
 
@@ -132,6 +133,7 @@ def _format_method(method: Method) -> str:
             f"Of the class: {_format_cell(row, 'of the class')}",
             f"Cost: {_format_cell(row, 'cost')}{unit}",
             f"Box threshold: {method.threshold}",
+            f"Box threshold after --refine affinity: {method.refined_threshold}",
             f"Paper: {_format_cell(row, 'paper')}",
             *(["Options:", *options] if options else []),
         ]
