@@ -3,8 +3,9 @@
     python benchmarks/costs.py --write    # camcli/methods/costs.json, which `camcli methods` shows
 
 Measures one image with the method's default options, on the built-in CNN, or on the built-in
-transformer if the method needs attention. The forward pass and the method take turns, five times
-each, or once if the method runs the network many times. The result is the median.
+transformer if the method needs attention; one method needs an MCTformer. The forward pass and the
+method take turns, five times each, or once if the method runs the network many times. The result is
+the median.
 """
 
 from __future__ import annotations
@@ -20,11 +21,13 @@ from typing import Any
 
 import torch
 
+from camcli.core.types import Transform
 from camcli.engine.default_model import choose_default_model
 from camcli.engine.explain_batch import explain_batch
 from camcli.engine.plan import plan_requests
 from camcli.methods.registry import METHODS, Method
-from camcli.models.model import Model, load_model
+from camcli.models.model import Model, load_model, wrap_network
+from camcli.models.zoo.mctformer import MCTformer
 
 COSTS_FILE = Path(__file__).parent.parent / "camcli" / "methods" / "costs.json"
 
@@ -33,6 +36,12 @@ COSTS_FILE = Path(__file__).parent.parent / "camcli" / "methods" / "costs.json"
 def load_builtin(name: str) -> Model:
     """A built-in network, loaded once."""
     return load_model(name, device="cpu")
+
+
+@cache
+def create_mctformer() -> Model:
+    """MCTformer of version 2 with random weights, which take the same time."""
+    return wrap_network("mctformer", MCTformer(20, "2"), Transform((224, 224)), head="sigmoid")
 
 
 def measure_seconds(run: Callable[[], Any]) -> float:
@@ -44,7 +53,8 @@ def measure_seconds(run: Callable[[], Any]) -> float:
 
 def measure_cost(method: Method) -> float:
     """The time of one map, in forward passes of one image."""
-    model = load_builtin(choose_default_model([method]))
+    has_class_tokens = "MCTformer" in method.works_on  # camcli ships no such network
+    model = create_mctformer() if has_class_tokens else load_builtin(choose_default_model([method]))
     inputs = torch.randn(1, 3, *model.input_size, generator=torch.Generator().manual_seed(0))
     requests = plan_requests(model, [method])
 

@@ -9,16 +9,18 @@ from typing import Any
 
 import numpy as np
 import torch
-from conftest import PHOTOS, small
+from conftest import PHOTOS, lively, small
 from PIL import Image
 from reference.maps import Doubles
 from torch import Tensor, nn
 
+from camcli.core.types import Transform
 from camcli.engine.explain_batch import explain_batch
 from camcli.engine.plan import plan_requests
 from camcli.engine.postprocess import BatchExplanation
 from camcli.methods.registry import find_method
-from camcli.models.model import Model
+from camcli.models.model import Model, wrap_network
+from camcli.models.zoo.mctformer import MCTformer, Version
 
 SWIN: dict[str, Any] = {
     "window_size": 4,
@@ -42,6 +44,16 @@ NETWORKS: dict[str, tuple[str, int, int, dict[str, Any]]] = {
     "deit, distilled": ("deit_tiny_distilled_patch16_224", 224, 224, {}),
     "vit, 160x224": ("vit_tiny_patch16_224", 160, 224, {}),
 }
+
+
+@cache
+def class_token_model(version: Version) -> Model:
+    """A small MCTformer of this version, of 10 classes."""
+    network = lively(MCTformer(10, version, width=128, heads=2, depth=4, grid=6))
+    name = f"mctformer_{version}"
+    return wrap_network(name, network, Transform((96, 128)), head="sigmoid")
+
+
 CLASSES = (1, 8, 4)  # a different one for each photograph
 
 

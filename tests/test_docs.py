@@ -30,6 +30,7 @@ from camcli.models.zoo import architectures
 from camcli.models.zoo import model_card as trained
 from camcli.models.zoo import replace_head as refit
 from camcli.models.zoo.library import Library, LoadedNetwork
+from camcli.models.zoo.mctformer import MCTformer
 
 ROOT = Path(__file__).parent.parent
 DOCS = sorted(f"docs/{path.name}" for path in (ROOT / "docs").glob("*.md"))
@@ -149,6 +150,8 @@ def workplace(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]
         "state_dict": {f"module.{k}": v for k, v in state.items()},
     }
     torch.save(official, tmp_path / "tscam.pth")
+    mctformer = MCTformer(20, "2", width=64, heads=1, depth=3).state_dict()
+    torch.save({"model": mctformer}, tmp_path / "MCTformerV2.pth")
     fitted = refit.attach_tscam_head(
         lively(timm.create_model("test_vit")), 2, (160, 160), "test_vit"
     )

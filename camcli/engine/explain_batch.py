@@ -245,7 +245,8 @@ def _compute_map(request: Request, state: PassState, layer: Layer | None) -> Ten
     providers = list_providers(request.method)
     inputs = [provide_input(provider, state, request, layer) for provider in providers]
     with torch.no_grad():
-        return request.to_map(call_method(request, inputs, len(state.inputs)))
+        found = call_method(request, inputs, len(state.inputs))
+        return request.to_map(found, state.logit_weights)
 
 
 @torch.no_grad()

@@ -25,7 +25,8 @@ class Request:
     """One method on given layers, with the parts of the model that it reads.
 
     `layers` are the layers that the user chose, for methods that explain one layer at a time.
-    `to_map` turns the method's result into a map (B,H,W). `has_chosen_blocks` says that the user
+    `to_map` turns the method's result, for a score of logits with weights (B,K), into a map
+    (B,H,W). `has_chosen_blocks` says that the user
     chose which blocks a method joins by itself. `refiner` refines the maps by the image itself.
     """
 
@@ -33,7 +34,7 @@ class Request:
     layers: tuple[Layer, ...]
     fusion: Fusion
     options: Mapping[str, Any]
-    to_map: Callable[[Tensor], Tensor]
+    to_map: Callable[[Tensor, Tensor], Tensor]
     model_parts: Mapping[ModelPart[Any], Any] = field(default_factory=dict)
     has_chosen_blocks: bool = False
     refiner: Refiner | None = None

@@ -36,18 +36,20 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 # Without --method, camcli runs the first of these that works on the model; TS-CAM only with a head
-# that was trained for it. They were chosen by GT-known on ILSVRC photographs: docs/evaluation.md.
-DEFAULT_METHODS = ("tscam", "chefer", "gradcam")
+# that was trained for it, MCTformer only with a token for each class. The others were chosen by
+# GT-known on ILSVRC photographs: docs/evaluation.md.
+DEFAULT_METHODS = ("mctformer", "tscam", "chefer", "gradcam")
 
 # The same for a network without classes: both show what the network attends to in any image.
 DEFAULT_CLASS_BLIND_METHODS = ("attention", "eigencam")
 
 # The order in which methods are listed, by module; modules with other names come last.
 LISTING_ORDER = (
-    *("cam", "gradient", "activation", "perturbation", "attention", "saliency", "factorization"),
+    *("cam", "gradient", "activation", "perturbation", "attention", "token_classes", "saliency"),
+    "factorization",
 )
 
-ArchitectureKind = Literal["CNN", "ViT", "Swin"]
+ArchitectureKind = Literal["CNN", "ViT", "Swin", "MCTformer"]
 ReturnKind = Literal["map", "terms", "tokens", "concepts"]
 
 

@@ -104,7 +104,7 @@ def load_model(
         copy=False,  # nobody else has this network
         logits=logits,
         class_count=class_count or _count_class_names(label_file, loaded.class_names),
-        head=head,
+        head=head or loaded.output_kind,
     )
     transform = override_transform(model.transform, transform_overrides or {})
     class_names = loaded.class_names or ()

@@ -14,7 +14,7 @@ import pytorch_grad_cam
 import timm
 import torch
 from conftest import lively, noise, small
-from small_networks import doubles, found_by, model_of, photographs
+from small_networks import class_token_model, doubles, found_by, model_of, photographs
 from torch import Tensor, nn
 
 from camcli.core.errors import MethodError, ModelError, UsageError
@@ -92,7 +92,8 @@ def test_finer_beside_its_peer(method: tuple[str, str]) -> None:
 def test_every_method_takes_a_contrast() -> None:
     few = {"samples": 2, "steps": 2, "masks": 20, "channels": 4, "window": 48, "stride": 48}
     for name, m in METHODS.items():
-        model = model_of("resnet" if "CNN" in m.works_on else "vit")
+        usual = "resnet" if "CNN" in m.works_on else "vit"
+        model = class_token_model("2") if "MCTformer" in m.works_on else model_of(usual)
         inputs = photographs(model.input_size, 2)
         options = {key: value for key, value in few.items() if key in m.options}
         one, both = (
@@ -296,7 +297,9 @@ def test_eigen_needs_channels() -> None:
 
 @pytest.mark.parametrize("spec", ["", "noise:0", "noise:x", "noise:-2", "blur", "augment:3"])
 def test_smoothing_that_there_is_not(spec: str) -> None:
-    with pytest.raises(UsageError, match="write none, augment, noise:10 or eigen"):
+    with pytest.raises(
+        UsageError, match="write none, augment, noise:10, scales:160,224,320 or eigen"
+    ):
         smoothing.parse_smoothing(spec)
 
 

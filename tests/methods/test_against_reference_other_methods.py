@@ -48,6 +48,7 @@ COMPARED_ONE_BY_ONE = {
     *("saliency", "inputxgradient", "smoothgrad", "integratedgradients"),
     *("guidedbackprop", "guided-gradcam", "dff"),
     *("integratedgradcam", "gradientshap", "guidedig", "blurig", "gradientattention"),
+    "mctformer",  # in test_token_classes
 }
 
 

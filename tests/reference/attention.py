@@ -44,6 +44,26 @@ def tscam(matrices: Sequence[Doubles], f: Doubles, prefix: int = 1, cls: bool = 
     return coupled
 
 
+def mctformer(
+    matrices: Sequence[Doubles],
+    f: Doubles | None,
+    token: int,
+    classes: int,
+    grid: tuple[int, int],
+    power: float = 1.0,
+) -> Doubles:
+    """(sum_l mean_h A_lh[token of the class] * relu(F))^power; without F the attention alone."""
+    height, width = grid
+    m = np.zeros(grid)
+    for i, j in np.ndindex(height, width):
+        for matrix in matrices:
+            of_heads = [float(head[token, classes + i * width + j]) for head in matrix]
+            m[i, j] += sum(of_heads) / len(of_heads)
+        if f is not None:
+            m[i, j] = (m[i, j] * max(float(f[i, j]), 0.0)) ** power
+    return m
+
+
 def attention(matrices: Sequence[Doubles], prefix: int, grid: tuple[int, int]) -> Doubles:
     """mean_h A_h[CLS] of the last block."""
     heads = matrices[-1]

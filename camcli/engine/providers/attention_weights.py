@@ -22,8 +22,11 @@ if TYPE_CHECKING:
 
 
 def _find_cls_rows(model: Model) -> ClsRowReader | None:
+    from camcli.models.introspection.class_token_attention import find_class_tokens
     from camcli.models.introspection.cls_attention import find_cls_row_reader
 
+    if find_class_tokens(model.network):  # its first token is that of the first class
+        return None
     return find_cls_row_reader(model.network, model.attention_modules, model.input_size)
 
 
@@ -43,7 +46,10 @@ def _find_block_reader(model: Model) -> Callable[[Tensor], Tensor] | None:
 
 def _describe_missing_attention(model: Model) -> str:
     from camcli.models.introspection.attention_modules import unsupported_attention_message
+    from camcli.models.introspection.class_token_attention import find_class_tokens
 
+    if find_class_tokens(model.network):
+        return f"one CLS token; {model.name} has a token for each class, which mctformer follows"
     kind = unsupported_attention_message(model.attention_modules)
     return f"attention over all patch tokens; {model.name} has {kind}"
 

@@ -16,6 +16,7 @@ from camcli.models.introspection.attention_modules import (
     find_chosen_attention,
     has_one_grid,
 )
+from camcli.models.introspection.class_token_attention import find_class_tokens
 from camcli.models.introspection.hooks import TensorFunction, record_outputs
 from camcli.models.introspection.layouts import select_patches
 from camcli.models.introspection.probe import create_probe_image, find_attribute
@@ -27,7 +28,9 @@ class AttentionMatrixReader:
 
     `query_indices` are the tokens that the classifier reads. `summary_indices` are the tokens that
     sum up the image: CLS if there is one, else those that the classifier reads. `last_layer` is
-    the input of the network's last attention; tokens are counted and mapped as there.
+    the input of the network's last attention; tokens are counted and mapped as there. With
+    `class_token_count`, the class score is read from the class's own token, one of the first;
+    `reads_patches` says that it is read from patches too.
     """
 
     modules: tuple[AttentionModule, ...]
@@ -35,6 +38,8 @@ class AttentionMatrixReader:
     summary_indices: tuple[int, ...]
     token_count: int
     last_layer: Layer
+    class_token_count: int = 0
+    reads_patches: bool = False
 
     def select_blocks(self, layers: Sequence[Layer]) -> AttentionMatrixReader:
         """Read only the attention of the blocks of these layers. Raises MethodError."""
@@ -80,15 +85,24 @@ class AttentionMatrixReader:
             for module, recorded in zip(self.modules, recorded_attention, strict=True)
         ]
 
-    def tokens_to_map(self, tokens: Tensor, *, summary: bool = False) -> Tensor:
+    def tokens_to_map(
+        self, tokens: Tensor, logit_weights: Tensor, *, summary: bool = False
+    ) -> Tensor:
         """Relevance of tokens as a map (B,H,W).
 
         `tokens` is (B,N,N), from each token to each token, or (B,1,N), from the class score.
+        Class tokens count as much as their logits weigh in the score, `logit_weights` (B,K).
         """
-        queries = list(self.summary_indices if summary else self.query_indices)
-        rows = tokens if tokens.shape[1] == 1 else tokens[:, queries]
-        patches = select_patches(rows.mean(dim=1), self.last_layer)
-        return patches.reshape(-1, *self.last_layer.grid)
+        if tokens.shape[1] == 1:
+            row = tokens[:, 0]
+        elif self.class_token_count:
+            sizes = logit_weights.abs()
+            weights = sizes / sizes.sum(dim=1, keepdim=True).clamp_min(1e-12)
+            row = (weights[:, None] @ tokens[:, : self.class_token_count])[:, 0]
+        else:
+            queries = list(self.summary_indices if summary else self.query_indices)
+            row = tokens[:, queries].mean(dim=1)
+        return select_patches(row, self.last_layer).reshape(-1, *self.last_layer.grid)
 
 
 def _average_heads(module: AttentionModule, recorded_attention: Tensor) -> Tensor:
@@ -122,13 +136,18 @@ def find_matrix_reader(
         return None
     read = live if last.query_count > 1 else (0,)
     has_cls = find_attribute(network, "cls_token") is not None
+    tokens = find_class_tokens(network)
+    has_cls = has_cls and not tokens  # the first token is that of the first class
     summary = (0,) if has_cls and last.input_layer.prefix_token_count else read
+    count = tokens.count if tokens and min(live, default=0) < tokens.count else 0
     return AttentionMatrixReader(
         modules=tuple(modules),
         query_indices=read,
         summary_indices=summary,
         token_count=max(module.input_layer.token_count for module in modules),
         last_layer=last.input_layer,
+        class_token_count=count,
+        reads_patches=max(live, default=-1) >= count,
     )
 
 

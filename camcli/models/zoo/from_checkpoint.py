@@ -40,6 +40,7 @@ from camcli.models.zoo.input_channels import count_input_channels
 from camcli.models.zoo.libraries import find_library
 from camcli.models.zoo.libraries.timm import LIBRARY as TIMM
 from camcli.models.zoo.library import LoadedNetwork, Size, check_trained_size, join_notes
+from camcli.models.zoo.mctformer import find_mctformer_version, load_mctformer
 from camcli.models.zoo.metadata import CheckpointMetadata, read_metadata
 from camcli.models.zoo.model_card import MAX_INPUT_SIDE, ModelCard, read_model_card
 from camcli.models.zoo.recognition import ArchitectureMatch, find_architecture
@@ -63,6 +64,8 @@ def load_checkpoint_network(path: Path, name: str | None, size: Size | None) -> 
     if card is not None and name in (None, card.model):
         return load_trained_network(path, card, size)
     checkpoint = read_checkpoint(path)
+    if find_mctformer_version(checkpoint.shapes):  # its head may be a convolution like TS-CAM's
+        return load_mctformer(path, checkpoint, size)
     if is_tscam_vit(checkpoint.shapes):
         return load_tscam_vit(path, checkpoint.load_state(), size)
     if is_tscam_conformer(checkpoint.shapes) or is_original_conformer(checkpoint.shapes):

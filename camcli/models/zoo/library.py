@@ -13,7 +13,7 @@ from urllib.parse import urlparse
 from torch import nn
 
 from camcli.core.errors import ModelError, format_suggestion
-from camcli.core.types import Transform
+from camcli.core.types import OutputKind, Transform
 from camcli.models.zoo.downloads import is_reachable
 from camcli.models.zoo.memory import check_memory
 
@@ -29,7 +29,8 @@ class LoadedNetwork:
 
     `architecture` is the name from which `create_untrained` builds the same network again. `note`
     tells the user what camcli chose, for example an architecture that it recognised.
-    `normalization_note` tells the mean and std, where they are camcli's choice.
+    `normalization_note` tells the mean and std, where they are camcli's choice. `output_kind` is
+    set where the file alone tells what the outputs are.
     """
 
     name: str
@@ -40,6 +41,7 @@ class LoadedNetwork:
     architecture: str | None = None
     note: str = ""
     normalization_note: str = ""
+    output_kind: OutputKind | None = None
 
 
 def join_notes(*notes: str) -> str:
