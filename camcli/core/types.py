@@ -135,6 +135,9 @@ class Sample:
         return self.image_loader()
 
 
+PIXELS = "pixels"  # the name of the input itself as a layer; modules of networks have others
+
+
 @dataclass(frozen=True, slots=True)
 class Layer:
     """A module whose output is a map: (B,C,H,W), (B,H,W,C), or (B,prefix+H*W,C) tokens.

@@ -6,7 +6,7 @@ import math
 from collections.abc import Sequence
 
 from camcli.core.errors import LayerError, MethodError, UsageError
-from camcli.core.types import Layer
+from camcli.core.types import PIXELS, Layer
 from camcli.engine.providers.provider_registry import list_model_parts
 from camcli.engine.smoothing import Smoothing, compute_view_size
 from camcli.methods.registry import METHODS, Method
@@ -15,14 +15,24 @@ from camcli.models.introspection.probe import accepts_size
 from camcli.models.introspection.selectors import BlockFinder, parse_layer_spec, split_layer_spec
 from camcli.models.model import Model
 
+FIRST_BLOCK_OR_PIXELS = "first block or pixels"
+
+
+def create_pixel_layer(model: Model) -> Layer:
+    """The input of a model as a layer; no module has the name."""
+    return Layer(PIXELS, "NCHW", model.transform.channel_count, model.input_size)
+
 
 def find_chosen_layers(
     model: Model, layer_spec: str | None, find_block: BlockFinder
 ) -> tuple[Layer, ...]:
     """The layers that a specification names; "first" is the first block or stage.
 
-    Raises LayerError.
+    "first block or pixels" is the input itself unless the model has blocks. Raises LayerError.
     """
+    if layer_spec == FIRST_BLOCK_OR_PIXELS:
+        blocks = (layer for layer in model.layers if layer.block is not None)
+        return (next(blocks, create_pixel_layer(model)),)
     if not model.layers:
         others = [n for n, m in METHODS.items() if not m.per_layer and not list_model_parts(m)]
         height, width = model.input_size

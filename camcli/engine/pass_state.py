@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
-from contextlib import ExitStack
+from contextlib import AbstractContextManager, ExitStack, nullcontext
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -61,10 +61,11 @@ class PassState:
         layer_name: str = "",
         backward_rules: Mapping[str, BackwardRule] | None = None,
         fused_modules: Iterable[Any] = (),
+        forward_context: AbstractContextManager[Any] | None = None,
     ) -> tuple[Tensor, Tensor]:
         """Run one more forward and backward pass: a layer's output, and the score's gradient by it.
 
-        Without a layer name both are of the inputs.
+        Without a layer name both are of the inputs. The forward pass runs in `forward_context`.
         """
         with ExitStack() as stack:
             stack.enter_context(disable_fused_attention(tuple(fused_modules)))
@@ -74,7 +75,9 @@ class PassState:
                 record_outputs(self.network, graph_layers, build_graph=True)
             )
             source = inputs.detach().requires_grad_(not layer_name)
-            score = self.sum_scores(self.network(source))
+            with forward_context or nullcontext():
+                logits = self.network(source)
+            score = self.sum_scores(logits)
             output = recording.graph_outputs[layer_name] if layer_name else source
             (gradient,) = compute_gradients(score, [output])
         return output.detach().float(), gradient.float()

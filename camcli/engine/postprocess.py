@@ -144,7 +144,7 @@ def create_batch_explanation(
     request: Request, maps: Sequence[MapBatch], target_scores: TargetScores, layout: CropLayout
 ) -> BatchExplanation:
     """Join the crops of each map, and fuse the layers if the method has a map for each."""
-    scale = partial(_clip_and_normalize, quantile=request.method.clip_quantile)
+    scale = partial(_clip_and_normalize, quantile=request.clip_quantile)
     merged = [replace(layout.merge_crops(m, request.method), scale=scale) for m in maps]
     names = {layer.name for layer in request.source_layers}
     layers = tuple(m for m in merged if m.name in names)
@@ -168,7 +168,7 @@ def _scale_for_fusion(
 
     def create_scale(layer_name: str) -> Callable[[Tensor], Tensor]:
         stride = input_size[0] / grids[layer_name][0]
-        quantile = request.method.clip_quantile
+        quantile = request.clip_quantile
         return lambda maps: request.fusion.scale(clip_maps(maps, quantile), stride)
 
     return tuple(replace(maps, scale=create_scale(maps.name)) for maps in layers)

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from torch import Tensor
 
 from camcli.core.errors import LayerError, MethodError
-from camcli.core.types import Layer
+from camcli.core.types import PIXELS, Layer
 from camcli.engine.affinity import (
     compute_feature_affinity,
     filter_guided,
@@ -131,7 +131,8 @@ def _choose_layer(model: Model, spec: str, map_layers: tuple[Layer, ...]) -> Lay
                 f"{MAX_POSITIONS}; choose a deeper layer"
             )
         return found[0]
-    by_size = sorted(map_layers, key=lambda la: -la.grid[0] * la.grid[1])
+    inner = (layer for layer in map_layers if layer.name != PIXELS)
+    by_size = sorted(inner, key=lambda la: -la.grid[0] * la.grid[1])
     coarsest = by_size[-1] if by_size else find_model_default_layer(model)
     layer = find_affinity_layer(model.layers, coarsest)
     if layer is None:

@@ -8,7 +8,7 @@ from typing import Any, TypeVar
 
 from torch import Tensor
 
-from camcli.core.types import Layer
+from camcli.core.types import PIXELS, Layer
 from camcli.engine.fusion import Fusion
 from camcli.engine.providers.base import ModelPart
 from camcli.engine.providers.classifier import CLASSIFIER_HEAD
@@ -18,6 +18,7 @@ from camcli.methods.registry import Method
 from camcli.models.introspection.heads import ClassifierHead
 
 Found = TypeVar("Found")
+PIXEL_CLIP_QUANTILE = 0.99  # a few pixels are far above all others
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,15 +51,29 @@ class Request:
         return {**in_name, **self.options}.get(key, default)
 
     @property
+    def is_pixel_level(self) -> bool:
+        """Whether a map has a value for each pixel of the input; an affinity makes it coarse."""
+        return (self.method.family == "saliency" or self._reads_pixels) and not self._is_coarse
+
+    @property
+    def clip_quantile(self) -> float:
+        """The quantile of a map that is shown as its maximum."""
+        if self._is_coarse:
+            return 1.0
+        return PIXEL_CLIP_QUANTILE if self._reads_pixels else self.method.clip_quantile
+
+    @property
+    def _reads_pixels(self) -> bool:
+        return any(layer.name == PIXELS for layer in self.layers)
+
+    @property
+    def _is_coarse(self) -> bool:
+        return self.refiner is not None and self.refiner.kind == "affinity"
+
+    @property
     def head(self) -> ClassifierHead | None:
         """The classifier, if the method reads it."""
         return self.model_parts.get(CLASSIFIER_HEAD)
-
-    @property
-    def is_pixel_level(self) -> bool:
-        """Whether a map has a value for each pixel of the input; an affinity makes it coarse."""
-        is_coarse = self.refiner is not None and self.refiner.kind == "affinity"
-        return self.method.family == "saliency" and not is_coarse
 
     @property
     def source_layers(self) -> tuple[Layer, ...]:

@@ -157,30 +157,6 @@ def legrad(block_gradients: Sequence[Tensor]) -> Tensor:
     return reduce(add, (g.relu().mean(dim=(1, 2))[:, None] for g in block_gradients))
 
 
-@method(
-    paper="https://arxiv.org/abs/2402.05602",
-    works_on=("ViT",),
-    returns="terms",
-    default_layer="first",
-    threshold=0.1,
-)
-def lrp(relevance: Tensor) -> Tensor:
-    """AttnLRP: the logit, propagated back; each layer distributes its relevance over its inputs.
-
-    R_i = sum_j x_i w_ij / z_j R_j in linear layers. LayerNorm and GELU pass relevance on unchanged.
-    Softmax: R_i = x_i (R_i - s_i sum_j R_j). In A V and Q K^T each factor gets half.
-    M = relu(sum_k R_k) of a layer's tokens; by default of the first block (`--layers` chooses
-    others). (B,C,h,w) -> terms of M.
-
-    camcli computes it as activation times a gradient with changed rules. Chefer 2021's transformer
-    attribution (2012.09838) starts from the same rules, but clips relevance at 0 and mixes it with
-    gradients. AttnLRP sums to the logit, except for biases and softmax, and works at any layer.
-    Deviations: the 0 rule in all linear layers; the paper tunes a gamma rule for vision
-    transformers, which reduces noise.
-    """
-    return relevance
-
-
 def _join_heads(matrix: Tensor, heads: str) -> Tensor:
     joined = {"mean": matrix.mean, "max": matrix.amax, "min": matrix.amin}
     found: Tensor = joined[heads](dim=1)  # type: ignore[operator]

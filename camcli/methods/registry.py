@@ -45,8 +45,8 @@ DEFAULT_CLASS_BLIND_METHODS = ("attention", "eigencam")
 
 # The order in which methods are listed, by module; modules with other names come last.
 LISTING_ORDER = (
-    *("cam", "gradient", "activation", "perturbation", "attention", "token_classes", "saliency"),
-    "factorization",
+    *("cam", "gradient", "activation", "perturbation", "masking", "segments", "attention"),
+    *("token_attention", "token_classes", "relevance", "saliency", "paths", "factorization"),
 )
 
 ArchitectureKind = Literal["CNN", "ViT", "Swin", "MCTformer"]

@@ -36,7 +36,7 @@ FOLDED = {"test_resnet": 15, "efficientnet_lite0": 49, "regnetx_002": 44, "dense
 KINKED = ("integratedgradients", "smoothgrad", "gradientshap", "guidedig", "blurig")
 # What hangs on where one value falls (fem's cut, a ReLU's side), or on small differences of logits,
 # moves by more in bf16 than sums over channels do.
-ROUGH = ("fem", "saliency", "inputxgradient", *KINKED, "occlusion", "ablationcam")
+ROUGH = ("fem", "saliency", "inputxgradient", "deeplift", *KINKED, "occlusion", "ablationcam")
 
 
 def requests_of(model: Model, method: str, spec: str | None = None) -> tuple[Request, ...]:

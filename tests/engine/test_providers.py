@@ -151,7 +151,7 @@ def test_what_is_of_one_test_is_unknown_to_the_others() -> None:
         (["gradcam", "chefer"], "vit_lite0"),
         (["tscam"], "tscam_vit_lite0"),
         (["attention"], "tscam_vit_lite0"),
-        (["lrp"], "tscam_vit_lite0"),
+        (["lrp"], "tf_efficientnet_lite0"),
         (["chefer", "tscam"], "tscam_vit_lite0"),
     ],
 )

@@ -49,6 +49,7 @@ COMPARED_ONE_BY_ONE = {
     *("guidedbackprop", "guided-gradcam", "dff"),
     *("integratedgradcam", "gradientshap", "guidedig", "blurig", "gradientattention"),
     "mctformer",  # in test_token_classes
+    "deeplift",  # in test_relevance_methods, and so is LRP of convolutional networks
 }
 
 

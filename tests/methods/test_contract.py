@@ -41,6 +41,7 @@ REFUSED = {
     ("cam", "vgg11"),
     # LayerNorm adds no fixed bias; SiLU and GELU are no ReLU.
     ("fullgrad", "test_convnext"),
+    *((m, "test_convnext") for m in ("lrp", "deeplift")),  # LayerNorm has no rule
     *((m, n) for m in GUIDED for n in ("test_efficientnet", "test_convnext")),
 }
 # Methods that run the network many times do so a few times.

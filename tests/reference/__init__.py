@@ -15,6 +15,7 @@ from reference import (
     gradient,
     perturbation,
     refinement,
+    relevance,
     saliency,
 )
 
@@ -26,5 +27,6 @@ __all__ = [
     "gradient",
     "perturbation",
     "refinement",
+    "relevance",
     "saliency",
 ]

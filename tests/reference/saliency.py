@@ -9,9 +9,11 @@ from collections.abc import Callable, Sequence
 
 import numpy as np
 
+from reference import relevance
 from reference.maps import Doubles, bilinear
 
 Gradient = Callable[[Doubles], Doubles]
+deeplift = relevance.deeplift  # it reads a network as LRP does
 
 
 def saliency(g: Doubles) -> Doubles:

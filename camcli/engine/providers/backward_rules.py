@@ -8,7 +8,6 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
-from camcli.engine.providers.attention_weights import ATTENTION_MATRICES, list_unfused_needs
 from camcli.engine.providers.base import ModelPart, PassNeeds, Provider
 from camcli.engine.providers.provider_registry import register_provider
 
@@ -58,7 +57,7 @@ def _clamp_gradient(_module: Any, _inputs: tuple[Any, ...], output: Tensor) -> T
     return output
 
 
-def _find_attnlrp_rules(model: Model) -> Mapping[str, BackwardRule] | None:
+def find_attnlrp_rules(model: Model) -> Mapping[str, BackwardRule] | None:
     """AttnLRP as backward rules; None if the network has more than attention, LayerNorm and GELU.
 
     With these rules activation times gradient is relevance: LayerNorm keeps its deviation fixed,
@@ -136,28 +135,11 @@ GUIDED_RULES = ModelPart(
     _find_guided_rules,
     lambda model: f"a network whose activations are all ReLU; {model.name} has others",
 )
-ATTNLRP_RULES = ModelPart(
-    _find_attnlrp_rules,
-    lambda model: f"a ViT of plain attention, LayerNorm and GELU; {model.name} has other parts",
-)
 
 
 def provide_guided_gradients(state: PassState, request: Request, _layer: Layer) -> Tensor:
     """The gradient of the score by the inputs, under guided backpropagation: (B,3,H,W)."""
     return state.run_extra_pass(state.inputs, backward_rules=request.get_part(GUIDED_RULES))[1]
-
-
-def provide_relevance(state: PassState, request: Request, layer: Layer) -> Tensor:
-    """The relevance that AttnLRP gives to a layer's output: (B,C,h,w)."""
-    from camcli.models.introspection.layouts import output_to_map
-
-    output, gradient = state.run_extra_pass(
-        state.inputs,
-        layer.name,
-        request.get_part(ATTNLRP_RULES),
-        request.get_part(ATTENTION_MATRICES).fused_modules,
-    )
-    return output_to_map(output * gradient, layer)
 
 
 register_provider(
@@ -169,22 +151,6 @@ register_provider(
         model_parts=(GUIDED_RULES,),
         list_needs=lambda request: PassNeeds(
             batch_norms=True, other_hooked_modules=tuple(request.get_part(GUIDED_RULES))
-        ),
-    )
-)
-register_provider(
-    Provider(
-        "relevance",
-        provide_relevance,
-        cost="gradient",
-        class_specific=True,
-        layer_specific=True,
-        model_parts=(ATTENTION_MATRICES, ATTNLRP_RULES),
-        list_needs=lambda request: (
-            list_unfused_needs(request)
-            | PassNeeds(
-                batch_norms=True, other_hooked_modules=tuple(request.get_part(ATTNLRP_RULES))
-            )
         ),
     )
 )
