@@ -169,6 +169,7 @@ LAYERS: list[tuple[str, str, Read]] = [
 
 # Options that make methods with many passes quick.
 FEW = {"samples": 2, "steps": 2, "masks": 20, "channels": 6, "window": 48, "stride": 48}
+FEW |= {"groups": 4}
 
 
 def top(logits: Tensor) -> Tensor:

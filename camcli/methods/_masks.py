@@ -1,4 +1,4 @@
-"""Masks over images: channels, squares, random grids."""
+"""Masks over images and maps: channels, positions, squares, random grids; and a blur."""
 
 from __future__ import annotations
 
@@ -32,9 +32,7 @@ class ChannelMasks:
     def create_masks(self, b: int, channel_indices: Tensor) -> Tensor:
         """Some channels of one image as masks, upsampled and min-maxed: (n,1,H,W)."""
         size = (self.inputs.shape[2], self.inputs.shape[3])
-        return normalize_tensor(resize_maps(self.activations[b, channel_indices], size), (1, 2))[
-            :, None
-        ]
+        return create_map_masks(self.activations[b, channel_indices], size)
 
     def mask_image(self, b: int, channel_indices: Tensor) -> Tensor:
         """One image, multiplied with each of these masks: (n,3,H,W)."""
@@ -49,6 +47,17 @@ class ChannelMasks:
             scores = scores.where(self.varying_channels, -torch.inf).softmax(dim=1)
         return scores.where(self.varying_channels, 0)[:, :, None, None] * self.activations
 
+    def sum_weighted(self, scores: Tensor) -> Tensor:
+        """The sum of all masks, each times the score of its mask: (B,C) -> (B,H,W)."""
+        weights = scores.gather(1, self.representative_channels).where(self.varying_channels, 0)
+        every = torch.arange(weights.shape[1], device=weights.device)
+        return torch.stack(
+            [
+                (own[:, None, None, None] * self.create_masks(b, every)).sum(dim=(0, 1))
+                for b, own in enumerate(weights)
+            ]
+        )
+
 
 def create_channel_masks(activations: Tensor, inputs: Tensor, channels: int) -> ChannelMasks:
     """The masks of the channels that vary most; constant channels give no mask.
@@ -58,13 +67,17 @@ def create_channel_masks(activations: Tensor, inputs: Tensor, channels: int) -> 
     flat = activations.flatten(2)
     sound = choose_strongest_channels(activations, channels) & (flat.amax(dim=2) > flat.amin(dim=2))
     rows = torch.cat([normalize_tensor(flat, (2,)), sound[:, :, None]], dim=2)
-    same = torch.stack([_find_first_equal_row(own) for own in rows])
+    same = find_first_equal_rows(rows)
     own = torch.arange(sound.shape[1], device=sound.device)
     return ChannelMasks(activations, inputs, sound & (same == own), same, sound)
 
 
+def find_first_equal_rows(rows: Tensor) -> Tensor:
+    """For each row of an image the index of the first row that equals it: (B,C,N) -> (B,C)."""
+    return torch.stack([_find_first_equal_row(own) for own in rows])
+
+
 def _find_first_equal_row(rows: Tensor) -> Tensor:
-    """For each row the index of the first row that equals it: (C,N) -> (C,)."""
     _, group = torch.unique(rows, dim=0, return_inverse=True)
     order = torch.arange(len(rows), device=rows.device)
     first = torch.full_like(order, len(rows)).scatter_reduce(0, group, order, "amin")
@@ -77,6 +90,61 @@ def choose_strongest_channels(activations: Tensor, channels: int) -> Tensor:
     count = min(channels, spread.shape[1]) if channels > 0 else spread.shape[1]
     best = spread.topk(count, dim=1).indices
     return torch.zeros_like(spread, dtype=torch.bool).scatter(1, best, True)
+
+
+def select_strongest_channels(activations: Tensor, channels: int) -> Tensor:
+    """The channels that vary most, or all of them for 0: (B,C,h,w) -> (B,N,h,w)."""
+    chosen = choose_strongest_channels(activations, channels)
+    return activations[chosen].reshape(len(activations), -1, *activations.shape[2:])
+
+
+def group_channels(terms: Tensor, groups: int, quantile: float) -> Tensor:
+    """Sums over groups of channels, 0 up to a quantile of each: (B,C,h,w) -> (B,G,h,w)."""
+    parts = terms.chunk(groups, dim=1)
+    sums = torch.stack([part.sum(dim=1) for part in parts], dim=1).relu()
+    # One image at a time: quantile refuses very large tensors.
+    limits = torch.stack([own.flatten(1).quantile(quantile, dim=1) for own in sums])
+    return sums.where(sums > limits[:, :, None, None], 0)
+
+
+def create_map_masks(maps: Tensor, size: tuple[int, int]) -> Tensor:
+    """Maps as masks, upsampled and min-maxed: (B,h,w) -> (B,1,H,W)."""
+    return normalize_tensor(resize_maps(maps, size), (1, 2))[:, None]
+
+
+def refine_maps(coarse: Tensor, fine: Tensor) -> Tensor:
+    """A coarse map (B,h,w) with the details of a fine one (B,H,W): (B,H,W)."""
+    small, large = ((maps.shape[1], maps.shape[2]) for maps in (coarse, fine))
+    level = resize_maps(resize_maps(fine, small), large)
+    details = torch.where(level > 0, fine / level, 0)
+    return details * resize_maps(coarse, large)
+
+
+def create_position_masks(size: tuple[int, int], positions: Tensor, *, gaussian: bool) -> Tensor:
+    """Masks that show one position of a map, or its 3x3 neighbours too: (n,) -> (n,1,h,w)."""
+    rows, cols = size
+    masks = torch.nn.functional.one_hot(positions, rows * cols).float().reshape(-1, 1, rows, cols)
+    if not gaussian:
+        return masks
+    line = masks.new_tensor([0.25, 0.5, 0.25])
+    return torch.nn.functional.conv2d(masks, (line[:, None] * line)[None, None], padding=1)
+
+
+def blur_images(images: Tensor, radius: int, sigma: float) -> Tensor:
+    """Blur images (B,C,H,W) with a Gaussian kernel, as if mirrored at their borders."""
+    down, across = (_create_blur_matrix(length, radius, sigma) for length in images.shape[2:])
+    return down.to(images) @ images @ across.to(images).T
+
+
+def _create_blur_matrix(length: int, radius: int, sigma: float) -> Tensor:
+    """The weight of each pixel of a line in each blurred pixel: (length,length)."""
+    steps = torch.arange(-radius, radius + 1)
+    weights = torch.exp(-((steps / sigma) ** 2) / 2)
+    period = max(2 * (length - 1), 1)
+    places = (torch.arange(length)[:, None] + steps) % period
+    mirrored = places.minimum(period - places)
+    each = (weights / weights.sum()).expand(length, -1)
+    return torch.zeros(length, length).scatter_add(1, mirrored, each)
 
 
 def create_square_masks(size: tuple[int, int], window: int, stride: int) -> Tensor:

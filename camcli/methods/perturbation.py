@@ -24,9 +24,9 @@ class RescoreFunction(Protocol):
 
 
 class AblateFunction(Protocol):
-    """Scores with a changed layer output: the input `ablate` of a method."""
+    """Scores or probabilities with a changed layer output: the input `ablate` of a method."""
 
-    def __call__(self, change: Alter, wanted: Tensor) -> Tensor:
+    def __call__(self, change: Alter, wanted: Tensor, *, probability: bool = False) -> Tensor:
         """The scores (B,N); 0 for entries that are not wanted."""
 
 

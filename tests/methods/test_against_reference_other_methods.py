@@ -50,6 +50,7 @@ COMPARED_ONE_BY_ONE = {
     *("integratedgradcam", "gradientshap", "guidedig", "blurig", "gradientattention"),
     "mctformer",  # in test_token_classes
     "deeplift",  # in test_relevance_methods, and so is LRP of convolutional networks
+    *("reciprocam", "opticam", "groupcam", "sidu", "polycam"),  # in test_masking_methods
 }
 
 

@@ -42,7 +42,7 @@ REFUSED = {
     # LayerNorm adds no fixed bias; SiLU and GELU are no ReLU.
     ("fullgrad", "test_convnext"),
     *((m, "test_convnext") for m in ("lrp", "deeplift")),  # LayerNorm has no rule
-    *((m, n) for m in GUIDED for n in ("test_efficientnet", "test_convnext")),
+    *((m, n) for m in (*GUIDED, "polycam") for n in ("test_efficientnet", "test_convnext")),
 }
 # Methods that run the network many times do so a few times.
 # What takes seconds is left to methods of one kind each.
