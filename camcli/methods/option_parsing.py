@@ -50,6 +50,15 @@ def create_seed_options(methods: Sequence[Method], seed: int) -> dict[str, Mappi
 
 def parse_options(chosen: Method, option_texts: Mapping[str, str]) -> dict[str, Any]:
     """A method's options from text; each value has the type of its default. Raises UsageError."""
+    options = _parse_values(chosen, option_texts)
+    fixed = chosen.function.keywords if isinstance(chosen.function, partial) else {}
+    problem = chosen.find_problem({**chosen.options, **fixed, **options})
+    if problem:
+        raise UsageError(f"{chosen.name}: {problem}")
+    return options
+
+
+def _parse_values(chosen: Method, option_texts: Mapping[str, str]) -> dict[str, Any]:
     return {
         key: _parse_option_value(key, text, chosen.options[key], chosen)
         for key, text in option_texts.items()

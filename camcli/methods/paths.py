@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from functools import reduce
 from operator import add
 from typing import TYPE_CHECKING
@@ -40,7 +39,7 @@ def integratedgradcam(
     instead. The authors start from black (`--set baseline=black`).
     """
     from camcli.core.maps import sum_channels
-    from camcli.methods._baselines import create_baseline
+    from camcli.methods._baselines import create_baseline, iter_nodes
     from camcli.methods.gradient import gradcam
 
     start = create_baseline(baseline, inputs, color_range)
@@ -156,14 +155,6 @@ def blurig(
         total += (blurred - further) * slope(blurred)
         blurred = further
     return _sum_colors(total, absolute)
-
-
-def iter_nodes(steps: int) -> Iterator[tuple[float, float]]:
-    """Yield the nodes in [0, 1] of Gauss-Legendre quadrature, each with its weight."""
-    import numpy as np
-
-    nodes, weights = np.polynomial.legendre.leggauss(steps)
-    yield from zip(((nodes + 1) / 2).tolist(), (weights / 2).tolist(), strict=True)
 
 
 def _sum_colors(contributions: Tensor, absolute: bool) -> Tensor:

@@ -73,6 +73,7 @@ class Method:
     option_limits: Mapping[str, float]
     max_positions: int | None
     options_for_chosen_blocks: Mapping[str, Any]
+    find_problem: Callable[[Mapping[str, Any]], str | None]
     input_names: tuple[str, ...]
     options: Mapping[str, Any]
     refined_threshold: float | str
@@ -136,6 +137,7 @@ def method(
     max_positions: int | None = None,
     options_for_chosen_blocks: Mapping[str, Any] | None = None,
     refined_threshold: float | str = "otsu",
+    find_problem: Callable[[Mapping[str, Any]], str | None] = lambda _options: None,
 ) -> Callable[[_MethodFunction], _MethodFunction]:
     """Register a function as a method, under its own name or under `name`, such as "gradcam++".
 
@@ -147,7 +149,8 @@ def method(
     largest value. `default_layer` is the layer to read when the user names none. `clip_quantile` is
     the quantile of a map that is shown as its maximum. `max_positions` is the largest number of
     positions that a layer may have, and `options_for_chosen_blocks` gives options that choose
-    blocks when the user chose these.
+    blocks when the user chose these. `find_problem` says why options cannot work here, such as a
+    missing package, before a network is loaded.
 
     Raises UsageError for a parameter that no provider offers, an option without a default, a name
     that another function has, or a decorator without parentheses.
@@ -183,6 +186,7 @@ def method(
             option_limits=option_limits or {},
             max_positions=max_positions,
             options_for_chosen_blocks=options_for_chosen_blocks or {},
+            find_problem=find_problem,
             input_names=input_names,
             options=options,
             refined_threshold=refined_threshold,

@@ -65,14 +65,10 @@ def integratedgradients(
     `--save array`. The map's sum is then the logit of the image minus that of the baseline.
     Deviations: the absolute value.
     """
-    from camcli.methods._baselines import create_baseline
-    from camcli.methods.paths import iter_nodes
+    from camcli.methods._baselines import create_baseline, integrate_slope
 
     start = create_baseline(baseline, inputs, color_range)
-    way = inputs - start
-    path = iter_nodes(steps)
-    mean = reduce(add, (weight * slope(start + node * way) for node, weight in path))
-    signed = (way * mean).sum(dim=1)
+    signed = integrate_slope(slope, start, inputs, steps).sum(dim=1)
     return signed.abs() if absolute else signed
 
 

@@ -51,6 +51,7 @@ COMPARED_ONE_BY_ONE = {
     "mctformer",  # in test_token_classes
     "deeplift",  # in test_relevance_methods, and so is LRP of convolutional networks
     *("reciprocam", "opticam", "groupcam", "sidu", "polycam"),  # in test_masking_methods
+    *("lime", "kernelshap", "xrai"),  # test_segment_methods
 }
 
 
@@ -611,6 +612,7 @@ def test_methods_that_draw_draw_the_same_for_the_same_seed() -> None:
             continue
         few = {key: 3 for key in ("samples", "masks") if key in m.options}
         few |= {"channels": 4} if "channels" in m.options else {}
+        few |= {"positive": False} if "positive" in m.options else {}
 
         def of(seed: int, name: str = name, few: dict[str, Any] = few) -> Tensor:
             options = {"seed": seed, **few}

@@ -17,6 +17,7 @@ from reference import (
     refinement,
     relevance,
     saliency,
+    segments,
 )
 
 __all__ = [
@@ -29,4 +30,5 @@ __all__ = [
     "refinement",
     "relevance",
     "saliency",
+    "segments",
 ]

@@ -217,4 +217,5 @@ def _choose_methods(method_options: Sequence[str]) -> tuple[list[Method], bool]:
         raise UsageError(
             f"--method {ALL_KEYWORD} and {CHEAP_KEYWORD} cannot be combined with other methods"
         )
-    return list(METHODS.values()) if ALL_KEYWORD in names else list_cheap_methods(), False
+    every = [m for m in METHODS.values() if not m.find_problem(m.options)]
+    return every if ALL_KEYWORD in names else list_cheap_methods(), False

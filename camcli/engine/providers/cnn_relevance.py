@@ -12,6 +12,7 @@ from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
+from camcli.engine.providers.colors import compute_color_range
 from camcli.engine.providers.lrp_rules import (
     COMPOSITES,
     STABILIZER,
@@ -245,8 +246,5 @@ def find_cnn_obstacle(model: Model) -> str | None:
 
 def create_input_range(model: Model) -> tuple[Tensor, Tensor]:
     """The network's inputs for black and for white: (1,C,1,1) each."""
-    import torch
-
-    mean = torch.tensor(model.transform.mean, device=model.device)[None, :, None, None]
-    std = torch.tensor(model.transform.std, device=model.device)[None, :, None, None]
-    return -mean / std, (1 - mean) / std
+    black, white = compute_color_range(model.transform).to(model.device)
+    return black[None], white[None]

@@ -23,13 +23,20 @@ def _find_transform(model: Model) -> Transform:
 TRANSFORM = ModelPart(_find_transform, lambda model: f"the normalisation of {model.name}")
 
 
-def provide_color_range(state: PassState, request: Request, _layer: Layer) -> Tensor:
-    """Black and white as the network's inputs hold them: (2,3,1,1)."""
+def compute_color_range(transform: Transform) -> Tensor:
+    """Black and white as inputs of this transform hold them: (2,C,1,1).
+
+    They are those of an image of bytes. Bands of floating-point values may exceed them.
+    """
     import torch
 
-    transform = request.get_part(TRANSFORM)
-    mean, std = (state.inputs.new_tensor(each) for each in (transform.mean, transform.std))
+    mean, std = (torch.tensor(values) for values in (transform.mean, transform.std))
     return torch.stack([-mean / std, (1 - mean) / std])[:, :, None, None]
+
+
+def provide_color_range(state: PassState, request: Request, _layer: Layer) -> Tensor:
+    """Black and white as the network's inputs hold them: (2,C,1,1)."""
+    return compute_color_range(request.get_part(TRANSFORM)).to(state.inputs)
 
 
 register_provider(Provider("color_range", provide_color_range, model_parts=(TRANSFORM,)))
