@@ -83,7 +83,7 @@ def create_variant(name: str, option_texts: Mapping[str, str]) -> Method:
         return plain
     full = ":".join([plain.name, *(f"{key}={value}" for key, value in option_texts.items())])
     left = {key: value for key, value in plain.options.items() if key not in own_texts}
-    own = parse_options(plain, own_texts)
+    own = _parse_values(plain, own_texts)
     return replace(
         plain,
         name=full,

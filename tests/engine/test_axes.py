@@ -96,9 +96,11 @@ def test_every_method_takes_a_contrast() -> None:
         model = class_token_model("2") if "MCTformer" in m.works_on else model_of(usual)
         inputs = photographs(model.input_size, 2)
         options = {key: value for key, value in few.items() if key in m.options}
+        # These two need a probability; classes 1 and 8 have almost none in this network.
+        first, second = (3, 4) if name in ("sidu", "polycam") else (1, 8)
         one, both = (
             explained(model, name, inputs, spec, **options).fused
-            for spec in ("class 1", "class 1-vs-class 8")
+            for spec in (f"class {first}", f"class {first}-vs-class {second}")
         )
         assert torch.isfinite(both.values).all()
         assert torch.equal(one.values, both.values) != m.class_specific, name
