@@ -215,7 +215,7 @@ def test_refinement_composes_with_layers_and_views() -> None:
         maps = refined(model, "gradcam", view, "affinity").fused.values
         views.append(resize_maps(maps.flip(2) if is_mirrored else maps, (6, 8)))
     assert len(views) == 4
-    assert torch.allclose(found, sum(views) / 4, atol=1e-5)
+    assert torch.allclose(found, torch.stack(views).mean(dim=0), atol=1e-5)
 
 
 def test_one_pass_serves_a_method_with_and_without_refinement() -> None:
