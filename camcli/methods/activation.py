@@ -10,7 +10,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 
-@method(paper="https://arxiv.org/abs/2008.00299", threshold=0.02)
+@method(paper="https://arxiv.org/abs/2008.00299", threshold=0.02, refined_threshold=0.2)
 def eigencam(activations: Tensor) -> Tensor:
     """Eigen-CAM: the first principal component of a layer's channels.
 
@@ -25,7 +25,9 @@ def eigencam(activations: Tensor) -> Tensor:
     return compute_principal_map(activations).relu()
 
 
-@method(paper="https://github.com/jacobgil/pytorch-grad-cam", threshold=0.02)
+@method(
+    paper="https://github.com/jacobgil/pytorch-grad-cam", threshold=0.02, refined_threshold=0.28
+)
 def eigengradcam(activations: Tensor, gradients: Tensor) -> Tensor:
     """EigenGrad-CAM: the first principal component of gradient times activation.
 
@@ -39,7 +41,12 @@ def eigengradcam(activations: Tensor, gradients: Tensor) -> Tensor:
     return compute_principal_map(gradients * activations).relu()
 
 
-@method(paper="https://arxiv.org/abs/2410.00267", threshold=0.02, max_positions=4096)
+@method(
+    paper="https://arxiv.org/abs/2410.00267",
+    threshold=0.02,
+    max_positions=4096,
+    refined_threshold=0.27,
+)
 def kpcacam(activations: Tensor) -> Tensor:
     """KPCA-CAM: the first kernel principal component of a layer's pixels.
 

@@ -48,6 +48,7 @@ def tscam(
     paper="https://arxiv.org/abs/2010.11929",
     works_on=("ViT",),
     options_for_chosen_blocks={"block": "mean"},
+    refined_threshold=0.2,
 )
 def attention(
     head_attention: Sequence[Tensor], *, block: str = "last", head: str = "mean"
@@ -89,6 +90,7 @@ HEAD_CHOICES = {"heads": ("mean", "max", "min")}
     returns="tokens",
     choices=HEAD_CHOICES,
     option_limits={"discard": 1},
+    refined_threshold=0.28,
 )
 def rollout(matrices: Sequence[Tensor], *, heads: str = "mean", discard: float = 0.0) -> Tensor:
     """Attention rollout: the product of the attention of all blocks, with residual connections.
@@ -106,7 +108,11 @@ def rollout(matrices: Sequence[Tensor], *, heads: str = "mean", discard: float =
 
 
 @method(
-    paper="https://arxiv.org/abs/2005.00928", works_on=("ViT",), returns="tokens", threshold=0.1
+    paper="https://arxiv.org/abs/2005.00928",
+    works_on=("ViT",),
+    returns="tokens",
+    threshold=0.1,
+    refined_threshold=0.26,
 )
 def gradrollout(matrices: Sequence[Tensor], matrix_gradients: Sequence[Tensor]) -> Tensor:
     """Gradient rollout: rollout of the attention that raises the class score.

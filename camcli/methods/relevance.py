@@ -28,6 +28,7 @@ RULES = (
     default_layer="first block or pixels",
     threshold=0.1,
     choices={"rule": RULES, "sign": ("positive", "negative", "absolute")},
+    refined_threshold=0.15,
 )
 def lrp(
     propagate: Propagate,
@@ -72,6 +73,8 @@ def lrp(
     works_on=("CNN",),
     family="saliency",
     clip_quantile=CLIP_QUANTILE,
+    refined_threshold=0.2,
+    threshold=0.1,
 )
 def deeplift(inputs: Tensor, multipliers: Tensor, *, absolute: bool = True) -> Tensor:
     """DeepLIFT: the contribution of each pixel, by differences from a plain grey image.

@@ -20,7 +20,12 @@ CLIP_QUANTILE = 0.99
 BASELINES = {"baseline": ("mean", "black", "white", "blur")}
 
 
-@method(paper="https://arxiv.org/abs/1312.6034", clip_quantile=CLIP_QUANTILE, threshold=0.15)
+@method(
+    paper="https://arxiv.org/abs/1312.6034",
+    clip_quantile=CLIP_QUANTILE,
+    threshold=0.15,
+    refined_threshold=0.27,
+)
 def saliency(input_gradients: Tensor) -> Tensor:
     """Saliency: the absolute gradient of the score at each pixel.
 
@@ -29,7 +34,9 @@ def saliency(input_gradients: Tensor) -> Tensor:
     return input_gradients.abs().amax(dim=1)
 
 
-@method(paper="https://arxiv.org/abs/1605.01713", clip_quantile=CLIP_QUANTILE)
+@method(
+    paper="https://arxiv.org/abs/1605.01713", clip_quantile=CLIP_QUANTILE, refined_threshold=0.15
+)
 def inputxgradient(inputs: Tensor, input_gradients: Tensor) -> Tensor:
     """Input times gradient: the contribution of each pixel to a linear approximation of the score.
 

@@ -19,8 +19,9 @@ if TYPE_CHECKING:
     family="attention",
     works_on=("ViT",),
     returns="tokens",
-    threshold=0.1,
+    threshold=0.02,
     options_for_chosen_blocks={"block": "mean"},
+    refined_threshold=0.15,
 )
 def gradientattention(
     matrices: Sequence[Tensor], matrix_gradients: Sequence[Tensor], *, block: str = "last"
