@@ -255,6 +255,7 @@ def test_attention_is_the_source_on_plain_transformers(key: str, told: str) -> N
     [
         ("resnet18", 224, "layer4", "layer3"),
         ("resnet18", 224, "layer3", "layer3.0"),
+        ("efficientnet_lite0", 224, "blocks.2", "blocks.2.0"),
         ("vgg11", 224, "features.20", "features.15"),
         ("convnext_atto", 224, "stages.3", "stages.2"),
         ("vit_tiny_patch16_224", 224, "blocks.11.norm1", "blocks.5"),

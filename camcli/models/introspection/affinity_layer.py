@@ -56,14 +56,16 @@ def _is_finer(layer: Layer, other: Layer) -> bool:
 
 
 def _list_same_grid(layers: Sequence[Layer], map_layer: Layer) -> list[Layer]:
-    """The layers of the map's grid up to its layer; only the outermost modules, if they suffice."""
+    """The layers of the map's grid up to its layer: the outermost modules, at least two."""
     names = [layer.name for layer in layers]
     until = names.index(map_layer.name) + 1 if map_layer.name in names else len(names)
     own_grid = (layer for layer in layers[:until] if layer.grid == map_layer.grid)
     same = list({layer.output_id: layer for layer in own_grid}.values())
-    depth = min((layer.name.count(".") for layer in same), default=0)
-    outer = [layer for layer in same if layer.name.count(".") <= max(depth, 1)]
-    return outer if len(outer) > 1 else same
+    for depth in sorted({layer.name.count(".") for layer in same}):
+        outer = [layer for layer in same if layer.name.count(".") <= depth]
+        if len(outer) > 1:
+            return outer
+    return same
 
 
 def _list_trunk_layers(layers: Sequence[Layer], first_block: Layer) -> list[Layer]:
