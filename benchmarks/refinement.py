@@ -44,7 +44,7 @@ from camcli.evaluation.datasets.reader_registry import read_dataset
 from camcli.evaluation.localization import LocalizationConfig, run_localization
 from camcli.evaluation.metrics.aggregation import compute_resample_weights
 from camcli.evaluation.predictions import ANNOTATED_CLASS, ModelMaps
-from camcli.evaluation.score_log import _unpack_counts
+from camcli.evaluation.score_log import unpack_counts
 from camcli.methods.option_parsing import parse_methods
 from camcli.methods.registry import Method
 from camcli.models.model import Model, load_model
@@ -119,7 +119,7 @@ def read_scores(folder: Path) -> tuple[dict[str, RowScores], NDArray[np.float64]
     for line in map(json.loads, (folder / "scores.jsonl").read_text().splitlines()):
         if "row" in line:
             name = keys.get(line["key"]) or keys.setdefault(line["key"], next(order))
-            found[line["row"]["method"]][name] = _unpack_counts(line)
+            found[line["row"]["method"]][name] = unpack_counts(line)
     weights = np.stack([compute_resample_weights(image, RESAMPLES, 0) for image, _ in names])
     rows = {
         method: RowScores(

@@ -19,6 +19,7 @@ from camcli.engine.explain_batch import explain_batch
 from camcli.engine.plan import plan_requests
 from camcli.engine.postprocess import BatchExplanation
 from camcli.methods.registry import find_method
+from camcli.models.introspection.attention_modules import disable_fused_attention
 from camcli.models.model import Model, wrap_network
 from camcli.models.zoo.mctformer import MCTformer, Version
 
@@ -147,6 +148,26 @@ def assert_same(found: Tensor, expected: Doubles, tolerance: float = 1e-4) -> No
     assert found.shape == expected.shape
     largest = np.abs(expected).max()
     assert np.abs(doubles(found) - expected).max() <= tolerance * largest
+
+
+QUERIES = {  # prefix tokens, and those that the classifier reads
+    "vit": (1, [0]),
+    "vit, queries and keys normed": (1, [0]),
+    "vit, patches pooled": (1, list(range(1, 49))),
+    "vit, no CLS but a register": (1, list(range(1, 49))),
+    "vit, relative positions": (0, list(range(48))),
+    "deit, distilled": (2, [0, 1]),
+    "vit, 160x224": (1, [0]),
+}
+
+
+def attended(model: Model, image: Tensor, target: int) -> tuple[list[Doubles], list[Doubles]]:
+    """Each block's attention and its gradient, by way of the input, in plain steps."""
+    network: Any = model.network
+    names = [f"blocks.{n}.attn.attn_drop" for n in range(len(network.blocks))]
+    with disable_fused_attention([block.attn for block in network.blocks]):
+        matrices, gradients = recorded(network, names, image, target)
+    return [doubles(m[0]) for m in matrices], [doubles(g[0]) for g in gradients]
 
 
 # Network, layer, and how to read the layer's output.

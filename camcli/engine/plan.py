@@ -23,7 +23,7 @@ from camcli.engine.providers.provider_registry import (
     takes_layers,
 )
 from camcli.engine.refine_options import NO_REFINEMENT, RefineOptions
-from camcli.engine.refinement import create_refiner
+from camcli.engine.refinement import Refiner, choose_refine_options, create_refiner
 from camcli.engine.request import Request
 from camcli.engine.smoothing import NO_SMOOTHING, Smoothing
 from camcli.methods.registry import (
@@ -201,6 +201,9 @@ class _Planner:
     found_layers: dict[tuple[str | None, BlockFinder], tuple[Layer, ...]] = field(
         default_factory=dict
     )
+    found_refiners: dict[tuple[RefineOptions, tuple[Layer, ...]], Refiner | None] = field(
+        default_factory=dict
+    )
 
     def plan_specs(
         self, methods: Sequence[Method], layer_specs: Sequence[str | None]
@@ -262,8 +265,10 @@ class _Planner:
             to_map=choose_map_function(method, chosen.smoothing, parts),
             model_parts=parts,
         )
-        refiner = create_refiner(self.model, method, chosen.refine, request.source_layers)
-        return replace(request, refiner=refiner)
+        key = (choose_refine_options(method, chosen.refine), request.source_layers)
+        if key not in self.found_refiners:
+            self.found_refiners[key] = create_refiner(self.model, *key)
+        return replace(request, refiner=self.found_refiners[key])
 
     def _check_has_target(self, method: Method) -> None:
         if method.class_specific and self.model.output_kind == "embedding":

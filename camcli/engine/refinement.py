@@ -25,7 +25,7 @@ from camcli.models.introspection.affinity_layer import (
     find_affinity_layer,
     find_trunk_end,
 )
-from camcli.models.introspection.attention_matrices import find_matrix_reader
+from camcli.models.introspection.attention_matrices import AttentionMatrixReader, find_matrix_reader
 from camcli.models.introspection.selectors import parse_layer_spec
 from camcli.models.model import Model
 
@@ -51,35 +51,47 @@ class Refiner:
 
 
 def create_refiner(
-    model: Model, method: Method, chosen: RefineOptions, map_layers: tuple[Layer, ...]
+    model: Model, options: RefineOptions, map_layers: tuple[Layer, ...]
 ) -> Refiner | None:
-    """The refinement of a method's maps of these layers; None for `none`.
+    """The refinement of maps of these layers; None for `none`.
 
-    The one in the method's name takes the place of the `chosen` one. Without layers a map counts as
-    one of the model's default layer. Raises MethodError if the model lacks what the refinement
-    compares, LayerError for a layer that does not exist.
+    Without layers a map counts as one of the model's default layer. Raises MethodError if the model
+    lacks what the refinement compares, LayerError for a layer that does not exist.
     """
-    options = parse_refine_options(method.refine) if method.refine else chosen
     if options.kind == "none":
         return None
     if options.kind == "guided":
         return _create_guided_refiner(model, options)
-    if options.source == "attention" or (options.source == "auto" and _is_plain_vit(model)):
-        return _create_attention_refiner(model, options)
-    return _create_feature_refiner(model, options, map_layers)
+    reader = _find_attention(model, options)
+    if reader is None:
+        return _create_feature_refiner(model, options, map_layers)
+    return _create_attention_refiner(reader, options)
 
 
-def _is_plain_vit(model: Model) -> bool:
-    """Whether the network is a transformer with global attention, without a deep CNN before it.
+def choose_refine_options(method: Method, chosen: RefineOptions) -> RefineOptions:
+    """The refinement in the method's name, or else the chosen one."""
+    return parse_refine_options(method.refine) if method.refine else chosen
 
-    Its attention refines better than its tokens do: GT-known of ViT-Tiny's chefer is 0.711 with
-    attention, and 0.663 with the tokens of its middle block. A transformer on a CNN is the other
-    way round: 0.488 and 0.722.
+
+def _find_attention(model: Model, options: RefineOptions) -> AttentionMatrixReader | None:
+    """A reader of the attention to compare; None if it is the features.
+
+    "auto" is attention on a transformer without a deep CNN before it. There attention refines
+    better than tokens do: GT-known of ViT-Tiny's chefer is 0.711 with attention, and 0.663 with the
+    tokens of its middle block. A transformer on a CNN is the other way round: 0.488 and 0.722.
+    Raises MethodError if the user asks for attention that the model does not have.
     """
-    if find_trunk_end(model.layers) is not None:
-        return False
-    modules = model.attention_modules
-    return find_matrix_reader(model.network, modules, model.input_size) is not None
+    is_asked = options.source == "attention"
+    is_usual = options.source == "auto" and find_trunk_end(model.layers) is None
+    if not is_asked and not is_usual:
+        return None
+    reader = find_matrix_reader(model.network, model.attention_modules, model.input_size)
+    if reader is None and is_asked:
+        raise MethodError(
+            f"--refine affinity: source=attention needs attention over all patch tokens; "
+            f"{model.name} has none; try source=features"
+        )
+    return reader
 
 
 def _create_guided_refiner(model: Model, options: RefineOptions) -> Refiner:
@@ -143,13 +155,7 @@ def _choose_layer(model: Model, spec: str, map_layers: tuple[Layer, ...]) -> Lay
     return layer
 
 
-def _create_attention_refiner(model: Model, options: RefineOptions) -> Refiner:
-    reader = find_matrix_reader(model.network, model.attention_modules, model.input_size)
-    if reader is None:
-        raise MethodError(
-            f"--refine affinity: source=attention needs attention over all patch tokens; "
-            f"{model.name} has none; try source=features"
-        )
+def _create_attention_refiner(reader: AttentionMatrixReader, options: RefineOptions) -> Refiner:
     sinkhorn = ATTENTION_SINKHORN_STEPS if options.sinkhorn is None else options.sinkhorn
     spec = f"affinity:source=attention,sinkhorn={sinkhorn}"
     layer = reader.last_layer

@@ -164,14 +164,13 @@ def _score_from_json(line: Line, sample: EvaluationSample) -> ImageScore:
         own["threshold"],
         bool(own["baseline"]),
     )
-    score = MapScore(
-        _unpack_counts(line), float(line["iou"]), bool(line["pointing"]), line["split"]
-    )
+    score = MapScore(unpack_counts(line), float(line["iou"]), bool(line["pointing"]), line["split"])
     rank = line["rank"]
     return ImageScore(row, sample, score, str(line["status"]), None if rank is None else int(rank))
 
 
-def _unpack_counts(line: Line) -> dict[str, np.ndarray[Any, np.dtype[np.float64]]]:
+def unpack_counts(line: Line) -> dict[str, np.ndarray[Any, np.dtype[np.float64]]]:
+    """The counts of one line, by the name of their metric."""
     values = np.frombuffer(zlib.decompress(b64decode(line["counts"])), np.float64)
     counts, start = {}, 0
     for name, shape in line["shapes"].items():

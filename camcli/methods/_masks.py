@@ -1,4 +1,4 @@
-"""Masks over images and maps: channels, positions, squares, random grids; and a blur."""
+"""Masks over images and maps: channels, positions, squares, random grids."""
 
 from __future__ import annotations
 
@@ -112,7 +112,7 @@ def create_map_masks(maps: Tensor, size: tuple[int, int]) -> Tensor:
     return normalize_tensor(resize_maps(maps, size), (1, 2))[:, None]
 
 
-def refine_maps(coarse: Tensor, fine: Tensor) -> Tensor:
+def add_details(coarse: Tensor, fine: Tensor) -> Tensor:
     """A coarse map (B,h,w) with the details of a fine one (B,H,W): (B,H,W)."""
     small, large = ((maps.shape[1], maps.shape[2]) for maps in (coarse, fine))
     level = resize_maps(resize_maps(fine, small), large)
@@ -128,23 +128,6 @@ def create_position_masks(size: tuple[int, int], positions: Tensor, *, gaussian:
         return masks
     line = masks.new_tensor([0.25, 0.5, 0.25])
     return torch.nn.functional.conv2d(masks, (line[:, None] * line)[None, None], padding=1)
-
-
-def blur_images(images: Tensor, radius: int, sigma: float) -> Tensor:
-    """Blur images (B,C,H,W) with a Gaussian kernel, as if mirrored at their borders."""
-    down, across = (_create_blur_matrix(length, radius, sigma) for length in images.shape[2:])
-    return down.to(images) @ images @ across.to(images).T
-
-
-def _create_blur_matrix(length: int, radius: int, sigma: float) -> Tensor:
-    """The weight of each pixel of a line in each blurred pixel: (length,length)."""
-    steps = torch.arange(-radius, radius + 1)
-    weights = torch.exp(-((steps / sigma) ** 2) / 2)
-    period = max(2 * (length - 1), 1)
-    places = (torch.arange(length)[:, None] + steps) % period
-    mirrored = places.minimum(period - places)
-    each = (weights / weights.sum()).expand(length, -1)
-    return torch.zeros(length, length).scatter_add(1, mirrored, each)
 
 
 def create_square_masks(size: tuple[int, int], window: int, stride: int) -> Tensor:

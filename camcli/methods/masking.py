@@ -95,11 +95,12 @@ def groupcam(
     The C channels, in their order, make up to `groups` groups. The blur has 51x51 pixels and
     standard deviation 50. Deviations: none; M is that of the authors' code of June 2021.
     """
-    from camcli.methods._masks import blur_images, create_channel_masks, group_channels
+    from camcli.core.blur import blur_with_mirror
+    from camcli.methods._masks import create_channel_masks, group_channels
 
     weighted = gradients.mean(dim=(2, 3), keepdim=True) * activations
     masks = create_channel_masks(group_channels(weighted, groups, quantile), inputs, 0)
-    blurred = blur_images(inputs, 25, 50.0)
+    blurred = blur_with_mirror(inputs, 51, 50.0)
 
     def reveal(b: int, which: Tensor) -> Tensor:
         return blurred[b] + masks.create_masks(b, which) * (inputs[b] - blurred[b])
@@ -181,7 +182,7 @@ def polycam(
     """
     from functools import reduce
 
-    from camcli.methods._masks import create_channel_masks, refine_maps
+    from camcli.methods._masks import add_details, create_channel_masks
 
     whole = rescore(lambda b, _k: inputs[b : b + 1], inputs.new_ones(len(inputs), 1) > 0)
 
@@ -196,4 +197,4 @@ def polycam(
 
         return masks.weight_activations(score, "probability").sum(dim=1).relu()
 
-    return reduce(refine_maps, map(compute_stage_map, reversed(stage_activations)))
+    return reduce(add_details, map(compute_stage_map, reversed(stage_activations)))

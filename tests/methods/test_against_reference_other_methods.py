@@ -16,8 +16,10 @@ from reference.maps import Doubles
 from small_networks import (
     CLASSES,
     LAYERS,
+    QUERIES,
     Read,
     assert_same,
+    attended,
     channels_first,
     doubles,
     found_by,
@@ -398,26 +400,6 @@ def test_random_grids_are_open_as_often_as_asked_and_smooth() -> None:
 
 
 # --- attention
-
-
-QUERIES = {  # prefix tokens, and those that the classifier reads
-    "vit": (1, [0]),
-    "vit, queries and keys normed": (1, [0]),
-    "vit, patches pooled": (1, list(range(1, 49))),
-    "vit, no CLS but a register": (1, list(range(1, 49))),
-    "vit, relative positions": (0, list(range(48))),
-    "deit, distilled": (2, [0, 1]),
-    "vit, 160x224": (1, [0]),
-}
-
-
-def attended(model: Model, image: Tensor, target: int) -> tuple[list[Doubles], list[Doubles]]:
-    """Each block's attention and its gradient, by way of the input, in plain steps."""
-    network: Any = model.network
-    names = [f"blocks.{n}.attn.attn_drop" for n in range(len(network.blocks))]
-    with disable_fused_attention([block.attn for block in network.blocks]):
-        matrices, gradients = recorded(network, names, image, target)
-    return [doubles(m[0]) for m in matrices], [doubles(g[0]) for g in gradients]
 
 
 @pytest.mark.parametrize("method", ["rollout", "gradrollout", "chefer"])

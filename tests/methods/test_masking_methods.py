@@ -32,10 +32,10 @@ from test_against_reference_other_methods import (
 )
 from torch import Tensor, nn
 
+from camcli.core.blur import blur_with_mirror
 from camcli.core.errors import MethodError
 from camcli.core.types import Transform
 from camcli.engine.plan import plan_requests
-from camcli.methods._masks import blur_images
 from camcli.methods.registry import find_method
 from camcli.models.model import Model, wrap_network
 
@@ -153,7 +153,7 @@ def test_a_layer_without_contrast_gives_a_constant_map(method: str) -> None:
 @pytest.mark.parametrize("size", [(1, 1), (2, 7), (40, 70)])
 def test_a_blur_sees_the_image_mirrored_at_its_borders(size: tuple[int, int]) -> None:
     image = torch.rand(2, 3, *size)
-    blurred = blur_images(image, 25, 50.0)
+    blurred = blur_with_mirror(image, 51, 50.0)
     for b, c in np.ndindex(2, 3):
         down = reference.perturbation.blur(doubles(image[b, c]))
         expected = reference.perturbation.blur(down.T).T

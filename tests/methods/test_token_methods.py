@@ -3,44 +3,28 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
 import reference.attention
 import torch
 from conftest import PHOTOS, Cli
-from reference.maps import Doubles
-from small_networks import CLASSES, assert_same, doubles, found_by, model_of, photographs, recorded
-from torch import Tensor
+from small_networks import (
+    CLASSES,
+    QUERIES,
+    assert_same,
+    attended,
+    doubles,
+    found_by,
+    model_of,
+    photographs,
+)
 
 from camcli.core.errors import UsageError
 from camcli.engine.explain_batch import explain_batch
 from camcli.engine.plan import plan_requests
 from camcli.methods.option_parsing import parse_methods
 from camcli.methods.registry import find_method
-from camcli.models.introspection.attention_modules import disable_fused_attention
-from camcli.models.model import Model
-
-QUERIES = {  # prefix tokens, and those that the classifier reads
-    "vit": (1, [0]),
-    "vit, queries and keys normed": (1, [0]),
-    "vit, patches pooled": (1, list(range(1, 49))),
-    "vit, no CLS but a register": (1, list(range(1, 49))),
-    "vit, relative positions": (0, list(range(48))),
-    "deit, distilled": (2, [0, 1]),
-    "vit, 160x224": (1, [0]),
-}
-
-
-def attended(model: Model, image: Tensor, target: int) -> tuple[list[Doubles], list[Doubles]]:
-    """Each block's attention and its gradient, in plain steps."""
-    network: Any = model.network
-    names = [f"blocks.{n}.attn.attn_drop" for n in range(len(network.blocks))]
-    with disable_fused_attention([block.attn for block in network.blocks]):
-        matrices, gradients = recorded(network, names, image, target)
-    return [doubles(m[0]) for m in matrices], [doubles(g[0]) for g in gradients]
-
 
 # --- the attention of one head
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from functools import reduce
 from operator import add
 from typing import TYPE_CHECKING
@@ -116,9 +116,13 @@ def provide_block_gradients(state: PassState, request: Request, _layer: Layer) -
 def _collect_attention_maps(state: PassState, request: Request) -> Mapping[str, Tensor]:
     """The row of each block, and the sum of all."""
     reader = request.get_part(CLS_ROWS)
-    rows = reader.stack_maps(state.recording.reduced_outputs)
-    blocks = {block.name: rows[:, i] for i, block in enumerate(reader.block_layers)}
-    return {**blocks, "attention": rows.sum(dim=1)}
+    return name_block_rows(reader.block_layers, reader.stack_maps(state.recording.reduced_outputs))
+
+
+def name_block_rows(blocks: Sequence[Layer], rows: Tensor) -> dict[str, Tensor]:
+    """The row of each block (B,L,h,w) by the block's name, and the sum of all: (B,h,w) each."""
+    by_block = {block.name: rows[:, i] for i, block in enumerate(blocks)}
+    return {**by_block, "attention": rows.sum(dim=1)}
 
 
 def _collect_head_maps(state: PassState, request: Request) -> Mapping[str, Tensor]:

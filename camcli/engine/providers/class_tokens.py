@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
+from camcli.engine.providers.attention_weights import name_block_rows
 from camcli.engine.providers.base import ModelPart, PassNeeds, Provider
 from camcli.engine.providers.provider_registry import register_provider
 
@@ -58,9 +59,7 @@ def provide_fusion_power(_state: PassState, request: Request, _layer: Layer) -> 
 def _collect_attention_maps(state: PassState, request: Request) -> Mapping[str, Tensor]:
     """The class token's row of each block, and the sum of all."""
     layers = request.get_part(CLASS_TOKENS).block_layers
-    rows = provide_class_attention(state, request, layers[0])
-    blocks = {layer.name: rows[:, i] for i, layer in enumerate(layers)}
-    return {**blocks, "attention": rows.sum(dim=1)}
+    return name_block_rows(layers, provide_class_attention(state, request, layers[0]))
 
 
 def _collect_patch_scores(state: PassState, request: Request) -> Mapping[str, Tensor]:

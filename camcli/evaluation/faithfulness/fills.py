@@ -8,8 +8,9 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
-from torch.nn.functional import conv2d, pad
+from torch.nn.functional import pad
 
+from camcli.core.blur import blur_with_mirror, convolve_lines
 from camcli.core.rng import create_normal_noise
 from camcli.core.types import Transform
 from camcli.evaluation.faithfulness.faithfulness_options import (
@@ -59,31 +60,11 @@ def create_fills(image: Tensor, transform: Transform, blur: Blur, seed: int) -> 
 
 def blur_image(image: Tensor, blur: Blur) -> Tensor:
     """Blur an image (C,H,W). RISE's kernel sees 0 beyond the border, others a mirror image."""
-    if blur.sigma is None:
-        weights = _create_rise_weights()
-        padded = pad(image[:, None], [len(weights) // 2] * 4)
-    else:
-        weights = _create_gaussian_weights(blur.side, blur.sigma)
-        padded = _pad_with_mirror(image[:, None], blur.side // 2)
-    row = torch.from_numpy(weights).to(image)[None, None, None]
-    return conv2d(conv2d(padded, row), row.transpose(2, 3))[:, 0]
-
-
-def _pad_with_mirror(image: Tensor, width: int) -> Tensor:
-    """Pad with the mirrored image, as often as a wide kernel needs it."""
-    while width:
-        once = min(width, image.shape[2] - 1, image.shape[3] - 1)
-        if not once:
-            return pad(image, [width] * 4, mode="replicate")
-        image, width = pad(image, [once] * 4, mode="reflect"), width - once
-    return image
-
-
-def _create_gaussian_weights(side: int, sigma: float) -> NDArray[np.float64]:
-    offsets = np.arange(side) - side // 2
-    weights = np.exp(-(offsets**2) / (2 * sigma**2))
-    normalized: NDArray[np.float64] = weights / weights.sum()
-    return normalized
+    if blur.sigma is not None:
+        return blur_with_mirror(image[None], blur.side, blur.sigma)[0]
+    weights = _create_rise_weights()
+    padded = pad(image[:, None], [len(weights) // 2] * 4)
+    return convolve_lines(padded, weights)[:, 0]
 
 
 def _create_rise_weights() -> NDArray[np.float64]:
