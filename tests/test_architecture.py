@@ -13,7 +13,7 @@ ROOT = Path(__file__).parent.parent / "camcli"
 FLOORS = (
     ("core",),
     ("io", "methods"),
-    ("models",),
+    ("models", "review"),
     ("engine",),
     ("runs",),
     ("evaluation",),

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 
 RESULTS_SCHEMA_VERSION = 1
 RESULTS_FILE = "results.jsonl"
+RUN_FILE = "run.json"
 
 
 def outcome_to_json(outcome: Result | Failure, model_name: str, run_key: str) -> dict[str, Any]:
@@ -74,7 +75,18 @@ def _result_to_json(result: Result, model_name: str) -> dict[str, Any]:
         ],
     }
     refine = {"refine": result.refine} if result.refine else {}
-    return line | refine | ({"head": result.head_kind} if result.head_kind else {})
+    head = {"head": result.head_kind} if result.head_kind else {}
+    return line | refine | head | _view_to_json(result.sample.view)
+
+
+def _view_to_json(view: View) -> dict[str, Any]:
+    """The rectangle that the maps cover, if it is not the whole image."""
+    from camcli.core.geometry import View
+
+    if view == View.from_whole_image(*view.image_size):
+        return {}
+    edges = {"left": view.left, "top": view.top, "right": view.right, "bottom": view.bottom}
+    return {"view": {name: round(float(position), 3) for name, position in edges.items()}}
 
 
 def explanation_to_json(explanation: ClassExplanation) -> dict[str, Any]:

@@ -19,11 +19,10 @@ from torch import nn
 from camcli import __version__
 from camcli.core.errors import UsageError, to_one_line
 from camcli.io.files import write_file
-from camcli.io.results import RESULTS_FILE
+from camcli.io.results import RESULTS_FILE, RUN_FILE
 from camcli.models.model import Model
 from camcli.runs.run_config import RunConfig, RunState
 
-RUN_FILE = "run.json"
 SCHEMA_VERSION = 1
 MAX_RUN_FILE_BYTES = 2**26  # a larger run.json is not read
 

@@ -1,0 +1,241 @@
+"""Parse the lines of results.jsonl, which anyone may have written: nothing in them is trusted."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import PurePosixPath, PureWindowsPath
+from typing import Any, TypeVar
+
+from camcli.core.types import Box, Failure, format_class_label
+
+T = TypeVar("T")
+Rectangle = tuple[float, float, float, float]  # left, top, right, bottom in pixels of the image
+MAX_SIDE = 2**31  # no image is longer or wider, in pixels
+
+
+@dataclass(frozen=True, slots=True)
+class StoredExplanation:
+    """What a run found for one class of one image: the fields of results.schema.json.
+
+    `mask` is the region above the threshold in COCO's run-length encoding. `files` has the names of
+    the files by kind, relative to the run's folder; those that leave the folder are left out, and
+    `outside_files` has them. `rival_names` are the classes that a contrast compares with.
+    """
+
+    class_index: int | None
+    class_name: str
+    score: float | None
+    map_status: str
+    boxes: tuple[Box, ...]
+    files: Mapping[str, str]
+    mask: Mapping[str, Any] | None = None
+    is_predicted: bool | None = None
+    targets: tuple[str, ...] = ()
+    rival_names: tuple[str, ...] = ()
+    is_low: bool = False
+    score_kind: str = "probability"
+    outside_files: tuple[str, ...] = ()
+
+    @property
+    def class_label(self) -> str:
+        """The class and its rivals: "tabby", "tabby vs lynx"."""
+        return format_class_label(self.class_name, self.rival_names, is_low=self.is_low)
+
+
+@dataclass(frozen=True, slots=True)
+class StoredResult:
+    """One line of results.jsonl: what a method found in an image of `width` x `height` pixels.
+
+    `view` is the rectangle of the image that the map covers: a part of the image after a crop, more
+    than the image after padding.
+    """
+
+    image: str
+    path: str
+    width: int
+    height: int
+    model: str
+    method: str
+    layers: tuple[str, ...]
+    threshold: str | float
+    explanations: tuple[StoredExplanation, ...]
+    view: Rectangle
+    refine: str = ""
+
+    @property
+    def is_right(self) -> bool | None:
+        """Whether the network predicts the true class; None where the run did not know it.
+
+        The truth is the class that `--target folder` or `--target @file.csv` chose.
+        """
+        known = [e for e in self.explanations if any(map(_names_truth, e.targets))]
+        return known[0].is_predicted if known else None
+
+
+def _names_truth(target: str) -> bool:
+    return target == "folder" or target.startswith("@")
+
+
+class LineError(ValueError):
+    """A line is not what the schema says."""
+
+
+def parse_result_line(raw_line: bytes | str) -> StoredResult | Failure:
+    """Parse a line. Raises LineError for anything that results.schema.json does not describe."""
+    try:
+        line = json.loads(raw_line)
+    except (ValueError, RecursionError):
+        raise LineError("not JSON") from None
+    return parse_result(line)
+
+
+def parse_result(line: Any) -> StoredResult | Failure:
+    """Check an object of JSON and return the result or the failure. Raises LineError."""
+    if not isinstance(line, dict):
+        raise LineError("not an object")
+    image, path = _read(line, "image", str), _read(line, "path", str)
+    if line.get("status") == "failed":
+        return Failure(image, path, _read(line, "error", str))
+    if line.get("status") != "ok":
+        raise LineError("status")
+    width, height = _read_side(line, "width"), _read_side(line, "height")
+    threshold = line.get("threshold")
+    return StoredResult(
+        image=image,
+        path=path,
+        width=width,
+        height=height,
+        model=_read(line, "model", str),
+        method=_read(line, "method", str),
+        layers=tuple(_read_texts(line, "layers")),
+        threshold=threshold if isinstance(threshold, str) else _read_number(line, "threshold"),
+        explanations=tuple(
+            parse_explanation(item, width, height) for item in _read(line, "explanations", list)
+        ),
+        view=_read_view(line, width, height),
+        refine=_read(line, "refine", str, ""),
+    )
+
+
+def parse_explanation(item: Any, width: int, height: int) -> StoredExplanation:
+    """Check the part of a line that is about one class. Raises LineError."""
+    if not isinstance(item, dict):
+        raise LineError("explanations")
+    index = item.get("class_index")
+    score = item.get("score")
+    files, outside = _read_files(item)
+    predicted = item.get("predicted")
+    return StoredExplanation(
+        class_index=None if index is None else _read_count(item, "class_index"),
+        class_name=_read(item, "class_name", str) if item.get("class_name") is not None else "",
+        score=None if score is None else _read_number(item, "score"),
+        map_status=_read(item, "map_status", str),
+        boxes=tuple(_read_box(box, width, height) for box in _read(item, "boxes", list)),
+        files=files,
+        mask=_read_mask(item, width, height),
+        is_predicted=predicted if isinstance(predicted, bool) else None,
+        targets=tuple(_read_texts(item, "targets")) if "targets" in item else (),
+        rival_names=_read_rival_names(item),
+        is_low=item.get("direction") == "low",
+        score_kind=_read(item, "score_kind", str, "probability" if index is not None else "none"),
+        outside_files=outside,
+    )
+
+
+def is_inside_folder(name: str) -> bool:
+    """Whether a relative name stays in its folder, on every system."""
+    parts = PurePosixPath(name).parts
+    is_relative = not PurePosixPath(name).is_absolute() and not PureWindowsPath(name).anchor
+    return bool(parts) and is_relative and ".." not in PureWindowsPath(name).parts
+
+
+def _read(line: Mapping[str, Any], key: str, kind: type[T], default: T | None = None) -> T:
+    value = line.get(key, default)
+    if not isinstance(value, kind) or (kind is int and isinstance(value, bool)):
+        raise LineError(key)
+    return value
+
+
+def _read_number(line: Mapping[str, Any], key: str) -> float:
+    value = line.get(key)
+    if isinstance(value, bool) or not isinstance(value, (int, float)):
+        raise LineError(key)
+    try:
+        number = float(value)
+    except OverflowError:
+        raise LineError(key) from None
+    if not math.isfinite(number):
+        raise LineError(key)
+    return number
+
+
+def _read_count(line: Mapping[str, Any], key: str) -> int:
+    value = _read(line, key, int)
+    if not 0 <= value < MAX_SIDE:
+        raise LineError(key)
+    return value
+
+
+def _read_side(line: Mapping[str, Any], key: str) -> int:
+    side = _read_count(line, key)
+    if side < 1:
+        raise LineError(key)
+    return side
+
+
+def _read_texts(line: Mapping[str, Any], key: str) -> list[str]:
+    return _read_all(line, key, lambda item: item if isinstance(item, str) else None)
+
+
+def _read_all(line: Mapping[str, Any], key: str, convert: Callable[[Any], T | None]) -> list[T]:
+    items = [convert(item) for item in _read(line, key, list)]
+    if None in items:
+        raise LineError(key)
+    return [item for item in items if item is not None]
+
+
+def _read_rival_names(item: Mapping[str, Any]) -> tuple[str, ...]:
+    rivals = _read(item, "against", list, [])
+    return tuple(
+        _read(rival if isinstance(rival, dict) else {}, "class_name", str) for rival in rivals
+    )
+
+
+def _read_view(line: Mapping[str, Any], width: int, height: int) -> Rectangle:
+    if "view" not in line:
+        return 0.0, 0.0, float(width), float(height)
+    view = line["view"] if isinstance(line["view"], dict) else {}
+    edges = ("left", "top", "right", "bottom")
+    left, top, right, bottom = (_read_number(view, edge) for edge in edges)
+    if not (left < right and top < bottom):
+        raise LineError("view")
+    return left, top, right, bottom
+
+
+def _read_box(box: Any, width: int, height: int) -> Box:
+    if not isinstance(box, dict):
+        raise LineError("boxes")
+    x1, y1, x2, y2 = (_read_count(box, key) for key in ("x1", "y1", "x2", "y2"))
+    if not (x1 < x2 <= width and y1 < y2 <= height):
+        raise LineError("boxes")
+    return Box(x1, y1, x2, y2, _read_number(box, "score"))
+
+
+def _read_mask(item: Mapping[str, Any], width: int, height: int) -> Mapping[str, Any] | None:
+    if "mask" not in item:
+        return None
+    mask = item["mask"] if isinstance(item["mask"], dict) else {}
+    if mask.get("size") != [height, width] or not isinstance(mask.get("counts"), str):
+        raise LineError("mask")
+    return {"size": [height, width], "counts": mask["counts"]}
+
+
+def _read_files(item: Mapping[str, Any]) -> tuple[dict[str, str], tuple[str, ...]]:
+    files = _read(item, "files", dict, {})
+    if not all(isinstance(name, str) for name in files.values()):
+        raise LineError("files")
+    inside = {kind: name for kind, name in files.items() if is_inside_folder(name)}
+    return inside, tuple(name for name in files.values() if not is_inside_folder(name))
