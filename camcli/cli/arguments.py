@@ -116,6 +116,15 @@ class ExplainOutputArguments:
             rich_help_panel=OUTPUT,
         ),
     ] = "overlay,boxes"
+    report: Annotated[
+        bool,
+        Option(
+            "--report",
+            metavar=NO_TYPE,
+            help="At the end write report.html, one page of all results; saves maps for it.",
+            rich_help_panel=OUTPUT,
+        ),
+    ] = False
     threshold: Threshold = None
     boxes: Boxes = "largest"
     caption: Caption = "below"

@@ -27,7 +27,6 @@ if TYPE_CHECKING:
 HeadName = Literal["softmax", "sigmoid", "probabilities", "regression", "embedding"]
 OutputFormat = Literal["auto", "table", "jsonl", "quiet"]
 MAX_SIZE_PIXELS = 4096  # of an input's side
-COMPARISON_FILE = "compare.jsonl"
 
 
 @dataclass(frozen=True, slots=True)

@@ -20,14 +20,6 @@ from camcli.evaluation.evaluation_plots import (
     draw_iou_curves,
     draw_threshold_curves,
 )
-from camcli.evaluation.file_names import (
-    GALLERY_FOLDER,
-    IMAGE_SCORES_FILE,
-    METRICS_FILE,
-    PROBLEMS_FILE,
-    REPORT_FILE,
-    SCORE_LOG_FILE,
-)
 from camcli.evaluation.predictions import EvaluationRow
 from camcli.evaluation.report import (
     LocalizationReport,
@@ -39,6 +31,14 @@ from camcli.evaluation.score_log import EarlierScores, append_problem, append_sc
 from camcli.evaluation.scores import ImageScore
 from camcli.io.charts import ChartFormat, encode_chart
 from camcli.io.discovery import create_output_stems
+from camcli.io.file_names import (
+    GALLERY_FOLDER,
+    IMAGE_SCORES_FILE,
+    METRICS_FILE,
+    PROBLEMS_FILE,
+    REPORT_FILE,
+    SCORE_LOG_FILE,
+)
 from camcli.io.files import shorten_stem, write_file
 from camcli.io.jsonl import ResultsLog
 from camcli.io.labels import Labels

@@ -220,8 +220,10 @@ def problems_to_csv(problems: Sequence[Problem]) -> str:
 def image_score_to_json(image_score: ImageScore) -> dict[str, Any]:
     """One line of images.jsonl."""
     row, score = image_score.row, image_score.score
+    annotation, found = image_score.sample.annotation, image_score.found_boxes
+    boxes = {"path": str(annotation.image_path), **asdict(found)} if found else {}
     return {
-        "image": image_score.sample.annotation.image_name,
+        "image": annotation.image_name,
         "class_index": image_score.sample.class_index,
         "model": row.model,
         "method": row.method,
@@ -231,4 +233,5 @@ def image_score_to_json(image_score: ImageScore) -> dict[str, Any]:
         "iou": round(score.iou, 5),
         "pointing": score.is_pointing_hit,
         "split": score.error_type,
+        **boxes,
     }

@@ -19,7 +19,7 @@ from camcli.evaluation.datasets.annotations import FAILURE_KINDS, Problem
 from camcli.evaluation.datasets.evaluation_samples import EvaluationSample
 from camcli.evaluation.metrics.scoring import MapScore
 from camcli.evaluation.predictions import EvaluationRow, MapSource, ModelMaps
-from camcli.evaluation.scores import ImageScore, create_baseline_row
+from camcli.evaluation.scores import FoundBoxes, ImageScore, create_baseline_row
 from camcli.io.jsonl import ResultsLog
 from camcli.runs.manifest import compute_weights_digest
 from camcli.runs.pipeline import find_file_stamp
@@ -145,6 +145,7 @@ def append_score(log: ResultsLog, key: str, image_score: ImageScore) -> None:
             "split": score.error_type,
             "shapes": {n: list(v.shape) for n, v in zip(names, values, strict=True)},
             "counts": b64encode(packed).decode(),
+            "boxes": image_score.found_boxes and asdict(image_score.found_boxes),
         }
     )
 
@@ -165,8 +166,18 @@ def _score_from_json(line: Line, sample: EvaluationSample) -> ImageScore:
         bool(own["baseline"]),
     )
     score = MapScore(unpack_counts(line), float(line["iou"]), bool(line["pointing"]), line["split"])
-    rank = line["rank"]
-    return ImageScore(row, sample, score, str(line["status"]), None if rank is None else int(rank))
+    rank = None if line["rank"] is None else int(line["rank"])
+    found_boxes = _boxes_from_json(line.get("boxes"))
+    return ImageScore(row, sample, score, str(line["status"]), rank, found_boxes)
+
+
+def _boxes_from_json(boxes: Mapping[str, Any] | None) -> FoundBoxes | None:
+    """The boxes of a line; None for a baseline, and for lines of before they were written."""
+    if boxes is None:
+        return None
+    width, height = map(int, boxes["image_size"])
+    found, truth = ([tuple(map(float, box)) for box in boxes[k]] for k in ("boxes", "truth_boxes"))
+    return FoundBoxes((width, height), tuple(found), tuple(truth))  # type: ignore[arg-type]
 
 
 def unpack_counts(line: Line) -> dict[str, np.ndarray[Any, np.dtype[np.float64]]]:

@@ -11,6 +11,7 @@ from camcli.evaluation.baselines import create_baseline_maps
 from camcli.evaluation.datasets.annotations import (
     Annotation,
     CanvasAnnotation,
+    Corners,
     Problem,
     annotation_to_canvas,
 )
@@ -22,14 +23,24 @@ from camcli.io.images import load_exif_transpose
 
 
 @dataclass(frozen=True, slots=True)
+class FoundBoxes:
+    """The size (W, H) of an upright image, the boxes found in it, and the true ones, in pixels."""
+
+    image_size: tuple[int, int]
+    boxes: tuple[Corners, ...]
+    truth_boxes: tuple[Corners, ...]
+
+
+@dataclass(frozen=True, slots=True)
 class ImageScore:
-    """The score of one row on one image."""
+    """The score of one row on one image. Baselines have no `found_boxes`."""
 
     row: EvaluationRow
     sample: EvaluationSample
     score: MapScore
     status: str
     rank: int | None
+    found_boxes: FoundBoxes | None = None
 
 
 def score_predictions(
@@ -67,12 +78,19 @@ def _iter_scores(
         return
     heatmap = create_canvas_map(prediction.heatmap)
     score = score_map(heatmap, annotation, row.threshold, prediction.rank, prediction.boxes)
-    yield ImageScore(row, sample, score, prediction.status, prediction.rank)
+    found_boxes = _collect_boxes(prediction, annotation)
+    yield ImageScore(row, sample, score, prediction.status, prediction.rank, found_boxes)
     if not is_first_row:
         return
     for name, baseline_map in create_baseline_maps(sample.annotation.image_name, seed).items():
         score = score_map(baseline_map, annotation, row.threshold, prediction.rank)
         yield ImageScore(create_baseline_row(row, name), sample, score, "ok", prediction.rank)
+
+
+def _collect_boxes(prediction: Prediction, annotation: CanvasAnnotation) -> FoundBoxes:
+    boxes = [(box.x1, box.y1, box.x2, box.y2) for box in prediction.boxes]
+    truth = annotation.image_boxes.round(1).tolist()
+    return FoundBoxes(prediction.image.size, tuple(boxes), tuple(map(tuple, truth)))
 
 
 @lru_cache(maxsize=64)  # the rows of an image come one after another, and masks load slowly

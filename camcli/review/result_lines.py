@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -83,40 +82,32 @@ class LineError(ValueError):
     """A line is not what the schema says."""
 
 
-def parse_result_line(raw_line: bytes | str) -> StoredResult | Failure:
-    """Parse a line. Raises LineError for anything that results.schema.json does not describe."""
-    try:
-        line = json.loads(raw_line)
-    except (ValueError, RecursionError):
-        raise LineError("not JSON") from None
-    return parse_result(line)
-
-
 def parse_result(line: Any) -> StoredResult | Failure:
     """Check an object of JSON and return the result or the failure. Raises LineError."""
     if not isinstance(line, dict):
         raise LineError("not an object")
-    image, path = _read(line, "image", str), _read(line, "path", str)
+    image, path = read_field(line, "image", str), read_field(line, "path", str)
     if line.get("status") == "failed":
-        return Failure(image, path, _read(line, "error", str))
+        return Failure(image, path, read_field(line, "error", str))
     if line.get("status") != "ok":
         raise LineError("status")
-    width, height = _read_side(line, "width"), _read_side(line, "height")
+    width, height = read_side(line, "width"), read_side(line, "height")
     threshold = line.get("threshold")
     return StoredResult(
         image=image,
         path=path,
         width=width,
         height=height,
-        model=_read(line, "model", str),
-        method=_read(line, "method", str),
-        layers=tuple(_read_texts(line, "layers")),
-        threshold=threshold if isinstance(threshold, str) else _read_number(line, "threshold"),
+        model=read_field(line, "model", str),
+        method=read_field(line, "method", str),
+        layers=tuple(read_texts(line, "layers")),
+        threshold=threshold if isinstance(threshold, str) else read_number(line, "threshold"),
         explanations=tuple(
-            parse_explanation(item, width, height) for item in _read(line, "explanations", list)
+            parse_explanation(item, width, height)
+            for item in read_field(line, "explanations", list)
         ),
         view=_read_view(line, width, height),
-        refine=_read(line, "refine", str, ""),
+        refine=read_field(line, "refine", str, ""),
     )
 
 
@@ -129,18 +120,22 @@ def parse_explanation(item: Any, width: int, height: int) -> StoredExplanation:
     files, outside = _read_files(item)
     predicted = item.get("predicted")
     return StoredExplanation(
-        class_index=None if index is None else _read_count(item, "class_index"),
-        class_name=_read(item, "class_name", str) if item.get("class_name") is not None else "",
-        score=None if score is None else _read_number(item, "score"),
-        map_status=_read(item, "map_status", str),
-        boxes=tuple(_read_box(box, width, height) for box in _read(item, "boxes", list)),
+        class_index=None if index is None else read_count(item, "class_index"),
+        class_name=read_field(item, "class_name", str)
+        if item.get("class_name") is not None
+        else "",
+        score=None if score is None else read_number(item, "score"),
+        map_status=read_field(item, "map_status", str),
+        boxes=tuple(_read_box(box, width, height) for box in read_field(item, "boxes", list)),
         files=files,
         mask=_read_mask(item, width, height),
         is_predicted=predicted if isinstance(predicted, bool) else None,
-        targets=tuple(_read_texts(item, "targets")) if "targets" in item else (),
+        targets=tuple(read_texts(item, "targets")) if "targets" in item else (),
         rival_names=_read_rival_names(item),
         is_low=item.get("direction") == "low",
-        score_kind=_read(item, "score_kind", str, "probability" if index is not None else "none"),
+        score_kind=read_field(
+            item, "score_kind", str, "probability" if index is not None else "none"
+        ),
         outside_files=outside,
     )
 
@@ -152,14 +147,16 @@ def is_inside_folder(name: str) -> bool:
     return bool(parts) and is_relative and ".." not in PureWindowsPath(name).parts
 
 
-def _read(line: Mapping[str, Any], key: str, kind: type[T], default: T | None = None) -> T:
+def read_field(line: Mapping[str, Any], key: str, kind: type[T], default: T | None = None) -> T:
+    """The value of a key, which must be of this type. Raises LineError."""
     value = line.get(key, default)
     if not isinstance(value, kind) or (kind is int and isinstance(value, bool)):
         raise LineError(key)
     return value
 
 
-def _read_number(line: Mapping[str, Any], key: str) -> float:
+def read_number(line: Mapping[str, Any], key: str) -> float:
+    """The finite number of a key. Raises LineError."""
     value = line.get(key)
     if isinstance(value, bool) or not isinstance(value, (int, float)):
         raise LineError(key)
@@ -172,35 +169,38 @@ def _read_number(line: Mapping[str, Any], key: str) -> float:
     return number
 
 
-def _read_count(line: Mapping[str, Any], key: str) -> int:
-    value = _read(line, key, int)
+def read_count(line: Mapping[str, Any], key: str) -> int:
+    """The whole number of a key, from 0 to MAX_SIDE. Raises LineError."""
+    value = read_field(line, key, int)
     if not 0 <= value < MAX_SIDE:
         raise LineError(key)
     return value
 
 
-def _read_side(line: Mapping[str, Any], key: str) -> int:
-    side = _read_count(line, key)
+def read_side(line: Mapping[str, Any], key: str) -> int:
+    """The whole number of a key, from 1 to MAX_SIDE. Raises LineError."""
+    side = read_count(line, key)
     if side < 1:
         raise LineError(key)
     return side
 
 
-def _read_texts(line: Mapping[str, Any], key: str) -> list[str]:
+def read_texts(line: Mapping[str, Any], key: str) -> list[str]:
+    """The list of texts of a key. Raises LineError."""
     return _read_all(line, key, lambda item: item if isinstance(item, str) else None)
 
 
 def _read_all(line: Mapping[str, Any], key: str, convert: Callable[[Any], T | None]) -> list[T]:
-    items = [convert(item) for item in _read(line, key, list)]
+    items = [convert(item) for item in read_field(line, key, list)]
     if None in items:
         raise LineError(key)
     return [item for item in items if item is not None]
 
 
 def _read_rival_names(item: Mapping[str, Any]) -> tuple[str, ...]:
-    rivals = _read(item, "against", list, [])
+    rivals = read_field(item, "against", list, [])
     return tuple(
-        _read(rival if isinstance(rival, dict) else {}, "class_name", str) for rival in rivals
+        read_field(rival if isinstance(rival, dict) else {}, "class_name", str) for rival in rivals
     )
 
 
@@ -209,7 +209,7 @@ def _read_view(line: Mapping[str, Any], width: int, height: int) -> Rectangle:
         return 0.0, 0.0, float(width), float(height)
     view = line["view"] if isinstance(line["view"], dict) else {}
     edges = ("left", "top", "right", "bottom")
-    left, top, right, bottom = (_read_number(view, edge) for edge in edges)
+    left, top, right, bottom = (read_number(view, edge) for edge in edges)
     if not (left < right and top < bottom):
         raise LineError("view")
     return left, top, right, bottom
@@ -218,10 +218,10 @@ def _read_view(line: Mapping[str, Any], width: int, height: int) -> Rectangle:
 def _read_box(box: Any, width: int, height: int) -> Box:
     if not isinstance(box, dict):
         raise LineError("boxes")
-    x1, y1, x2, y2 = (_read_count(box, key) for key in ("x1", "y1", "x2", "y2"))
+    x1, y1, x2, y2 = (read_count(box, key) for key in ("x1", "y1", "x2", "y2"))
     if not (x1 < x2 <= width and y1 < y2 <= height):
         raise LineError("boxes")
-    return Box(x1, y1, x2, y2, _read_number(box, "score"))
+    return Box(x1, y1, x2, y2, read_number(box, "score"))
 
 
 def _read_mask(item: Mapping[str, Any], width: int, height: int) -> Mapping[str, Any] | None:
@@ -234,7 +234,7 @@ def _read_mask(item: Mapping[str, Any], width: int, height: int) -> Mapping[str,
 
 
 def _read_files(item: Mapping[str, Any]) -> tuple[dict[str, str], tuple[str, ...]]:
-    files = _read(item, "files", dict, {})
+    files = read_field(item, "files", dict, {})
     if not all(isinstance(name, str) for name in files.values()):
         raise LineError("files")
     inside = {kind: name for kind, name in files.items() if is_inside_folder(name)}

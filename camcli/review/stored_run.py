@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -11,7 +10,8 @@ from typing import Any
 from camcli.core.errors import UsageError, to_one_line
 from camcli.core.types import Failure
 from camcli.io.results import RESULTS_FILE, RUN_FILE
-from camcli.review.result_lines import LineError, StoredResult, parse_result_line
+from camcli.review.json_files import load_json_object, parse_lines
+from camcli.review.result_lines import StoredResult, parse_result
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,47 +51,26 @@ def open_run(folder: str | Path) -> StoredRun:
     has no results.jsonl, or if it cannot be read.
     """
     folder = Path(folder)
-    results: list[StoredResult] = []
-    failures: list[Failure] = []
-    bad_lines: list[int] = []
-    for number, raw_line in enumerate(_read_lines(folder), 1):
-        try:
-            parsed = parse_result_line(raw_line)
-        except LineError:
-            bad_lines.append(number)
-            continue
-        if isinstance(parsed, Failure):
-            failures.append(parsed)
-        else:
-            results.append(parsed)
-    settings, settings_problems = _read_settings(folder)
-    problems = [*settings_problems, *_describe_bad_lines(bad_lines), *_describe_outside(results)]
-    return StoredRun(folder, tuple(results), tuple(failures), settings, tuple(problems))
-
-
-def _read_lines(folder: Path) -> Iterator[bytes]:
-    path = folder / RESULTS_FILE
-    try:
-        with path.open("rb") as file:
-            yield from (line for line in file if line.strip())
-    except FileNotFoundError:
+    if not (folder / RESULTS_FILE).is_file():
         raise UsageError(
             f"{to_one_line(folder)} has no {RESULTS_FILE}; "
             "name the output folder of `camcli explain`"
-        ) from None
-    except OSError as error:
-        raise UsageError(f"cannot read {to_one_line(path)}: {error.strerror}") from None
+        )
+    parsed, line_problems = parse_lines(folder / RESULTS_FILE, parse_result)
+    results = tuple(item for item in parsed if isinstance(item, StoredResult))
+    failures = tuple(item for item in parsed if isinstance(item, Failure))
+    settings, settings_problems = load_settings(folder)
+    problems = (*settings_problems, *line_problems, *_describe_outside(results))
+    return StoredRun(folder, results, failures, settings, problems)
 
 
-def _read_settings(folder: Path) -> tuple[dict[str, Any], list[str]]:
+def load_settings(folder: Path) -> tuple[dict[str, Any], list[str]]:
     """The content of run.json, and what is wrong with it."""
     try:
-        content = json.loads((folder / RUN_FILE).read_bytes())
+        content = load_json_object(folder / RUN_FILE)
     except FileNotFoundError:
         return {}, [f"{RUN_FILE} is missing, so the settings of the run are not known"]
-    except (OSError, ValueError, RecursionError):
-        content = None
-    if not isinstance(content, dict):
+    if content is None:
         return {}, [f"{RUN_FILE} cannot be read, so the settings of the run are not known"]
     state = content.get("state")
     if state != "done":
@@ -99,15 +78,7 @@ def _read_settings(folder: Path) -> tuple[dict[str, Any], list[str]]:
     return content, []
 
 
-def _describe_bad_lines(numbers: list[int]) -> list[str]:
-    if not numbers:
-        return []
-    shown = ", ".join(map(str, numbers[:5])) + (", …" if len(numbers) > 5 else "")
-    noun = "line is" if len(numbers) == 1 else "lines are"
-    return [f"{len(numbers)} {noun} damaged and left out (line {shown} of {RESULTS_FILE})"]
-
-
-def _describe_outside(results: list[StoredResult]) -> list[str]:
+def _describe_outside(results: tuple[StoredResult, ...]) -> list[str]:
     names = [
         name
         for result in results

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -14,7 +13,7 @@ from stored_runs import result_line, write_run
 
 from camcli.core.errors import UsageError
 from camcli.core.types import Box, Failure
-from camcli.review.result_lines import LineError, is_inside_folder, parse_result_line
+from camcli.review.result_lines import LineError, is_inside_folder, parse_result
 from camcli.review.stored_run import open_run
 
 
@@ -24,7 +23,7 @@ def test_a_run_has_its_results_and_failures(tmp_path: Path) -> None:
     (result,) = run
     assert run.failures == (Failure("b.jpg", "b.jpg", "truncated"),)
     assert not run.problems
-    assert result.view == (0, 0, 40, 20)
+    assert result.view == (0.0, 0.0, 40.0, 20.0)
     assert result.explanations[0].boxes == (Box(1, 2, 30, 20, 0.5),)
     assert result.is_right is False
     assert run.methods == ("gradcam",)
@@ -99,7 +98,7 @@ BROKEN: list[dict[str, Any]] = [
 @pytest.mark.parametrize("changes", BROKEN, ids=str)
 def test_what_the_schema_forbids_is_refused(changes: dict[str, Any]) -> None:
     with pytest.raises(LineError):
-        parse_result_line(json.dumps(result_line(**changes)))
+        parse_result(result_line(**changes))
 
 
 json_values = st.recursive(
@@ -112,10 +111,10 @@ json_values = st.recursive(
 @given(st.sampled_from([*result_line()]), json_values)
 def test_any_value_is_parsed_or_refused(key: str, value: Any) -> None:
     with suppress(LineError):
-        parse_result_line(json.dumps(result_line() | {key: value}))
+        parse_result(result_line() | {key: value})
 
 
 @given(st.sampled_from([*result_line()["explanations"][0]]), json_values)
 def test_any_value_of_an_explanation_is_parsed_or_refused(key: str, value: Any) -> None:
     with suppress(LineError):
-        parse_result_line(json.dumps(result_line(explanation={key: value})))
+        parse_result(result_line(explanation={key: value}))

@@ -31,7 +31,6 @@ from camcli.cli.declarations import (
 from camcli.cli.input_sources import find_input_sources
 from camcli.cli.loading import choose_model_name, load_chosen_model, print_left_out
 from camcli.cli.options import (
-    COMPARISON_FILE,
     MethodOptions,
     check_grabcut_available,
     check_no_existing_run,
@@ -52,6 +51,7 @@ from camcli.core.errors import MethodError, UsageError
 from camcli.core.thresholds import parse_threshold
 from camcli.engine.providers.provider_registry import takes_layers
 from camcli.engine.targets import DEFAULT_TARGET, parse_target
+from camcli.io.file_names import COMPARISON_FILE
 from camcli.io.files import create_class_slugs
 from camcli.io.run_folders import COMPARE_FOLDER
 from camcli.methods.option_parsing import parse_methods

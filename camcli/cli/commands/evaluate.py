@@ -64,7 +64,7 @@ from camcli.cli.output_folder import (
 from camcli.cli.strict_command import CommandGroup, StrictCommand
 from camcli.core.errors import UsageError, format_suggestion, to_one_line
 from camcli.core.thresholds import parse_threshold
-from camcli.evaluation.file_names import IMAGE_SCORES_FILE
+from camcli.io.file_names import IMAGE_SCORES_FILE
 from camcli.io.run_folders import EVALUATE_FOLDER
 from camcli.methods.option_parsing import parse_methods
 from camcli.methods.registry import Method

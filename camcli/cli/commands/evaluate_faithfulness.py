@@ -41,7 +41,7 @@ from camcli.cli.output_folder import (
     open_output_folder,
 )
 from camcli.engine.targets import DEFAULT_TARGET, parse_target
-from camcli.evaluation.file_names import IMAGE_SCORES_FILE
+from camcli.io.file_names import IMAGE_SCORES_FILE
 from camcli.io.run_folders import FAITHFULNESS_FOLDER
 from camcli.methods.option_parsing import parse_methods
 

@@ -40,6 +40,7 @@ from camcli.cli.options import (
     parse_picture_bands,
 )
 from camcli.cli.output_folder import choose_output_folder, open_output_folder
+from camcli.cli.page_output import print_report
 from camcli.cli.picture_arguments import (
     FIRST_LOOK,
     LOOK_OPTIONS,
@@ -80,6 +81,7 @@ NON_RESULT_OPTIONS = {
     "device",
     "workers",
     "compile_",
+    "report",
 }
 
 
@@ -108,7 +110,8 @@ def explain(
     model_options = parse_model_options(model, image, speed.device)
     picture_bands = parse_picture_bands(image.rgb)
     name = choose_model_name(model.model, model_options, methods, options.layer_specs)
-    kinds = parse_output_kinds(output.save)
+    save = f"{output.save},map" if output.report else output.save
+    kinds = parse_output_kinds(save)
     threshold = parse_threshold(output.threshold)
     if threshold == "none" and {"mask", "cutout"} & {*kinds}:
         raise UsageError("--threshold none leaves no region for --save mask and cutout; omit it")
@@ -161,7 +164,8 @@ def explain(
     )
     warn_of_undrawable_names(network.labels.names, kinds)
     # The scale of a run depends on its images: a resumed run with others would differ.
-    params = {**context.params, "scale": str(style.value_range or output.scale)}
+    scale_name = str(style.value_range or output.scale)
+    params = {**context.params, "scale": scale_name, "save": save}
     weights_file = model.checkpoint or _find_model_file(name)
     manifest = _create_document(config, plan, params, weights_file, len(sources))
     with open_output_folder(folder, EXPLAIN_FOLDER) as own_folder:
@@ -176,6 +180,8 @@ def explain(
             stop_on_error=output.on_error == "stop",
         )
         status = run_explain(task, output.format_, style if SHEET in kinds else None)
+        if output.report:
+            print_report(own_folder)
     return status or int(bool(plan.left_out))
 
 

@@ -15,11 +15,12 @@ from camcli.cli.console import (
     print_table,
     show_progress,
 )
-from camcli.cli.options import COMPARISON_FILE, OutputFormat
+from camcli.cli.options import OutputFormat
 from camcli.cli.problem_lines import ProblemLines
 from camcli.cli.summary import choose_first_picture, print_results_folder
 from camcli.core.errors import to_one_line
 from camcli.core.types import STATUS_TEXTS
+from camcli.io.file_names import COMPARISON_FILE
 from camcli.io.jsonl import ResultsLog
 from camcli.runs.compare_run import CompareTask, ComparisonLine, iter_comparison_lines
 from camcli.runs.counts import find_failure_kind

@@ -21,15 +21,15 @@ from camcli.evaluation.faithfulness.evidence_lines import (
 from camcli.evaluation.faithfulness.faithfulness_plots import draw_agreement, draw_curves
 from camcli.evaluation.faithfulness.faithfulness_report import FaithfulnessReport, rows_to_csv
 from camcli.evaluation.faithfulness.scored_image import ImageEvidence
-from camcli.evaluation.file_names import (
+from camcli.evaluation.predictions import EvaluationRow
+from camcli.evaluation.report import problems_to_csv
+from camcli.io.charts import ChartFormat, encode_chart
+from camcli.io.file_names import (
     FAITHFULNESS_CSV,
     FAITHFULNESS_FILE,
     IMAGE_SCORES_FILE,
     PROBLEMS_FILE,
 )
-from camcli.evaluation.predictions import EvaluationRow
-from camcli.evaluation.report import problems_to_csv
-from camcli.io.charts import ChartFormat, encode_chart
 from camcli.io.files import write_file
 from camcli.io.jsonl import ResultsLog, lock_log
 from camcli.io.results import compute_result_key
