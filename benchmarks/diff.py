@@ -15,6 +15,7 @@ import os
 import subprocess
 import sys
 import tempfile
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -104,10 +105,15 @@ def measure(folder: Path, photos: Sequence[Path], change: Change, output: str) -
         results.write_text(results.read_text().replace(*renamed))
         status, lines = compare(folder, output)
         verdict = f"{verdict}; under one name: {VERDICTS[status]}"
+    return f"| {change.name} | {format_measures(lines)} | {verdict}{format_reasons(lines)} |"
+
+
+def format_reasons(lines: Sequence[dict[str, Any]]) -> str:
+    """The number of images that differ, in all and by kind of reason."""
     differing = sum(line["status"] == "differs" for line in lines)
-    if status == 1:
-        verdict += f" ({differing} images)"
-    return f"| {change.name} | {format_measures(lines)} | {verdict} |"
+    kinds = Counter(kind for line in lines for kind in {r["kind"] for r in line["reasons"]})
+    counts = ", ".join(f"{kind} {count}" for kind, count in sorted(kinds.items()))
+    return f": {differing} images ({counts})" if differing else ""
 
 
 def format_measures(lines: Sequence[dict[str, Any]]) -> str:
@@ -116,7 +122,7 @@ def format_measures(lines: Sequence[dict[str, Any]]) -> str:
     change = max(abs(line["score_change"]) for line in lines)
     pearson = compute_low_values(line["pearson"] for line in lines)
     iou = compute_low_values(line["box_iou"] for line in lines)
-    return f"{same} of {len(lines)} | {change:.1g} | {pearson} | {iou}"
+    return f"{same} of {len(lines)} | {change:.2g} | {pearson} | {iou}"
 
 
 def count_baseline_bytes(folder: Path) -> str:

@@ -40,7 +40,7 @@ def parse_limit(option: str, text: str | None, low: float, high: float) -> float
     """Read a number, or `off` as None. Raises UsageError for other texts."""
     if text is None or text == "off":
         return None
-    is_number = re.fullmatch(r"-?(\d{1,9}(\.\d{0,9})?|\.\d{1,9})", text)
+    is_number = re.fullmatch(r"-?([0-9]{1,9}(\.[0-9]{0,9})?|\.[0-9]{1,9})", text)
     value = float(text) if is_number else high + 1
     if not low <= value <= high:
         advice = f"write a number from {low:g} to {high:g}, or off"
@@ -50,9 +50,9 @@ def parse_limit(option: str, text: str | None, low: float, high: float) -> float
 
 def parse_allowance(text: str) -> Allowance:
     """Read a number of images such as `3`, or a share such as `1%` or `0.5%`. Raises UsageError."""
-    if re.fullmatch(r"\d{1,9}", text):
+    if re.fullmatch(r"[0-9]{1,9}", text):
         return Allowance(count=int(text))
-    found = re.fullmatch(r"(\d{1,3}(?:\.\d{1,6})?)%", text)
+    found = re.fullmatch(r"([0-9]{1,3}(?:\.[0-9]{1,6})?)%", text)
     share = Fraction(found[1]) / 100 if found else Fraction(2)
     if share > 1:
         raise UsageError(f"--allow {to_one_line(text)}: write a number of images, or a share as 1%")

@@ -209,10 +209,16 @@ def _describe_problems(base: StoredRun, new: StoredRun, match: RunMatch) -> Iter
         yield from (f"{to_one_line(run.folder)}: {problem}" for problem in run.problems)
     if match.twice_failed_count:
         count = match.twice_failed_count
-        yield f"{count} image{'s' * (count > 1)} failed in both runs and are not compared"
+        text = (
+            "image failed in both runs and is"
+            if count == 1
+            else "images failed in both runs and are"
+        )
+        yield f"{count} {text} not compared"
     left_out = len(match.unmatched_base) + len(match.unmatched_new)
     if left_out:
-        yield f"{left_out} result{'s' * (left_out > 1)} of only one run are left out"
+        noun = "result of only one run is" if left_out == 1 else "results of only one run are"
+        yield f"{left_out} {noun} left out"
 
 
 def _list_failed(failed: tuple[FailedResult, ...]) -> Iterator[MapDifference]:
