@@ -58,9 +58,9 @@ def encode_junit(difference: RunDifference) -> bytes:
     An image that differs is a failure, unless the run's limits allow so many such images. Names
     have escapes in place of characters that XML cannot hold.
     """
-    by_image: defaultdict[str, list[MapDifference]] = defaultdict(list)
+    by_image: defaultdict[tuple[str, str], list[MapDifference]] = defaultdict(list)
     for item in difference.maps:
-        by_image[item.image].append(item)
+        by_image[item.image_key].append(item)
     suite = ElementTree.Element("testsuite", name="camcli diff", tests=str(len(by_image)))
     failure_count = sum(_add_case(suite, difference, items) for items in by_image.values())
     suite.attrib |= {"failures": str(failure_count), "errors": "0", "skipped": "0"}

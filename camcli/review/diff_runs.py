@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -56,6 +56,12 @@ class MapDifference:
     def image(self) -> str:
         """The name of the image."""
         return self.result.image
+
+    @property
+    def image_key(self) -> tuple[str, str]:
+        """What tells the image from others of the run, whose names may be the same."""
+        result = self.base or self.result
+        return result.image, result.path
 
     @property
     def method(self) -> str:
@@ -122,22 +128,27 @@ class RunDifference:
     @cached_property
     def images(self) -> tuple[str, ...]:
         """The names of the images that were compared."""
-        return tuple(dict.fromkeys(item.image for item in self.maps))
+        return _list_names(self.maps)
 
     @cached_property
     def class_changed_images(self) -> tuple[str, ...]:
         """The names of the images whose predicted class changed."""
-        return tuple(dict.fromkeys(item.image for item in self.maps if item.is_class_changed))
+        return _list_names(item for item in self.maps if item.is_class_changed)
 
     @cached_property
     def differing_images(self) -> tuple[str, ...]:
         """The names of the images in which anything but the class differs."""
-        return tuple(dict.fromkeys(item.image for item in self.maps if item.is_beyond_limits))
+        return _list_names(item for item in self.maps if item.is_beyond_limits)
 
     @cached_property
     def worst_first(self) -> tuple[MapDifference, ...]:
         """The maps, the worst first."""
         return tuple(sorted(self.maps, key=lambda item: item.badness))
+
+
+def _list_names(maps: Iterable[MapDifference]) -> tuple[str, ...]:
+    """The name of each image once; two images may have one name."""
+    return tuple(image for image, _ in dict.fromkeys(item.image_key for item in maps))
 
 
 def compare_runs(

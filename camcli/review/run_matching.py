@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Callable, Hashable, Sequence
+from collections.abc import Callable, Hashable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import TypeVar
 
@@ -45,8 +45,8 @@ class RunMatch:
 def match_runs(base: StoredRun, new: StoredRun) -> RunMatch:
     """Match the results of two runs by image and method.
 
-    Where a run has several results of both, those of the same layers belong together, then those
-    in the same place.
+    Where a run has several results of both, those of the same layers and file belong together, then
+    those of the same layers, then those in the same place.
     """
     base_groups, new_groups = _group_results(base), _group_results(new)
     pairs: list[ResultPair] = []
@@ -54,7 +54,10 @@ def match_runs(base: StoredRun, new: StoredRun) -> RunMatch:
     alone_new: list[StoredResult] = []
     for key in dict.fromkeys([*base_groups, *new_groups]):
         found, left, right = pair_by_key(
-            base_groups.get(key, []), new_groups.get(key, []), lambda result: result.layers
+            base_groups.get(key, []),
+            new_groups.get(key, []),
+            lambda result: (result.layers, result.path),  # names may repeat in a run
+            lambda result: result.layers,
         )
         pairs += found
         alone_base += left
@@ -152,19 +155,29 @@ def _group_results(run: StoredRun) -> dict[tuple[str, str], list[StoredResult]]:
 
 
 def pair_by_key(
-    base: Sequence[T], new: Sequence[T], find_key: Callable[[T], Hashable]
+    base: Sequence[T], new: Sequence[T], *find_keys: Callable[[T], Hashable]
 ) -> tuple[list[tuple[T, T]], list[T], list[T]]:
     """Pair items of equal keys, then the others in their order; and what is left of each side.
 
-    The pairs are in the order of `base`.
+    The first key is tried for all items, then the next one. The pairs are in the order of `base`.
     """
-    by_key: defaultdict[Hashable, list[int]] = defaultdict(list)
-    for index, item in reversed(list(enumerate(new))):
-        by_key[find_key(item)].append(index)
-    partners = [by_key[find_key(item)].pop() if by_key[find_key(item)] else None for item in base]
-    taken = {index for index in partners if index is not None}
-    rest = iter([index for index in range(len(new)) if index not in taken])
-    partners = [next(rest, None) if index is None else index for index in partners]
-    pairs = [(a, new[b]) for a, b in zip(base, partners, strict=True) if b is not None]
-    left = [a for a, b in zip(base, partners, strict=True) if b is None]
-    return pairs, left, [new[index] for index in rest]
+    partners: dict[int, int] = {}
+    for find_key in (*find_keys, _take_any):
+        waiting: defaultdict[Hashable, list[int]] = defaultdict(list)
+        for index in _list_others(new, partners.values()):
+            waiting[find_key(new[index])].append(index)
+        for index in _list_others(base, partners):
+            if same := waiting[find_key(base[index])]:
+                partners[index] = same.pop(0)
+    pairs = [(base[index], new[partners[index]]) for index in sorted(partners)]
+    left = [base[index] for index in _list_others(base, partners)]
+    return pairs, left, [new[index] for index in _list_others(new, partners.values())]
+
+
+def _take_any(_item: object) -> None:
+    """The key of all items: then only their order counts."""
+
+
+def _list_others(items: Sequence[T], taken: Iterable[int]) -> list[int]:
+    known = set(taken)
+    return [index for index in range(len(items)) if index not in known]

@@ -25,12 +25,18 @@ def list_settings_changes(base: StoredRun, new: StoredRun) -> tuple[str, ...]:
     """
     if not base.settings or not new.settings:
         return ()
+    try:
+        return tuple(_iter_changes(base, new))
+    except RecursionError:  # lists in lists, which no run of camcli has
+        return ()
+
+
+def _iter_changes(base: StoredRun, new: StoredRun) -> Iterator[str]:
     before, after = dict(_flatten(base.settings)), dict(_flatten(new.settings))
-    return tuple(
-        f"{to_one_line(name)[:100]}: {_format(before.get(name))}, {_format(after.get(name))}"
-        for name in dict.fromkeys([*before, *after])
-        if before.get(name) != after.get(name) and not name.startswith(IGNORED_NAMES)
-    )
+    for name in dict.fromkeys([*before, *after]):
+        if before.get(name) != after.get(name) and not name.startswith(IGNORED_NAMES):
+            values = f"{_format(before.get(name))}, {_format(after.get(name))}"
+            yield f"{to_one_line(name)[:100]}: {values}"
 
 
 def _flatten(settings: Mapping[str, Any]) -> Iterator[tuple[str, Any]]:

@@ -25,6 +25,7 @@ from stored_runs import result_line, write_run
 
 from camcli.core.errors import UsageError
 from camcli.core.types import Box
+from camcli.review import settings_changes
 from camcli.review.box_overlap import compute_boxes_iou
 from camcli.review.diff_files import encode_junit, iter_diff_lines
 from camcli.review.diff_limits import Allowance, DiffLimits, parse_allowance, parse_limit
@@ -251,6 +252,19 @@ def test_layers_of_one_method_are_matched(compare: Compare) -> None:
     assert not compare(rows, renamed[::-1]).is_same
 
 
+def test_images_of_one_name_are_two_images(compare: Compare) -> None:
+    base = [result_line(path=f"{folder}/a.jpg") for folder in "xy"]
+    new = [line | explained(score=0.9) | {"path": line["path"]} for line in base]
+    found = compare(base, new, DiffLimits(allowance=Allowance(1)))
+    assert not found.is_same
+    assert found.differing_images == found.images == ("a.jpg", "a.jpg")
+    assert len(ElementTree.fromstring(encode_junit(found))[0]) == 2
+    one = compare(base, [base[1]], is_common_only=True)
+    assert [item.base and item.base.path for item in one.maps] == ["y/a.jpg"]
+    elsewhere = [line | {"path": f"/other/{line['path']}"} for line in base]
+    assert compare(base, elsewhere).is_same
+
+
 def classes(*items: tuple[int, list[str]]) -> dict[str, Any]:
     line = result_line()
     (first,) = line["explanations"]
@@ -315,6 +329,21 @@ def test_settings_that_differ_are_named(compare: Compare, tmp_path: Path) -> Non
         (tmp_path / name / "run.json").write_text(json.dumps(content))
     found = compare_runs(open_run(tmp_path / "base"), open_run(tmp_path / "new"))
     assert found.settings_changes == ("model.transform.interpolation: bicubic, bi\\nlinear",)
+
+
+def test_settings_too_deep_to_show_are_no_crash(
+    compare: Compare, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(_value: Any) -> str:
+        raise RecursionError
+
+    compare([result_line()], [result_line()])
+    for name in ("base", "new"):
+        (tmp_path / name / "run.json").write_text(f'{{"state": "done", "device": "{name}"}}')
+    runs = open_run(tmp_path / "base"), open_run(tmp_path / "new")
+    assert compare_runs(*runs).settings_changes == ("device: base, new",)
+    monkeypatch.setattr(settings_changes, "_format", fail)
+    assert compare_runs(*runs).settings_changes == ()
 
 
 # Maps
