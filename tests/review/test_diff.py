@@ -8,6 +8,7 @@ import struct
 import zlib
 from collections.abc import Callable
 from dataclasses import replace
+from html import unescape
 from importlib.resources import files
 from pathlib import Path
 from typing import Any
@@ -18,12 +19,13 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from markdown_it import MarkdownIt
 from numpy.typing import NDArray
 from PIL import Image
 from scipy.stats import pearsonr, spearmanr
 from stored_runs import result_line, write_run
 
-from camcli.core.errors import UsageError
+from camcli.core.errors import UsageError, to_one_line
 from camcli.core.types import Box
 from camcli.review import settings_changes
 from camcli.review.box_overlap import compute_boxes_iou
@@ -601,12 +603,18 @@ def test_markdown_shows_hostile_names_as_text(hostile: RunDifference) -> None:
         assert name.isprintable()
 
 
+def test_a_reader_of_markdown_finds_the_names(hostile: RunDifference) -> None:
+    """markdown-it-py comes with Rich."""
+    reader = MarkdownIt("commonmark").enable("table")
+    page = reader.render(encode_summary(hostile, SUMMARY_BYTES).decode())
+    (body,) = ElementTree.fromstring(f"<page>{page.replace('<br>', ' ')}</page>").iter("tbody")
+    names = ["".join(row[0].itertext()) for row in body]
+    assert names == [to_one_line(name) for name in HOSTILE_NAMES]
+    assert {element.tag for element in body.iter()} == {"tbody", "tr", "td", "code"}
+
+
 @pytest.mark.parametrize("name", HOSTILE_NAMES)
 def test_escapes_are_undone_by_html(name: str) -> None:
-    from html import unescape
-
-    from camcli.core.errors import to_one_line
-
     assert unescape(escape_markdown(name)) == to_one_line(name)
 
 
