@@ -29,6 +29,7 @@ COMMAND_SUMMARIES: Mapping[str, str] = {
     "models": "List model names: built-in, timm, torchvision.",
     "doctor": "Check the installation: versions, devices, weights and folders.",
     "evaluate": "Measure maps against ground truth, or against the network itself.",
+    "diff": "Compare two runs of explain: classes, scores, maps and boxes; for CI.",
     "train": "Train a head that makes maps: TS-CAM for a ViT, CAM for a CNN.",
 }
 

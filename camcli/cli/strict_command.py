@@ -13,7 +13,13 @@ from typer.core import TyperCommand, TyperGroup
 
 from camcli.core.errors import UsageError, format_suggestion
 
-EXAMPLES = {"INPUT": "photo.jpg", "DATASET": "birds/", "DATA": "photos/"}  # of an argument
+EXAMPLES = {  # of an argument
+    "INPUT": "photo.jpg",
+    "DATASET": "birds/",
+    "DATA": "photos/",
+    "BASE": "baseline camcli-out",
+    "NEW": "baseline camcli-out",
+}
 
 
 class StrictCommand(TyperCommand):
