@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import json
 import os
 import sys
 import time
@@ -63,6 +64,11 @@ def print_data(text: str) -> None:
     except OSError as error:
         _discard_stream(sys.stdout)
         raise StorageError(f"cannot write to standard output: {error.strerror}") from None
+
+
+def print_json(document: object) -> None:
+    """Print data as one JSON document."""
+    print_data(json.dumps(document, indent=2))
 
 
 def print_error(text: object) -> None:
