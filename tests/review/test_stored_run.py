@@ -23,8 +23,8 @@ def test_a_run_has_its_results_and_failures(tmp_path: Path) -> None:
     run = open_run(write_run(tmp_path, result_line(), failed))
     (result,) = run
     assert run.failures == (Failure("b.jpg", "b.jpg", "truncated"),)
-    assert run.problems == ()
-    assert result.view == (0, 0, 40, 20)
+    assert not run.problems
+    assert list(result.view) == [0, 0, 40, 20]
     assert result.explanations[0].boxes == (Box(1, 2, 30, 20, 0.5),)
     assert result.is_right is False
     assert run.methods == ("gradcam",)
