@@ -47,7 +47,9 @@ def test_the_names_of_an_explanation_are_text(tmp_path: Path) -> None:
     assert "&lt;img onerror=alert(2)&gt;" in page
 
 
-def test_a_real_run_is_opened_again(cli: Cli, picture: Path, tmp_path: Path) -> None:
+def test_a_real_run_is_opened_again(
+    cli: Cli, picture: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     ran = cli("explain", picture, *PHOTOS[:1], "--target", "top:2", "--threshold", "0.5")
     assert ran.status == 0, ran.err
     run = camcli.open_run("camcli-out")
@@ -56,6 +58,8 @@ def test_a_real_run_is_opened_again(cli: Cli, picture: Path, tmp_path: Path) -> 
     assert [result.image for result in run] == [line["image"] for line in ran.lines]
     assert run.summary() == "camcli-out: 2 images, 2 results, gradcam, tf_efficientnet_lite0"
     assert run._repr_html_().count("data:image/jpeg") == 4
+    text = (Path(__file__).parent.parent.parent / "docs" / "python.md").read_text("utf-8")
+    (example,) = [block for block in text.split("```") if "open_run(" in block]
     table = pytest.importorskip("pandas") and run.to_dataframe()
     lines = [(line, each) for line in ran.lines for each in line["explanations"]]
     assert len(table) == len(lines) == 4
@@ -65,3 +69,6 @@ def test_a_real_run_is_opened_again(cli: Cli, picture: Path, tmp_path: Path) -> 
         assert (row.predicted, row.targets) == (each["predicted"], each["targets"])
         assert row.boxes == each["boxes"]
         assert row.files == each["files"]
+    capsys.readouterr()
+    exec(example.removeprefix("python"), {})
+    assert "class_name" in capsys.readouterr().out
