@@ -63,7 +63,7 @@ class TerminalScreen:
     def fit_size(self, size: tuple[int, int]) -> tuple[int, int]:
         """The size (width, height) in which a picture fills the screen; it keeps its shape."""
         scale = min(self.max_size[0] / size[0], self.max_size[1] / size[1])
-        return max(1, int(size[0] * scale)), max(1, int(size[1] * scale))
+        return max(1, round(size[0] * scale)), max(1, round(size[1] * scale))
 
     def draw(self, picture: Image, caption: str) -> None:
         """Print a picture of a fitting size, and a line below it."""

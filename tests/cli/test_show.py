@@ -7,6 +7,7 @@ import os
 import re
 import subprocess
 import sys
+from dataclasses import dataclass, field
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -22,8 +23,12 @@ pytest.importorskip("pyte")
 
 from terminals import COLORS, COLUMNS, run_in_terminal
 
+from camcli.cli.runners import show_overlays
+from camcli.cli.terminal_pictures import TerminalScreen
+
 DRAW = """
 import sys
+from dataclasses import dataclass, field
 from PIL import Image
 from camcli.cli.terminal_pictures import open_screen
 screen = open_screen()
@@ -169,3 +174,55 @@ def test_without_a_terminal_there_is_one_line_and_no_escape(picture: Path, tmp_p
         "camcli goes on without pictures"
     )
     assert [line.split()[0] for line in others] == ["1", "results"]
+
+
+@dataclass(frozen=True)
+class RecordingScreen(TerminalScreen):
+    """A screen that keeps what is drawn on it."""
+
+    drawn: list[tuple[tuple[int, int], str]] = field(default_factory=list)
+
+    def draw(self, picture: Image.Image, caption: str) -> None:
+        self.drawn.append((picture.size, caption))
+
+
+@pytest.fixture
+def screen(monkeypatch: pytest.MonkeyPatch) -> RecordingScreen:
+    found = RecordingScreen(40, 20, (40, 40))
+    monkeypatch.setattr(show_overlays, "open_screen", lambda: found)
+    return found
+
+
+def test_of_many_classes_the_first_are_shown(
+    cli: Cli, picture: Path, screen: RecordingScreen
+) -> None:
+    ran = cli("explain", picture, "--target", "top:12", "--save", "boxes", "--show")
+    assert ran.status == 0, ran.err
+    assert "2 more classes of this image are not shown" in ran.err.splitlines()
+    classes = [each["class_name"] for each in ran.lines[0]["explanations"]]
+    assert [size for size, _ in screen.drawn] == [(40, 27)] * 10
+    for name, (_, caption) in zip(classes, screen.drawn, strict=False):
+        assert caption.startswith(f"photo.png · {name} 0.")
+
+
+def test_images_keep_their_order_and_what_fails_shows_nothing(
+    cli: Cli, tmp_path: Path, screen: RecordingScreen
+) -> None:
+    (tmp_path / "in").mkdir()
+    for number in range(12):
+        Image.effect_noise((30 + number, 20), 90).save(tmp_path / "in" / f"{number:02}.png")
+    (tmp_path / "in" / "05.png").write_text("no picture")
+    ran = cli("explain", "in", "--show", "--save", "boxes", "--format", "quiet", "--workers", 4)
+    assert ran.status == 1
+    shown = [caption.partition(".")[0] for _, caption in screen.drawn]
+    assert shown == [f"{number:02}" for number in range(12) if number != 5]
+
+
+def test_a_map_without_an_answer_is_not_drawn(
+    cli: Cli, picture: Path, screen: RecordingScreen
+) -> None:
+    command = ("explain", picture, "--model", "vit_lite0", "--method", "gradcam", "--show")
+    ran = cli(*command, "--layers", "blocks.3", "--layers", "blocks.2", "--save", "boxes")
+    statuses = [line["explanations"][0]["map_status"] for line in ran.lines]
+    assert statuses == ["zero_gradient", "ok"]  # the last block's patches do not reach the class
+    assert len(screen.drawn) == 1
