@@ -45,6 +45,8 @@ if TYPE_CHECKING:
     from camcli.methods.registry import Method as Method
     from camcli.methods.registry import method as method
     from camcli.models.model import Model as Model
+    from camcli.review.stored_run import StoredRun as StoredRun
+    from camcli.review.stored_run import open_run as open_run
 
 __version__ = "0.1.0"
 
@@ -64,6 +66,7 @@ _MODULES = {
     "camcli.evaluation.report": ("LocalizationReport",),
     "camcli.methods.registry": ("Method", "method"),
     "camcli.models.model": ("Model",),
+    "camcli.review.stored_run": ("StoredRun", "open_run"),
 }
 _MODULE_OF = {name: module for module, names in _MODULES.items() for name in names}
 

@@ -15,6 +15,9 @@ from camcli.core.types import Box, ClassExplanation, MapStatus, Result
 from camcli.io.pictures import draw_explanation, draw_result_grid, encode_image, mark_region
 from camcli.io.results import explanation_to_json, sample_to_json
 from camcli.io.writers import DEFAULT_ALPHA, BlendName, DrawingStyle
+from camcli.review.notebook_view import CardPart, create_card_html, describe_class
+
+NOTEBOOK_PIXELS = 640  # of the longer side: a notebook keeps each picture in its file
 
 
 @dataclass(frozen=True, slots=True, repr=False)
@@ -144,6 +147,14 @@ class Explanation:
             "layers": list(self.layers),
             **explanation_to_json(self.found),
         }
+
+    def _repr_html_(self) -> str:
+        picture = self.overlay(boxes=True)
+        picture.thumbnail((NOTEBOOK_PIXELS, NOTEBOOK_PIXELS))
+        about = describe_class(self.found.title, self.status, self.is_predicted, len(self.boxes))
+        part = CardPart(about, encode_image(picture, "jpg"))
+        names = (self.name, self.method, ", ".join(self.layers))
+        return create_card_html(" · ".join(filter(None, names)), [part])
 
     def _repr_png_(self) -> bytes:
         return encode_image(self.overlay(boxes=True), "png")

@@ -129,6 +129,15 @@ class ExplainOutputArguments:
     boxes: Boxes = "largest"
     caption: Caption = "below"
     scale: Scale = "image"
+    show: Annotated[
+        bool,
+        Option(
+            "--show",
+            metavar=NO_TYPE,
+            help="Also draw each overlay in the terminal.",
+            rich_help_panel=OUTPUT,
+        ),
+    ] = False
     format_: FormatName = "auto"
 
 

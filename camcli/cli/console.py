@@ -3,15 +3,20 @@
 from __future__ import annotations
 
 import io
+import json
 import os
 import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass, field
 from datetime import timedelta
+from typing import TYPE_CHECKING
 
 from camcli.core.errors import StorageError, to_one_line
+
+if TYPE_CHECKING:
+    from rich.console import RenderableType
 
 LOG_INTERVAL_SECONDS = 30.0  # between two lines of progress in a log file
 MAX_ERROR_CHARACTERS = 1500  # a name in a message can have any length
@@ -61,6 +66,11 @@ def print_data(text: str) -> None:
         raise StorageError(f"cannot write to standard output: {error.strerror}") from None
 
 
+def print_json(document: object) -> None:
+    """Print data as one JSON document."""
+    print_data(json.dumps(document, indent=2))
+
+
 def print_error(text: object) -> None:
     """Print an error as one line."""
     line = to_one_line(text)
@@ -81,6 +91,16 @@ def print_notice(text: str) -> None:
     """Print what camcli chose by itself; an empty text prints nothing."""
     if text:
         print_info(to_one_line(text))
+
+
+def print_renderable(renderable: RenderableType, width: int, height: int) -> None:
+    """Print what rich draws for people, in at most `width` x `height` characters."""
+    from rich.console import Console
+
+    try:
+        Console(stderr=True, highlight=False, width=width, height=height).print(renderable)
+    except OSError:
+        _discard_stream(sys.stderr)
 
 
 def flush_output() -> None:
@@ -112,10 +132,14 @@ def is_jsonl_output(output_format: str) -> bool:
 
 @dataclass(frozen=True, slots=True)
 class ProgressReporter:
-    """Callbacks for progress: `advance(count)` images, `update_inner(done, total)` in one."""
+    """Callbacks for progress: `advance(count)` images, `update_inner(done, total)` in one.
+
+    Within `pause()` no bar is on the terminal, so that pictures can be drawn there.
+    """
 
     advance: Callable[..., None] = lambda _count=1: None
     update_inner: Callable[[int, int], None] = lambda _done, _total: None
+    pause: Callable[[], AbstractContextManager[None]] = nullcontext
 
 
 @dataclass(slots=True)
@@ -184,4 +208,12 @@ def show_progress(description: str, total: int, quiet: bool) -> Iterator[Progres
             bar.update(inner_task, completed=done, total=total, visible=done < total)
             bar.refresh()
 
-        yield ProgressReporter(advance, update_inner)
+        @contextmanager
+        def pause() -> Iterator[None]:
+            bar.stop()
+            try:
+                yield
+            finally:
+                bar.start()
+
+        yield ProgressReporter(advance, update_inner, pause)

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
-from pathlib import PurePosixPath, PureWindowsPath
+from dataclasses import dataclass, field
+from pathlib import Path, PurePosixPath, PureWindowsPath
 from typing import Any, TypeVar
 
-from camcli.core.types import Box, Failure, format_class_label
+from camcli.core.errors import to_one_line
+from camcli.core.types import Box, Failure, format_class_label, format_title
 
 T = TypeVar("T")
 Rectangle = tuple[float, float, float, float]  # left, top, right, bottom in pixels of the image
@@ -43,13 +44,20 @@ class StoredExplanation:
         """The class and its rivals: "tabby", "tabby vs lynx"."""
         return format_class_label(self.class_name, self.rival_names, is_low=self.is_low)
 
+    @property
+    def title(self) -> str:
+        """The class and its score: "tabby 0.83"; empty without a class."""
+        if self.score is None:
+            return self.class_label
+        return format_title(self.class_label, self.score, self.score_kind)
 
-@dataclass(frozen=True, slots=True)
+
+@dataclass(frozen=True, slots=True, repr=False)
 class StoredResult:
     """One line of results.jsonl: what a method found in an image of `width` x `height` pixels.
 
     `view` is the rectangle of the image that the map covers: a part of the image after a crop, more
-    than the image after padding.
+    than the image after padding. `folder` is the run's folder, which `files` are relative to.
     """
 
     image: str
@@ -63,6 +71,7 @@ class StoredResult:
     explanations: tuple[StoredExplanation, ...]
     view: Rectangle
     refine: str = ""
+    folder: Path | None = field(default=None, compare=False)
 
     @property
     def is_right(self) -> bool | None:
@@ -72,6 +81,22 @@ class StoredResult:
         """
         known = [e for e in self.explanations if any(map(_names_truth, e.targets))]
         return known[0].is_predicted if known else None
+
+    def __repr__(self) -> str:
+        shown = "; ".join(map(_format_explanation, self.explanations[:3]))
+        more = "; …" if len(self.explanations) > 3 else ""
+        return f"StoredResult({self.image!r}, {to_one_line(self.method)}: {shown}{more})"
+
+    def _repr_html_(self) -> str:
+        from camcli.review.notebook_view import create_result_html
+
+        return create_result_html(self)
+
+
+def _format_explanation(shown: StoredExplanation) -> str:
+    """The class, its score, its status and its boxes, for people."""
+    boxes = " ".join(f"{box.x1},{box.y1}-{box.x2},{box.y2}" for box in shown.boxes[:3])
+    return ", ".join(filter(None, map(to_one_line, (shown.title, shown.map_status, boxes))))
 
 
 def _names_truth(target: str) -> bool:

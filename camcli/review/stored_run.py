@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from camcli.core.errors import UsageError, to_one_line
 from camcli.core.types import Failure
@@ -13,10 +13,15 @@ from camcli.io.results import RESULTS_FILE, RUN_FILE
 from camcli.review.json_files import load_json_object, parse_lines
 from camcli.review.result_lines import StoredResult, parse_result
 
+if TYPE_CHECKING:
+    from pandas import DataFrame
 
-@dataclass(frozen=True, slots=True)
+
+@dataclass(frozen=True, slots=True, repr=False)
 class StoredRun:
     """The results of a run, in the order of results.jsonl, and what is known of the run.
+
+    A notebook shows it with its first pictures.
 
     `settings` is the content of run.json, or empty without it. `problems` says in plain lines what
     is missing or damaged. `results` and `failures` have one entry for each valid line.
@@ -43,6 +48,47 @@ class StoredRun:
         """The names of the methods, in order of first appearance."""
         return tuple(dict.fromkeys(result.method for result in self.results))
 
+    def summary(self) -> str:
+        """A line that says what the run holds, then a line for each problem."""
+        images = {result.path for result in self.results}
+        models = dict.fromkeys(result.model for result in self.results)
+        parts = [
+            _format_count(len(images), "image"),
+            _format_count(len(self.results), "result"),
+            *([_format_names(self.methods)] if self.methods else []),
+            *([_format_names(models)] if models else []),
+            *([f"{len(self.failures)} failed"] if self.failures else []),
+        ]
+        return "\n".join([f"{to_one_line(self.folder)}: {', '.join(parts)}", *self.problems])
+
+    def to_dataframe(self) -> DataFrame:
+        """A table of pandas: a row for each image, method and class.
+
+        Columns have the names of the fields of results.jsonl. `x1` to `y2` and `box_score` are of
+        the largest box; `boxes` has all of them. Raises UsageError if pandas is not installed.
+        """
+        from camcli.review.result_table import create_dataframe
+
+        return create_dataframe(self.results)
+
+    def __repr__(self) -> str:
+        return f"StoredRun({self.summary().splitlines()[0]})"
+
+    def _repr_html_(self) -> str:
+        from camcli.review.notebook_view import create_run_html
+
+        return create_run_html(self)
+
+
+def _format_count(count: int, noun: str) -> str:
+    return f"{count} {noun}{'s' * (count != 1)}"
+
+
+def _format_names(names: Iterable[str]) -> str:
+    """The first names, as text of one line."""
+    shown = [to_one_line(name)[:80] for name in names]
+    return ", ".join(shown[:5]) + (", …" if len(shown) > 5 else "")
+
 
 def open_run(folder: str | Path) -> StoredRun:
     """Read a run's folder: results.jsonl, and run.json if it is there.
@@ -57,7 +103,7 @@ def open_run(folder: str | Path) -> StoredRun:
             "name the output folder of `camcli explain`"
         )
     parsed, line_problems = parse_lines(folder / RESULTS_FILE, parse_result)
-    results = tuple(item for item in parsed if isinstance(item, StoredResult))
+    results = tuple(replace(r, folder=folder) for r in parsed if isinstance(r, StoredResult))
     failures = tuple(item for item in parsed if isinstance(item, Failure))
     settings, settings_problems = load_settings(folder)
     problems = (*settings_problems, *line_problems, *_describe_outside(results))

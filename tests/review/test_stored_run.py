@@ -23,7 +23,7 @@ def test_a_run_has_its_results_and_failures(tmp_path: Path) -> None:
     (result,) = run
     assert run.failures == (Failure("b.jpg", "b.jpg", "truncated"),)
     assert not run.problems
-    assert result.view == (0.0, 0.0, 40.0, 20.0)
+    assert list(result.view) == [0, 0, 40, 20]
     assert result.explanations[0].boxes == (Box(1, 2, 30, 20, 0.5),)
     assert result.is_right is False
     assert run.methods == ("gradcam",)

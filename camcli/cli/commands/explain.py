@@ -72,6 +72,7 @@ NON_RESULT_OPTIONS = {
     "output",
     "overwrite",
     "resume",
+    "show",
     "on_error",
     "format_",
     "checkpoint",
@@ -127,6 +128,7 @@ def explain(
 
     from camcli.cli.runners.measure_scale import measure_scale
     from camcli.cli.runners.run_explain import run_explain
+    from camcli.cli.runners.show_overlays import create_overlay_show
     from camcli.engine.plan import plan_suitable_methods
     from camcli.runs.explain_run import ExplainTask
     from camcli.runs.run_config import RunConfig
@@ -179,7 +181,8 @@ def explain(
             resume=output.resume,
             stop_on_error=output.on_error == "stop",
         )
-        status = run_explain(task, output.format_, style if SHEET in kinds else None)
+        show = create_overlay_show(style) if output.show else None
+        status = run_explain(task, output.format_, style if SHEET in kinds else None, show)
         if output.report:
             print_report(own_folder)
     return status or int(bool(plan.left_out))

@@ -10,7 +10,13 @@ from typing import TYPE_CHECKING, Annotated, Literal
 from typer import Argument, Option
 
 from camcli.cli.completions import complete_models
-from camcli.cli.console import print_data, print_info, print_notice, print_table
+from camcli.cli.console import (
+    print_data,
+    print_info,
+    print_json,
+    print_notice,
+    print_table,
+)
 from camcli.cli.declarations import (
     MODEL,
     NO_TYPE,
@@ -70,8 +76,12 @@ def layers(
         ),
     ] = False,
     format_: Annotated[
-        Literal["table", "jsonl"],
-        Option("--format", help="Print a table or JSON lines.", rich_help_panel=OUTPUT),
+        Literal["table", "json", "jsonl"],
+        Option(
+            "--format",
+            help="Print a table, one JSON document, or JSON lines.",
+            rich_help_panel=OUTPUT,
+        ),
     ] = "table",
     logits: LogitsName = None,
     device: Device = "auto",
@@ -125,6 +135,9 @@ def layers(
         for layer in loaded.layers
         if every or tree or layer == default or _is_numbered(layer, options[layer.name])
     ]
+    if format_ == "json":
+        print_json(rows)
+        return 0
     if format_ == "jsonl":
         for row in rows:
             print_data(json.dumps(row))

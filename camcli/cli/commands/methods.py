@@ -11,7 +11,7 @@ from typing import Annotated, Any, Literal
 from typer import Argument, Option
 
 from camcli.cli.completions import complete_methods
-from camcli.cli.console import print_data, print_error, print_table
+from camcli.cli.console import print_data, print_error, print_json, print_table
 from camcli.core.errors import UsageError
 from camcli.methods.plugins import list_installed_methods, load_installed_method
 from camcli.methods.registry import METHODS, Method, find_method
@@ -28,16 +28,21 @@ def methods(
         ),
     ] = None,
     format_: Annotated[
-        Literal["table", "jsonl", "markdown"],
-        Option("--format", help="Print a table, JSON lines, or the table of the documentation."),
+        Literal["table", "json", "jsonl", "markdown"],
+        Option(
+            "--format",
+            help="Print a table, one JSON document, JSON lines, or the table of the documentation.",
+        ),
     ] = "table",
 ) -> int:
     """List the methods: inputs, network types, cost and paper."""
     if name:
-        print_data(_format_method(find_method(name)))
+        _print_method(find_method(name), format_)
         return 0
     rows = [_create_method_row(method) for method in _list_methods()]
-    if format_ == "jsonl":
+    if format_ == "json":
+        print_json(rows)
+    elif format_ == "jsonl":
         for row in rows:
             print_data(json.dumps(row))
     elif format_ == "markdown":
@@ -47,6 +52,26 @@ def methods(
         cells = [[_format_cell(row, key) for key in row if key != "what"] for row in rows]
         print_table([[key for key in rows[0] if key != "what"], *cells])
     return 0
+
+
+def _print_method(method: Method, format_: str) -> None:
+    if format_ == "json":
+        print_json(_create_method_document(method))
+    elif format_ == "jsonl":
+        print_data(json.dumps(_create_method_document(method)))
+    else:
+        print_data(_format_method(method))
+
+
+def _create_method_document(method: Method) -> dict[str, Any]:
+    """All that camcli knows of a method, for programs."""
+    return {
+        **_create_method_row(method),
+        "inputs": list(method.input_names),
+        "options": dict(method.options),
+        "choices": {key: list(values) for key, values in method.choices.items()},
+        "description": inspect.getdoc(method.function) or "",
+    }
 
 
 def _list_methods() -> list[Method]:

@@ -5,11 +5,11 @@ from __future__ import annotations
 import fnmatch
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any, Literal
 
 from typer import Argument, Option
 
-from camcli.cli.console import print_data, print_info
+from camcli.cli.console import print_data, print_info, print_json
 from camcli.cli.declarations import NO_TYPE
 from camcli.core.errors import UsageError, format_suggestion
 from camcli.models.zoo.model_files import CHECKPOINT_SUFFIXES
@@ -33,6 +33,10 @@ def models(
             " folder.",
         ),
     ] = False,
+    format_: Annotated[
+        Literal["table", "json"],
+        Option("--format", help="Print a name on each line, or one JSON document."),
+    ] = "table",
 ) -> int:
     """List model names: built-in, timm, torchvision."""
     from camcli.models.zoo.libraries import list_model_names
@@ -44,20 +48,26 @@ def models(
         raise UsageError(f"no model matches {pattern!r}{format_suggestion(str(pattern), known)}")
     rows = list(_iter_rows(names, loadable=loadable))
     if loadable:
-        rows += [f"{name}  (a file here)" for name in fnmatch.filter(_list_weights_files(), wanted)]
+        files = fnmatch.filter(_list_weights_files(), wanted)
+        rows += [{"model": name, "embedded": False, "file": True} for name in files]
+    if format_ == "json":
+        print_json(rows)
+        return 0
     for row in rows:
-        print_data(row)
+        note = "  (a file here)" if row["file"] else "  (embedded)" if row["embedded"] else ""
+        print_data(f"{row['model']}{note}")
     print_info(_format_summary(len(rows), pattern, loadable=loadable))
     return 0
 
 
-def _iter_rows(names: Sequence[str], *, loadable: bool) -> Iterator[str]:
+def _iter_rows(names: Sequence[str], *, loadable: bool) -> Iterator[dict[str, Any]]:
+    """A row for each name: whether camcli contains its weights, and whether it is a file here."""
     from camcli.models.zoo.libraries import find_library
 
     for name in names:
         library = find_library(name)
         if not loadable or library.is_cached(name):
-            yield f"{name}  (embedded)" if library.ships_weights else name
+            yield {"model": name, "embedded": library.ships_weights, "file": False}
 
 
 def _list_weights_files() -> list[str]:

@@ -13,6 +13,7 @@ from camcli.cli.interrupts import StopFlag, handle_interrupts
 from camcli.cli.options import OutputFormat
 from camcli.cli.problem_lines import ProblemLines
 from camcli.cli.result_rows import create_result_printer
+from camcli.cli.runners.show_overlays import OverlayShow
 from camcli.cli.summary import (
     choose_first_picture,
     print_problems,
@@ -30,19 +31,25 @@ MAX_COMMAND_CHARACTERS = 300  # the longest command that is repeated to the user
 
 
 def run_explain(
-    task: ExplainTask, output_format: OutputFormat, sheet_style: DrawingStyle | None = None
+    task: ExplainTask,
+    output_format: OutputFormat,
+    sheet_style: DrawingStyle | None = None,
+    show: OverlayShow | None = None,
 ) -> int:
     """Explain every image that has no result yet, and print. Returns the exit status.
 
     With `sheet_style`, a run that comes to its end also writes one sheet of its first images.
+    `show` draws the overlays in the terminal.
     """
     sheet = sheet_style and ExplainSheet.from_config(task.config, task.sources, sheet_style)
     if sheet:
         task = replace(task, write_files=sheet.collect_from(task.write_files))
+    if show:
+        task = replace(task, write_files=show.collect_from(task.write_files))
     run, problems = ExplainRun.from_task(task), ProblemLines()
     try:
         with handle_interrupts() as stop, run.open_folder() as log:
-            _print_lines(run, log, stop, output_format, problems)
+            _print_lines(run, log, stop, output_format, problems, show)
             if sheet and run.ending == "done":
                 run.counts.first_files = {"sheet": sheet.write(task.output)}
                 _print_sheet_limit(sheet, len(task.sources))
@@ -71,6 +78,7 @@ def _print_lines(
     stop: StopFlag,
     output_format: OutputFormat,
     problems: ProblemLines,
+    show: OverlayShow | None,
 ) -> None:
     requests = run.task.config.requests
     print_result = create_result_printer(output_format, run.task.sources, requests)
@@ -85,6 +93,9 @@ def _print_lines(
             for line in image_lines:
                 print_problems(line, problems)
                 print_result(line)
+                if show:
+                    with bar.pause():
+                        show.draw(line)
                 for note in run.state.notes[printed_notes:]:
                     print_notice(note)
                 printed_notes = len(run.state.notes)
