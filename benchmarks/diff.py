@@ -22,8 +22,8 @@ from pathlib import Path
 from typing import Any
 
 from camcli.io.discovery import IMAGE_SUFFIXES
-from camcli.review.diff_files import DIFF_FILE
-from camcli.review.diff_statistics import compute_low_values
+from camcli.review.diff.diff_files import DIFF_FILE
+from camcli.review.diff.diff_statistics import compute_low_values
 
 NETWORK = "tf_efficientnet_lite0"
 METHOD = "gradcam"

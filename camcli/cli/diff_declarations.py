@@ -11,7 +11,7 @@ from typer import Option
 
 from camcli.cli.declarations import NO_TYPE, OUTPUT
 from camcli.core.errors import UsageError, to_one_line
-from camcli.review.diff_limits import DiffLimits, parse_allowance, parse_limit
+from camcli.review.diff.diff_limits import DiffLimits, parse_allowance, parse_limit
 
 LIMITS = "Limits"  # help panel
 SUMMARY_VARIABLE = "GITHUB_STEP_SUMMARY"
@@ -107,6 +107,14 @@ class DiffOutputArguments:
         Option(
             metavar="FILE",
             help="Write a JUnit report with a test case for each image.",
+            rich_help_panel=OUTPUT,
+        ),
+    ] = None
+    report: Annotated[
+        Path | None,
+        Option(
+            metavar="FILE",
+            help="Write an HTML page with base, new and difference side by side, the worst first.",
             rich_help_panel=OUTPUT,
         ),
     ] = None

@@ -13,7 +13,7 @@ PAGE_FILE = "report.html"
 
 def write_page(folder: Path, page_file: Path, *, embed: bool = False) -> Path:
     """Write the page of a folder and print its size and its problems. Returns the file."""
-    from camcli.review.write_page import write_report
+    from camcli.review.pages.write_page import write_report
 
     page = write_report(folder, page_file, embed=embed)
     for note in page.notes:

@@ -27,13 +27,13 @@ from stored_runs import result_line, write_run
 
 from camcli.core.errors import UsageError, to_one_line
 from camcli.core.types import Box
-from camcli.review import settings_changes
-from camcli.review.box_overlap import compute_boxes_iou
-from camcli.review.diff_files import encode_junit, iter_diff_lines
-from camcli.review.diff_limits import Allowance, DiffLimits, parse_allowance, parse_limit
-from camcli.review.diff_runs import RunDifference, compare_runs
-from camcli.review.diff_statistics import compute_low_values, format_statistics, format_verdict
-from camcli.review.diff_summary import (
+from camcli.review.diff import settings_changes
+from camcli.review.diff.box_overlap import compute_boxes_iou
+from camcli.review.diff.diff_files import encode_junit, iter_diff_lines
+from camcli.review.diff.diff_limits import Allowance, DiffLimits, parse_allowance, parse_limit
+from camcli.review.diff.diff_runs import RunDifference, compare_runs
+from camcli.review.diff.diff_statistics import compute_low_values, format_statistics, format_verdict
+from camcli.review.diff.diff_summary import (
     SUMMARY_BYTES,
     append_summary,
     encode_summary,

@@ -13,7 +13,7 @@ from camcli.core.errors import to_one_line
 from camcli.review.stored_run import open_run
 
 if TYPE_CHECKING:
-    from camcli.review.diff_runs import MapDifference, RunDifference
+    from camcli.review.diff.diff_runs import MapDifference, RunDifference
 
 TABLE_HEAD = ("image", "method", "class", "score", "correlation", "box IoU", "why")
 MAX_NAME_CHARACTERS = 40
@@ -37,13 +37,14 @@ def diff(
 
     For example: camcli diff baseline new --allow 1% --junit camcli.xml
     """
-    from camcli.review.diff_files import DIFF_FILE
-    from camcli.review.diff_runs import compare_runs
+    from camcli.review.diff.diff_files import DIFF_FILE
+    from camcli.review.diff.diff_runs import compare_runs
 
     allowed = limits.parse()
     summaries = output.list_summary_files()
     folder_files = (output.output / DIFF_FILE,) if output.output else ()
-    output.check_files_free((*folder_files, *((output.junit,) if output.junit else ())))
+    others = [file for file in (output.junit, output.report) if file]
+    output.check_files_free((*folder_files, *others))
     base_run, new_run = open_run(base), open_run(new)
     with show_progress("comparing", len(base_run), output.format_ == "quiet") as progress:
         difference = compare_runs(
@@ -62,11 +63,13 @@ def diff(
 def _write_files(
     difference: RunDifference, output: DiffOutputArguments, summaries: list[Path]
 ) -> None:
-    from camcli.review.diff_files import write_diff_lines, write_junit_file
-    from camcli.review.diff_summary import append_summary
+    from camcli.review.diff.diff_files import write_diff_lines, write_junit_file
+    from camcli.review.diff.diff_summary import append_summary
 
     if output.output:
         write_diff_lines(difference, output.output)
+    if output.report:
+        _write_page(difference, output.report)
     if output.junit:
         write_junit_file(difference, output.junit)
     for path in summaries:
@@ -74,10 +77,19 @@ def _write_files(
             print_error(f"{path} is full, so the summary is left out; GitHub shows up to 1024 kB")
 
 
+def _write_page(difference: RunDifference, page_file: Path) -> None:
+    from camcli.io.files import write_file
+    from camcli.review.pages.diff_page import create_diff_page
+    from camcli.review.pages.render_page import render_page
+
+    write_file(page_file, render_page(create_diff_page(difference, page_file.parent)))
+    print_info(f"open {to_one_line(page_file)}")
+
+
 def _print_difference(difference: RunDifference, output: DiffOutputArguments) -> None:
     if output.format_ == "jsonl":
         from camcli.io.jsonl import to_json_line
-        from camcli.review.diff_files import iter_diff_lines
+        from camcli.review.diff.diff_files import iter_diff_lines
 
         for line in iter_diff_lines(difference):
             print_data(to_json_line(line))
@@ -113,7 +125,7 @@ def _shorten(name: str) -> str:
 
 
 def _print_verdict(difference: RunDifference) -> None:
-    from camcli.review.diff_statistics import format_statistics, format_verdict
+    from camcli.review.diff.diff_statistics import format_statistics, format_verdict
 
     for problem in difference.problems:
         print_error(problem)

@@ -9,8 +9,8 @@ from typing import Any
 from camcli.core.types import Failure, format_title
 from camcli.io.file_names import COMPARISON_FILE
 from camcli.review.json_files import parse_lines
-from camcli.review.page_data import PageItem, ReportPage, Rows, Tile
-from camcli.review.page_links import link_to_file
+from camcli.review.pages.page_data import PageItem, ReportPage, Rows, Tile
+from camcli.review.pages.page_links import link_to_file
 from camcli.review.result_lines import LineError, is_inside_folder, read_field, read_number
 
 

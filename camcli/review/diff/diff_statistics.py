@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import dataclass
 
-from camcli.review.diff_runs import RunDifference
+from camcli.review.diff.diff_runs import RunDifference
 
 
 @dataclass(frozen=True, slots=True)

@@ -8,16 +8,15 @@ from functools import cached_property
 from pathlib import Path
 
 from camcli.core.errors import UsageError, to_one_line
-from camcli.review.diff_limits import DiffLimits
-from camcli.review.diff_reasons import (
+from camcli.review.diff.diff_limits import DiffLimits
+from camcli.review.diff.diff_reasons import (
     REASON_KINDS,
     DiffReason,
     find_reasons,
     format_class,
 )
-from camcli.review.map_measures import MAP_KIND, MapMeasures, measure_maps
-from camcli.review.result_lines import StoredExplanation, StoredResult
-from camcli.review.run_matching import (
+from camcli.review.diff.map_measures import MAP_KIND, MapMeasures, measure_maps
+from camcli.review.diff.run_matching import (
     FailedResult,
     ResultPair,
     RunMatch,
@@ -25,7 +24,8 @@ from camcli.review.run_matching import (
     match_explanations,
     match_runs,
 )
-from camcli.review.settings_changes import list_settings_changes
+from camcli.review.diff.settings_changes import list_settings_changes
+from camcli.review.result_lines import StoredExplanation, StoredResult
 from camcli.review.stored_run import StoredRun
 
 

@@ -7,10 +7,10 @@ from dataclasses import dataclass
 from typing import Literal
 
 from camcli.core.errors import to_one_line
-from camcli.review.diff_limits import DiffLimits
-from camcli.review.map_measures import MapMeasures
+from camcli.review.diff.diff_limits import DiffLimits
+from camcli.review.diff.map_measures import MapMeasures
+from camcli.review.diff.run_matching import find_class_key
 from camcli.review.result_lines import StoredExplanation
-from camcli.review.run_matching import find_class_key
 
 ReasonKind = Literal["failed", "class", "status", "size", "map", "score", "boxes"]
 REASON_KINDS: tuple[ReasonKind, ...] = (  # the worst first

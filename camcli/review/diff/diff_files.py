@@ -11,7 +11,7 @@ from xml.etree import ElementTree
 from camcli.core.errors import to_one_line
 from camcli.io.files import write_file
 from camcli.io.jsonl import to_json_line
-from camcli.review.diff_runs import MapDifference, RunDifference
+from camcli.review.diff.diff_runs import MapDifference, RunDifference
 from camcli.review.result_lines import StoredExplanation, StoredResult
 
 DIFF_FILE = "diff.jsonl"

@@ -9,7 +9,7 @@ from string import Template
 from typing import Any
 
 from camcli.core.errors import to_one_line
-from camcli.review.page_data import ReportPage, page_to_json
+from camcli.review.pages.page_data import ReportPage, page_to_json
 
 TABLE_ROWS = 200  # of the table for browsers without scripts
 
@@ -28,7 +28,7 @@ def render_page(page: ReportPage) -> bytes:
 
 
 def _read(name: str) -> str:
-    return (files("camcli.review") / "page" / name).read_text(encoding="utf-8")
+    return (files("camcli.review.pages") / "assets" / name).read_text(encoding="utf-8")
 
 
 def _load_colormaps(first: str) -> dict[str, Any]:

@@ -8,8 +8,8 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from camcli.core.errors import OutputError, to_one_line
-from camcli.review.diff_runs import MapDifference, RunDifference
-from camcli.review.diff_statistics import format_statistics, format_verdict
+from camcli.review.diff.diff_runs import MapDifference, RunDifference
+from camcli.review.diff.diff_statistics import format_statistics, format_verdict
 
 # GitHub drops a summary above 1024 kB. This is below it, whether a kB has 1000 or 1024 bytes.
 SUMMARY_BYTES = 1024 * 1000 - 1

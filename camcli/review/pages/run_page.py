@@ -7,20 +7,19 @@ import shlex
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
+from camcli.core.errors import ImageError
 from camcli.core.types import STATUS_TEXTS, format_title
-from camcli.review.map_pictures import (
-    MapArray,
-    MapPictureError,
-    compute_agreement,
-    encode_inline_map,
-    load_map_picture,
-)
-from camcli.review.page_data import PageItem, ReportPage, Tile
-from camcli.review.page_links import PhotoLinks, link_to_file
+from camcli.review.map_correlation import read_grey_map
+from camcli.review.pages.inline_maps import compute_agreement, encode_inline_map
+from camcli.review.pages.page_data import PageItem, ReportPage, Tile
+from camcli.review.pages.page_links import PhotoLinks, link_to_file
 from camcli.review.result_lines import StoredExplanation, StoredResult
 from camcli.review.stored_run import StoredRun
+
+if TYPE_CHECKING:
+    from PIL import Image
 
 VALUE_NAMES = ("score", "box area", "agreement of methods")
 FACET_NAMES = ("class", "status", "answer")
@@ -40,15 +39,15 @@ class _PageFiles:
     bad_maps: list[str] = field(default_factory=list)
     map_count: int = 0
 
-    def load_map(self, explanation: StoredExplanation) -> MapArray | None:
+    def load_map(self, explanation: StoredExplanation) -> Image.Image | None:
         """The map of a class, if the run saved it and it can be read."""
         name = explanation.files.get("map")
         if name is None:
             return None
         self.map_count += 1
         try:
-            return load_map_picture(self.run_folder / name)
-        except MapPictureError as error:
+            return read_grey_map(self.run_folder / name)
+        except ImageError as error:
             self.bad_maps.append(f"{name}: {error}")
             return None
 
@@ -135,7 +134,7 @@ def _create_item(pairs: list[Pair], files: _PageFiles, columns: Mapping[str, int
 def _create_tile(
     result: StoredResult,
     explanation: StoredExplanation,
-    values: MapArray | None,
+    values: Image.Image | None,
     files: _PageFiles,
     columns: Mapping[str, int],
 ) -> Tile:

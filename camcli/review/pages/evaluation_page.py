@@ -10,8 +10,8 @@ from typing import Any
 from camcli.core.errors import UsageError, to_one_line
 from camcli.io.file_names import FAITHFULNESS_FILE, IMAGE_SCORES_FILE, REPORT_FILE
 from camcli.review.json_files import load_json_object, parse_lines
-from camcli.review.page_data import Corners, PageItem, ReportPage, Rows, Tile
-from camcli.review.page_links import PhotoLinks, link_to_file
+from camcli.review.pages.page_data import Corners, PageItem, ReportPage, Rows, Tile
+from camcli.review.pages.page_links import PhotoLinks, link_to_file
 from camcli.review.result_lines import LineError, read_field, read_number, read_side
 
 CHART_SUFFIXES = (".png", ".svg", ".jpg")

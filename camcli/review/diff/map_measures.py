@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from camcli.core.errors import ImageError
-from camcli.review.box_overlap import compute_boxes_iou
+from camcli.review.diff.box_overlap import compute_boxes_iou
 from camcli.review.result_lines import StoredExplanation, StoredResult
 
 if TYPE_CHECKING:

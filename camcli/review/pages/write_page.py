@@ -9,14 +9,14 @@ from camcli.core.errors import OutputError, UsageError, to_one_line
 from camcli.io.file_names import COMPARISON_FILE, FAITHFULNESS_FILE, REPORT_FILE
 from camcli.io.files import write_file
 from camcli.io.results import RESULTS_FILE
-from camcli.review.comparison_page import create_comparison_page
-from camcli.review.evaluation_page import (
+from camcli.review.pages.comparison_page import create_comparison_page
+from camcli.review.pages.evaluation_page import (
     create_faithfulness_page,
     create_localization_page,
 )
-from camcli.review.page_data import ReportPage
-from camcli.review.render_page import render_page
-from camcli.review.run_page import create_run_page
+from camcli.review.pages.page_data import ReportPage
+from camcli.review.pages.render_page import render_page
+from camcli.review.pages.run_page import create_run_page
 from camcli.review.stored_run import open_run
 
 PageMaker = Callable[[Path, Path, bool], ReportPage]

@@ -9,7 +9,7 @@ from pathlib import Path
 from urllib.parse import quote
 
 from camcli.core.errors import UsageError
-from camcli.review.page_thumbnails import create_thumbnails
+from camcli.review.pages.page_thumbnails import create_thumbnails
 
 MAX_EMBEDDED_IMAGES = 5000  # about 50 MB of page
 # What browsers draw. Photographs of other kinds get a thumbnail inside the page.
