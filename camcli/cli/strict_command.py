@@ -13,7 +13,8 @@ from typer.core import TyperCommand, TyperGroup
 
 from camcli.core.errors import UsageError, format_suggestion
 
-EXAMPLES = {"INPUT": "photo.jpg", "DATASET": "birds/", "DATA": "photos/"}  # of an argument
+# What to type for an argument.
+EXAMPLES = {"INPUT": "photo.jpg", "DATASET": "birds/", "DATA": "photos/", "RUN": "camcli-out/"}
 
 
 class StrictCommand(TyperCommand):
