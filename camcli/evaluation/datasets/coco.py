@@ -52,7 +52,8 @@ def _read_annotations(paths: DatasetPaths) -> Iterator[AnnotationOrProblem]:
     split = file.stem.removeprefix("instances_")
     home = file.parent.parent if file.parent.name == "annotations" else file.parent
     folders = (home / split, home / "images" / split, home / "images")
-    return read_coco(file, paths.images or next((f for f in folders if f.is_dir()), home))
+    other = paths.root if paths.annotations and paths.root.is_dir() else home
+    return read_coco(file, paths.images or next((f for f in folders if f.is_dir()), other))
 
 
 def read_coco(file: Path, root: Path) -> Iterator[AnnotationOrProblem]:
