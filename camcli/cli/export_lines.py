@@ -6,6 +6,7 @@ from pathlib import Path
 
 from camcli.cli.console import print_error, print_info
 from camcli.core.errors import CamcliError, UsageError, to_one_line
+from camcli.review.exporters.export_content import format_count
 from camcli.review.exporters.exporter_registry import find_exporter, list_exporters
 from camcli.review.exporters.run_export import ExportSummary, export_every_row
 from camcli.review.stored_run import open_run
@@ -35,9 +36,9 @@ def print_export(summary: ExportSummary) -> int:
     for note in summary.notes:
         print_info(to_one_line(note))
     counts = (
-        _format_count(summary.box_count, "box", "boxes"),
-        _format_count(summary.class_count, "class", "classes"),
-        _format_count(summary.image_count, "image", "images"),
+        format_count(summary.box_count, "box"),
+        format_count(summary.class_count, "class"),
+        format_count(summary.image_count, "image"),
     )
     print_info(f"{', '.join(counts)} in {to_one_line(summary.folder)}")
     return int(bool(summary.problems))
@@ -53,7 +54,3 @@ def export_finished_run(folder: Path, box_format: str) -> int:
         print_error(error)
         return 1
     return max((print_export(summary) for summary in summaries), default=0)
-
-
-def _format_count(count: int, one: str, many: str) -> str:
-    return f"{count} {one if count == 1 else many}"

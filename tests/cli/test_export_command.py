@@ -56,7 +56,7 @@ def test_the_last_line_says_what_was_written(cli: Cli, run: Path) -> None:
 def test_what_is_left_out_gives_status_1(cli: Cli, run: Path) -> None:
     ran = cli("export", run, "--to", "yolo")
     assert ran.status == 1
-    assert ran.err.startswith("camcli: 1 images were not found")
+    assert ran.err.startswith("camcli: 1 image not found")
 
 
 def test_problems_of_the_run_are_told(cli: Cli, tmp_path: Path) -> None:

@@ -242,7 +242,7 @@ def test_filled_holes_are_counted(tmp_path: Path) -> None:
     ring[2:12, 2:12] = True
     ring[5:8, 5:8] = False
     summary = export(masked_run(tmp_path / "run", ring), "coco", masks="polygons")
-    assert re.match("1 masks have holes", summary.notes[0])
+    assert re.match("1 mask with holes", summary.notes[0])
     (read,) = segmentations(summary.folder)
     assert read.sum() == 100
     assert average_precision(summary.folder, "segm") == pytest.approx(1.0)
@@ -258,7 +258,7 @@ def test_a_damaged_mask_is_counted(tmp_path: Path, counts: str) -> None:
     good = image_line("a.jpg", box(0, 0, 9, 9), mask=encode_mask(blob(0)))
     bad = image_line("b.jpg", box(0, 0, 9, 9), mask={"size": [20, 40], "counts": counts})
     summary = export(write_run(tmp_path / "run", good, bad), "coco", masks="rle")
-    assert summary.problems == ("1 boxes have no segmentation: their mask is missing or damaged",)
+    assert summary.problems == ("1 box without segmentation: the mask is missing or damaged",)
     assert average_precision(summary.folder, "bbox") == pytest.approx(1.0)
 
 
@@ -310,8 +310,8 @@ def test_what_the_users_file_lacks_is_counted(run: Path, tmp_path: Path) -> None
     summary = export(run, "coco", categories=file)
     assert summary.box_count == 1
     assert summary.problems == (
-        f"2 images are not in {file} and are left out",
-        f"1 boxes are left out, because {file} lacks their class: tench (1)",
+        f"2 images left out: not in {file}",
+        f"1 box left out: {file} lacks the class tench (1)",
     )
 
 
@@ -410,7 +410,7 @@ def test_images_are_copied_where_links_are_refused(
 
 def test_missing_images_are_counted(run: Path, tmp_path: Path) -> None:
     summary = export(run, "yolo")
-    assert "3 images were not found" in summary.problems[0]
+    assert "3 images not found" in summary.problems[0]
     assert len(list((summary.folder / "labels/train").rglob("*.txt"))) == 3
 
 
@@ -541,7 +541,7 @@ def test_several_methods_need_a_choice(tmp_path: Path) -> None:
 def test_an_empty_run_gives_valid_files(tmp_path: Path, name: str) -> None:
     failed = {"image": "b.jpg", "path": "b.jpg", "status": "failed", "error": "truncated"}
     summary = export(write_run(tmp_path / "run", failed), name)
-    assert "1 failed images are left out: their size is not known" in summary.notes
+    assert "1 failed image left out: of unknown size" in summary.notes
     assert "the run has no boxes, so the files are without any" in summary.notes
     check_files(summary.folder)
 

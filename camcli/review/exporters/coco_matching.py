@@ -52,9 +52,9 @@ def match_to_annotations(content: ExportContent, file: Path) -> tuple[ExportCont
         names = format_counts(left_classes)
         raise UsageError(f"--categories {shown}: it has none of the run's classes, such as {names}")
     files = ExportFiles()
-    files.add_problem(len(images) - len(kept), f"images are not in {shown} and are left out")
-    classes = f"boxes are left out, because {shown} lacks their class"
-    files.add_problem(left_classes.total(), f"{classes}: {format_counts(left_classes)}")
+    files.add_problem(len(images) - len(kept), "image", f"left out: not in {shown}")
+    reason = f"left out: {shown} lacks the class {format_counts(left_classes)}"
+    files.add_problem(left_classes.total(), "box", reason)
     categories = tuple(own.categories.values())
     return replace(content, categories=categories, images=tuple(kept)), files.problems
 

@@ -66,10 +66,8 @@ def _iter_entries(
             yield _object_to_json(image, item, content.method) | _segmentation_to_json(found)
             lost_count += bool(options.masks) and found is None
             holed_count += found is not None and found.hole_count > 0
-    files.add_problem(lost_count, "boxes have no segmentation: their mask is missing or damaged")
-    if holed_count:
-        text = "masks have holes, which polygons of COCO cannot have; they are filled"
-        files.notes.append(f"{holed_count} {text}. --masks rle keeps them")
+    files.add_problem(lost_count, "box", "without segmentation: the mask is missing or damaged")
+    files.add_note(holed_count, "mask", "with holes, which polygons cannot have; use --masks rle")
 
 
 def _image_to_json(image: ExportImage) -> dict[str, Any]:

@@ -88,10 +88,22 @@ class ExportFiles:
     problems: list[str] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
 
-    def add_problem(self, count: int, text: str) -> None:
-        """Add a counted problem, such as "3 images were not found"; nothing if there are none."""
+    def add_problem(self, count: int, noun: str, text: str) -> None:
+        """Add a counted problem, such as "3 images without a file"; nothing if there are none."""
         if count:
-            self.problems.append(f"{count} {text}")
+            self.problems.append(f"{format_count(count, noun)} {text}")
+
+    def add_note(self, count: int, noun: str, text: str) -> None:
+        """Add a counted note; nothing if there are none."""
+        if count:
+            self.notes.append(f"{format_count(count, noun)} {text}")
+
+
+def format_count(count: int, noun: str) -> str:
+    """A number with its noun: "1 box", "2 boxes"."""
+    if count == 1:
+        return f"1 {noun}"
+    return f"{count} {noun}{'es' if noun.endswith(('s', 'x')) else 's'}"
 
 
 def format_counts(counts: Mapping[str, int]) -> str:

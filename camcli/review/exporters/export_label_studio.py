@@ -32,9 +32,7 @@ def label_studio(content: ExportContent, options: ExportOptions) -> ExportFiles:
     files = ExportFiles()
     paths = [_find_local_path(image.path) for image in content.images]
     outside_count = sum(path.startswith("/") for path in paths)
-    if outside_count:
-        reason = "images lie outside the current folder, so their address begins at /"
-        files.notes.append(f"{outside_count} {reason}")
+    files.add_note(outside_count, "image", "outside the current folder: the address begins at /")
     pairs = zip(content.images, paths, strict=True)
     tasks = [_create_task(content, image, path) for image, path in pairs]
     files.files["tasks.json"] = encode_json(tasks)

@@ -44,7 +44,7 @@ def yolo(content: ExportContent, options: ExportOptions) -> ExportFiles:
             lost_count += 1
     files.files["data.yaml"] = _format_yaml(content)
     hint = "repeat the command in the folder where the run was made"
-    files.add_problem(lost_count, f"images were not found, so {IMAGE_FOLDER} lacks them; {hint}")
+    files.add_problem(lost_count, "image", f"not found, so not in {IMAGE_FOLDER}; {hint}")
     return files
 
 

@@ -10,7 +10,7 @@ from camcli.core.errors import UsageError, to_one_line
 from camcli.io.files import format_method_slug, list_distinct_names, shorten_stem
 from camcli.review.exporters.coco_matching import match_to_annotations
 from camcli.review.exporters.content_builder import create_content
-from camcli.review.exporters.export_content import ExportContent, ExportOptions
+from camcli.review.exporters.export_content import ExportContent, ExportOptions, format_count
 from camcli.review.exporters.export_folder import write_export
 from camcli.review.exporters.exporter_registry import Exporter
 from camcli.review.exporters.row_selection import ExportRow, list_rows
@@ -89,7 +89,7 @@ def _list_notes(run: StoredRun, content: ExportContent) -> list[str]:
         known = {image.path for image in content.images}
         lost_count = len({failure.path for failure in run.failures} - known)
         if lost_count:
-            notes.append(f"{lost_count} failed images are left out: their size is not known")
+            notes.append(f"{format_count(lost_count, 'failed image')} left out: of unknown size")
     if not content.object_count:
         notes.append("the run has no boxes, so the files are without any")
     return notes
