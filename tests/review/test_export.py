@@ -435,6 +435,21 @@ def test_an_image_in_its_place_stays(tmp_path: Path) -> None:
     assert len(check_yolo(tmp_path / "data")["a.jpg"]) == 1
 
 
+@pytest.mark.parametrize("is_exported_again", [True, False])
+def test_an_image_that_took_the_place_of_a_link_stays(
+    run: Path, photos: Path, tmp_path: Path, is_exported_again: bool
+) -> None:
+    output = tmp_path / "data"
+    export(run, "yolo", output)
+    place = output / "images/train/a.jpg"
+    (photos / "a.jpg").replace(place)  # the link is gone, and this is the only copy
+    name = str(place) if is_exported_again else "photos/c.jpg"
+    line = image_line(Path(name).name, box(0, 0, 9, 9)) | {"path": name}
+    export(write_run(tmp_path / "other", line), "yolo", output, overwrite=True)
+    assert place.is_file()
+    assert not place.is_symlink()
+
+
 # VOC
 
 

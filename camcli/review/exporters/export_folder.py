@@ -11,6 +11,7 @@ from pathlib import Path, PurePosixPath
 from typing import Any
 
 from camcli.core.errors import OutputError, UsageError, to_one_line
+from camcli.io.discovery import IMAGE_SUFFIXES
 from camcli.io.files import write_file
 from camcli.review.exporters.export_content import ExportFiles, encode_json
 from camcli.review.result_lines import is_inside_folder
@@ -37,7 +38,7 @@ def write_export(
     links = {
         name: source
         for name, source in files.links.items()
-        if name in old or not _is_same_file(folder / name, source)
+        if not _is_in_place(folder / name, source)
     }
     names = [*files.files, *links]
     _check_free(folder, [*names, *([LIST_FILE] if earlier is None else [])], old)
@@ -89,9 +90,10 @@ def _check_inside(folder: Path, names: Iterable[str]) -> None:
             raise UsageError(f"{to_one_line(folder / parent)} leads out of the output folder")
 
 
-def _is_same_file(path: Path, source: str) -> bool:
+def _is_in_place(path: Path, source: str) -> bool:
+    """Whether the image itself lies where a link to it would be."""
     try:
-        return path.samefile(source)
+        return not path.is_symlink() and path.samefile(source)
     except (OSError, ValueError):
         return False
 
@@ -118,11 +120,15 @@ def _copy_file(source: Path, path: Path) -> None:
 
 
 def _delete_files(folder: Path, names: Iterable[str]) -> None:
-    """Delete files of an earlier export, and folders that become empty."""
+    """Delete files of an earlier export, and folders that become empty.
+
+    Images stay unless they are links: someone may have put the only copy in the place of a link.
+    """
     root = os.path.realpath(folder)
     for name in names:
         path = folder / name
-        if os.path.commonpath([root, os.path.realpath(path.parent)]) == root:
+        is_image = path.suffix.lower() in IMAGE_SUFFIXES and not path.is_symlink()
+        if not is_image and os.path.commonpath([root, os.path.realpath(path.parent)]) == root:
             with suppress(OSError, ValueError):
                 path.unlink()
                 path.parent.rmdir()
