@@ -127,6 +127,15 @@ class ExplainOutputArguments:
     ] = False
     threshold: Threshold = None
     boxes: Boxes = "largest"
+    box_format: Annotated[
+        str,
+        Option(
+            metavar="NAME",
+            help="When the run ends, also export its boxes as coco, voc, yolo or label-studio, as"
+            " camcli export does; json: no export.",
+            rich_help_panel=OUTPUT,
+        ),
+    ] = "json"
     caption: Caption = "below"
     scale: Scale = "image"
     show: Annotated[

@@ -24,6 +24,7 @@ COMMAND_SUMMARIES: Mapping[str, str] = {
     "compare": "Compare methods, layers or models side by side on the same images.",
     "figure": "Draw one sheet of many images: layers, methods, classes or models side by side.",
     "report": "Write one HTML page of a run: filter, sort, and change colours and threshold.",
+    "export": "Hand the boxes of a run on to COCO, YOLO, VOC or Label Studio.",
     "layers": "List the layers of a model that can be explained.",
     "methods": "List the methods: inputs, network types, cost and paper.",
     "models": "List model names: built-in, timm, torchvision.",

@@ -13,10 +13,12 @@ from typer.core import TyperCommand, TyperGroup
 
 from camcli.core.errors import UsageError, format_suggestion
 
-EXAMPLES = {  # of an argument
+# What to type for an argument.
+EXAMPLES = {
     "INPUT": "photo.jpg",
     "DATASET": "birds/",
     "DATA": "photos/",
+    "RUN": "camcli-out/",
     "BASE": "baseline camcli-out",
     "NEW": "baseline camcli-out",
 }

@@ -42,7 +42,7 @@ def complete(words: str) -> list[str]:
 @pytest.mark.parametrize(
     ("words", "offered"),
     {
-        "exp": ["explain"],
+        "exp": ["explain", "export"],
         "evaluate lo": ["localization"],
         "explain --method gradcam-": ["gradcam-elementwise"],
         "explain -m cam,layer": ["cam,layercam"],

@@ -13,8 +13,9 @@ from matplotlib.path import Path as MplPath
 from PIL import Image
 
 from camcli.core.errors import UsageError
+from camcli.core.run_length import decode_runs
 from camcli.evaluation.datasets.annotations import Annotation, Problem
-from camcli.evaluation.datasets.coco import _decode_runs, _polygons_to_mask
+from camcli.evaluation.datasets.coco import _polygons_to_mask
 from camcli.evaluation.datasets.evaluation_samples import create_evaluation_samples
 from camcli.evaluation.datasets.exif import transpose_annotation
 from camcli.evaluation.datasets.reader import DatasetPaths
@@ -335,7 +336,7 @@ def test_cocos_letters_stand_for_runs() -> None:
     rng = np.random.default_rng(0)
     for _ in range(20):
         runs = rng.integers(0, 5000, 30).tolist()
-        assert _decode_runs(letters(runs)) == runs
+        assert decode_runs(letters(runs)) == runs
 
 
 def test_several_annotation_files_are_chosen_from_by_split(tmp_path: Path) -> None:

@@ -20,6 +20,7 @@ from camcli.cli.arguments import (
     ModelArguments,
 )
 from camcli.cli.declarations import Inputs, LayerSpecs, MethodNames, TargetSpecs
+from camcli.cli.export_lines import check_box_format
 from camcli.cli.input_sources import find_input_sources
 from camcli.cli.loading import (
     choose_model_name,
@@ -75,6 +76,7 @@ NON_RESULT_OPTIONS = {
     "show",
     "on_error",
     "format_",
+    "box_format",
     "checkpoint",
     "labels",
     "batch_size",
@@ -116,6 +118,7 @@ def explain(
     threshold = parse_threshold(output.threshold)
     if threshold == "none" and {"mask", "cutout"} & {*kinds}:
         raise UsageError("--threshold none leaves no region for --save mask and cutout; omit it")
+    check_box_format(output.box_format, threshold)
     scale = parse_scale(output.scale)
     check_grabcut_available(output.boxes)
     check_resume_options(output.overwrite, output.resume)
@@ -181,8 +184,13 @@ def explain(
             resume=output.resume,
             stop_on_error=output.on_error == "stop",
         )
-        show = create_overlay_show(style) if output.show else None
-        status = run_explain(task, output.format_, style if SHEET in kinds else None, show)
+        status = run_explain(
+            task,
+            output.format_,
+            sheet_style=style if SHEET in kinds else None,
+            box_format=output.box_format,
+            show=create_overlay_show(style) if output.show else None,
+        )
         if output.report:
             print_report(own_folder)
     return status or int(bool(plan.left_out))

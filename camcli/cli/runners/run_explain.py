@@ -9,6 +9,7 @@ from itertools import groupby
 from pathlib import Path
 
 from camcli.cli.console import print_error, print_info, print_notice, show_progress
+from camcli.cli.export_lines import JSON_FORMAT, export_finished_run
 from camcli.cli.interrupts import StopFlag, handle_interrupts
 from camcli.cli.options import OutputFormat
 from camcli.cli.problem_lines import ProblemLines
@@ -34,12 +35,13 @@ def run_explain(
     task: ExplainTask,
     output_format: OutputFormat,
     sheet_style: DrawingStyle | None = None,
+    box_format: str = JSON_FORMAT,
     show: OverlayShow | None = None,
 ) -> int:
     """Explain every image that has no result yet, and print. Returns the exit status.
 
-    With `sheet_style`, a run that comes to its end also writes one sheet of its first images.
-    `show` draws the overlays in the terminal.
+    A run that comes to its end also writes one sheet of its first images with `sheet_style`, and
+    an export of its boxes with a `box_format`. `show` draws the overlays in the terminal.
     """
     sheet = sheet_style and ExplainSheet.from_config(task.config, task.sources, sheet_style)
     if sheet:
@@ -62,7 +64,8 @@ def run_explain(
             problems.print_repeats(to_one_line(task.output / RESULTS_FILE))
             _print_ending(run)
     if run.ending == "done":
-        return 0 if run.counts.is_complete else 1
+        export_status = export_finished_run(task.output, box_format) if run.counts.has_lines else 0
+        return export_status if run.counts.is_complete else 1
     return stop.exit_status if run.ending == "interrupted" else 1
 
 

@@ -22,8 +22,9 @@ CORNER_COLUMNS = ("x1", "y1", "x2", "y2")
 
 
 def _has_boxes_csv(paths: DatasetPaths) -> bool:
-    table = paths.annotations or paths.root
-    return table.suffix == ".csv" or os.path.isfile(paths.root / "boxes.csv")
+    if paths.annotations:  # these count, whatever else lies in the folder
+        return paths.annotations.suffix == ".csv"
+    return paths.root.suffix == ".csv" or os.path.isfile(paths.root / "boxes.csv")
 
 
 def _read_annotations(paths: DatasetPaths) -> Iterator[AnnotationOrProblem]:

@@ -14,6 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from camcli.core.errors import UsageError
+from camcli.core.run_length import check_runs, decode_runs, runs_to_mask
 from camcli.evaluation.datasets.annotations import (
     MAX_COORDINATE_PIXELS,
     Annotation,
@@ -51,7 +52,8 @@ def _read_annotations(paths: DatasetPaths) -> Iterator[AnnotationOrProblem]:
     split = file.stem.removeprefix("instances_")
     home = file.parent.parent if file.parent.name == "annotations" else file.parent
     folders = (home / split, home / "images" / split, home / "images")
-    return read_coco(file, paths.images or next((f for f in folders if f.is_dir()), home))
+    other = paths.root if paths.annotations and paths.root.is_dir() else home
+    return read_coco(file, paths.images or next((f for f in folders if f.is_dir()), other))
 
 
 def read_coco(file: Path, root: Path) -> Iterator[AnnotationOrProblem]:
@@ -149,10 +151,8 @@ def _read_segmentation(segmentation: Any, size: tuple[int, int] | None) -> list[
         if not 0 < height * width <= MAX_MASK_PIXELS:
             raise ValueError("the size of the mask is out of range")
         counts = segmentation["counts"]
-        runs = _decode_runs(counts) if isinstance(counts, str) else [int(n) for n in counts]
-        if min(runs, default=0) < 0 or sum(runs) != height * width:
-            raise ValueError("the runs do not fill the mask")
-        return [partial(_runs_to_mask, runs, (height, width))]
+        runs = decode_runs(counts) if isinstance(counts, str) else [int(n) for n in counts]
+        return [partial(runs_to_mask, check_runs(runs, (height, width)), (height, width))]
     if size is None:
         raise ValueError("polygons need the width and height of the image")
     polygons = [[float(value) for value in polygon] for polygon in segmentation]
@@ -183,35 +183,6 @@ def _fill_polygon(corners: NDArray[np.float64], width: int, height: int) -> Mask
     np.add.at(flips, (row, np.clip(np.ceil(at - 0.5), 0, width).astype(int)), 1)
     inside: MaskArray = np.cumsum(flips[:, :-1], axis=1, dtype=np.int16) % 2 == 1
     return inside
-
-
-def _runs_to_mask(runs: Sequence[int], size: tuple[int, int]) -> MaskArray:
-    """A mask from the lengths of its runs (off, on, off, ...) down the columns."""
-    flat = np.repeat(np.arange(len(runs)) % 2 == 1, runs)
-    return flat.reshape(size[::-1]).T
-
-
-def _decode_runs(text: str) -> list[int]:
-    """Decode COCO's compressed runs.
-
-    Each letter, counted from '0', holds five bits, lowest bits first; bit 6 means that more follow.
-    From the fourth run on, the text stores the difference from the run before the last.
-    """
-    runs: list[int] = []
-    value = shift = 0
-    for letter in text.encode("ascii"):
-        bits = letter - 48
-        if not 0 <= bits < 64 or shift > 60:
-            raise ValueError("the compressed runs contain a character that COCO does not use")
-        value |= (bits & 31) << shift
-        shift += 5
-        if bits & 32:
-            continue
-        if bits & 16:
-            value -= 1 << shift
-        runs.append(value + (runs[-2] if len(runs) > 2 else 0))
-        value = shift = 0
-    return runs
 
 
 register_reader(
