@@ -148,7 +148,8 @@ def _create_item(group: list[StoredScore], rows: list[str], photos: PhotoLinks) 
 def _tabulate(report: Mapping[str, Any]) -> Rows:
     """A row for each method: the metrics with their intervals."""
     names = list(_get_dict(report, "metrics"))
-    rows = [row for row in report.get("rows", []) if isinstance(row, dict)]
+    listed = report.get("rows")
+    rows = [row for row in listed if isinstance(row, dict)] if isinstance(listed, list) else []
     used = [name for name in names if any(name in _get_dict(row, "metrics") for row in rows)]
     return [["model", "method", "layers", *used], *(_tabulate_row(row, used) for row in rows)]
 

@@ -100,9 +100,10 @@ def create_run_page(run: StoredRun, page_folder: Path, *, embed: bool = False) -
 
 def _group_pairs(pairs: Iterable[Pair]) -> list[list[Pair]]:
     """The methods' results for one class of one image together, in order of appearance."""
-    groups: dict[tuple[str, str], list[Pair]] = {}
+    groups: dict[tuple[str, str, str], list[Pair]] = {}
     for result, shown in pairs:
-        groups.setdefault((result.path, shown.class_label), []).append((result, shown))
+        key = (result.image, result.path, shown.class_label)
+        groups.setdefault(key, []).append((result, shown))
     return list(groups.values())
 
 

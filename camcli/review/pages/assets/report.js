@@ -96,7 +96,11 @@ function createCard(item) {
     card.append(create("div", { className: "tiles" }, ...listTiles(item).map((tile) => createTile(item, tile))));
     card.append(create("p", { className: "caption", textContent: item.caption, title: item.caption }));
     card.onclick = () => openLarge(shown.indexOf(item));
-    card.onkeydown = (event) => { if (event.key === "Enter") openLarge(shown.indexOf(item)); };
+    card.onkeydown = (event) => {
+      if (event.key !== "Enter") return;
+      event.preventDefault(); // else the same key presses the button that gets the focus
+      openLarge(shown.indexOf(item));
+    };
   }
   card.append(create("p", { className: "name", textContent: item.name, title: item.name }));
   return card;
