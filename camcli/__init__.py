@@ -41,7 +41,7 @@ if TYPE_CHECKING:
     from camcli.evaluation.localization_evaluation import (
         evaluate_localization as evaluate_localization,
     )
-    from camcli.evaluation.report import LocalizationReport as LocalizationReport
+    from camcli.evaluation.localization_report import LocalizationReport as LocalizationReport
     from camcli.methods.registry import Method as Method
     from camcli.methods.registry import method as method
     from camcli.models.model import Model as Model
@@ -63,7 +63,7 @@ _MODULES = {
     "camcli.evaluation.faithfulness.faithfulness_evaluation": ("evaluate_faithfulness",),
     "camcli.evaluation.faithfulness.faithfulness_report": ("FaithfulnessReport",),
     "camcli.evaluation.localization_evaluation": ("evaluate_localization",),
-    "camcli.evaluation.report": ("LocalizationReport",),
+    "camcli.evaluation.localization_report": ("LocalizationReport",),
     "camcli.methods.registry": ("Method", "method"),
     "camcli.models.model": ("Model",),
     "camcli.review.stored_run": ("StoredRun", "open_run"),

@@ -20,13 +20,13 @@ from camcli.evaluation.evaluation_plots import (
     draw_iou_curves,
     draw_threshold_curves,
 )
-from camcli.evaluation.predictions import EvaluationRow
-from camcli.evaluation.report import (
+from camcli.evaluation.localization_report import (
     LocalizationReport,
     image_score_to_json,
     problems_to_csv,
     rows_to_csv,
 )
+from camcli.evaluation.predictions import EvaluationRow
 from camcli.evaluation.score_log import EarlierScores, append_problem, append_score
 from camcli.evaluation.scores import ImageScore
 from camcli.io.charts import ChartFormat, encode_chart

@@ -11,8 +11,8 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import PercentFormatter
 
+from camcli.evaluation.localization_report import RowMetrics
 from camcli.evaluation.metrics.iou import ERROR_TYPES
-from camcli.evaluation.report import RowMetrics
 
 MAX_LABEL_LENGTH = 44
 WIDEST_LINE, THINNEST_LINE = 3.6, 1.4

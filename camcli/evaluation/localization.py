@@ -21,8 +21,8 @@ from camcli.evaluation.datasets.reader import DatasetPaths
 from camcli.evaluation.datasets.reader_registry import Dataset
 from camcli.evaluation.evaluation_files import EvaluationFiles, create_picture_stems
 from camcli.evaluation.gallery import draw_examples, encode_boxed_picture
+from camcli.evaluation.localization_report import LocalizationReport, summarize_rows
 from camcli.evaluation.predictions import MapSource, Prediction
-from camcli.evaluation.report import LocalizationReport, summarize_rows
 from camcli.evaluation.reporter import EvaluationReporter
 from camcli.evaluation.score_log import EarlierScores, compute_sample_keys, list_all_rows
 from camcli.evaluation.scoreboard import Scoreboard

@@ -14,8 +14,8 @@ from camcli.engine.smoothing import parse_smoothing_options
 from camcli.evaluation.datasets.reader import DatasetPaths
 from camcli.evaluation.datasets.reader_registry import read_dataset
 from camcli.evaluation.localization import GalleryChoice, LocalizationConfig, run_localization
+from camcli.evaluation.localization_report import LocalizationReport
 from camcli.evaluation.predictions import ANNOTATED_CLASS, ModelMaps
-from camcli.evaluation.report import LocalizationReport
 from camcli.methods.option_parsing import create_seed_options, parse_methods
 from camcli.models.introspection.selectors import BlockChoice, create_layer_specs
 from camcli.models.model import Model

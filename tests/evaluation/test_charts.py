@@ -19,8 +19,8 @@ from camcli.evaluation.evaluation_plots import (
     find_best_range,
 )
 from camcli.evaluation.gallery import create_gallery_cell, format_gallery_title
+from camcli.evaluation.localization_report import RowMetrics
 from camcli.evaluation.predictions import EvaluationRow, Prediction
-from camcli.evaluation.report import RowMetrics
 from camcli.io.charts import encode_chart
 
 LEVELS = [0.0, 0.25, 0.5, 0.75, 1.0]

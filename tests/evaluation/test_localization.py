@@ -24,8 +24,8 @@ from camcli.evaluation.localization import (
     run_localization,
 )
 from camcli.evaluation.localization_evaluation import evaluate_localization
+from camcli.evaluation.localization_report import LocalizationReport
 from camcli.evaluation.predictions import MapSource, Prediction
-from camcli.evaluation.report import LocalizationReport
 from camcli.evaluation.reporter import EvaluationReporter
 from camcli.evaluation.stored_maps import FolderMaps
 from camcli.io.labels import create_default_labels

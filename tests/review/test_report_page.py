@@ -141,8 +141,8 @@ def test_a_photo_that_no_browser_draws_is_inside_the_page(tmp_path: Path) -> Non
 def test_missing_photos_and_maps_are_told(tmp_path: Path) -> None:
     folder = write_run(tmp_path / "out", result_line(path="/nowhere/a.jpg"))
     notes = make_page(folder).data["notes"]
-    assert "1 photographs are not where the run found them, such as /nowhere/a.jpg" in notes[0]
-    assert "1 maps cannot be shown, such as a.map.png" in notes[1]
+    assert "not where the run found them: 1, such as /nowhere/a.jpg" in notes[0]
+    assert "1 map cannot be shown, such as a.map.png" in notes[1]
 
 
 def test_a_run_without_maps_shows_its_overlays(tmp_path: Path) -> None:
@@ -282,7 +282,7 @@ def test_the_page_of_a_difference_shows_both_runs(run: Path, tmp_path: Path) -> 
 
 
 def compared_line(**changes: Any) -> dict[str, Any]:
-    maps = [
+    maps: list[dict[str, Any]] = [
         {
             "method": method,
             "row": "",

@@ -20,8 +20,12 @@ from camcli.cli.options import OutputFormat
 from camcli.cli.summary import print_results_folder
 from camcli.evaluation.datasets.annotations import Problem
 from camcli.evaluation.localization import LocalizationConfig, run_localization
+from camcli.evaluation.localization_report import (
+    LocalizationReport,
+    format_metrics_table,
+    row_to_json,
+)
 from camcli.evaluation.predictions import MapSource
-from camcli.evaluation.report import LocalizationReport, format_metrics_table, row_to_json
 from camcli.evaluation.reporter import EvaluationReporter
 
 MAX_PROBLEMS_PRINTED = 3  # of each kind; problems.csv lists all

@@ -21,8 +21,8 @@ from camcli.evaluation.faithfulness.evidence_lines import (
 from camcli.evaluation.faithfulness.faithfulness_plots import draw_agreement, draw_curves
 from camcli.evaluation.faithfulness.faithfulness_report import FaithfulnessReport, rows_to_csv
 from camcli.evaluation.faithfulness.scored_image import ImageEvidence
+from camcli.evaluation.localization_report import problems_to_csv
 from camcli.evaluation.predictions import EvaluationRow
-from camcli.evaluation.report import problems_to_csv
 from camcli.io.charts import ChartFormat, encode_chart
 from camcli.io.file_names import (
     FAITHFULNESS_CSV,

@@ -17,9 +17,9 @@ from camcli.evaluation.faithfulness.evidence_board import (
 from camcli.evaluation.faithfulness.faithfulness_metrics import METRICS, FaithfulnessMetric
 from camcli.evaluation.faithfulness.faithfulness_options import FILLS
 from camcli.evaluation.faithfulness.sanity_checks import SanityReport
+from camcli.evaluation.localization_report import summarize_problems
 from camcli.evaluation.metrics.aggregation import MetricValue
 from camcli.evaluation.predictions import EvaluationRow
-from camcli.evaluation.report import summarize_problems
 
 SCHEMA_VERSION = 1
 FEW_IMAGES = 30

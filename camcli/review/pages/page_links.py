@@ -71,6 +71,6 @@ class PhotoLinks:
         """A line about the photographs that are gone, if any are."""
         if self.missing:
             yield (
-                f"{len(self.missing)} photographs are not where the run found them, such as "
+                f"photographs that are not where the run found them: {len(self.missing)}, such as "
                 f"{min(self.missing)}; make the report in the folder in which the run was made"
             )

@@ -61,7 +61,8 @@ class _PageFiles:
         """What is missing, in lines."""
         yield from self.photos.describe_missing()
         if self.bad_maps:
-            yield f"{len(self.bad_maps)} maps cannot be shown, such as {self.bad_maps[0]}"
+            count = _count(len(self.bad_maps), "map")
+            yield f"{count} cannot be shown, such as {self.bad_maps[0]}"
         if not self.map_count:
             yield (
                 "the run saved no maps, so colours and opacity are fixed; "
@@ -87,7 +88,7 @@ def create_run_page(run: StoredRun, page_folder: Path, *, embed: bool = False) -
     model = run.results[0].model if run.results else "no results"
     return ReportPage(
         title=f"What the network looked at: {run.folder.resolve().name}",
-        about=f"{model} · {image_count} images · {', '.join(columns)}{failed}",
+        about=f"{model} · {_count(image_count, 'image')} · {', '.join(columns)}{failed}",
         columns=tuple(columns),
         items=(*items, *failures),
         value_names=VALUE_NAMES,
@@ -96,6 +97,10 @@ def create_run_page(run: StoredRun, page_folder: Path, *, embed: bool = False) -
         folded_tables=(("settings", [("setting", "value"), *_flatten_settings(run.settings)]),),
         colormap=_read_colormap(run.settings),
     )
+
+
+def _count(number: int, noun: str) -> str:
+    return f"{number} {noun}{'s' * (number != 1)}"
 
 
 def _group_pairs(pairs: Iterable[Pair]) -> list[list[Pair]]:
