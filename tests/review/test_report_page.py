@@ -260,7 +260,11 @@ def test_large_maps_are_reduced() -> None:
 
 def test_a_difference_map_is_the_size_of_the_change() -> None:
     base, new = (Image.fromarray(np.array([row], np.uint8)) for row in ([0, 200], [50, 100]))
-    assert np.array_equal(np.asarray(create_difference_map(base, new)), [[50, 100]])
+    change, largest = create_difference_map(base, new)
+    assert np.allclose(np.asarray(change), [[127.5, 255]], atol=1)
+    assert largest == pytest.approx(100 / 255)
+    same, none = create_difference_map(base, base)
+    assert (np.asarray(same).max(), none) == (0, 0)
 
 
 def test_the_page_of_a_difference_shows_both_runs(run: Path, tmp_path: Path) -> None:

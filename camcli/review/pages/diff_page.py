@@ -80,8 +80,9 @@ def _iter_tiles(item: MapDifference, folders: tuple[Path, Path]) -> Iterator[Til
         found += [grey_map] if grey_map else []
         yield _create_tile(column, result, shown, grey_map)
     if len(found) == 2 and item.base and item.new and item.base.view == item.new.view:
-        change = encode_inline_map(create_difference_map(*found))
-        yield Tile(2, note="size of the change", map_png=change, view=_find_view(item.new))
+        change, largest = create_difference_map(*found)
+        note, view = f"up to {largest:.2f}", _find_view(item.new)
+        yield Tile(2, note=note, map_png=encode_inline_map(change), view=view)
 
 
 def _create_tile(

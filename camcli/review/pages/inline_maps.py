@@ -27,11 +27,16 @@ def encode_inline_map(grey_map: Image.Image) -> str:
     return b64encode(buffer.getvalue()).decode()
 
 
-def create_difference_map(base: Image.Image, new: Image.Image) -> Image.Image:
-    """The size of the change at every position: |new - base|, 255 where it is complete."""
+def create_difference_map(base: Image.Image, new: Image.Image) -> tuple[Image.Image, float]:
+    """The size of the change at every position, |new - base|, and the largest change in [0, 1].
+
+    The largest change has the value 255, so that a small change is visible too.
+    """
     one, other = align_maps(base, new, WHOLE, WHOLE)
     change: NDArray[np.float64] = np.abs(other - one)
-    return Image.fromarray(change.round().astype(np.uint8))
+    largest = float(change.max())
+    levels = change * (255 / largest) if largest else change
+    return Image.fromarray(levels.round().astype(np.uint8)), largest / 255
 
 
 def compute_agreement(maps: list[Image.Image]) -> float | None:
