@@ -15,7 +15,7 @@ import numpy as np
 
 from camcli.core.errors import UsageError, to_one_line
 from camcli.evaluation.baselines import BASELINE_NAMES
-from camcli.evaluation.datasets.annotations import FAILURE_KINDS, Problem
+from camcli.evaluation.datasets.annotations import FAILURE_KINDS, Corners, Problem
 from camcli.evaluation.datasets.evaluation_samples import EvaluationSample
 from camcli.evaluation.metrics.scoring import MapScore
 from camcli.evaluation.predictions import EvaluationRow, MapSource, ModelMaps
@@ -176,8 +176,14 @@ def _boxes_from_json(boxes: Mapping[str, Any] | None) -> FoundBoxes | None:
     if boxes is None:
         return None
     width, height = map(int, boxes["image_size"])
-    found, truth = ([tuple(map(float, box)) for box in boxes[k]] for k in ("boxes", "truth_boxes"))
-    return FoundBoxes((width, height), tuple(found), tuple(truth))  # type: ignore[arg-type]
+    found, truth = (tuple(map(_read_corners, boxes[key])) for key in ("boxes", "truth_boxes"))
+    return FoundBoxes((width, height), found, truth)
+
+
+def _read_corners(box: Any) -> Corners:
+    """Four numbers, whole ones as such. Raises ValueError or TypeError for anything else."""
+    x1, y1, x2, y2 = (edge if isinstance(edge, int) else float(edge) for edge in box)
+    return x1, y1, x2, y2
 
 
 def unpack_counts(line: Line) -> dict[str, np.ndarray[Any, np.dtype[np.float64]]]:

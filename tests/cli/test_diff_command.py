@@ -100,7 +100,7 @@ def test_limits_set_the_exit_status(
 WRONG = {
     "one folder": (["base"], "NEW is missing"),
     "missing folder": (["base", "none"], "none has no results.jsonl; name the output folder"),
-    "a file": (["base", "base/run.json"], "cannot read"),
+    "a file": (["base", "base/run.json"], "name the output folder"),
     "other images": (["base", "other"], "explain the same images with the same methods"),
     "share": (["base", "base", "--allow", "2/3"], "--allow 2/3: write a number of images"),
     "correlation": (["base", "base", "--min-correlation", "98"], "a number from -1 to 1, or off"),

@@ -30,7 +30,7 @@ from camcli.cli.strict_command import CommandGroup, StrictCommand
         (["evaluate", "localization"], "write, for example: camcli evaluate localization birds/"),
         (["train", "gap"], "write, for example: camcli train gap photos/"),
         (["explain", "photo.png", "--format", "json"], "did you mean jsonl"),
-        (["explain", "photo.png", "--show"], "No such option: --show"),
+        (["explain", "photo.png", "--shout"], "No such option: --shout"),
         (["explain", "photo.png", "--model", "a", "--model", "b"], "--model is given 2 times"),
         (["compare", "photo.png", "--model", "a", "--model", "b"], "write --models A,B"),
         (["explain", "photo.png", "-o", "a", "--output", "b"], "--output is given 2 times"),
