@@ -22,7 +22,7 @@ from camcli.io.transforms import preprocess_image
 from camcli.models.zoo.builtin_networks import VIT_INPUT_SIDE, CnnFeatures
 from camcli.training.task import AdvanceCallback
 
-RANDOM_CROP_COUNT = 2  # besides the whole photograph and its mirror image
+RANDOM_CROP_COUNT = 6  # besides the whole photograph and its mirror image
 CROP_AREA_RANGE, CROP_ASPECT_RANGE = (0.25, 1.0), (0.7, 1.43)
 
 Rectangle = tuple[float, float, float, float]  # left, top, right, bottom; shares of the image

@@ -20,6 +20,7 @@ from camcli.core.maps import normalize_maps, resize_maps
 from camcli.core.types import ImageSource
 from camcli.engine.explain_batch import explain_batch
 from camcli.engine.plan import plan_requests
+from camcli.engine.refine_options import RefineOptions
 from camcli.engine.request import Request
 from camcli.io.images import load_image
 from camcli.methods.registry import find_method
@@ -31,6 +32,7 @@ from camcli.training.task import AdvanceCallback
 TEACHER_MAP_GRID = (28, 28)
 LARGE_INPUT_SIZE = (320, 320)  # the CNN sees smaller parts of a photograph at this size
 VIT_MAP_WEIGHT = 0.8  # of the transformer's map; the CNN's maps together weigh 1
+REFINEMENT = RefineOptions("affinity")  # refined maps find more objects: see the weights' card
 IMAGES_AT_ONCE, IMAGES_AHEAD = 20, 40
 
 
@@ -52,7 +54,7 @@ class Teachers:
 
 
 def load_teachers(vit: Model | None = None) -> Teachers:
-    """CAM of the built-in CNN at two sizes, and the attention's relevance of a transformer."""
+    """Refined maps: CAM of the built-in CNN at two sizes, and a transformer's relevance."""
     cnn = load_model(BUILTIN_CNN, device="cpu")
     large_cnn = load_model(BUILTIN_CNN, size=LARGE_INPUT_SIZE, device="cpu")
     return Teachers(
@@ -63,7 +65,7 @@ def load_teachers(vit: Model | None = None) -> Teachers:
 
 
 def _create_teacher(model: Model, method: str) -> Teacher:
-    return Teacher(model, plan_requests(model, [find_method(method)]))
+    return Teacher(model, plan_requests(model, [find_method(method)], refine=REFINEMENT))
 
 
 def compute_all_teacher_maps(
