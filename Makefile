@@ -14,7 +14,7 @@ $(VENV)/installed-test: $(VENV)/installed
 	touch $@
 
 demo: $(VENV)/installed
-	$(BIN)/camcli explain sample_images/ --method gradcam,layercam,cam --format table \
+	$(BIN)/camcli explain sample_images/ --method gradcam,layercam,cam --format table --report \
 	    --output camcli-demo/last-layer --overwrite
 	$(BIN)/camcli explain sample_images/ --method layercam --layers stage1..5 --format table \
 	    --save overlay,heatmap,grid,boxes,array --output camcli-demo/stages --overwrite
@@ -29,6 +29,7 @@ demo: $(VENV)/installed
 	@echo
 	@echo 'Open these files first:'
 	@echo '  camcli-demo/figure.png: four pictures by five stages of LayerCAM, as for a paper'
+	@echo '  camcli-demo/last-layer/report.html: all results on one page, in a browser'
 	@echo '  camcli-demo/stages/chelsea.egyptian-cat.layercam.grid.jpg: LayerCAM from edges to the whole object'
 	@echo '  camcli-demo/methods/chelsea.egyptian-cat.compare.jpg: all fast methods side by side'
 	@echo '  camcli-demo/tscam/motorcycle_left.moped.tscam.grid.jpg: TS-CAM, its attention and its semantic map'
