@@ -60,7 +60,7 @@ def test_several_models_side_by_side(cli: Cli, tmp_path: Path) -> None:
     ran = cli("figure", SAMPLES / "coffee.jpg", "--models", models, "-o", "a.svg", *QUICK)
     assert ran.status == 0, ran.err
     text = (tmp_path / "a.svg").read_text()
-    assert all(name in text for name in (*models.split(","), "espresso 0.89", "espresso 0.75"))
+    assert all(name in text for name in (*models.split(","), "espresso 0.89", "espresso 0.79"))
 
 
 REFUSED = {
