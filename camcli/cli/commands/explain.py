@@ -61,6 +61,7 @@ from camcli.io.writers import SHEET
 from camcli.methods.option_parsing import parse_methods
 
 if TYPE_CHECKING:
+    from camcli.cli.runners.show_overlays import OverlayShow
     from camcli.core.types import Result
     from camcli.engine.plan import SuitablePlan
     from camcli.io.writers import DrawingStyle
@@ -131,7 +132,6 @@ def explain(
 
     from camcli.cli.runners.measure_scale import measure_scale
     from camcli.cli.runners.run_explain import run_explain
-    from camcli.cli.runners.show_overlays import create_overlay_show
     from camcli.engine.plan import plan_suitable_methods
     from camcli.runs.explain_run import ExplainTask
     from camcli.runs.run_config import RunConfig
@@ -189,11 +189,17 @@ def explain(
             output.format_,
             sheet_style=style if SHEET in kinds else None,
             box_format=output.box_format,
-            show=create_overlay_show(style) if output.show else None,
+            show=_prepare_show(style) if output.show else None,
         )
         if output.report:
             print_report(own_folder)
     return status or int(bool(plan.left_out))
+
+
+def _prepare_show(style: DrawingStyle) -> OverlayShow | None:
+    from camcli.cli.runners.show_overlays import create_overlay_show
+
+    return create_overlay_show(style)
 
 
 def _create_writer(
