@@ -1,4 +1,4 @@
-"""Label the connected regions of a mask, with NumPy alone: SciPy takes longer to import than to use.
+"""Label the connected regions of a mask, with NumPy alone: SciPy takes long to import.
 
 A row of a mask is a few runs of pixels. Runs of neighbouring rows that touch are joined until no
 label changes any more.

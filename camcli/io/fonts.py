@@ -12,8 +12,10 @@ from PIL import ImageFont
 from camcli.core.errors import to_one_line
 
 OWN_FONT = Path("fonts", "ttf", "DejaVuSans.ttf")  # in the data of matplotlib
-# DejaVu Sans has all printable characters of Latin-1, and these.
-LAST_LATIN_CHARACTER, PUNCTUATION = "ÿ", frozenset("–—‘’“”…→−")
+# DejaVu Sans has all printable characters of Latin-1, and these: dashes, quotes, the ellipsis, an
+# arrow and the minus sign.
+LAST_LATIN_CHARACTER = "\u00ff"
+PUNCTUATION = frozenset("\u2013\u2014\u2018\u2019\u201c\u201d\u2026\u2192\u2212")
 FONT_PACKAGE = "fonts-noto-cjk"
 # Tried first for characters that DejaVu lacks, such as Chinese ones.
 PREFERRED_FONTS = ("notosanscjk", "notosanssc", "pingfang", "msyh", "wqy-microhei", "simhei")

@@ -57,7 +57,13 @@ def test_long_winding_regions(turned: int) -> None:
     assert label_regions(np.rot90(comb, turned)).labels.max() == 1
     spiral = np.rot90(draw_spiral(81), turned)
     assert label_regions(spiral).labels.max() == 1
-    for mask in (comb, spiral, ~spiral, np.eye(50, dtype=np.bool_), np.indices((9, 9)).sum(0) % 2 > 0):
+    for mask in (
+        comb,
+        spiral,
+        ~spiral,
+        np.eye(50, dtype=np.bool_),
+        np.indices((9, 9)).sum(0) % 2 > 0,
+    ):
         assert_same_as_scipy(np.rot90(mask, turned))
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from functools import partial
 from typing import Any
 
@@ -19,7 +18,12 @@ from camcli.models.introspection.attention_modules import disable_fused_attentio
 from camcli.models.introspection.heads import ConvHead
 from camcli.models.introspection.hooks import observe_all_modules
 from camcli.models.network_copy import freeze_network
-from camcli.models.zoo.builtin_names import BUILTIN_CNN, BUILTIN_NAMES, BUILTIN_TSCAM
+from camcli.models.zoo.builtin_names import (
+    BUILTIN_CNN,
+    BUILTIN_NAMES,
+    BUILTIN_TSCAM,
+    count_builtin_blocks,
+)
 from camcli.models.zoo.builtin_networks import CnnFeatures, load_builtin_cnn
 from camcli.models.zoo.libraries.builtin import LIBRARY
 
@@ -54,10 +58,8 @@ def pair(request: pytest.FixtureRequest) -> tuple[str, nn.Module, nn.Module]:
     """A name, camcli's network and timm's with the same weights."""
     name: str = request.param
     own = LIBRARY.create_pretrained(name, None)
-    if name == BUILTIN_CNN:
-        theirs = create_timm_cnn()
-    else:
-        theirs = create_timm_vit(name, len(own.blocks))  # type: ignore[arg-type]
+    is_cnn = name == BUILTIN_CNN
+    theirs = create_timm_cnn() if is_cnn else create_timm_vit(name, count_builtin_blocks())
     theirs.load_state_dict(own.state_dict())
     return name, own, theirs
 

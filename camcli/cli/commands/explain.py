@@ -130,6 +130,8 @@ def explain(
 
     check_colors(pictures)
 
+    loaded = load_chosen_model(name, model_options)
+
     from camcli.cli.runners.measure_scale import measure_scale
     from camcli.cli.runners.run_explain import run_explain
     from camcli.engine.plan import plan_suitable_methods
@@ -137,7 +139,7 @@ def explain(
     from camcli.runs.run_config import RunConfig
     from camcli.runs.similarity import bind_target
 
-    network, bound = bind_target(load_chosen_model(name, model_options), targets, image.fit)
+    network, bound = bind_target(loaded, targets, image.fit)
     print_many_classes_notice(bound, kinds)
     plan = plan_suitable_methods(
         network, methods, options.layer_specs, options.create_plan_options()
