@@ -111,7 +111,7 @@ QUICK = {
 # What a run with a built-in network needs no part of.
 UNNEEDED = {
     *("timm", "torchvision", "torch._dynamo", "matplotlib", "scipy", "pandas", "jsonschema"),
-    *("huggingface_hub", "sympy", "cv2", "skimage", "rich", "camcli.models.zoo.from_checkpoint"),
+    *("huggingface_hub", "cv2", "skimage", "rich", "camcli.models.zoo.from_checkpoint"),
 }
 LIST_MODULES = """
 import sys
