@@ -17,6 +17,7 @@ from camcli import __version__
 from camcli.cli.console import flush_output, prepare_streams, print_data, print_error, print_info
 from camcli.cli.lazy_commands import LazyGroup
 from camcli.cli.malloc import keep_freed_memory
+from camcli.cli.openmp import limit_spinning
 from camcli.core.errors import FULL_ERRNOS, CamcliError, StorageError
 
 INTERRUPTED_STATUS = 130
@@ -60,6 +61,7 @@ def main() -> int:
     """Run the command line and return the exit status; an error that a user can fix is one line."""
     prepare_streams()
     keep_freed_memory()
+    limit_spinning()
     try:
         status = int(app(prog_name="camcli", standalone_mode=False) or 0)
         if status == INTERRUPTED_STATUS:  # typer turns Ctrl-C into this status

@@ -1,21 +1,26 @@
-"""Exports of `camcli export` and of `--box-format`: what was written, and what was left out."""
+"""Exports of `camcli export` and of `--box-format`: what was written, and what was left out.
+
+The exporters are imported when one is needed.
+"""
 
 from __future__ import annotations
 
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from camcli.cli.console import print_error, print_info
 from camcli.core.errors import CamcliError, UsageError, to_one_line
-from camcli.review.exporters.export_content import format_count
-from camcli.review.exporters.exporter_registry import find_exporter, list_exporters
-from camcli.review.exporters.run_export import ExportSummary, export_every_row
-from camcli.review.stored_run import open_run
+
+if TYPE_CHECKING:
+    from camcli.review.exporters.run_export import ExportSummary
 
 JSON_FORMAT = "json"  # of `--box-format`: only the files of `--save boxes`
 
 
 def complete_formats(incomplete: str) -> list[str]:
     """Names of formats."""
+    from camcli.review.exporters.exporter_registry import list_exporters
+
     names = [exporter.name for exporter in list_exporters()]
     return [name for name in names if name.startswith(incomplete)]
 
@@ -24,6 +29,8 @@ def check_box_format(name: str, threshold: str | float | None) -> None:
     """Refuse a format that does not exist, and an export of a run that makes no boxes."""
     if name == JSON_FORMAT:
         return
+    from camcli.review.exporters.exporter_registry import find_exporter
+
     find_exporter(name, "--box-format")
     if threshold == "none":
         raise UsageError("--threshold none leaves no boxes for --box-format; omit it")
@@ -31,6 +38,8 @@ def check_box_format(name: str, threshold: str | float | None) -> None:
 
 def print_export(summary: ExportSummary) -> int:
     """Print what was exported. Returns the exit status: 1 if something was left out."""
+    from camcli.review.exporters.export_content import format_count
+
     for problem in summary.problems:
         print_error(problem)
     for note in summary.notes:
@@ -48,6 +57,10 @@ def export_finished_run(folder: Path, box_format: str) -> int:
     """Export a run into its own folder, for `--box-format`. Returns the exit status."""
     if box_format == JSON_FORMAT:
         return 0
+    from camcli.review.exporters.exporter_registry import find_exporter
+    from camcli.review.exporters.run_export import export_every_row
+    from camcli.review.stored_run import open_run
+
     try:
         summaries = list(export_every_row(open_run(folder), find_exporter(box_format)))
     except CamcliError as error:  # the run itself is complete

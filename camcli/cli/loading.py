@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
+from camcli.cli.collector import exempt_imported_objects, pause_collection
 from camcli.cli.console import print_error, print_notice
 from camcli.cli.options import ModelOptions
 from camcli.engine.default_model import check_builtin_blocks, choose_default_model
@@ -34,19 +35,24 @@ def choose_model_name(
 
 
 def load_chosen_model(name: str | None, options: ModelOptions) -> Model:
-    """Load a network by name or checkpoint, and print what camcli chose for the user."""
-    from camcli.models.model import load_model
+    """Load a network by name or checkpoint, and print what camcli chose for the user.
 
-    model = load_model(
-        name,
-        checkpoint=options.checkpoint,
-        label_file=options.labels,
-        size=options.input_size,
-        device=options.device,
-        head=options.head,
-        transform_overrides=options.transform_overrides,
-        logits=options.logits,
-    )
+    A start takes less time if torch is not imported before.
+    """
+    with pause_collection():
+        from camcli.models.model import load_model
+
+        exempt_imported_objects()
+        model = load_model(
+            name,
+            checkpoint=options.checkpoint,
+            label_file=options.labels,
+            size=options.input_size,
+            device=options.device,
+            head=options.head,
+            transform_overrides=options.transform_overrides,
+            logits=options.logits,
+        )
     print_notice(model.note)
     return model
 

@@ -8,8 +8,8 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
-from scipy import ndimage
 
+from camcli.core.connected_regions import Extent, label_regions
 from camcli.core.geometry import Float32Array, View
 from camcli.core.types import Box
 
@@ -86,33 +86,19 @@ def _compute_box_area(box: Box) -> int:
     return (box.x2 - box.x1) * (box.y2 - box.y1)
 
 
-_Extent = tuple[slice, slice]
-
-
 def _find_region_boxes(
     mask: NDArray[np.bool_], visible_map: Float32Array, view: View, max_count: int | None = None
-) -> list[tuple[Box, _Extent, NDArray[np.bool_]]]:
+) -> list[tuple[Box, Extent, NDArray[np.bool_]]]:
     """The box of each region, its extent and its pixels there; largest region first."""
-    regions, count = ndimage.label(mask, np.ones((3, 3)))
-    areas = np.bincount(regions.ravel(), minlength=count + 1)[1:]
-    order = np.argsort(-areas, kind="stable")[:max_count]
-    extents = (
-        {i: _find_extent(regions == i + 1) for i in order}
-        if max_count
-        else ndimage.find_objects(regions)
-    )
+    regions = label_regions(mask)
+    areas = np.bincount(regions.labels.ravel(), minlength=len(regions.extents) + 1)[1:]
     found = []
-    for i in order:
-        extent = extents[i]
-        region = regions[extent] == i + 1
+    for i in np.argsort(-areas, kind="stable")[:max_count]:
+        extent = regions.extents[i]
+        region = regions.labels[extent] == i + 1
         score = float(visible_map[extent].mean(where=region, dtype=np.float64))
         found.append((_region_to_box(extent, score, visible_map, view), extent, region))
     return found
-
-
-def _find_extent(region: NDArray[np.bool_]) -> _Extent:
-    rows, cols = (np.flatnonzero(region.any(axis=axis)) for axis in (1, 0))
-    return slice(rows[0], rows[-1] + 1), slice(cols[0], cols[-1] + 1)
 
 
 def segment_with_grabcut(

@@ -7,7 +7,6 @@ from dataclasses import replace
 from functools import lru_cache
 from statistics import NormalDist
 
-import matplotlib
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageColor, ImageDraw, ImageFilter
@@ -16,6 +15,7 @@ from camcli.core.errors import UsageError, format_suggestion
 from camcli.core.geometry import Float32Array, View
 from camcli.core.types import Box
 from camcli.io.fonts import compute_text_size, find_font, shorten_text
+from camcli.io.stored_palettes import STORED_PALETTES
 from camcli.io.writers import BlendName
 
 TEXT_COLOR, WHITE = (20, 20, 20), (255, 255, 255)
@@ -30,7 +30,10 @@ BLUR_CELLS = 1.5  # rounds the corners of a region's cells
 @lru_cache
 def find_palette(colormap: str) -> NDArray[np.uint8]:
     """The 256 colours of a matplotlib colormap: (256, 3). Raises UsageError with near matches."""
-    known = matplotlib.colormaps
+    if colormap in STORED_PALETTES:
+        return np.frombuffer(STORED_PALETTES[colormap], np.uint8).reshape(256, 3)
+    from matplotlib import colormaps as known
+
     if colormap not in known:
         raise UsageError(
             f"--colormap {colormap}: matplotlib has no such colormap"

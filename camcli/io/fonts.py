@@ -4,13 +4,18 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from functools import cache, lru_cache
+from importlib.util import find_spec
 from pathlib import Path
 
-import matplotlib
 from PIL import ImageFont
 
 from camcli.core.errors import to_one_line
 
+OWN_FONT = Path("fonts", "ttf", "DejaVuSans.ttf")  # in the data of matplotlib
+# DejaVu Sans has all printable characters of Latin-1, and these: dashes, quotes, the ellipsis, an
+# arrow and the minus sign.
+LAST_LATIN_CHARACTER = "\u00ff"
+PUNCTUATION = frozenset("\u2013\u2014\u2018\u2019\u201c\u201d\u2026\u2192\u2212")
 FONT_PACKAGE = "fonts-noto-cjk"
 # Tried first for characters that DejaVu lacks, such as Chinese ones.
 PREFERRED_FONTS = ("notosanscjk", "notosanssc", "pingfang", "msyh", "wqy-microhei", "simhei")
@@ -48,8 +53,8 @@ def shorten_text(text: str, font: ImageFont.FreeTypeFont, max_width: float) -> s
 
 def _list_missing_characters(text: str) -> str:
     """The characters that DejaVu Sans lacks, each once, in order."""
-    if text.isascii():
-        return ""
+    if all(c <= LAST_LATIN_CHARACTER or c in PUNCTUATION for c in text):
+        return ""  # to read the font would take matplotlib
     own = _read_characters(_find_own_font())
     return "".join(sorted({c for c in text if c.isprintable() and ord(c) not in own}))
 
@@ -100,7 +105,15 @@ def _read_characters(path: str) -> frozenset[int]:
 
 @lru_cache(maxsize=1)
 def _find_own_font() -> str:
-    return str(Path(matplotlib.get_data_path()) / "fonts" / "ttf" / "DejaVuSans.ttf")
+    """The DejaVu Sans of matplotlib's package; `find_spec` does not run the package."""
+    spec = find_spec("matplotlib")
+    for folder in (spec and spec.submodule_search_locations) or ():
+        path = Path(folder) / "mpl-data" / OWN_FONT
+        if path.is_file():
+            return str(path)
+    import matplotlib  # some systems keep the data elsewhere
+
+    return str(Path(matplotlib.get_data_path()) / OWN_FONT)
 
 
 @lru_cache

@@ -12,6 +12,7 @@ from types import MappingProxyType
 from typing import Any
 
 from camcli.core.errors import LabelsError, TargetError, format_suggestion
+from camcli.io.imagenet_names import load_imagenet_names
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,16 +89,11 @@ def _normalize_spelling(text: str) -> str:
 
 def create_default_labels(class_count: int) -> Labels:
     """ImageNet's names, synonyms and WordNet ids for its numbers of classes; else `class N`."""
-    from timm.data.imagenet_info import ImageNetInfo, infer_imagenet_subset
-
-    subset = infer_imagenet_subset({"num_classes": class_count})
-    if subset is None:
+    found = load_imagenet_names(class_count)
+    if found is None:
         return create_labels([f"class {i}" for i in range(class_count)])
-    info = ImageNetInfo(subset)
-    synonyms = [info.index_to_description(i).split(", ") for i in range(class_count)]
-    ids = [info.index_to_label_name(i) for i in range(class_count)]
-    others = [(*names, ", ".join(names), i) for names, i in zip(synonyms, ids, strict=True)]
-    return create_labels([names[0] for names in synonyms], others)
+    others = [(*names.split(", "), names, wordnet_id) for wordnet_id, names in found]
+    return create_labels([names[0] for names in others], others)
 
 
 def load_labels(path: Path, class_count: int | None) -> Labels:

@@ -16,7 +16,6 @@ from camcli.core.errors import CamcliError, ImageError, OutputError, StorageErro
 from camcli.core.geometry import Float32Array, View, crop_visible_map
 from camcli.core.types import ClassExplanation, Failure, FileStamp, ImageSource, Result, Sample
 from camcli.engine.acceleration.bn_folding import fold_batch_norms
-from camcli.engine.acceleration.compilation import compile_network
 from camcli.io.bands import read_picture, read_pixels
 from camcli.io.images import ODD_IMAGE_ERRORS, describe_image_error, take_turns_if_large
 from camcli.io.transforms import compute_view, preprocess_crops, preprocess_image
@@ -53,6 +52,8 @@ def run_pipeline(
             fold_batch_norms(config.model, config.requests)
         )
         if config.is_compiled:
+            from camcli.engine.acceleration.compilation import compile_network  # takes a second
+
             stack.enter_context(compile_network(config.model, config.requests))
         loaded = prefetch_map(
             readers,

@@ -108,6 +108,58 @@ QUICK = {
 }
 
 
+# What a run with a built-in network needs no part of.
+UNNEEDED = {
+    *("timm", "torchvision", "torch._dynamo", "matplotlib", "scipy", "pandas", "jsonschema"),
+    *("huggingface_hub", "cv2", "skimage", "rich", "camcli.models.zoo.from_checkpoint"),
+}
+LIST_MODULES = """
+import sys
+from camcli.cli.app import main
+status = main()
+sys.stderr.write(f"\\nSTATUS {status} MODULES {sorted(sys.modules)}")
+"""
+BUILTIN_RUNS = {
+    "the default": [],
+    "LayerCAM": ["--method", "layercam", "--target", "top:2"],
+    "propagation": ["--method", "lrp"],
+    "all outputs but a sheet": ["--save", "overlay,heatmap,grid,boxes,array,map,mask,cutout"],
+    "TS-CAM": ["--method", "tscam"],
+    "attention": ["--method", "chefer"],
+    "the CNN by name": ["--model", "tf_efficientnet_lite0", "--fit", "pad", "--size", "160"],
+}
+
+
+def run_python(program: str, arguments: list[str], folder: Path) -> str:
+    """Run a program in a process of its own; returns what it writes to standard error."""
+    return subprocess.run(
+        [sys.executable, "-c", program, *arguments],
+        capture_output=True,
+        text=True,
+        cwd=folder,
+        check=False,
+    ).stderr
+
+
+@pytest.mark.parametrize("case", BUILTIN_RUNS)
+def test_a_builtin_network_imports_only_what_it_needs(
+    case: str, picture: Path, tmp_path: Path
+) -> None:
+    shown = run_python(LIST_MODULES, ["explain", str(picture), *BUILTIN_RUNS[case]], tmp_path)
+    found = re.search(r"\nSTATUS 0 MODULES (\[.*\])$", shown)
+    assert found, shown
+    modules = {*ast.literal_eval(found[1])}
+    assert "torch" in modules
+    assert not modules & UNNEEDED
+
+
+def test_layers_of_a_builtin_network_need_no_timm(tmp_path: Path) -> None:
+    shown = run_python(LIST_MODULES, ["layers", "vit_lite0", "--format", "jsonl"], tmp_path)
+    found = re.search(r"\nSTATUS 0 MODULES (\[.*\])$", shown)
+    assert found, shown
+    assert not {*ast.literal_eval(found[1])} & {"timm", "torchvision", "torch._dynamo"}
+
+
 @pytest.mark.parametrize("case", QUICK)
 def test_answers_without_heavy_imports(case: str, picture: Path, tmp_path: Path) -> None:
     empty = tmp_path / "empty"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import matplotlib
 import numpy as np
 import pytest
 from conftest import gradient_image
@@ -31,18 +32,28 @@ from camcli.io.grids import (
     draw_grid,
     draw_matrix,
 )
+from camcli.io.map_looks import OVERLAY_COLORMAP, PIXEL_COLORMAP, SIGNED_COLORMAP
+from camcli.io.stored_palettes import STORED_PALETTES
 from camcli.io.writers import BlendName
 
 WIDE = View.from_whole_image(8, 4)
 
 
 def test_a_palette_is_matplotlibs() -> None:
-    import matplotlib
-
     colours = find_palette("viridis")
     assert colours.shape == (256, 3)
     expected = np.array(matplotlib.colormaps["viridis"](1.0)[:3]) * 255
     assert np.abs(colours[255] - expected).max() <= 0.5
+
+
+@pytest.mark.parametrize("name", STORED_PALETTES)
+def test_a_stored_palette_is_matplotlibs(name: str) -> None:
+    colours = matplotlib.colormaps[name](np.arange(256) / 255)[:, :3]
+    assert np.array_equal(find_palette(name), np.rint(colours * 255).astype(np.uint8))
+
+
+def test_every_default_palette_is_stored() -> None:
+    assert {OVERLAY_COLORMAP, PIXEL_COLORMAP, SIGNED_COLORMAP} <= STORED_PALETTES.keys()
 
 
 def test_an_unknown_colormap_suggests_near_ones() -> None:

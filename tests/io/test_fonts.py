@@ -34,6 +34,20 @@ def test_latin_and_greek_need_no_other_font(installed: list[str]) -> None:
     assert installed == []
 
 
+def test_what_is_not_looked_up_is_in_the_font() -> None:
+    """Latin-1 and some punctuation are taken for granted."""
+    own = fonts._read_characters(fonts._find_own_font())
+    latin = {chr(n) for n in range(ord(fonts.LAST_LATIN_CHARACTER) + 1)}
+    assert {ord(c) for c in latin | fonts.PUNCTUATION if c.isprintable()} <= own
+
+
+def test_the_own_font_is_that_of_matplotlib(monkeypatch: pytest.MonkeyPatch) -> None:
+    wanted = Path(matplotlib.get_data_path()) / "fonts" / "ttf" / "DejaVuSans.ttf"
+    assert Path(fonts._find_own_font()).samefile(wanted)
+    monkeypatch.setattr(fonts, "find_spec", lambda _name: None)  # the data lies elsewhere
+    assert Path(fonts._find_own_font.__wrapped__()).samefile(wanted)
+
+
 def test_a_text_that_no_font_has(installed: list[str]) -> None:
     assert not can_draw_text("猫")
     assert find_undrawable_name(["cat", "猫", "狗"]) == "猫"

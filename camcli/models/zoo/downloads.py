@@ -6,13 +6,13 @@ import os
 import socket
 from urllib.parse import urlparse
 
-from huggingface_hub import constants, try_to_load_from_cache
-
 WEIGHTS_FILE_NAMES = ("model.safetensors", "pytorch_model.bin")  # in a repository of the hub
 
 
 def is_in_hub_cache(repository: str | None, file_names: tuple[str, ...]) -> bool:
     """Whether the cache of the Hugging Face hub has one of a repository's files."""
+    from huggingface_hub import try_to_load_from_cache
+
     if not repository:
         return False
     try:
@@ -27,6 +27,8 @@ def is_reachable(address: str) -> bool:
 
     The download clients themselves would retry for most of a minute before they fail.
     """
+    from huggingface_hub import constants
+
     if constants.HF_HUB_OFFLINE:
         return False
     if any(os.environ.get(key) for key in ("HTTPS_PROXY", "https_proxy", "ALL_PROXY", "all_proxy")):

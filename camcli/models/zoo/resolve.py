@@ -1,4 +1,7 @@
-"""Resolve `--model` and `--checkpoint`: a name, a file, a folder, code or a program."""
+"""Resolve `--model` and `--checkpoint`: a name, a file, a folder, code or a program.
+
+What reads files and code is imported when it is needed: it imports timm, which takes seconds.
+"""
 
 from __future__ import annotations
 
@@ -8,12 +11,9 @@ from pathlib import Path
 from camcli.core.errors import ModelError
 from camcli.models.zoo.builtin_names import BUILTIN_CNN
 from camcli.models.zoo.downloads import WEIGHTS_FILE_NAMES
-from camcli.models.zoo.exported import check_not_program, load_program
-from camcli.models.zoo.from_checkpoint import load_checkpoint_network
 from camcli.models.zoo.libraries import find_library, is_owned_name
 from camcli.models.zoo.library import LoadedNetwork, Size
 from camcli.models.zoo.model_files import PROGRAM_PREFIX, check_model_file
-from camcli.models.zoo.user_code import load_user_network
 
 CHECKPOINT_FILE_NAMES = (*WEIGHTS_FILE_NAMES, "model_best.pth.tar", "model_best.pth")
 
@@ -21,9 +21,13 @@ CHECKPOINT_FILE_NAMES = (*WEIGHTS_FILE_NAMES, "model_best.pth.tar", "model_best.
 def load_network(name: str | None, checkpoint: Path | None, size: Size | None) -> LoadedNetwork:
     """The network that `--model` and `--checkpoint` name, with its weights and its transform."""
     if name is not None and name.startswith(PROGRAM_PREFIX):
+        from camcli.models.zoo.exported import load_program
+
         return load_program(name, size)
     named_file = _find_weights_file(name)
     if name is not None and named_file is None and not is_owned_name(name):
+        from camcli.models.zoo.user_code import load_user_network
+
         return load_user_network(name, checkpoint, size)
     if checkpoint and named_file:
         raise ModelError(
@@ -33,6 +37,9 @@ def load_network(name: str | None, checkpoint: Path | None, size: Size | None) -
     if file is None:
         known = BUILTIN_CNN if name is None else name
         return find_library(known).load_pretrained(known, size)
+    from camcli.models.zoo.exported import check_not_program
+    from camcli.models.zoo.from_checkpoint import load_checkpoint_network
+
     check_not_program(file)
     return load_checkpoint_network(file, None if named_file else name, size)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
 from torch import nn
@@ -15,12 +16,16 @@ from camcli.models.zoo.builtin_networks import (
     load_builtin_vit,
     read_builtin_card,
 )
+from camcli.models.zoo.efficientnet_lite import EfficientNetLite0
 from camcli.models.zoo.libraries.timm import TimmLibrary
 from camcli.models.zoo.library import LoadedNetwork, Size, check_trained_size
 
+# timm's transform of the CNN.
+CNN_TRANSFORM = Transform((224, 224), (0.5,) * 3, (0.5,) * 3, "bicubic", 0.875)
+
 
 class BuiltinLibrary(TimmLibrary):
-    """A timm CNN, and two transformers on top of its features."""
+    """A CNN of timm, and two transformers on top of its features, all without importing timm."""
 
     ships_weights = True
 
@@ -43,7 +48,7 @@ class BuiltinLibrary(TimmLibrary):
         """The CNN, for weights from a user's file. Raises ModelError for the transformers."""
         if name != BUILTIN_CNN:
             raise ModelError(f"{name} works only with its built-in weights; omit --checkpoint")
-        return super().create(name, size, **options)
+        return EfficientNetLite0(**options)
 
     def create_pretrained(self, name: str, size: Size | None) -> nn.Module:
         """A network with its built-in weights."""
@@ -54,7 +59,7 @@ class BuiltinLibrary(TimmLibrary):
     ) -> Transform:
         """timm's transform for the CNN; the transformers store theirs, and have one size only."""
         if name == BUILTIN_CNN:
-            return super().find_transform(name, size, network)
+            return replace(CNN_TRANSFORM, size=size or CNN_TRANSFORM.size)
         transform = read_builtin_card().transform
         check_trained_size(size, transform.size, name)
         return transform

@@ -1,13 +1,13 @@
-"""The Hugging Face hub: a repository in timm's format, as `hf-hub:OWNER/NAME`."""
+"""The Hugging Face hub: a repository in timm's format, as `hf-hub:OWNER/NAME`.
+
+timm and huggingface_hub are imported when first used.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from typing import Any
 
-import timm
-from huggingface_hub import constants
-from timm.models import load_model_config_from_hf
 from torch import nn
 
 from camcli.core.errors import ModelError
@@ -35,6 +35,10 @@ class HubLibrary(TimmLibrary):
 
     def create(self, name: str, size: Size | None, **options: Any) -> nn.Module:
         """The network that config.json describes. Raises ModelError if that cannot be read."""
+        import timm
+        from huggingface_hub import constants
+        from timm.models import load_model_config_from_hf
+
         repository = self._find_repository(name)
         if not is_in_hub_cache(repository, ("config.json",)) and not is_reachable(
             constants.ENDPOINT
@@ -53,6 +57,8 @@ class HubLibrary(TimmLibrary):
 
     def create_pretrained(self, name: str, size: Size | None) -> nn.Module:
         """The network with the repository's weights."""
+        import timm
+
         network: nn.Module = timm.create_model(name, pretrained=True)
         return network
 
@@ -62,6 +68,8 @@ class HubLibrary(TimmLibrary):
 
     def find_weights_url(self, name: str) -> str:
         """The address of the hub."""
+        from huggingface_hub import constants
+
         return constants.ENDPOINT
 
     def find_architecture(self, name: str, network: nn.Module) -> str | None:

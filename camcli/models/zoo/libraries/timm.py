@@ -1,4 +1,7 @@
-"""timm: the plain names, with a tag for the weights (`resnet50.a1_in1k`) or without."""
+"""timm: the plain names, with a tag for the weights (`resnet50.a1_in1k`) or without.
+
+timm is imported when first used.
+"""
 
 from __future__ import annotations
 
@@ -6,9 +9,6 @@ import logging
 from collections.abc import Sequence
 from typing import Any
 
-import timm
-from huggingface_hub import constants
-from timm.data.config import resolve_data_config
 from torch import nn
 
 from camcli.core.errors import ModelError, format_suggestion
@@ -22,10 +22,14 @@ class TimmLibrary(Library):
 
     def list_names(self) -> Sequence[str]:
         """timm's names, without tags."""
+        import timm
+
         return timm.list_models()
 
     def check_name(self, name: str) -> None:
         """Raise ModelError, with similar names or the known tags."""
+        import timm
+
         architecture, dot, tag = name.partition(".")
         if not timm.is_model(architecture):
             near = format_suggestion(architecture, timm.list_models())
@@ -38,6 +42,8 @@ class TimmLibrary(Library):
 
     def create(self, name: str, size: Size | None, **options: Any) -> nn.Module:
         """timm's network; `img_size` is set where the network has one fixed input size."""
+        import timm
+
         config = timm.get_pretrained_cfg(name)
         if size is not None and config is not None and config.fixed_input_size:
             options["img_size"] = size
@@ -53,6 +59,8 @@ class TimmLibrary(Library):
         self, name: str, size: Size | None, network: nn.Module | None = None
     ) -> Transform:
         """The transform of timm's evaluation, from the network's own configuration if given."""
+        from timm.data.config import resolve_data_config
+
         config = resolve_data_config(model=network, pretrained_cfg=_read_config(name, network))
         return Transform(
             size or tuple(config["input_size"][1:]),
@@ -64,11 +72,16 @@ class TimmLibrary(Library):
 
     def is_cached(self, name: str) -> bool:
         """Whether the hub's cache has the weights."""
+        import timm
+
         config = timm.get_pretrained_cfg(name)
         return config is not None and is_in_hub_cache(config.hf_hub_id, WEIGHTS_FILE_NAMES)
 
     def find_weights_url(self, name: str) -> str:
         """The address of the hub. Raises ModelError where timm has no weights."""
+        import timm
+        from huggingface_hub import constants
+
         config = timm.get_pretrained_cfg(name)
         if config is None or not config.has_weights:
             raise ModelError(f"timm has no weights for {name}; use --checkpoint FILE")
@@ -76,6 +89,8 @@ class TimmLibrary(Library):
 
     def has_name(self, name: str) -> bool:
         """Whether timm has the architecture, whatever the tag."""
+        import timm
+
         return timm.is_model(self.remove_tag(name))
 
     def remove_tag(self, name: str) -> str:
@@ -84,6 +99,8 @@ class TimmLibrary(Library):
 
     def list_tagged_names(self, name: str) -> Sequence[str]:
         """All weights that timm has for an architecture."""
+        import timm
+
         return timm.list_pretrained(f"{name}.*")
 
     def find_class_names(self, name: str, network: nn.Module) -> tuple[str, ...] | None:
@@ -94,6 +111,8 @@ class TimmLibrary(Library):
 
 def _read_config(name: str, network: nn.Module | None) -> dict[str, Any] | None:
     """A name's configuration; None for a network, which has its own."""
+    import timm
+
     if network is not None:
         return None
     config = timm.get_pretrained_cfg(name)
