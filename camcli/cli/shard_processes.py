@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import signal
 import subprocess
 import sys
 import time
@@ -137,11 +136,14 @@ class ShardProcesses:
         return sum(each.log.count_images() for each in self.running)
 
     def interrupt(self) -> None:
-        """Ask every process to end after its batch; the second time, at once."""
+        """Ask every process to end after its batch.
+
+        With SIGTERM, because a process may have inherited that it ignores SIGINT.
+        """
         for each in self.running:
             if each.process.poll() is None:
                 with suppress(OSError):
-                    each.process.send_signal(signal.SIGINT)
+                    each.process.terminate()
 
     def kill(self) -> None:
         """End every process; all files that it has written are complete."""

@@ -114,7 +114,7 @@ def _read_index(variables: Mapping[str, str], name: str) -> int:
 def _read_number(variables: Mapping[str, str], name: str, default: str = "") -> int:
     text = variables.get(name, default)
     if not re.fullmatch(r"[0-9]{1,9}", text):
-        raise UsageError(f"--shard auto: {name} is {to_one_line(text)!r}, not a number")
+        raise UsageError(f"--shard auto: {name} is '{to_one_line(text)}', not a number")
     return int(text)
 
 

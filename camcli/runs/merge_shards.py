@@ -53,7 +53,8 @@ class MergedRun:
 
 def is_merged(output: Path) -> bool:
     """Whether a folder holds a whole run that was made in shards, and no shards any more."""
-    return _is_written(output) and not list_shard_folders(output)
+    has_shards = list_shard_folders(output) or is_merge_under_way(output)
+    return _is_written(output) and not has_shards
 
 
 def is_merge_under_way(output: Path) -> bool:
@@ -73,7 +74,7 @@ def merge_shards(
     `report_line` gets each line of the run. Nothing changes before every line of every shard has
     been checked. Raises UsageError for shards that do not fit together, OutputError.
     """
-    if not list_shard_folders(output):
+    if not (list_shard_folders(output) or is_merge_under_way(output)):
         open_shards(output)  # says what is missing
     with ResultsLog.open(output / SHARDS_FOLDER / MERGE_FILE, resume=True) as marker:
         goes_on = is_merge_under_way(output)
@@ -147,12 +148,12 @@ class _Merger:
     def iter_lines(self) -> Iterator[bytes]:
         """The lines of all shards in the order of the run. Raises OutputError."""
         count = len(self.shards)
+        sources = [SafePaths(each.folder) for each in self.shards]
         for number in range(sum(len(own.digests) for own in self.batches)):
             each, ends = self.shards[number % count], self.batches[number % count].ends
             start, end = ends[number // count], ends[number // count + 1]
-            source = SafePaths(each.folder)
             for raw_line in BytesIO(_read_slice(each.folder / RESULTS_FILE, start, end)):
-                self._move_line(raw_line, source)
+                self._move_line(raw_line, sources[number % count])
                 yield raw_line
 
     def _move_line(self, raw_line: bytes, source: SafePaths) -> None:

@@ -95,7 +95,7 @@ def _format_command(shards: Sequence[ShardFolder], shard: Shard) -> str:
     rest = [part for part in text.split("\0") if part not in ("--overwrite", "--resume")]
     line = to_one_line(shlex.join(["camcli", rest[0], "--resume", *rest[1:]]))
     if not given or len(line) > MAX_COMMAND_CHARACTERS:
-        return f"repeat its command with --shard {shard} --resume"
+        return f"repeat the run's command with --resume and --shard {shard}, or with its --devices"
     return line
 
 

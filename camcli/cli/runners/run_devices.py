@@ -83,8 +83,14 @@ def run_devices(
         with handle_interrupts() as stop, ShardProcesses() as processes:
             _start_processes(task, processes)
             failed = _watch(task, processes, stop)
-        if failed or stop.is_set:
-            return _print_early_end(task, failed, stop)
+            if failed and not stop.is_set:
+                _print_failed_process(failed)
+        if stop.is_set:
+            print_error(f"interrupted; to continue: {_format_resume_command(task)}")
+            return stop.exit_status
+        if failed:
+            print_error(f"failed; to continue: {_format_resume_command(task)}")
+            return 2 if failed.process.returncode == 2 else 1
         return _finish(task)
 
 
@@ -144,16 +150,10 @@ def _is_done(each: ShardProcess) -> bool:
     return is_usual and load_manifest(each.folder).get("state") == "done"
 
 
-def _print_early_end(task: DeviceTask, failed: ShardProcess | None, stop: StopFlag) -> int:
-    command = _format_resume_command(task)
-    if failed and not stop.is_set:
-        status = failed.process.returncode
-        how = f"signal {-status}" if status < 0 else f"exit status {status}"
-        print_error(f"{failed.folder.name} ended with {how}: {failed.read_last_line()}")
-        print_error(f"failed; to continue: {command}")
-        return status if status in (1, 2) else 1
-    print_error(f"interrupted; to continue: {command}")
-    return stop.exit_status
+def _print_failed_process(failed: ShardProcess) -> None:
+    status = failed.process.returncode
+    how = f"signal {-status}" if status < 0 else f"exit status {status}"
+    print_error(f"shard {failed.folder.name} ended with {how}: {failed.read_last_line()}")
 
 
 def _format_resume_command(task: DeviceTask) -> str:
