@@ -4,8 +4,9 @@
     python benchmarks/shards.py PHOTOS --limit 200
 
 Without PHOTOS, made-up shards are merged: lines without files, then one file for each line. The
-table has seconds, microseconds an image, and the peak of the resident memory. Listing is what each
-shard does first: find every image, name its files, and compute the digest of the list.
+table has seconds, microseconds an image, and the peak of the resident memory of the largest
+process. Listing is what each shard does first: find every image, name its files, and compute the
+digest of the list.
 With PHOTOS, the same photographs are explained by one process and by `--devices cpu,cpu`.
 """
 
@@ -17,7 +18,6 @@ import os
 import subprocess
 import sys
 import tempfile
-import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -31,6 +31,13 @@ from camcli.runs.shard_batches import create_shard_entry, take_shard
 ROOT = Path(__file__).parent.parent
 BATCH_SIZE = 32
 NETWORK = ("--method", "gradcam", "--save", "boxes")
+LAUNCHER = """
+import resource, subprocess, sys, time
+start, null = time.monotonic(), subprocess.DEVNULL
+status = subprocess.call(sys.argv[1:], stdout=null, stderr=null)
+seconds = time.monotonic() - start
+print(seconds, resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss / 1024, status)
+"""
 LISTING = """
 import sys
 from pathlib import Path
@@ -53,17 +60,21 @@ class Cost:
 
 
 def measure(*command: object) -> Cost:
-    """Run a program of Python in a process of its own."""
+    """Run a program of Python in a process of its own.
+
+    The kernel's peak of the memory of a child counts what its parent had when it started, so the
+    parent is a small process that only starts the program.
+    """
     variables = os.environ | {"PYTHONPATH": str(ROOT)}
-    start = time.monotonic()
-    process = subprocess.Popen(
-        [sys.executable, *map(str, command)],
+    ran = subprocess.run(
+        [sys.executable, "-S", "-c", LAUNCHER, sys.executable, *map(str, command)],
         env=variables,
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.DEVNULL,
+        capture_output=True,
+        text=True,
+        check=True,
     )
-    _, status, used = os.wait4(process.pid, 0)
-    return Cost(time.monotonic() - start, used.ru_maxrss / 1024, os.waitstatus_to_exitcode(status))
+    seconds, memory, status = ran.stdout.split()
+    return Cost(float(seconds), float(memory), int(status))
 
 
 def create_line(source: ImageSource, *, has_file: bool) -> str:

@@ -185,7 +185,6 @@ def _move_file(name: str, source: SafePaths, target: SafePaths) -> None:
     try:
         if old is None or not source.has_file(name):
             return  # the check of all lines found it in the target
-        new.parent.mkdir(parents=True, exist_ok=True)
         _rename_file(old, new)
     except OSError as error:
         kind = StorageError if error.errno in DISK_ERRNOS else OutputError
@@ -194,7 +193,11 @@ def _move_file(name: str, source: SafePaths, target: SafePaths) -> None:
 
 def _rename_file(old: Path, new: Path) -> None:
     try:
-        old.replace(new)
+        try:
+            old.replace(new)
+        except FileNotFoundError:  # the first file of this folder
+            new.parent.mkdir(parents=True, exist_ok=True)
+            old.replace(new)
     except OSError as error:
         if error.errno != EXDEV:
             raise
