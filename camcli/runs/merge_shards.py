@@ -91,7 +91,13 @@ def merge_shards(
 
 
 def _is_written(output: Path) -> bool:
-    return (output / RUN_FILE).is_file() and "shards" in load_manifest(output)
+    """Whether run.json is that of a merged run."""
+    if not (output / RUN_FILE).is_file():
+        return False
+    document = load_manifest(output)
+    shards = document.get("shards")
+    numbers = (document.get("images"), shards.get("count") if isinstance(shards, dict) else None)
+    return all(isinstance(number, int) for number in numbers)
 
 
 def _check_output_free(output: Path, overwrite: bool, goes_on: bool) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 import shlex
 from collections.abc import Mapping, Sequence
@@ -66,11 +67,22 @@ def open_shards(output: Path) -> list[ShardFolder]:
         numbers = " and ".join(str(count) for count in counts[:3])
         where = to_one_line(output / SHARDS_FOLDER)
         raise UsageError(f"{where} holds shards of {numbers}; remove those of the wrong number")
-    shards = [ShardFolder(path, shard, load_manifest(path)) for shard, path in found]
+    shards = [ShardFolder(path, shard, _load_document(path)) for shard, path in found]
     _check_finished(shards, counts[0])
     for other in shards[1:]:
         _check_same_run(shards[0], other)
     return shards
+
+
+def _load_document(folder: Path) -> dict[str, Any]:
+    """The run.json of a shard, which can also be written again. Raises UsageError."""
+    document = load_manifest(folder)
+    try:
+        json.dumps(document)
+    except RecursionError:
+        where = to_one_line(folder)
+        raise UsageError(f"{where}: its run.json is damaged; repeat with --overwrite") from None
+    return document
 
 
 def _check_finished(shards: Sequence[ShardFolder], count: int) -> None:

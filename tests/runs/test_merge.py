@@ -24,7 +24,9 @@ def merged_images(output: Path) -> list[str]:
     return [json.loads(line)["image"] for line in lines]
 
 
-@settings(deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(
+    deadline=None, max_examples=50, suppress_health_check=[HealthCheck.function_scoped_fixture]
+)
 @given(images=st.integers(1, 30), shards=st.integers(1, 9), size=st.integers(1, 7))
 def test_the_order_is_that_of_the_run(
     images: int, shards: int, size: int, tmp_path_factory: pytest.TempPathFactory
@@ -133,6 +135,7 @@ DAMAGES: dict[str, tuple[Damage, str]] = {
     "more images": (put_entry(images=11), r"the number of images differs"),
     "a lost line": (lined(lambda own: own[1:]), r"results of 3 images, not of 4"),
     "an empty list": (lambda own: (own[1] / "results.jsonl").unlink(), r"of 0 images, not of 4"),
+    "settings of another type": (put("settings", [1]), r"no run\.json"),
     "lines of others": (lined(lambda own: [*own, own[0]]), r"5 images, not of 4"),
     "turned": (lined(lambda own: own[::-1]), r"not those of the run's images"),
     "torn": (lined(lambda own: [*own[:-1], own[-1][:-9]]), r"line 4 of .* is damaged \(it is cut"),
@@ -231,6 +234,18 @@ def test_a_command_to_continue_needs_arguments_that_are_texts(cli: Cli, tmp_path
     change_document(folders[1], lambda document: document.update(change))
     shown = r"camcli explain --resume '\x1b[2J' '$(rm -r .)' --shard=0/3"
     assert cli("merge", "o").err.endswith(f"to continue: {shown}\n")
+
+
+@pytest.mark.parametrize("shards", [3, {}, {"count": "many"}, None])
+def test_a_run_json_of_another_kind_is_no_merged_run(
+    shards: object, cli: Cli, tmp_path: Path
+) -> None:
+    (own,) = write_shards(tmp_path / "o", 1, 1)
+    document = json.loads((own / "run.json").read_text()) | {"shards": shards}
+    (tmp_path / "o" / "run.json").write_text(json.dumps(document))
+    (own.parent / "merge.jsonl").write_text("left\n")
+    assert cli("merge", "o").status == 0
+    assert merged_images(tmp_path / "o") == ["0000.jpg"]
 
 
 def test_no_shards_are_an_error(cli: Cli, tmp_path: Path) -> None:
