@@ -16,12 +16,20 @@ from camcli.io.discovery import (
 )
 
 
-def find_input_sources(inputs: Sequence[str], skip_folder: Path | None) -> list[SourceOrFailure]:
+def read_listed_paths(inputs: Sequence[str]) -> list[str]:
+    """The list on standard input, if `-` is one of the inputs."""
+    return parse_path_list(sys.stdin.read()) if "-" in inputs else []
+
+
+def find_input_sources(
+    inputs: Sequence[str], skip_folder: Path | None, listed: Sequence[str] | None = None
+) -> list[SourceOrFailure]:
     """Every image of the inputs, and of the list on standard input if `-` is one of them.
 
-    Prints how many pictures of other formats the folders hold. Raises UsageError without an image.
+    `listed` is that list if it has been read already. Prints how many pictures of other formats
+    the folders hold. Raises UsageError without an image.
     """
-    listed = parse_path_list(sys.stdin.read()) if "-" in inputs else []
+    listed = read_listed_paths(inputs) if listed is None else listed
     unread = Counter[str]()
     sources = find_image_sources(inputs, listed, skip_folder, unread.update)
     print_notice(format_unread_notice(unread))

@@ -23,6 +23,7 @@ COMMAND_SUMMARIES: Mapping[str, str] = {
     "explain": "Draw heatmaps and boxes that show what the network looked at.",
     "compare": "Compare methods, layers or models side by side on the same images.",
     "figure": "Draw one sheet of many images: layers, methods, classes or models side by side.",
+    "merge": "Join the shards of a run that several processes made.",
     "report": "Write one HTML page of a run: filter, sort, and change colours and threshold.",
     "export": "Hand the boxes of a run on to COCO, YOLO, VOC or Label Studio.",
     "layers": "List the layers of a model that can be explained.",

@@ -33,7 +33,9 @@ def create_result_printer(
         return lambda line: None
     if is_jsonl_output(output_format):
         return lambda line: print_data(json.dumps(line))
-    name_width = min(MAX_NAME_WIDTH, max(len(to_one_line(item.name)) for item in sources))
+    name_width = min(
+        MAX_NAME_WIDTH, max((len(to_one_line(item.name)) for item in sources), default=0)
+    )
     labels = _create_row_labels(requests)
     label_width = max(MIN_METHOD_WIDTH, *map(len, labels.values()))
 

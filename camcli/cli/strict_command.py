@@ -19,6 +19,7 @@ EXAMPLES = {
     "DATASET": "birds/",
     "DATA": "photos/",
     "RUN": "camcli-out/",
+    "DIR": "camcli-out/",
     "BASE": "baseline camcli-out",
     "NEW": "baseline camcli-out",
 }

@@ -19,27 +19,32 @@ class RunCounts:
     """Images that are done, done by an earlier run, or failed; and maps without an answer.
 
     `first_files` are the files of the first explanation that has any, by their kind.
+    `incomplete_count` counts the images that failed or have a map without an answer.
     `first_frame_count` counts the files of which only the first frame or page is explained.
     """
 
     done_count: int = 0
     earlier_count: int = 0
+    incomplete_count: int = 0
     first_frame_count: int = 0
     blank_map_counts: Counter[str] = field(default_factory=Counter)
     failure_reasons: Counter[str] = field(default_factory=Counter)
     failures: list[dict[str, str]] = field(default_factory=list)
     last_path: str | None = None
+    last_incomplete_path: str | None = None
     first_files: Mapping[str, str] = field(default_factory=dict)
 
     def add_earlier_line(self, line: ResultLine) -> None:
         """Count a line that an earlier run wrote."""
         is_new = self._is_new_image(line)
+        self._count_incomplete(line)
         self.earlier_count += is_new
         self._count_maps(line, is_new)
 
     def add_line(self, line: ResultLine) -> None:
         """Count a line that this run wrote."""
         is_new = self._is_new_image(line)
+        self._count_incomplete(line)
         if line["status"] == "failed":
             self.failure_reasons[find_failure_kind(line["error"])] += 1
             if len(self.failures) < MAX_LISTED_FAILURES:
@@ -48,6 +53,12 @@ class RunCounts:
         self.done_count += is_new
         self._count_maps(line, is_new)
         self.first_files = self.first_files or line["explanations"][0]["files"]
+
+    def _count_incomplete(self, line: ResultLine) -> None:
+        """Count an image at its first line that is not complete."""
+        if self.last_path != self.last_incomplete_path and not is_complete_line(line):
+            self.last_incomplete_path = self.last_path
+            self.incomplete_count += 1
 
     def _count_maps(self, line: ResultLine, is_new: bool) -> None:
         self.first_frame_count += is_new and bool(line.get("has_more_frames"))

@@ -15,17 +15,17 @@ from camcli.engine.providers.base import ProgressCallback
 from camcli.io.jsonl import ResultsLog, lock_log
 from camcli.io.results import RESULTS_FILE, compute_result_key, outcome_to_json
 from camcli.runs.counts import ResultLine, RunCounts, is_complete_line
-from camcli.runs.manifest import (
-    check_same_settings,
-    compute_run_key,
-    create_manifest_ending,
-    load_manifest,
-    remove_manifest,
-    write_manifest,
-)
+from camcli.runs.manifest import create_manifest_ending, remove_manifest
 from camcli.runs.pipeline import find_file_stamp, run_pipeline
 from camcli.runs.resume import ResumePlan, prune_log, sort_log
 from camcli.runs.run_config import RunConfig, RunState
+from camcli.runs.run_document import (
+    check_same_settings,
+    compute_run_key,
+    load_manifest,
+    write_manifest,
+)
+from camcli.runs.shard_batches import check_same_shard
 
 Ending = Literal["done", "stopped", "interrupted", "failed"]
 
@@ -35,7 +35,8 @@ class ExplainTask:
     """The images to explain, and the output folder.
 
     `write_files` writes the files of one result and returns the result with their names.
-    `manifest` is the content of run.json before the first image. Without `overwrite` or `resume`
+    `manifest` is the content of run.json before the first image. `sources` is empty only in a shard
+    of a run that has fewer batches than shards. Without `overwrite` or `resume`
     the folder must not hold a run.
     """
 
@@ -75,6 +76,7 @@ class ExplainRun:
         earlier = load_manifest(task.output) if task.resume else {}
         if earlier:
             check_same_settings(task.output, earlier, task.manifest)
+            check_same_shard(task.output, earlier, task.manifest)
         state = RunState.from_config(task.config, earlier.get("precision"))
         return cls(task, state, compute_run_key(task.manifest))
 
@@ -148,7 +150,8 @@ class ExplainRun:
         return compute_result_key(self.run_key, stamp) if stamp else None
 
     def _finish_folder(self) -> None:
-        if not self.counts.has_lines:  # leave no trace of a run without results
+        has_work = bool(self.task.sources)  # a shard without a batch is done at once
+        if has_work and not self.counts.has_lines:  # leave no trace of a run without results
             remove_manifest(self.task.output)
             return
         try:

@@ -1,8 +1,7 @@
-"""Write and read run.json: what the results depend on, how the run ended, where the time went."""
+"""Write run.json: what the results depend on, how the run ended, where the time went."""
 
 from __future__ import annotations
 
-import json
 import platform
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
@@ -17,14 +16,11 @@ import torch
 from torch import nn
 
 from camcli import __version__
-from camcli.core.errors import UsageError, to_one_line
-from camcli.io.files import write_file
-from camcli.io.results import RESULTS_FILE, RUN_FILE
+from camcli.io.results import RUN_FILE
 from camcli.models.model import Model
 from camcli.runs.run_config import RunConfig, RunState
 
 SCHEMA_VERSION = 1
-MAX_RUN_FILE_BYTES = 2**26  # a larger run.json is not read
 
 
 def compute_weights_digest(network: nn.Module) -> str:
@@ -121,72 +117,7 @@ def create_manifest_ending(state: RunState, counts: Mapping[str, Any]) -> dict[s
     }
 
 
-def write_manifest(output: Path, manifest: Mapping[str, Any]) -> None:
-    """Write run.json into the output folder. Raises OutputError."""
-    text = json.dumps(manifest, indent=2, default=str)
-    write_file(output / RUN_FILE, f"{text}\n".encode())
-
-
 def remove_manifest(output: Path) -> None:
     """Delete the run.json of a run that has no results."""
     with suppress(OSError):
         (output / RUN_FILE).unlink()
-
-
-def compute_run_key(manifest: Mapping[str, Any]) -> str:
-    """Compute a digest of what results depend on besides images: settings, weights, class names."""
-    return sha256(
-        json.dumps(_extract_identity(manifest), sort_keys=True, default=str).encode()
-    ).hexdigest()
-
-
-def _extract_identity(manifest: Mapping[str, Any]) -> dict[str, Any]:
-    model = manifest["model"]
-    own = {name: model[name] for name in ("weights_sha256", "classes_sha256", "transform")}
-    return {**manifest["settings"], **own}
-
-
-def load_manifest(output: Path) -> dict[str, Any]:
-    """Read the run.json of a folder; empty if the folder has no run.
-
-    Raises UsageError for results without a run.json, because their settings are unknown.
-    """
-    try:
-        path = output / RUN_FILE
-        text = path.read_text("utf-8") if path.stat().st_size < MAX_RUN_FILE_BYTES else ""
-        manifest = json.loads(text)
-        _extract_identity(manifest)  # fails if a part is missing
-        return dict(manifest)
-    except (OSError, ValueError, RecursionError, KeyError, TypeError):
-        pass
-    log = output / RESULTS_FILE
-    if log.exists() and log.stat().st_size:
-        raise UsageError(
-            f"cannot resume: {to_one_line(output)} has results, but no {RUN_FILE} with their "
-            "settings. Choose another --output, or replace the results with --overwrite"
-        )
-    return {}
-
-
-def check_same_settings(
-    output: Path, earlier: Mapping[str, Any], manifest: Mapping[str, Any]
-) -> None:
-    """Raise UsageError if the settings, weights or classes differ from the earlier run."""
-    was, now = (
-        json.loads(json.dumps(_extract_identity(d), default=str)) for d in (earlier, manifest)
-    )
-    names = [name for name in {**was, **now} if was.get(name) != now.get(name)]
-    if names:
-        changes = "; ".join(
-            _format_setting_change(name, was.get(name), now.get(name)) for name in names[:3]
-        )
-        raise UsageError(
-            f"cannot resume: the run in {to_one_line(output)} has different settings ({changes}). "
-            "Choose another --output, or replace the run with --overwrite"
-        )
-
-
-def _format_setting_change(name: str, old_value: object, new_value: object) -> str:
-    if name.endswith("_sha256"):
-        return f"different {name.removesuffix('_sha256')}"
-    return to_one_line(f"{name} was {json.dumps(old_value)}, is {json.dumps(new_value)}")

@@ -61,12 +61,13 @@ def iter_log_entries(path: Path) -> Iterator[LogEntry]:
     """Yield the complete lines of a results.jsonl; skip torn lines and anything else."""
     with path.open("rb") as file:
         for raw_line in file:
-            content = _parse_log_line(raw_line)
+            content = parse_log_line(raw_line)
             if content is not None:
                 yield LogEntry(raw_line, content)
 
 
-def _parse_log_line(raw_line: bytes) -> ResultLine | None:
+def parse_log_line(raw_line: bytes) -> ResultLine | None:
+    """The content of a complete line of results.jsonl; None for anything else."""
     try:
         content = json.loads(raw_line) if raw_line.endswith(b"\n") else None
     except (ValueError, RecursionError):
@@ -101,7 +102,7 @@ def prune_log(
                 yield line.raw_line
 
     if path.exists():
-        _replace_log(path, iter_kept_lines())
+        replace_log(path, iter_kept_lines())
     return done & resume_plan.index_by_path.keys()
 
 
@@ -114,7 +115,7 @@ def _is_still_valid(
     return len(lines) == resume_plan.lines_per_image and all(
         line.content["status"] == "ok"
         and key in (None, line.content.get("key"))
-        and _is_result_line(line.content)
+        and is_result_line(line.content)
         and all(
             _is_output_file(output, file)
             for shown in line.content["explanations"]
@@ -124,7 +125,7 @@ def _is_still_valid(
     )
 
 
-def _is_result_line(content: ResultLine) -> bool:
+def is_result_line(content: ResultLine) -> bool:
     """Whether a line has every field that the summary reads."""
     shown = content.get("explanations")
     return (
@@ -160,12 +161,12 @@ def sort_log(output: Path, index_by_path: Mapping[str, int]) -> None:
     start = 0
     with path.open("rb") as file:
         for raw_line in file:
-            content = _parse_log_line(raw_line)
+            content = parse_log_line(raw_line)
             index = index_by_path.get(str(content["path"]), -1) if content else -1
             order.append((index, start, len(raw_line)))
             start += len(raw_line)
         if (wanted := sorted(order)) != order:
-            _replace_log(path, (_read_slice(file, begin, size) for _, begin, size in wanted))
+            replace_log(path, (_read_slice(file, begin, size) for _, begin, size in wanted))
 
 
 def _read_slice(file: BinaryIO, start: int, size: int) -> bytes:
@@ -173,7 +174,7 @@ def _read_slice(file: BinaryIO, start: int, size: int) -> bytes:
     return file.read(size)
 
 
-def _replace_log(path: Path, lines: Iterable[bytes]) -> None:
+def replace_log(path: Path, lines: Iterable[bytes]) -> None:
     """Replace all lines of a file at once, or leave the file as it is."""
     temporary = path.with_name(f".{path.name}.tmp")
     try:

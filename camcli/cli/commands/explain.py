@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import os
-import re
 import sys
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -21,7 +21,7 @@ from camcli.cli.arguments import (
 )
 from camcli.cli.declarations import Inputs, LayerSpecs, MethodNames, TargetSpecs
 from camcli.cli.export_lines import check_box_format
-from camcli.cli.input_sources import find_input_sources
+from camcli.cli.input_sources import find_input_sources, read_listed_paths
 from camcli.cli.loading import (
     choose_model_name,
     limit_batch_size,
@@ -31,7 +31,6 @@ from camcli.cli.loading import (
 )
 from camcli.cli.options import (
     check_grabcut_available,
-    check_no_existing_run,
     check_resume_options,
     choose_batch_size,
     choose_worker_count,
@@ -43,17 +42,21 @@ from camcli.cli.options import (
 from camcli.cli.output_folder import choose_output_folder, open_output_folder
 from camcli.cli.page_output import print_report
 from camcli.cli.picture_arguments import (
-    FIRST_LOOK,
-    LOOK_OPTIONS,
     PictureArguments,
     check_colors,
     create_drawing_style,
-    is_drawn_kind,
     warn_of_undrawable_names,
+)
+from camcli.cli.result_settings import create_result_settings
+from camcli.cli.shard_arguments import (
+    ShardArguments,
+    choose_local_device,
+    choose_run_folder,
+    parse_sharing,
 )
 from camcli.core.errors import UsageError
 from camcli.core.thresholds import parse_threshold
-from camcli.engine.targets import DEFAULT_TARGET, list_references, parse_target
+from camcli.engine.targets import DEFAULT_TARGET, parse_target
 from camcli.io.files import create_class_slugs
 from camcli.io.run_folders import EXPLAIN_FOLDER
 from camcli.io.value_ranges import parse_scale
@@ -86,6 +89,9 @@ NON_RESULT_OPTIONS = {
     "workers",
     "compile_",
     "report",
+    "shard",
+    "devices",
+    "max_failures",
 }
 
 
@@ -102,6 +108,7 @@ def explain(
     output: ExplainOutputArguments,
     pictures: PictureArguments,
     speed: ExplainSpeedArguments,
+    sharing: ShardArguments,
 ) -> int:
     """Draw heatmaps and boxes that show what the network looked at.
 
@@ -111,8 +118,8 @@ def explain(
     options = parse_method_options(methods, method_arguments, layers, image.fit)
     targets = target or [DEFAULT_TARGET]
     parse_target(targets)  # a wrong one is told before the network is loaded
-    model_options = parse_model_options(model, image, speed.device)
     picture_bands = parse_picture_bands(image.rgb)
+    model_options = parse_model_options(model, image, speed.device)
     name = choose_model_name(model.model, model_options, methods, options.layer_specs)
     save = f"{output.save},map" if output.report else output.save
     kinds = parse_output_kinds(save)
@@ -123,13 +130,19 @@ def explain(
     scale = parse_scale(output.scale)
     check_grabcut_available(output.boxes)
     check_resume_options(output.overwrite, output.resume)
-    continues = output.overwrite or output.resume
-    folder = choose_output_folder(output.output, EXPLAIN_FOLDER, continues=continues)
-    sources = find_input_sources(inputs, folder)
-    check_no_existing_run(folder, continues, remedy="--resume or --overwrite")
-
+    share = parse_sharing(sharing, output, speed, kinds)
+    continues = {"overwrite": output.overwrite, "resume": output.resume}
+    folder = choose_output_folder(output.output, EXPLAIN_FOLDER, continues=any(continues.values()))
+    listed = read_listed_paths(inputs)
+    sources = find_input_sources(inputs, folder, listed)
+    folder = choose_run_folder(folder, share, **continues)
     check_colors(pictures)
+    if share.devices:
+        from camcli.cli.runners.run_devices import run_devices
 
+        return run_devices(context, share, folder, len(sources), listed)
+
+    model_options = replace(model_options, device=choose_local_device(speed.device, share))
     loaded = load_chosen_model(name, model_options)
 
     from camcli.cli.runners.measure_scale import measure_scale
@@ -137,6 +150,7 @@ def explain(
     from camcli.engine.plan import plan_suitable_methods
     from camcli.runs.explain_run import ExplainTask
     from camcli.runs.run_config import RunConfig
+    from camcli.runs.shard_batches import create_shard_entry, take_shard
     from camcli.runs.similarity import bind_target
 
     network, bound = bind_target(loaded, targets, image.fit)
@@ -170,6 +184,10 @@ def explain(
         value_range=measure_scale(config, sources, scale, output.format_),
     )
     warn_of_undrawable_names(network.labels.names, kinds)
+    shard_entry: dict[str, Any] = {}
+    if share.shard:
+        shard_entry = {"shard": create_shard_entry(sources, config.batch_size, share.shard)}
+        sources = take_shard(sources, config.batch_size, share.shard)
     # The scale of a run depends on its images: a resumed run with others would differ.
     scale_name = str(style.value_range or output.scale)
     params = {**context.params, "scale": scale_name, "save": save}
@@ -181,7 +199,7 @@ def explain(
             sources=sources,
             write_files=_create_writer(network, kinds, own_folder, style),
             output=own_folder,
-            manifest=manifest,
+            manifest={**manifest, **shard_entry},
             overwrite=output.overwrite,
             resume=output.resume,
             stop_on_error=output.on_error == "stop",
@@ -190,6 +208,7 @@ def explain(
             task,
             output.format_,
             sheet_style=style if SHEET in kinds else None,
+            sharing=share,
             box_format=output.box_format,
             show=_prepare_show(style) if output.show else None,
         )
@@ -224,7 +243,8 @@ def _create_document(
     """The start of run.json: the network, the options that decide the results, what is left out."""
     from camcli.runs.manifest import create_manifest, create_model_entry
 
-    settings = _create_result_settings(params) | {
+    own = {name: value for name, value in params.items() if name not in NON_RESULT_OPTIONS}
+    settings = create_result_settings(own) | {
         "model": config.model.name,
         "method": [request.method.name for request in config.requests],
         **_create_block_settings(config),
@@ -251,42 +271,3 @@ def _find_model_file(name: str | None) -> Path | None:
     """The weights file, if `--model` names one."""
     path = (name or "").removeprefix("program:")
     return Path(path) if os.path.isfile(path) else None
-
-
-def _create_result_settings(params: Mapping[str, Any]) -> dict[str, Any]:
-    """The options that decide the results, and digests of the files that targets name."""
-    from camcli.runs.manifest import compute_file_digest
-
-    own = {name: value for name, value in params.items() if name not in NON_RESULT_OPTIONS}
-    for name in ("rgb", "logits"):  # a run of before the option existed can be resumed
-        if own[name] is None:
-            del own[name]
-    if own["refine"] == "none":
-        del own["refine"]
-    if not any(map(is_drawn_kind, parse_output_kinds(own["save"]))):
-        own = {name: value for name, value in own.items() if name not in LOOK_OPTIONS} | FIRST_LOOK
-    targets = own["target"] or [DEFAULT_TARGET]
-    tables = [Path(spec[1:]) for spec in targets if spec.startswith("@")]
-    files = [file for path in (*tables, *list_references(targets)) for file in _list_files(path)]
-    digests = [compute_file_digest(file) for file in files]
-    return {
-        **own,
-        "layers": _unwrap_single(own["layers"] or []),
-        "block": _unwrap_single([_to_number(block) for block in own["block"] or []]),
-        "target": _unwrap_single(targets),
-        "target_sha256": _unwrap_single(digests),
-    }
-
-
-def _list_files(path: Path) -> list[Path]:
-    """The file itself, or the files in a folder."""
-    return sorted(file for file in path.rglob("*") if file.is_file()) if path.is_dir() else [path]
-
-
-def _unwrap_single(values: Sequence[Any]) -> Any:
-    """A repeatable option as run.json has it: one value alone, as before it was repeatable."""
-    return values[0] if len(values) == 1 else list(values) or None
-
-
-def _to_number(block: str) -> int | str:
-    return int(block) if re.fullmatch(r"-?\d+", block) else block

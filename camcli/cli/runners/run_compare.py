@@ -17,7 +17,7 @@ from camcli.cli.console import (
 )
 from camcli.cli.options import OutputFormat
 from camcli.cli.problem_lines import ProblemLines
-from camcli.cli.summary import choose_first_picture, print_results_folder
+from camcli.cli.run_texts import choose_first_picture, print_results_folder
 from camcli.core.errors import to_one_line
 from camcli.core.types import STATUS_TEXTS
 from camcli.io.file_names import COMPARISON_FILE

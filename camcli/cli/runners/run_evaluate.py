@@ -17,7 +17,7 @@ from camcli.cli.console import (
     show_progress,
 )
 from camcli.cli.options import OutputFormat
-from camcli.cli.summary import print_results_folder
+from camcli.cli.run_texts import print_results_folder
 from camcli.evaluation.datasets.annotations import Problem
 from camcli.evaluation.localization import LocalizationConfig, run_localization
 from camcli.evaluation.localization_report import (

@@ -15,12 +15,9 @@ from camcli.cli.interrupts import StopFlag, handle_interrupts
 from camcli.cli.options import OutputFormat
 from camcli.cli.problem_lines import ProblemLines
 from camcli.cli.result_rows import create_result_printer
-from camcli.cli.summary import (
-    choose_first_picture,
-    print_problems,
-    print_results_folder,
-    print_summary,
-)
+from camcli.cli.run_texts import choose_first_picture, print_problems, print_results_folder
+from camcli.cli.shard_arguments import Sharing
+from camcli.cli.summary import print_summary
 from camcli.core.errors import OutputError, to_one_line
 from camcli.io.jsonl import ResultsLog
 from camcli.io.results import RESULTS_FILE
@@ -38,13 +35,16 @@ def run_explain(
     task: ExplainTask,
     output_format: OutputFormat,
     sheet_style: DrawingStyle | None = None,
+    *,
+    sharing: Sharing,
     box_format: str = JSON_FORMAT,
     show: OverlayShow | None = None,
 ) -> int:
     """Explain every image that has no result yet, and print. Returns the exit status.
 
     A run that comes to its end also writes one sheet of its first images with `sheet_style`, and
-    an export of its boxes with a `box_format`. `show` draws the overlays in the terminal.
+    an export of its boxes with a `box_format`. `sharing` allows some images to fail.
+    `show` draws the overlays in the terminal.
     """
     sheet = _plan_sheet(task, sheet_style) if sheet_style else None
     if sheet:
@@ -67,9 +67,17 @@ def run_explain(
             problems.print_repeats(to_one_line(task.output / RESULTS_FILE))
             _print_ending(run)
     if run.ending == "done":
-        export_status = export_finished_run(task.output, box_format) if run.counts.has_lines else 0
-        return export_status if run.counts.is_complete else 1
+        return _finish(run, box_format, sharing)
     return stop.exit_status if run.ending == "interrupted" else 1
+
+
+def _finish(run: ExplainRun, box_format: str, sharing: Sharing) -> int:
+    """Export the boxes of a run that came to its end. Returns the exit status."""
+    task, counts = run.task, run.counts
+    if not task.sources:
+        print_info("this shard has no images: the run has fewer batches than shards")
+    status = export_finished_run(task.output, box_format) if counts.has_lines else 0
+    return status or sharing.choose_status(counts.incomplete_count, len(task.sources))
 
 
 def _plan_sheet(task: ExplainTask, style: DrawingStyle) -> ExplainSheet:

@@ -9,8 +9,8 @@ from functools import partial
 
 from camcli.cli.console import is_jsonl_output, print_data, print_error, print_info, print_table
 from camcli.cli.options import OutputFormat
+from camcli.cli.run_texts import print_results_folder
 from camcli.cli.runners.run_evaluate import print_problem, track_progress
-from camcli.cli.summary import print_results_folder
 from camcli.evaluation.faithfulness.faithfulness_options import MetricLimit
 from camcli.evaluation.faithfulness.faithfulness_report import (
     FaithfulnessReport,

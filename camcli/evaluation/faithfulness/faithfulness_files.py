@@ -33,13 +33,13 @@ from camcli.io.file_names import (
 from camcli.io.files import write_file
 from camcli.io.jsonl import ResultsLog, lock_log
 from camcli.io.results import compute_result_key
-from camcli.runs.manifest import (
+from camcli.runs.pipeline import find_file_stamp
+from camcli.runs.run_document import (
     check_same_settings,
     compute_run_key,
     load_manifest,
     write_manifest,
 )
-from camcli.runs.pipeline import find_file_stamp
 
 PLOTS: Mapping[str, Callable[[FaithfulnessReport], Figure | None]] = {
     "curves": draw_curves,

@@ -11,13 +11,13 @@ from camcli.core.errors import UsageError, to_one_line
 
 @dataclass(frozen=True, slots=True)
 class Allowance:
-    """How many images may differ: a number, or a share of all images."""
+    """How many images may differ or fail: a number, or a share of all images."""
 
     count: int = 0
     share: Fraction = Fraction(0)
 
     def count_images(self, image_count: int) -> int:
-        """The number of images that may differ, of so many; a share is rounded down."""
+        """The number of images that may do so, of so many; a share is rounded down."""
         return max(self.count, int(self.share * image_count))
 
 
@@ -48,12 +48,13 @@ def parse_limit(option: str, text: str | None, low: float, high: float) -> float
     return value
 
 
-def parse_allowance(text: str) -> Allowance:
+def parse_allowance(text: str, option: str = "--allow") -> Allowance:
     """Read a number of images such as `3`, or a share such as `1%` or `0.5%`. Raises UsageError."""
     if re.fullmatch(r"[0-9]{1,9}", text):
         return Allowance(count=int(text))
     found = re.fullmatch(r"([0-9]{1,3}(?:\.[0-9]{1,6})?)%", text)
     share = Fraction(found[1]) / 100 if found else Fraction(2)
     if share > 1:
-        raise UsageError(f"--allow {to_one_line(text)}: write a number of images, or a share as 1%")
+        advice = "write a number of images, or a share as 1%"
+        raise UsageError(f"{option} {to_one_line(text)}: {advice}")
     return Allowance(share=share)
