@@ -23,7 +23,11 @@ TAKE_TERMINAL = (
     "os.execv(sys.executable, [sys.executable, *sys.argv[1:]])"
 )
 COLORS = {"TERM": "xterm-256color", "COLORTERM": "truecolor"}
-OWN_VARIABLES = ("NO_COLOR", "FORCE_COLOR", "TERM", "COLORTERM", "PYTHONIOENCODING")
+# COLUMNS and LINES are set for the processes of pytest-xdist.
+OWN_VARIABLES = (
+    *("NO_COLOR", "FORCE_COLOR", "TERM", "COLORTERM", "PYTHONIOENCODING"),
+    *("COLUMNS", "LINES"),
+)
 
 
 @dataclass(frozen=True)

@@ -186,15 +186,16 @@ def show_progress(description: str, total: int, quiet: bool) -> Iterator[Progres
         TextColumn,
         TimeRemainingColumn,
     )
+    from rich.table import Column
 
+    console = Console(stderr=True)
     columns = (
         TextColumn("{task.description}"),
-        BarColumn(),
-        MofNCompleteColumn(),
+        BarColumn(40 if console.width >= 80 else None),  # None: what is left of the one line
+        MofNCompleteColumn(table_column=Column(no_wrap=True)),
         TextColumn("{task.fields[rate]}"),
-        TimeRemainingColumn(),
+        TimeRemainingColumn(table_column=Column(no_wrap=True)),
     )
-    console = Console(stderr=True)
     with Progress(*columns, console=console, redirect_stdout=False, transient=True) as bar:
         has_rows = sys.stdout.isatty()
         task = bar.add_task(description, total=total, visible=not has_rows, rate="")
