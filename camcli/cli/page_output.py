@@ -18,8 +18,9 @@ def write_page(folder: Path, page_file: Path, *, embed: bool = False) -> Path:
     page = write_report(folder, page_file, embed=embed)
     for note in page.notes:
         print_error(note)
-    megabytes = page_file.stat().st_size / 1e6
-    print_info(f"a page of {len(page.items)} results, {megabytes:.1f} MB")
+    size = page_file.stat().st_size
+    text = f"{size / 1e6:.1f} MB" if size >= 1e6 else f"{size / 1e3:.0f} KB"
+    print_info(f"a page of {len(page.items)} results, {text}")
     return page_file
 
 
