@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 from camcli.cli.console import print_error, print_info
 from camcli.core.errors import CamcliError, UsageError, to_one_line
+from camcli.core.plurals import format_count
 
 if TYPE_CHECKING:
     from camcli.review.exporters.run_export import ExportSummary
@@ -38,8 +39,6 @@ def check_box_format(name: str, threshold: str | float | None) -> None:
 
 def print_export(summary: ExportSummary) -> int:
     """Print what was exported. Returns the exit status: 1 if something was left out."""
-    from camcli.review.exporters.export_content import format_count
-
     for problem in summary.problems:
         print_error(problem)
     for note in summary.notes:

@@ -51,6 +51,15 @@ def _write_new_file(path: Path, content: bytes) -> None:
     raise OSError(EEXIST, os.strerror(EEXIST))
 
 
+def is_below_folder(path: str | Path, folder: str | Path) -> bool:
+    """Whether a path lies in a folder, or is the folder, after all links in both."""
+    try:
+        root = os.path.realpath(folder)
+        return os.path.commonpath([root, os.path.realpath(path)]) == root
+    except (OSError, ValueError):  # a name that no file can have, or another drive
+        return False
+
+
 def shorten_stem(stem: str) -> str:
     """A stem that fits any file system, even with the class and the kind appended."""
     folder, _, name = stem.rpartition("/")

@@ -12,6 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
+from camcli.core.correlation import compute_pearson, compute_spearman, is_constant
 from camcli.core.errors import ImageError
 from camcli.io.images import open_image_file
 from camcli.review.result_lines import Rectangle
@@ -56,8 +57,8 @@ def compare_maps(
     return MapSimilarity(
         pearson=compute_pearson(one, other),
         spearman=compute_spearman(one, other),
-        is_base_constant=_is_constant(one),
-        is_new_constant=_is_constant(other),
+        is_base_constant=is_constant(one),
+        is_new_constant=is_constant(other),
     )
 
 
@@ -71,34 +72,6 @@ def align_maps(
     common = _intersect(base_view, new_view)
     size = max(base.size, new.size, key=lambda size: (size[0] * size[1], size))
     return _resample(base, base_view, common, size), _resample(new, new_view, common, size)
-
-
-def compute_pearson(one: MapArray, other: MapArray) -> float | None:
-    """Pearson's correlation; None if one side is constant. Equal maps give exactly 1."""
-    if _is_constant(one) or _is_constant(other):
-        return None
-    if np.array_equal(one, other):
-        return 1.0
-    a, b = one.ravel() - one.mean(), other.ravel() - other.mean()
-    correlation = float(a @ b) / float(np.sqrt(a @ a) * np.sqrt(b @ b))
-    return min(1.0, max(-1.0, correlation))
-
-
-def compute_spearman(one: MapArray, other: MapArray) -> float | None:
-    """Spearman's rank correlation, with mean ranks for ties; None if one side is constant."""
-    return compute_pearson(_rank(one), _rank(other))
-
-
-def _is_constant(values: MapArray) -> bool:
-    return bool(values.min() == values.max())
-
-
-def _rank(values: MapArray) -> MapArray:
-    """The rank of each value from 1; equal values get the mean of their ranks."""
-    _, position, counts = np.unique(values.ravel(), return_inverse=True, return_counts=True)
-    mean_ranks = np.cumsum(counts) - (counts - 1) / 2
-    ranks: MapArray = mean_ranks[position]
-    return ranks
 
 
 def _intersect(one: Rectangle, other: Rectangle) -> Rectangle:

@@ -10,7 +10,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
 from camcli.core.errors import to_one_line
+from camcli.core.plurals import format_count
 from camcli.core.types import STATUS_TEXTS
+from camcli.io.files import is_below_folder
 
 if TYPE_CHECKING:
     from camcli.review.result_lines import StoredExplanation, StoredResult
@@ -95,15 +97,15 @@ def describe_class(
     elif map_status != "ok":
         map_text = f"no map: {map_status}"
     else:
-        map_text = f"{box_count} box{'es' * (box_count != 1)}"
+        map_text = format_count(box_count, "box")
     return [*filter(None, (title, "predicted" if is_predicted else "", map_text))]
 
 
 def _read_small_picture(folder: Path, name: str) -> bytes:
     """The content of a small picture below the folder; empty for any other file."""
     try:
-        root, path = folder.resolve(), (folder / name).resolve()
-        if not path.is_relative_to(root) or not path.is_file():  # a link may lead anywhere
+        path = folder / name
+        if not is_below_folder(path, folder) or not path.is_file():  # a link may lead anywhere
             return b""
         if path.stat().st_size > MAX_PICTURE_BYTES:
             return b""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath, PureWindowsPath
 from typing import Any, TypeVar
@@ -13,6 +13,7 @@ from camcli.core.types import Box, Failure, format_class_label, format_title
 
 T = TypeVar("T")
 Rectangle = tuple[float, float, float, float]  # left, top, right, bottom in pixels of the image
+MAP_KIND = "map"  # the kind of file that `--save map` writes
 MAX_SIDE = 2**31  # no image is longer or wider, in pixels
 
 
@@ -72,6 +73,12 @@ class StoredResult:
     view: Rectangle
     refine: str = ""
     folder: Path | None = field(default=None, compare=False)
+
+    @property
+    def partial_view(self) -> Rectangle | None:
+        """The view, if it is not the whole image."""
+        whole = (0.0, 0.0, float(self.width), float(self.height))
+        return None if self.view == whole else self.view
 
     @property
     def is_right(self) -> bool | None:
@@ -182,15 +189,19 @@ def read_field(line: Mapping[str, Any], key: str, kind: type[T], default: T | No
 
 def read_number(line: Mapping[str, Any], key: str) -> float:
     """The finite number of a key. Raises LineError."""
-    value = line.get(key)
+    return check_number(line.get(key), key)
+
+
+def check_number(value: object, name: str) -> float:
+    """A finite number; a LineError says the name of any other value."""
     if isinstance(value, bool) or not isinstance(value, (int, float)):
-        raise LineError(key)
+        raise LineError(name)
     try:
         number = float(value)
     except OverflowError:
-        raise LineError(key) from None
+        raise LineError(name) from None
     if not math.isfinite(number):
-        raise LineError(key)
+        raise LineError(name)
     return number
 
 
@@ -204,22 +215,22 @@ def read_count(line: Mapping[str, Any], key: str) -> int:
 
 def read_side(line: Mapping[str, Any], key: str) -> int:
     """The whole number of a key, from 1 to MAX_SIDE. Raises LineError."""
-    side = read_count(line, key)
-    if side < 1:
-        raise LineError(key)
-    return side
+    return check_side(line.get(key), key)
+
+
+def check_side(value: object, name: str) -> int:
+    """A whole number from 1 to MAX_SIDE; a LineError says the name of any other value."""
+    if isinstance(value, bool) or not isinstance(value, int) or not 1 <= value < MAX_SIDE:
+        raise LineError(name)
+    return value
 
 
 def read_texts(line: Mapping[str, Any], key: str) -> list[str]:
     """The list of texts of a key. Raises LineError."""
-    return _read_all(line, key, lambda item: item if isinstance(item, str) else None)
-
-
-def _read_all(line: Mapping[str, Any], key: str, convert: Callable[[Any], T | None]) -> list[T]:
-    items = [convert(item) for item in read_field(line, key, list)]
-    if None in items:
+    items = read_field(line, key, list)
+    if not all(isinstance(item, str) for item in items):
         raise LineError(key)
-    return [item for item in items if item is not None]
+    return items
 
 
 def _read_rival_names(item: Mapping[str, Any]) -> tuple[str, ...]:

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from camcli.core.errors import UsageError, to_one_line
+from camcli.core.plurals import format_count
 from camcli.core.types import Failure
 from camcli.io.results import RESULTS_FILE, RUN_FILE
 from camcli.review.json_files import load_json_object, parse_lines
@@ -53,8 +54,8 @@ class StoredRun:
         images = {result.path for result in self.results}
         models = dict.fromkeys(result.model for result in self.results)
         parts = [
-            _format_count(len(images), "image"),
-            _format_count(len(self.results), "result"),
+            format_count(len(images), "image"),
+            format_count(len(self.results), "result"),
             *([_format_names(self.methods)] if self.methods else []),
             *([_format_names(models)] if models else []),
             *([f"{len(self.failures)} failed"] if self.failures else []),
@@ -78,10 +79,6 @@ class StoredRun:
         from camcli.review.notebook_view import create_run_html
 
         return create_run_html(self)
-
-
-def _format_count(count: int, noun: str) -> str:
-    return f"{count} {noun}{'s' * (count != 1)}"
 
 
 def _format_names(names: Iterable[str]) -> str:

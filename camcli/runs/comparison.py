@@ -9,8 +9,8 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.stats import rankdata
 
+from camcli.core.correlation import rank_values
 from camcli.core.errors import MethodError, UsageError
 from camcli.core.geometry import Float32Array, crop_visible_map, resize_map
 from camcli.core.types import Failure, ImageSource, Result
@@ -187,7 +187,7 @@ def compute_spearman(maps: Sequence[Float32Array | None]) -> NDArray[np.float64]
     ranks = np.full((len(maps), RANKING_GRID[0] * RANKING_GRID[1]), np.nan)
     for n, values in enumerate(maps):
         if values is not None and np.ptp(values) > 0:
-            centred = rankdata(values) - (ranks.shape[1] + 1) / 2
+            centred = rank_values(values) - (ranks.shape[1] + 1) / 2
             ranks[n] = centred / np.linalg.norm(centred)
     correlations: NDArray[np.float64] = ranks @ ranks.T
     return correlations

@@ -4,19 +4,18 @@ from __future__ import annotations
 
 import json
 import re
-import shlex
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from camcli.core.command_text import format_command
 from camcli.core.errors import UsageError, to_one_line
 from camcli.core.shards import SHARDS_FOLDER, Shard, parse_folder_name
 from camcli.runs.run_document import list_identity_changes, load_manifest
 from camcli.runs.shard_batches import list_shard_changes
 
 MAX_NAMED_SHARDS = 5  # in one message
-MAX_COMMAND_CHARACTERS = 300
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,13 +101,13 @@ def _format_command(shards: Sequence[ShardFolder], shard: Shard) -> str:
     """The command of the shard, or that of another one with this number."""
     known = sorted(shards, key=lambda each: each.shard != shard)
     given = next((list(each.manifest["arguments"]) for each in known if _has_arguments(each)), [])
+    advice = f"repeat the run's command with --resume and --shard {shard}, or with its --devices"
+    if not given:
+        return advice
     text = "\0".join(given)
     text = re.sub(r"(?<=\0)--shard[=\0][^\0]*", f"--shard={shard}", text)
     rest = [part for part in text.split("\0") if part not in ("--overwrite", "--resume")]
-    line = to_one_line(shlex.join(["camcli", rest[0], "--resume", *rest[1:]]))
-    if not given or len(line) > MAX_COMMAND_CHARACTERS:
-        return f"repeat the run's command with --resume and --shard {shard}, or with its --devices"
-    return line
+    return format_command([rest[0], "--resume", *rest[1:]]) or advice
 
 
 def _has_arguments(each: ShardFolder) -> bool:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import stat
 from array import array
 from collections.abc import Iterator, Mapping, Sequence
@@ -15,6 +14,7 @@ from typing import Any
 from camcli.core.errors import UsageError, to_one_line
 from camcli.core.shards import SHARDS_FOLDER, parse_folder_name
 from camcli.core.types import Failure
+from camcli.io.files import is_below_folder
 from camcli.io.jsonl import lock_log
 from camcli.io.results import RESULTS_FILE, RUN_FILE
 from camcli.review.result_lines import LineError, parse_result
@@ -38,7 +38,7 @@ class SafePaths:
         path = self.root / name
         parent = str(path.parent)
         if parent not in self._known:
-            self._known[parent] = _is_below(parent, self.root)
+            self._known[parent] = is_below_folder(parent, self.root)
         return path if self._known[parent] else None
 
     def has_file(self, name: str) -> bool:
@@ -48,14 +48,6 @@ class SafePaths:
             return path is not None and stat.S_ISREG(path.lstat().st_mode)
         except (OSError, ValueError):
             return False
-
-
-def _is_below(folder: str, root: Path) -> bool:
-    try:
-        real, real_root = os.path.realpath(folder), os.path.realpath(root)
-    except ValueError:  # a name that no file can have
-        return False
-    return real == real_root or real.startswith(real_root + os.sep)
 
 
 @dataclass(slots=True)

@@ -18,6 +18,7 @@ from scipy.sparse import lil_matrix
 from scipy.sparse.linalg import spsolve
 from torch import Tensor
 
+from camcli.core.correlation import compute_spearman
 from camcli.core.errors import UsageError
 from camcli.core.types import ImageSource, Transform
 from camcli.evaluation.faithfulness.evidence_board import EvidenceBoard
@@ -43,7 +44,6 @@ from camcli.evaluation.faithfulness.metric_values import (
     compute_insertion,
     compute_road,
     compute_saco,
-    compute_spearman,
     compute_step_counts,
 )
 from camcli.evaluation.faithfulness.pass_runner import PassRunner

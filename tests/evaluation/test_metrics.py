@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from reference import wsol_evaluation
 from scipy import ndimage
 
+from camcli.core.box_iou import iou
 from camcli.core.types import Box
 from camcli.evaluation import baselines, scoreboard
 from camcli.evaluation.datasets.annotations import (
@@ -24,7 +25,7 @@ from camcli.evaluation.datasets.annotations import (
 )
 from camcli.evaluation.metrics import aggregation as tally
 from camcli.evaluation.metrics import scoring as measures
-from camcli.evaluation.metrics.iou import classify_error, iou
+from camcli.evaluation.metrics.iou import classify_error
 from camcli.evaluation.metrics.regions import find_regions, quantize_map
 
 SIDE = measures.CANVAS_SIDE

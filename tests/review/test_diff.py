@@ -25,6 +25,7 @@ from PIL import Image
 from scipy.stats import pearsonr, spearmanr
 from stored_runs import result_line, write_run
 
+from camcli.core.correlation import compute_pearson, compute_spearman
 from camcli.core.errors import UsageError, to_one_line
 from camcli.core.types import Box
 from camcli.review.diff import settings_changes
@@ -39,7 +40,7 @@ from camcli.review.diff.diff_summary import (
     encode_summary,
     escape_markdown,
 )
-from camcli.review.map_correlation import align_maps, compute_pearson, compute_spearman
+from camcli.review.map_correlation import align_maps
 from camcli.review.stored_run import open_run
 
 SCHEMA = json.loads((files("camcli.io.schemas") / "diff.schema.json").read_text())

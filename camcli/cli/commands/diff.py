@@ -78,11 +78,10 @@ def _write_files(
 
 
 def _write_page(difference: RunDifference, page_file: Path) -> None:
-    from camcli.io.files import write_file
     from camcli.review.pages.diff_page import create_diff_page
-    from camcli.review.pages.render_page import render_page
+    from camcli.review.pages.write_page import write_page_file
 
-    write_file(page_file, render_page(create_diff_page(difference, page_file.parent)))
+    write_page_file(create_diff_page(difference, page_file.parent), page_file)
     print_info(f"open {to_one_line(page_file)}")
 
 

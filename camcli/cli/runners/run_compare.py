@@ -19,6 +19,7 @@ from camcli.cli.options import OutputFormat
 from camcli.cli.problem_lines import ProblemLines
 from camcli.cli.run_texts import choose_first_picture, print_results_folder
 from camcli.core.errors import to_one_line
+from camcli.core.plurals import format_count
 from camcli.core.types import STATUS_TEXTS
 from camcli.io.file_names import COMPARISON_FILE
 from camcli.io.jsonl import ResultsLog
@@ -85,16 +86,12 @@ class _Statistics:
             yield [label, f"{median(times):.0f}", f"{mean(values):.2f}" if values else "-"]
 
     def format_summary(self) -> str:
-        parts = [_format_count(self.counts["pictures"], "picture")]
+        parts = [format_count(self.counts["pictures"], "picture")]
         parts += [f"{self.counts['failed']} failed"] if self.counts["failed"] else []
-        parts += [_format_count(self.counts["blank"], "blank map")] if self.counts["blank"] else []
+        parts += [format_count(self.counts["blank"], "blank map")] if self.counts["blank"] else []
         if self.counts["first frames"]:
             parts.append(f"only the first frame or page of {self.counts['first frames']}")
         return ", ".join(parts)
-
-
-def _format_count(count: int, noun: str) -> str:
-    return f"{count} {noun}{'s' * (count != 1)}"
 
 
 def _iter_labelled_maps(line: ComparisonLine) -> Iterator[tuple[str, ComparisonLine]]:

@@ -38,6 +38,7 @@ from camcli.cli.shard_processes import (
     create_shard_command,
     create_shard_variables,
 )
+from camcli.core.command_text import format_command
 from camcli.core.errors import to_one_line
 from camcli.core.shards import SHARDS_FOLDER, Shard
 from camcli.io.results import RESULTS_FILE
@@ -47,7 +48,6 @@ from camcli.runs.merge_shards import MergedRun, merge_shards
 from camcli.runs.run_document import load_manifest
 
 CHECK_SECONDS = 0.2  # between two looks at the processes
-MAX_COMMAND_CHARACTERS = 300
 # Options that the processes do not get as they are: the parent has them, or they differ.
 OWN_OPTIONS = frozenset(
     ("inputs", "output", "shard", "devices", "device", "workers", "max_failures")
@@ -160,10 +160,8 @@ def _format_resume_command(task: DeviceTask) -> str:
     arguments = [part for part in sys.argv[1:] if part not in ("--overwrite", "--resume")]
     if task.options["output"] is None:
         arguments += ["--output", str(task.output)]
-    command = shlex.join(["camcli", *arguments[:1], "--resume", *arguments[1:]])
-    if len(command) > MAX_COMMAND_CHARACTERS:
-        return f"repeat it with --resume and --output {shlex.quote(str(task.output))}"
-    return to_one_line(command)
+    advice = f"repeat it with --resume and --output {shlex.quote(str(task.output))}"
+    return format_command([*arguments[:1], "--resume", *arguments[1:]]) or advice
 
 
 def _finish(task: DeviceTask) -> int:

@@ -18,6 +18,7 @@ from camcli.cli.result_rows import create_result_printer
 from camcli.cli.run_texts import choose_first_picture, print_problems, print_results_folder
 from camcli.cli.shard_arguments import Sharing
 from camcli.cli.summary import print_summary
+from camcli.core.command_text import format_command
 from camcli.core.errors import OutputError, to_one_line
 from camcli.io.jsonl import ResultsLog
 from camcli.io.results import RESULTS_FILE
@@ -27,8 +28,6 @@ from camcli.runs.explain_run import ExplainRun, ExplainTask
 if TYPE_CHECKING:
     from camcli.cli.runners.show_overlays import OverlayShow
     from camcli.runs.explain_sheet import ExplainSheet
-
-MAX_COMMAND_CHARACTERS = 300  # the longest command that is repeated to the user
 
 
 def run_explain(
@@ -132,7 +131,5 @@ def _format_resume_command(output: Path) -> str:
     arguments = [a for a in sys.argv[1:] if a not in ("--overwrite", "--resume")]
     if not any(a.startswith(("-o", "--output")) for a in arguments):
         arguments += ["--output", str(output)]
-    command = shlex.join(["camcli", *arguments, "--resume"])
-    if len(command) > MAX_COMMAND_CHARACTERS:
-        return f"repeat the command with --resume and --output {shlex.quote(str(output))}"
-    return to_one_line(command)
+    advice = f"repeat the command with --resume and --output {shlex.quote(str(output))}"
+    return format_command([*arguments, "--resume"]) or advice

@@ -10,6 +10,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
+from camcli.core.correlation import compute_spearman
 from camcli.core.errors import UsageError, format_suggestion
 from camcli.evaluation.faithfulness.metric_values import (
     compute_area,
@@ -17,7 +18,6 @@ from camcli.evaluation.faithfulness.metric_values import (
     compute_insertion,
     compute_road,
     compute_saco,
-    compute_spearman,
     compute_srg,
     compute_step_counts,
 )

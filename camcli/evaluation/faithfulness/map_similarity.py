@@ -6,8 +6,8 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.ndimage import gaussian_filter
 
+from camcli.core.correlation import compute_spearman
 from camcli.core.geometry import Float32Array, normalize_array, resize_map
-from camcli.evaluation.faithfulness.metric_values import compute_spearman
 from camcli.evaluation.metrics.scoring import CANVAS_SIDE
 
 SSIM_SIGMA, SSIM_RADIUS = 1.5, 5  # a window of 11 pixels

@@ -37,16 +37,6 @@ def compute_drop(confidence: float, masked: float) -> float:
     return 100 * max(0.0, confidence - masked) / confidence if confidence > 0 else 0.0
 
 
-def compute_spearman(first: ArrayLike, second: ArrayLike) -> float | None:
-    """Spearman's rank correlation, with mean ranks for ties; None if one side is constant."""
-    from scipy.stats import rankdata  # slow to import
-
-    ranks = [rankdata(np.asarray(values, np.float64)) for values in (first, second)]
-    centered = [r - r.mean() for r in ranks]
-    scale = float(np.sqrt((centered[0] ** 2).sum() * (centered[1] ** 2).sum()))
-    return float((centered[0] * centered[1]).sum() / scale) if scale > 0 else None
-
-
 def compute_saco(saliences: Sequence[float], drops: Sequence[float]) -> float | None:
     """SaCo: do groups with more salience lower the confidence more? Source: arXiv 2404.01415.
 

@@ -11,11 +11,12 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from camcli.core.box_iou import iou
 from camcli.core.boxes import compute_cutoff
 from camcli.core.types import Box
 from camcli.evaluation.datasets.annotations import CanvasAnnotation
 from camcli.evaluation.metrics.component_tree import LEVEL_COUNT
-from camcli.evaluation.metrics.iou import ERROR_TYPES, ErrorType, classify_error, iou
+from camcli.evaluation.metrics.iou import ERROR_TYPES, ErrorType, classify_error
 from camcli.evaluation.metrics.regions import Regions, find_regions, quantize_map
 
 CANVAS_SIDE = 224

@@ -12,7 +12,7 @@ from camcli.core.errors import to_one_line
 from camcli.io.files import write_file
 from camcli.io.jsonl import to_json_line
 from camcli.review.diff.diff_runs import MapDifference, RunDifference
-from camcli.review.result_lines import StoredExplanation, StoredResult
+from camcli.review.result_lines import MAP_KIND, StoredExplanation, StoredResult
 
 DIFF_FILE = "diff.jsonl"
 DIFF_SCHEMA_VERSION = 1
@@ -113,7 +113,7 @@ def _side_to_json(
         "predicted": explanation.is_predicted,
         "score": explanation.score,
         "map_status": explanation.map_status,
-        "map": explanation.files.get("map"),
+        "map": explanation.files.get(MAP_KIND),
     }
 
 

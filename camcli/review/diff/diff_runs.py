@@ -15,7 +15,7 @@ from camcli.review.diff.diff_reasons import (
     find_reasons,
     format_class,
 )
-from camcli.review.diff.map_measures import MAP_KIND, MapMeasures, measure_maps
+from camcli.review.diff.map_measures import MapMeasures, measure_maps
 from camcli.review.diff.run_matching import (
     FailedResult,
     ResultPair,
@@ -25,7 +25,7 @@ from camcli.review.diff.run_matching import (
     match_runs,
 )
 from camcli.review.diff.settings_changes import list_settings_changes
-from camcli.review.result_lines import StoredExplanation, StoredResult
+from camcli.review.result_lines import MAP_KIND, StoredExplanation, StoredResult
 from camcli.review.stored_run import StoredRun
 
 

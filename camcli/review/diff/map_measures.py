@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 from camcli.core.errors import ImageError
 from camcli.review.diff.box_overlap import compute_boxes_iou
-from camcli.review.result_lines import StoredExplanation, StoredResult
+from camcli.review.result_lines import MAP_KIND, StoredExplanation, StoredResult
 
 if TYPE_CHECKING:
     from PIL import Image
@@ -17,7 +17,6 @@ if TYPE_CHECKING:
     from camcli.review.map_correlation import MapSimilarity
 
 MAX_PROBLEM_CHARACTERS = 300
-MAP_KIND = "map"  # the kind of file that `--save map` writes
 SCORE_DIGITS = 9  # 0.55 - 0.5 is not above 0.05
 
 

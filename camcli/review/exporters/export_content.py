@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
+from camcli.core.plurals import format_count
 from camcli.core.types import Box
 from camcli.review.result_lines import StoredExplanation
 
@@ -97,13 +98,6 @@ class ExportFiles:
         """Add a counted note; nothing if there are none."""
         if count:
             self.notes.append(f"{format_count(count, noun)} {text}")
-
-
-def format_count(count: int, noun: str) -> str:
-    """A number with its noun: "1 box", "2 boxes"."""
-    if count == 1:
-        return f"1 {noun}"
-    return f"{count} {noun}{'es' if noun.endswith(('s', 'x')) else 's'}"
 
 
 def format_counts(counts: Mapping[str, int]) -> str:

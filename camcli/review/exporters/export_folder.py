@@ -12,7 +12,7 @@ from typing import Any
 
 from camcli.core.errors import OutputError, UsageError, to_one_line
 from camcli.io.discovery import IMAGE_SUFFIXES
-from camcli.io.files import write_file
+from camcli.io.files import is_below_folder, write_file
 from camcli.review.exporters.export_content import ExportFiles, encode_json
 from camcli.review.result_lines import is_inside_folder
 
@@ -83,10 +83,8 @@ def _check_free(folder: Path, names: Iterable[str], old: Collection[str]) -> Non
 
 def _check_inside(folder: Path, names: Iterable[str]) -> None:
     """Raise UsageError if a link leads a file out of the folder."""
-    root = os.path.realpath(folder)
     for parent in {str(PurePosixPath(name).parent) for name in names}:
-        place = os.path.realpath(folder / parent)
-        if os.path.commonpath([root, place]) != root:
+        if not is_below_folder(folder / parent, folder):
             raise UsageError(f"{to_one_line(folder / parent)} leads out of the output folder")
 
 
@@ -124,11 +122,10 @@ def _delete_files(folder: Path, names: Iterable[str]) -> None:
 
     Images stay unless they are links: someone may have put the only copy in the place of a link.
     """
-    root = os.path.realpath(folder)
     for name in names:
         path = folder / name
         is_image = path.suffix.lower() in IMAGE_SUFFIXES and not path.is_symlink()
-        if not is_image and os.path.commonpath([root, os.path.realpath(path.parent)]) == root:
+        if not is_image and is_below_folder(path.parent, folder):
             with suppress(OSError, ValueError):
                 path.unlink()
                 path.parent.rmdir()

@@ -7,8 +7,9 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy import ndimage
 
+from camcli.core.box_iou import iou
+from camcli.core.connected_regions import label_regions
 from camcli.core.run_length import decode_mask, encode_mask
 from camcli.core.types import MAX_READABLE_PIXELS, Box
 
@@ -29,27 +30,13 @@ def load_box_masks(mask: Mapping[str, Any], boxes: Sequence[Box]) -> list[MaskAr
     whole = decode_mask(mask["counts"], (height, width))
     if len(boxes) == 1:
         return [whole]
-    regions, _ = ndimage.label(whole, np.ones((3, 3)))
-    bounds = [
-        (columns.start, rows.start, columns.stop, rows.stop)
-        for rows, columns in ndimage.find_objects(regions)
-    ]
-    owners = np.array([-1, *(_find_best_box(corners, boxes) for corners in bounds)])
-    return [owners[regions] == number for number in range(len(boxes))]
-
-
-def _find_best_box(corners: tuple[int, int, int, int], boxes: Sequence[Box]) -> int:
-    """The index of the box with the largest intersection over union."""
-    return max(range(len(boxes)), key=lambda n: _compute_iou(corners, boxes[n]))
-
-
-def _compute_iou(corners: tuple[int, int, int, int], box: Box) -> float:
-    left, top, right, bottom = corners
-    width = min(right, box.x2) - max(left, box.x1)
-    height = min(bottom, box.y2) - max(top, box.y1)
-    shared = max(width, 0) * max(height, 0)
-    areas = (right - left) * (bottom - top) + (box.x2 - box.x1) * (box.y2 - box.y1)
-    return shared / (areas - shared)
+    regions = label_regions(whole)
+    corners = np.array([(box.x1, box.y1, box.x2, box.y2) for box in boxes])
+    bounds = [(cols.start, rows.start, cols.stop, rows.stop) for rows, cols in regions.extents]
+    # One region at a time: a mask of noise has so many that all pairs would not fit into memory.
+    best = [int(iou(np.array([own]), corners, pixel=0).argmax()) for own in bounds]
+    owners = np.array([-1, *best])
+    return [owners[regions.labels] == number for number in range(len(boxes))]
 
 
 def mask_to_runs(mask: MaskArray) -> dict[str, Any]:

@@ -7,10 +7,11 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from camcli.core.errors import UsageError, to_one_line
+from camcli.core.plurals import format_count
 from camcli.io.files import format_method_slug, list_distinct_names, shorten_stem
 from camcli.review.exporters.coco_matching import match_to_annotations
 from camcli.review.exporters.content_builder import create_content
-from camcli.review.exporters.export_content import ExportContent, ExportOptions, format_count
+from camcli.review.exporters.export_content import ExportContent, ExportOptions
 from camcli.review.exporters.export_folder import write_export
 from camcli.review.exporters.exporter_registry import Exporter
 from camcli.review.exporters.row_selection import ExportRow, list_rows

@@ -11,7 +11,13 @@ from camcli.io.file_names import COMPARISON_FILE
 from camcli.review.json_files import parse_lines
 from camcli.review.pages.page_data import PageItem, ReportPage, Rows, Tile
 from camcli.review.pages.page_links import link_to_file
-from camcli.review.result_lines import LineError, is_inside_folder, read_field, read_number
+from camcli.review.result_lines import (
+    LineError,
+    check_number,
+    is_inside_folder,
+    read_field,
+    read_number,
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,7 +108,7 @@ def _parse_map(item: Any) -> ComparedMap:
 def _parse_row(row: Any, length: int) -> tuple[float | None, ...]:
     if not isinstance(row, list) or len(row) != length:
         raise LineError("spearman")
-    return tuple(None if value is None else read_number({"value": value}, "value") for value in row)
+    return tuple(None if value is None else check_number(value, "spearman") for value in row)
 
 
 def _create_item(line: StoredComparison, folder: Path, page_folder: Path) -> PageItem:

@@ -4,18 +4,19 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import suppress
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from camcli.core.errors import ImageError
 from camcli.review.diff.diff_runs import MapDifference, RunDifference
 from camcli.review.diff.diff_statistics import format_statistics, format_verdict
-from camcli.review.diff.map_measures import MAP_KIND
 from camcli.review.map_correlation import read_grey_map
 from camcli.review.pages.inline_maps import create_difference_map, encode_inline_map
+from camcli.review.pages.map_tiles import create_map_tile
 from camcli.review.pages.page_data import PageItem, ReportPage, Tile
 from camcli.review.pages.page_links import PhotoLinks
-from camcli.review.result_lines import StoredExplanation, StoredResult
+from camcli.review.result_lines import MAP_KIND, StoredExplanation
 
 if TYPE_CHECKING:
     from PIL import Image
@@ -24,12 +25,10 @@ COLUMNS = ("base", "new", "difference")
 VALUE_NAMES = ("correlation", "rank correlation", "score change", "box IoU")
 
 
-def create_diff_page(
-    difference: RunDifference, page_folder: Path, *, embed: bool = False
-) -> ReportPage:
+def create_diff_page(difference: RunDifference, page_folder: Path) -> ReportPage:
     """The page of a difference, the worst first, to be written into `page_folder`."""
     maps = difference.worst_first
-    photos = PhotoLinks.from_paths([item.result.path for item in maps], page_folder, embed=embed)
+    photos = PhotoLinks.from_paths([item.result.path for item in maps], page_folder, embed=False)
     folders = (difference.base.folder, difference.new.folder)
     names = " and ".join(folder.resolve().name for folder in folders)
     changes = [line.partition(": ")[::2] for line in difference.settings_changes]
@@ -78,30 +77,14 @@ def _iter_tiles(item: MapDifference, folders: tuple[Path, Path]) -> Iterator[Til
             continue
         grey_map = _load_map(shown, folder)
         found += [grey_map] if grey_map else []
-        yield _create_tile(column, result, shown, grey_map)
+        score = "" if shown.score is None else f" {shown.score:.2f}"
+        status = "" if shown.map_status == "ok" else shown.map_status
+        tile = create_map_tile(column, result, shown, grey_map)
+        yield replace(tile, note=f"{shown.class_label}{score}", status=status)
     if len(found) == 2 and item.base and item.new and item.base.view == item.new.view:
         change, largest = create_difference_map(*found)
-        note, view = f"up to {largest:.2f}", _find_view(item.new)
+        note, view = f"up to {largest:.2f}", item.new.partial_view
         yield Tile(2, note=note, map_png=encode_inline_map(change), view=view)
-
-
-def _create_tile(
-    column: int, result: StoredResult, shown: StoredExplanation, grey_map: Image.Image | None
-) -> Tile:
-    score = "" if shown.score is None else f" {shown.score:.2f}"
-    return Tile(
-        column=column,
-        note=f"{shown.class_label}{score}",
-        map_png=encode_inline_map(grey_map) if grey_map else "",
-        view=_find_view(result),
-        boxes=tuple((box.x1, box.y1, box.x2, box.y2) for box in shown.boxes),
-        status="" if shown.map_status == "ok" else shown.map_status,
-    )
-
-
-def _find_view(result: StoredResult) -> tuple[float, float, float, float] | None:
-    whole = (0.0, 0.0, float(result.width), float(result.height))
-    return None if result.view == whole else result.view
 
 
 def _load_map(shown: StoredExplanation, folder: Path) -> Image.Image | None:

@@ -12,7 +12,13 @@ from camcli.io.file_names import FAITHFULNESS_FILE, IMAGE_SCORES_FILE, REPORT_FI
 from camcli.review.json_files import load_json_object, parse_lines
 from camcli.review.pages.page_data import Corners, PageItem, ReportPage, Rows, Tile
 from camcli.review.pages.page_links import PhotoLinks, link_to_file
-from camcli.review.result_lines import LineError, read_field, read_number, read_side
+from camcli.review.result_lines import (
+    LineError,
+    check_number,
+    check_side,
+    read_field,
+    read_number,
+)
 
 CHART_SUFFIXES = (".png", ".svg", ".jpg")
 
@@ -102,8 +108,8 @@ def parse_score(line: Any) -> StoredScore | None:
     return StoredScore(
         image=read_field(line, "image", str),
         path=read_field(line, "path", str),
-        width=read_side({"side": size[0]}, "side"),
-        height=read_side({"side": size[1]}, "side"),
+        width=check_side(size[0], "image_size"),
+        height=check_side(size[1], "image_size"),
         row=f"{read_field(line, 'method', str)} {layers}".strip(),
         class_index=read_field(line, "class_index", int),
         iou=read_number(line, "iou"),
@@ -117,8 +123,10 @@ def _read_corners(line: Mapping[str, Any], key: str) -> tuple[Corners, ...]:
     boxes = read_field(line, key, list)
     if not all(isinstance(box, list) and len(box) == 4 for box in boxes):
         raise LineError(key)
-    x1, y1, x2, y2 = ([read_number({"x": box[n]}, "x") for box in boxes] for n in range(4))
-    return tuple(zip(x1, y1, x2, y2, strict=True))
+    return tuple(
+        (x1, y1, x2, y2)
+        for x1, y1, x2, y2 in ([check_number(edge, key) for edge in box] for box in boxes)
+    )
 
 
 def _create_item(group: list[StoredScore], rows: list[str], photos: PhotoLinks) -> PageItem:

@@ -10,7 +10,8 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from camcli.review.map_correlation import align_maps, compute_pearson
+from camcli.core.correlation import compute_pearson
+from camcli.review.map_correlation import align_maps
 from camcli.review.result_lines import Rectangle
 
 MAX_INLINE_SIDE = 56  # a larger map is reduced before it goes into a page

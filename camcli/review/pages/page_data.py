@@ -81,7 +81,6 @@ class ReportPage:
 def page_to_json(page: ReportPage) -> dict[str, Any]:
     """The data that the page's script reads. Control and bidi characters become escapes."""
     return {
-        "title": to_one_line(page.title),
         "about": to_one_line(page.about),
         "columns": [to_one_line(name) for name in page.columns],
         "values": list(page.value_names),

@@ -7,6 +7,7 @@ import os
 from base64 import b64encode
 from collections.abc import Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 
 from camcli.core.concurrency import prefetch_map
 from camcli.core.errors import ImageError
@@ -28,8 +29,6 @@ def create_thumbnails(
 
 
 def _create_thumbnail(path: str) -> tuple[str, str]:
-    from pathlib import Path
-
     from camcli.io.images import ODD_IMAGE_ERRORS, load_image
 
     try:

@@ -5,17 +5,19 @@ from __future__ import annotations
 import os
 import shlex
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from camcli.core.errors import ImageError
-from camcli.core.types import STATUS_TEXTS, format_title
+from camcli.core.plurals import format_count
+from camcli.core.types import STATUS_TEXTS
 from camcli.review.map_correlation import read_grey_map
-from camcli.review.pages.inline_maps import compute_agreement, encode_inline_map
+from camcli.review.pages.inline_maps import compute_agreement
+from camcli.review.pages.map_tiles import create_map_tile
 from camcli.review.pages.page_data import PageItem, ReportPage, Tile
 from camcli.review.pages.page_links import PhotoLinks, link_to_file
-from camcli.review.result_lines import StoredExplanation, StoredResult
+from camcli.review.result_lines import MAP_KIND, StoredExplanation, StoredResult
 from camcli.review.stored_run import StoredRun
 
 if TYPE_CHECKING:
@@ -41,7 +43,7 @@ class _PageFiles:
 
     def load_map(self, explanation: StoredExplanation) -> Image.Image | None:
         """The map of a class, if the run saved it and it can be read."""
-        name = explanation.files.get("map")
+        name = explanation.files.get(MAP_KIND)
         if name is None:
             return None
         self.map_count += 1
@@ -61,7 +63,7 @@ class _PageFiles:
         """What is missing, in lines."""
         yield from self.photos.describe_missing()
         if self.bad_maps:
-            count = _count(len(self.bad_maps), "map")
+            count = format_count(len(self.bad_maps), "map")
             yield f"{count} cannot be shown, such as {self.bad_maps[0]}"
         if not self.map_count:
             yield (
@@ -88,7 +90,7 @@ def create_run_page(run: StoredRun, page_folder: Path, *, embed: bool = False) -
     model = run.results[0].model if run.results else "no results"
     return ReportPage(
         title=f"What the network looked at: {run.folder.resolve().name}",
-        about=f"{model} · {_count(image_count, 'image')} · {', '.join(columns)}{failed}",
+        about=f"{model} · {format_count(image_count, 'image')} · {', '.join(columns)}{failed}",
         columns=tuple(columns),
         items=(*items, *failures),
         value_names=VALUE_NAMES,
@@ -97,10 +99,6 @@ def create_run_page(run: StoredRun, page_folder: Path, *, embed: bool = False) -
         folded_tables=(("settings", [("setting", "value"), *_flatten_settings(run.settings)]),),
         colormap=_read_colormap(run.settings),
     )
-
-
-def _count(number: int, noun: str) -> str:
-    return f"{number} {noun}{'s' * (number != 1)}"
 
 
 def _group_pairs(pairs: Iterable[Pair]) -> list[list[Pair]]:
@@ -124,7 +122,7 @@ def _create_item(pairs: list[Pair], files: _PageFiles, columns: Mapping[str, int
     agreement = compute_agreement([values for values in maps if values is not None])
     return PageItem(
         name=result.image,
-        caption=_format_caption(shown),
+        caption=shown.title or shown.class_label,
         photo=files.photos.link(result.path),
         thumbnail=files.photos.thumbnails.get(result.path, ""),
         width=result.width,
@@ -140,27 +138,16 @@ def _create_item(pairs: list[Pair], files: _PageFiles, columns: Mapping[str, int
 def _create_tile(
     result: StoredResult,
     explanation: StoredExplanation,
-    values: Image.Image | None,
+    grey_map: Image.Image | None,
     files: _PageFiles,
     columns: Mapping[str, int],
 ) -> Tile:
     status = STATUS_TEXTS.get(explanation.map_status)
-    whole = (0.0, 0.0, float(result.width), float(result.height))
-    has_map = values is not None and explanation.map_status == "ok"
-    return Tile(
-        column=columns[result.method],
-        map_png=encode_inline_map(values) if has_map and values is not None else "",
-        view=result.view if result.view != whole else None,
-        boxes=tuple((box.x1, box.y1, box.x2, box.y2) for box in explanation.boxes),
-        picture="" if has_map or status else files.link_picture(explanation),
-        status=status.caption if status else "",
-    )
-
-
-def _format_caption(shown: StoredExplanation) -> str:
-    if shown.score is None:
-        return shown.class_label
-    return format_title(shown.class_label, shown.score, shown.score_kind) or shown.class_label
+    shown_map = grey_map if explanation.map_status == "ok" else None
+    tile = create_map_tile(columns[result.method], result, explanation, shown_map)
+    if status:
+        return replace(tile, status=status.caption)
+    return tile if shown_map else replace(tile, picture=files.link_picture(explanation))
 
 
 def _compute_box_share(result: StoredResult, shown: StoredExplanation) -> float | None:

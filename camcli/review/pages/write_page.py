@@ -50,8 +50,13 @@ def write_report(folder: Path, page_file: Path, *, embed: bool = False) -> Repor
         )
     check_replaceable(page_file)
     page = found[0](folder, page_file.parent, embed)
-    write_file(page_file, render_page(page))
+    write_page_file(page, page_file)
     return page
+
+
+def write_page_file(page: ReportPage, page_file: Path) -> None:
+    """Write one page. Raises OutputError."""
+    write_file(page_file, render_page(page))
 
 
 def check_replaceable(page_file: Path) -> None:
